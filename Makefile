@@ -1,0 +1,92 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the others.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := .flywheel/tools/bin/uv
+VENV := .venv
+EVALUATION := .venv-evaluation
+
+# A mirror or a folder of wheels that pip is told of is meant for uv as well.
+empty :=
+space := $(empty) $(empty)
+comma := ,
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
+export UV_LINK_MODE ?= copy
+export UV_NO_PROGRESS ?= 1
+
+ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete .flywheel/packages/.complete
+
+.PHONY: help run test lint types bench lock environments doctor clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: environments ## One whole release of the default domain: build, train, evaluate, judge, register
+	@$(VENV)/bin/python -m flows.release
+
+test: environments lint types ## Lint, types and the whole test suite
+	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.complete ## Style, imports, dead code
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.complete ## Static types
+	@$(VENV)/bin/mypy
+
+bench: environments ## The benchmarks, as tables
+	@$(VENV)/bin/python -m pytest tests/bench -s -m bench
+
+environments: $(ENVIRONMENTS) ## Build the locked environments, or find them built
+
+doctor: ## Say what this machine lacks, and how to mend it
+	@$(PYTHON) -m flywheel.doctor
+
+lock: $(UV) ## Resolve new locks from pyproject.toml and infra/locks/*.in
+	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
+	  --extra test pyproject.toml -o infra/locks/main.txt
+	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
+	  infra/locks/evaluation.in -o infra/locks/evaluation.txt
+	@$(UV) pip compile -q --upgrade --no-deps --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
+	  infra/locks/packages.in -o infra/locks/packages.txt
+	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt
+	@wc -l infra/locks/*.txt
+
+clean: ## Remove what the stages made (not the environments, registry or caches)
+	@rm -rf data models reports
+
+# Installing is idempotent and the stamp comes last, so a killed installation is simply continued.
+$(UV): infra/locks/tools.txt
+	@$(PYTHON) -m flywheel.doctor --machine
+	@echo "Setting up the installer"
+	@$(PYTHON) -m venv .flywheel/tools
+	@.flywheel/tools/bin/python -m pip install -q -r infra/locks/tools.txt
+	@touch $@
+
+$(VENV)/.complete: infra/locks/main.txt pyproject.toml | $(UV)
+	@echo "Installing the main environment (about 2 GB)"
+	@test -x $(VENV)/bin/python || $(UV) venv -q --python $(PYTHON) $(VENV)
+	@$(UV) pip install -q --python $(VENV)/bin/python -r infra/locks/main.txt
+	@$(UV) pip install -q --python $(VENV)/bin/python --no-deps -e .
+	@touch $@
+
+$(EVALUATION)/.complete: infra/locks/evaluation.txt | $(UV)
+	@echo "Installing the evaluation environment (about 2 GB)"
+	@test -x $(EVALUATION)/bin/python || $(UV) venv -q --python $(PYTHON) $(EVALUATION)
+	@$(UV) pip install -q --python $(EVALUATION)/bin/python -r infra/locks/evaluation.txt
+	@touch $@
+
+.flywheel/packages/.complete: infra/locks/packages.txt | $(UV) $(VENV)/.complete
+	@echo "Installing data and the base model"
+	@rm -rf .flywheel/packages
+	@$(UV) pip install -q --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r infra/locks/packages.txt
+	@touch $@
