@@ -1,0 +1,1 @@
+"""WHAT: plain typed functions, one module a stage. Nothing here knows Prefect, DVC, the command line or the gateway."""

@@ -1,0 +1,208 @@
+"""A domain: one vertical's sources, prompts and evaluation sets, described by domains/<name>/domain.yaml.
+
+Everything wrong with a domain is reported at once, by name: keys, files that are missing, sources that are empty.
+Files of a source with a `package` lie under .flywheel/packages (data that is installed as a package); all others
+lie in the domain's own folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tasks import layout
+from tasks.params import Positive, Section, SettingsError, mistakes
+
+Text = Annotated[str, Field(min_length=1)]
+Files = Annotated[list[Text], Field(min_length=1)]
+
+
+class BaseModelSource(Section):
+    """The general language model that is tuned."""
+
+    name: Text
+    package: str = ""
+    files: Files
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    licence: Text
+    licence_url: Text
+    pad_token: Text
+
+
+class Columns(Section):
+    """Which field of a row holds what; a dotted path reaches into nested rows."""
+
+    question: Text
+    answer: Text
+    category: str = ""
+    sources: str = ""
+    id: str = ""
+
+
+class HumanSource(Section):
+    """Questions with answers that people wrote, as JSON lines."""
+
+    name: Text
+    package: str = ""
+    files: Files
+    columns: Columns
+    licence: Text
+    attribution: Text
+    url: str = ""
+    advertising: Annotated[list[Text], Field(default_factory=list)]
+
+
+class DialogueSource(Section):
+    """General dialogue in chatterbot's YAML form, one topic a file: replay against forgetting."""
+
+    name: Text
+    package: str = ""
+    files: Files
+    language: Text
+    licence: Text
+    attribution: Text
+    url: str = ""
+    evaluation_topics: Annotated[list[Text], Field(min_length=1)]
+    max_answer_characters: Positive = 600
+
+
+class MmluSource(Section):
+    """Multiple-choice questions of general knowledge, from few-shot YAML files."""
+
+    name: Text
+    package: str = ""
+    files: Files
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class SafetySource(Section):
+    """Harmful requests, one a line, and the openings of a refusal and of a compliant answer."""
+
+    name: Text
+    package: str = ""
+    files: Files
+    refusal: Text
+    compliance: Text
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class EvaluationSizes(Section):
+    """How many items a set is drawn to when it is frozen."""
+
+    domain: Positive
+    dialogue: Positive
+    safety: Positive
+
+
+class Domain(Section):
+    """domain.yaml, typed."""
+
+    name: Text
+    title: Text
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+    system_prompt: Text
+    base_model: BaseModelSource
+    human: Annotated[list[HumanSource], Field(min_length=1)]
+    general: Annotated[list[DialogueSource], Field(min_length=1)]
+    mmlu: MmluSource
+    safety: SafetySource
+    evaluation: EvaluationSizes
+
+    @property
+    def folder(self) -> Path:
+        """The domain's own folder."""
+        return layout.DOMAINS / self.name
+
+    @property
+    def frozen(self) -> Path:
+        """The frozen evaluation items: their content hashes, by set."""
+        return self.folder / "evaluation" / "frozen.json"
+
+    def system_text(self) -> str:
+        """The system prompt that every conversation of this domain begins with."""
+        return (self.folder / self.system_prompt).read_text(encoding="utf-8").strip()
+
+    def paths(self, source: HumanSource | DialogueSource | MmluSource | SafetySource | BaseModelSource) -> list[Path]:
+        """The files of a source, patterns expanded, in sorted order."""
+        root = layout.PACKAGES if source.package else self.folder
+        return [path for pattern in source.files for path in sorted(root.glob(pattern))]
+
+
+def load_domain(name: str, root: Path = Path()) -> Domain:
+    """Read and check a domain; `root` is the repository root.
+
+    Raises:
+        SettingsError: every mistake by name: keys, missing files, empty sources.
+    """
+    path = layout.DOMAINS / name / "domain.yaml"
+    try:
+        raw: Any = yaml.safe_load((root / path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(found.parent.name for found in (root / layout.DOMAINS).glob("*/domain.yaml")))
+        raise SettingsError(f"{path}: the file does not exist; domains here: {known or 'none'}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
+    domain, problems = None, []
+    try:
+        domain = Domain.model_validate(raw)
+    except ValidationError as error:
+        problems += mistakes(error)
+    problems += _file_problems(raw, root, name)
+    if domain is not None and domain.name != name:
+        problems.append(f"name: must be the folder's name, {name!r}")
+    if problems or domain is None:
+        raise SettingsError("\n".join(f"{path}: {problem}" for problem in problems))
+    return domain
+
+
+def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
+    """What is wrong with the files a domain names, read from the raw YAML so that a wrong key hides nothing."""
+    if not isinstance(raw, dict):
+        return []
+    folder = root / layout.DOMAINS / name
+    problems = []
+    prompt = raw.get("system_prompt")
+    if isinstance(prompt, str):
+        problems += _text_problems("system_prompt", folder / prompt)
+    for key, source in _sources(raw):
+        base = root / layout.PACKAGES if source.get("package") else folder
+        files = source.get("files")
+        for pattern in files if isinstance(files, list) else []:
+            problems += _pattern_problems(f"{key}.files", base, str(pattern))
+    return problems
+
+
+def _sources(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key in ("base_model", "human", "general", "mmlu", "safety"):
+        value = raw.get(key)
+        for number, source in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(source, dict):
+                yield f"{key}.{number}" if isinstance(value, list) else key, source
+
+
+def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        return [f"{key}: {pattern} must lie inside {base.name}"]
+    found = [path for path in base.glob(pattern) if path.is_file()]
+    if not found:
+        return [f"{key}: missing file {base / pattern}"]
+    return [f"{key}: empty source {path}" for path in found if not _has_content(path)]
+
+
+def _text_problems(key: str, path: Path) -> list[str]:
+    if not path.is_file():
+        return [f"{key}: missing file {path}"]
+    return [] if _has_content(path) else [f"{key}: empty source {path}"]
+
+
+def _has_content(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return any(block.strip() for block in iter(lambda: stream.read(65536), b""))

@@ -1,0 +1,77 @@
+"""Where every file of the pipeline lives, relative to the repository root (the working directory of every stage).
+
+One place, so that dvc.yaml, the stages, the flows and the tests cannot disagree; a contract test compares this
+module with dvc.yaml.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DOMAINS = Path("domains")
+STATE = Path("state")
+CHAMPION_POINTER = STATE / "champion.json"
+FEEDBACK_POINTER = STATE / "feedback.json"
+
+LOCKS = Path("infra/locks")
+MAIN_PYTHON = Path(".venv/bin/python")
+EVALUATION_PYTHON = Path(".venv-evaluation/bin/python")
+
+# Embedded state: never in git, never a stage's output.
+HOME = Path(".flywheel")
+PACKAGES = HOME / "packages"
+CHECKPOINTS = HOME / "checkpoints"
+CACHE = HOME / "cache"
+WEIGHTS = HOME / "weights"
+LOGS = HOME / "logs"
+WORKSPACES = HOME / "workspaces"
+
+BASE_MODEL = Path("data/base_model")
+CHAMPION = Path("data/champion")
+INGEST = Path("data/ingest")
+EVALUATION_ITEMS = INGEST / "evaluation"
+CONSTRUCT = Path("data/construct")
+VALIDATE = Path("data/validate")
+DEDUP = Path("data/dedup")
+SELECT = Path("data/select")
+MIX = Path("data/mix")
+
+SFT = Path("models/sft")
+PACKAGE = Path("models/package")
+
+REPORTS = Path("reports")
+METRICS = REPORTS / "metrics"
+PLOTS = REPORTS / "plots"
+EVALUATION = REPORTS / "evaluation"
+RECEIPT = REPORTS / "receipt.parquet"
+VERDICT = REPORTS / "verdict.json"
+CARD_HTML = REPORTS / "release_card.html"
+CARD_MARKDOWN = REPORTS / "release_card.md"
+DATA_DOCS = REPORTS / "data_docs"
+
+EVALUATION_SETS = ("domain", "dialogue", "mmlu", "safety")
+
+# The libraries below call home or look for a newer version of themselves unless they are told not to.
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "VLLM_NO_USAGE_STATS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child process: ours, offline, with this environment's own tools first on PATH."""
+    tools = str(MAIN_PYTHON.parent.absolute())
+    path = os.pathsep.join([tools, os.environ.get("PATH", "")])
+    return {**os.environ, **OFFLINE, "PATH": path, **extra}

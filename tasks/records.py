@@ -1,0 +1,171 @@
+"""The records that flow through the pipeline, and how they are read and written.
+
+JSON lines for what people read and diff. Reading is strict: a line that is not a valid record is reported with
+file, line and cause, for the caller to quarantine; it is never dropped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.errors import FlywheelError
+from tasks.files import digest_of, write_text
+
+Origin = Literal["human", "self_instruct", "self_qa", "self_kv", "general", "feedback"]
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are an error, values do not change after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Turn(Record):
+    """One earlier exchange of a conversation."""
+
+    user: str
+    assistant: str
+
+
+class Example(Record):
+    """One instruction with its answer: Alpaca's fields, plus where it comes from."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    instruction: str
+    input: str = ""
+    output: str
+    system: str = ""
+    history: tuple[Turn, ...] = ()
+    language: str
+    origin: Origin
+    source: tuple[str, ...]
+    category: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """What the user says: the instruction, with its input below it where there is one."""
+        return f"{self.instruction}\n\n{self.input}" if self.input else self.instruction
+
+
+def make_example(*, instruction: str, output: str, **fields: Any) -> Example:
+    """An Example whose id is the hash of its content (instruction, input, output, system, history)."""
+    history = fields.get("history", ())
+    content = {
+        "instruction": instruction,
+        "input": fields.get("input", ""),
+        "output": output,
+        "system": fields.get("system", ""),
+        "history": [[turn.user, turn.assistant] for turn in history],
+    }
+    return Example(id=digest_of(content), instruction=instruction, output=output, **fields)
+
+
+class EvaluationItem(Record):
+    """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    set: Literal["domain", "dialogue", "mmlu", "safety"]
+    prompt: str = Field(min_length=1)
+    reference: str = ""
+    choices: tuple[str, ...] = ()
+    answer: int | None = None
+    category: str = ""
+    source: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> EvaluationItem:
+        if bool(self.reference) == bool(self.choices):
+            raise ValueError("an item has either a reference or choices")
+        if self.choices and (self.answer is None or not 0 <= self.answer < len(self.choices)):
+            raise ValueError("answer must be the index of one of the choices")
+        return self
+
+
+def make_item(**fields: Any) -> EvaluationItem:
+    """An EvaluationItem whose id is the hash of what is asked and what is right."""
+    keys = ("set", "prompt", "reference", "choices", "answer")
+    return EvaluationItem(id=digest_of([fields.get(key) for key in keys]), **fields)
+
+
+class Score(Record):
+    """One measured value of one item. `tokens` is the number of answer tokens a mean was taken over."""
+
+    id: str
+    set: str
+    metric: str
+    value: float = Field(allow_inf_nan=False)
+    tokens: int | None = None
+
+
+class Receipt(Record):
+    """What one stage did with one example, and why."""
+
+    example_id: str
+    stage: str
+    kept: bool
+    reason: str
+    detail: str = ""
+    score: float | None = None
+
+
+class BadLine(Record):
+    """A line that could not be read, for the quarantine."""
+
+    file: str
+    line: int
+    cause: str
+    text: str
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_jsonl(path: Path, kind: type[AnyRecord]) -> tuple[list[AnyRecord], list[BadLine]]:
+    """Read records of one kind; lines that are not one are returned beside them, with file, line and cause."""
+    records: list[AnyRecord] = []
+    bad: list[BadLine] = []
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            records.append(kind.model_validate_json(raw.decode("utf-8")))
+        except (UnicodeDecodeError, ValidationError) as error:
+            text = raw[:2000].decode("utf-8", errors="replace")
+            bad.append(BadLine(file=path.as_posix(), line=number, cause=_cause(error), text=text))
+    return records, bad
+
+
+class RecordError(FlywheelError):
+    """A file that an earlier stage wrote is missing or damaged."""
+
+
+def read_own_jsonl(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """Read records that an earlier stage wrote.
+
+    Raises:
+        RecordError: the file is missing, or a line of it is bad, which is damage and not input to quarantine.
+    """
+    try:
+        records, bad = read_jsonl(path, kind)
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
+    if bad:
+        raise RecordError(f"{bad[0].file}:{bad[0].line}: {bad[0].cause} ({len(bad)} bad lines); run dvc repro")
+    return records
+
+
+def write_jsonl(path: Path, records: Iterable[Record]) -> None:
+    """Write records one a line, keys in the order of their definition, whole or not at all."""
+    lines = (json.dumps(record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) for record in records)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def _cause(error: UnicodeDecodeError | ValidationError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}" for item in error.errors())

@@ -1,0 +1,23 @@
+"""How every stage starts and ends: offline, one line of what it does and did, and errors a person can act on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from tasks import layout
+from tasks.errors import FlywheelError
+
+
+def run_stage(name: str, stage: Callable[[], str]) -> None:
+    """Run a stage as the process's main program: `stage` returns what it did, in a sentence.
+
+    An error meant for a person ends the process with status 1 and its message; any other shows its traceback.
+    """
+    os.environ.update(layout.OFFLINE)
+    try:
+        summary = stage()
+    except FlywheelError as error:
+        sys.exit(f"{name}: {error}")
+    print(f"{name}: {summary}", flush=True)
