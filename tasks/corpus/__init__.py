@@ -1,0 +1,1 @@
+"""Build examples: sources of a domain become records."""
