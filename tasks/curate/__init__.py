@@ -1,0 +1,1 @@
+"""Choose examples: validate, deduplicate, select, mix, and account for every one of them."""
