@@ -85,7 +85,7 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
         wanted = frozen.get(name, [])
         if missing := [identity for identity in wanted if identity not in by_id]:
             raise IngestError(
-                f"{domain.frozen}: {len(missing)} {name} items are not in the sources any more, first {missing[0][:12]}; "
+                f"{domain.frozen}: {len(missing)} {name} items have left the sources, first {missing[0][:12]}; "
                 "put the sources back, or draw anew with python -m tasks.corpus.freeze --again"
             )
         if not wanted:

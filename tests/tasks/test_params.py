@@ -1,0 +1,65 @@
+"""params.yaml: typed once, every mistake at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.params import SettingsError, load_params
+
+
+@pytest.fixture
+def changed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]], Path]:
+    monkeypatch.chdir(root)
+
+    def write(change: Callable[[Any], None]) -> Path:
+        value = yaml.safe_load((root / "params.yaml").read_text())
+        change(value)
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(value))
+        return path
+
+    return write
+
+
+def test_the_settings_of_the_repository_are_valid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert load_params().domain == "construction"
+
+
+def test_all_mistakes_are_reported_at_once_by_key(changed: Any) -> None:
+    def change(value: Any) -> None:
+        value["sft"]["learning_rat"] = value["sft"].pop("learning_rate")
+        value["mix"]["replay_ratio"] = 1.0
+        value["gate"]["level"] = "high"
+
+    with pytest.raises(SettingsError) as error:
+        load_params(changed(change))
+    text = str(error.value)
+    assert "sft.learning_rat: unknown key" in text
+    assert "sft.learning_rate: Field required" in text
+    assert "mix.replay_ratio: " in text
+    assert "gate.level: " in text
+
+
+def test_contradictory_values_are_refused_by_name(changed: Any) -> None:
+    def change(value: Any) -> None:
+        value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] + 1
+        value["sft"]["launch"] = "moonbase"
+
+    with pytest.raises(SettingsError) as error:
+        load_params(changed(change))
+    assert "validate.max_total_tokens must be at least sft.max_tokens" in str(error.value)
+    assert "moonbase.yaml does not exist" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: [", b""])
+def test_a_file_that_is_not_settings_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"params\.yaml"):
+        load_params(path)
