@@ -44,7 +44,7 @@ types: $(VENV)/.complete ## Static types
 	@$(VENV)/bin/mypy
 
 bench: environments ## The benchmarks, as tables
-	@$(VENV)/bin/python -m pytest tests/bench -s -m bench
+	@for bench in tests/bench/bench_*.py; do PYTHONPATH=. OMP_NUM_THREADS=1 $(VENV)/bin/python $$bench; done
 
 environments: $(ENVIRONMENTS) ## Build the locked environments, or find them built
 
