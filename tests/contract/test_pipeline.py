@@ -39,7 +39,7 @@ def test_a_stage_is_a_module_that_exists_and_depends_on_its_own_source(name: str
 def test_what_a_stage_reads_is_in_the_repository_or_the_output_of_another(name: str) -> None:
     made = [out for stage in STAGES.values() for key in ("outs", "metrics", "plots") for out in entries(stage, key)]
     for dep in entries(STAGES[name], "deps"):
-        path = dep.replace("${domain}", "construction")
+        path = dep.replace("${domain}", "construction").replace("${sft.launch}", "cpu")
         assert (ROOT / path).exists() or any(Path(out) in (Path(path), *Path(path).parents) for out in made), dep
 
 
