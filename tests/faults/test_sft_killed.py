@@ -1,0 +1,158 @@
+"""Training that is killed goes on to the very same weights. Real processes, real kills; a model of two layers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tasks import layout
+from tasks.files import verify_manifest
+from tasks.records import Example, make_example, write_jsonl
+from tasks.train.checkpoints import is_complete, step_of
+
+pytestmark = pytest.mark.slow
+
+# Dropout draws random numbers at every step, so that a resumed run must restore their state too.
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+SETTINGS = {"precision": "bf16", "batch_size": 2, "epochs": 2, "save_every": 2, "learning_rate": 1e-3, "lora": LORA}
+OUTPUTS = ("models/sft/adapter", "reports/metrics", "reports/plots")
+
+
+def an_example(number: int) -> Example:
+    return make_example(
+        instruction=f"What is rule {number}?",
+        output="Build well. " * (number % 5 + 1),
+        language="en",
+        origin="human",
+        source=("test",),
+    )
+
+
+def build(folder: Path, root: Path, model: Path) -> Path:
+    """A repository with 31 examples: two epochs of 8 steps, a checkpoint at every second."""
+    for name in ("infra/accelerate", "infra/deepspeed", "domains/construction"):
+        shutil.copytree(root / name, folder / name)
+    (folder / ".flywheel").mkdir()
+    (folder / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
+    shutil.copytree(model, folder / "data/base_model")
+    settings = yaml.safe_load((root / "params.yaml").read_text())
+    settings["sft"].update(SETTINGS)
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_jsonl(folder / "data/mix/train.jsonl", map(an_example, range(31)))
+    write_jsonl(folder / "data/mix/validation.jsonl", map(an_example, range(50, 53)))
+    return folder
+
+
+def start(folder: Path, root: Path) -> subprocess.Popen[str]:
+    environment = {**layout.child_environment(), "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.train.sft"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, root: Path) -> str:
+    """Run the stage to its end; returns what it said."""
+    stage = start(folder, root)
+    said, _ = stage.communicate(timeout=240)
+    assert stage.returncode == 0, said
+    return said
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """Every byte the stage wrote for others."""
+    paths = [path for name in OUTPUTS for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run gives that nobody disturbs."""
+    folder = build(tmp_path_factory.mktemp("undisturbed"), root, tiny_model)
+    finish(folder, root)
+    verify_manifest(folder / "models/sft/adapter")
+    return outputs(folder)
+
+
+def wait_for_checkpoint(folder: Path, stage: subprocess.Popen[str], step: int) -> None:
+    """Wait until a complete checkpoint of at least that step lies there, in the middle of the run."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        found = folder.glob(".flywheel/checkpoints/sft/*/checkpoint-*")
+        if any(step_of(path) >= step and (path / "MANIFEST.json").exists() for path in found):
+            return
+        assert stage.poll() is None, stage.communicate()[0]
+        time.sleep(0.01)
+    pytest.fail("no checkpoint was written")
+
+
+def kill_all(stage: subprocess.Popen[str]) -> None:
+    """kill -9 of stage, launcher and workers, in one go."""
+    victims = [psutil.Process(stage.pid), *psutil.Process(stage.pid).children(recursive=True)]
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+
+
+def kill_stage(stage: subprocess.Popen[str]) -> None:
+    """kill -9 of the stage's own process alone: launcher and workers must follow by themselves."""
+    os.kill(stage.pid, signal.SIGKILL)
+
+
+def kill_worker(stage: subprocess.Popen[str]) -> None:
+    """kill -9 of one worker: the stage must end with an error, and the other worker with it."""
+    workers = [
+        process
+        for process in psutil.Process(stage.pid).children(recursive=True)
+        if "tasks.train.sft_worker" in process.cmdline() and "accelerate.commands.launch" not in process.cmdline()
+    ]
+    os.kill(workers[-1].pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kill", [kill_all, kill_stage, kill_worker], ids=["all", "stage", "worker"])
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
+    kill: Callable[[subprocess.Popen[str]], None],
+    undisturbed: dict[str, bytes],
+    root: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    folder = build(tmp_path, root, tiny_model)
+    stage = start(folder, root)
+    wait_for_checkpoint(folder, stage, step=4)
+    processes = psutil.Process(stage.pid).children(recursive=True)
+    assert len(processes) >= 3  # launcher and two workers
+    kill(stage)
+    assert stage.wait(timeout=60) != 0
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert alive == []
+    assert not (folder / "models/sft/adapter").exists()
+
+    [run] = (folder / ".flywheel/checkpoints/sft").iterdir()
+    kept = sorted((path for path in run.glob("checkpoint-*") if is_complete(path)), key=step_of)
+    assert kept
+    # What a kill in the middle of writing leaves behind: later than all others, and not to be used.
+    torn = run / "checkpoint-15"
+    shutil.rmtree(torn, ignore_errors=True)
+    shutil.copytree(kept[-1], torn)
+    (torn / "MANIFEST.json").unlink()
+
+    said = finish(folder, root)
+    assert f"going on from step {step_of(kept[-1])} of 16" in said
+    assert outputs(folder) == undisturbed
+    assert not run.exists()

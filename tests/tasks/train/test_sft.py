@@ -1,0 +1,139 @@
+"""Supervised fine-tuning: what the stage writes, and one real run of two processes on a two-layer model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import layout
+from tasks.domain import load_domain
+from tasks.files import verify_manifest
+from tasks.params import load_params
+from tasks.records import Example, read_own_jsonl
+from tasks.train.sft import clean_config, describe, metrics_of, plot_of
+
+RESULT = {
+    "history": [[0, "validation", 4.0], [1, "train", 3.0], [2, "train", 2.0], [2, "validation", 2.5]]
+    + [[3, "train", 1.0], [4, "train", 2.0], [4, "validation", 1.5]],
+    "steps": 4,
+    "tokens": 70,
+}
+
+
+def test_the_train_loss_is_the_mean_of_the_last_epoch_s_steps() -> None:
+    """Two epochs of two steps: (1 + 2) / 2."""
+    assert metrics_of(RESULT, epochs=2) == {
+        "steps": 4,
+        "tokens": 70,
+        "train_loss": 1.5,
+        "validation_loss_before": 4.0,
+        "validation_loss": 1.5,
+    }
+
+
+def test_the_loss_curve_is_plain_csv() -> None:
+    assert plot_of(RESULT).splitlines()[:3] == ["step,split,loss", "0,validation,4.0", "1,train,3.0"]
+
+
+def test_an_adapter_s_configuration_names_no_path_and_has_one_order() -> None:
+    config = {"base_model_name_or_path": "/srv/m", "target_modules": ["v", "q"], "r": 4, "layers": [3, 1]}
+    expected = {"base_model_name_or_path": "M", "target_modules": ["q", "v"], "r": 4, "layers": [3, 1]}
+    assert clean_config(config, "M") == expected
+
+
+def digest_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(folder)
+    return describe(load_params(), load_domain("construction")).digest()
+
+
+def test_checkpoints_are_for_one_job_only(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, seed, data, prompt, launch and model shape the weights; how often is saved does not."""
+    folder = workspace(save_every=2)
+    first = digest_in(folder, monkeypatch)
+    edits = [
+        ("params.yaml", "save_every: 2", "save_every: 3", True),
+        ("params.yaml", "learning_rate: 0.0002", "learning_rate: 0.0003", False),
+        ("params.yaml", "seed: 42", "seed: 43", False),
+        ("data/mix/train.jsonl", "and rest.", "and sleep.", False),
+        ("domains/construction/prompts/system.txt", "", "Be kind. ", False),
+        ("infra/accelerate/cpu.yaml", "num_processes: 2", "num_processes: 1", False),
+        ("infra/deepspeed/cpu_zero2.json", '"reduce_scatter": true', '"reduce_scatter": false', False),
+    ]
+    for name, old, new, same in edits:
+        text = (folder / name).read_text()
+        assert old in text, name
+        (folder / name).write_text(text.replace(old, new, 1))
+        assert (digest_in(folder, monkeypatch) == first) is same, (name, new)
+        (folder / name).write_text(text)
+
+
+def negative_log_likelihood(folder: Path) -> float:
+    """The base model's mean over the validation examples of the mean over their answer tokens, in nats."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tasks.train.batches import encode_rows
+
+    model = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
+    examples = read_own_jsonl(folder / layout.MIX / "validation.jsonl", Example)
+    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
+    losses = []
+    for row in encode_rows(tokenizer, system, examples, 512):
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        with torch.no_grad():
+            losses.append(model(input_ids=ids, labels=labels).loss.item())
+    return sum(losses) / len(losses)
+
+
+def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Path) -> None:
+    """11 examples, 2 × 2 a step: 3 steps of 4, 4 and 3; with 2 steps accumulated, 2 updates an epoch, 4 in all.
+
+    Three validation examples among two processes: one process sees a filler, which must not count.
+    """
+    folder = workspace(precision="fp32", batch_size=2, gradient_accumulation=2, epochs=2, save_every=3)
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.train.sft"],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left" in done.stdout and "sft: 4 steps" in done.stdout
+
+    metrics = json.loads((folder / "reports/metrics/sft.json").read_text())
+    assert (metrics["steps"], metrics["examples"]) == (4, 11)
+    assert metrics["validation_loss_before"] == pytest.approx(negative_log_likelihood(folder), abs=1e-4)
+    assert metrics["validation_loss"] < metrics["validation_loss_before"]
+    # A LoRA of rank r adds r × (inputs + outputs) to each projection; 576 wide, 192 for keys and values, 1536 inside.
+    widths = [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)]
+    assert metrics["trainable_parameters"] == 2 * 16 * sum(map(sum, widths))
+
+    rows = list(csv.DictReader((folder / "reports/plots/sft_loss.csv").open()))
+    assert [(row["step"], row["split"]) for row in rows] == [
+        ("0", "validation"),
+        ("1", "train"),
+        ("2", "train"),
+        ("2", "validation"),
+        ("3", "train"),
+        ("4", "train"),
+        ("4", "validation"),
+    ]
+    verify_manifest(folder / "models/sft/adapter")
+    config = json.loads((folder / "models/sft/adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
+    assert str(folder) not in json.dumps(config)
+    assert sorted(path.name for path in (folder / "models/sft/adapter").iterdir()) == [
+        "MANIFEST.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert list((folder / ".flywheel/checkpoints/sft").iterdir()) == []
