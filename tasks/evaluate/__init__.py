@@ -1,0 +1,1 @@
+"""Judge: OpenCompass runs, paired comparison, the gate and the release card."""

@@ -1,0 +1,86 @@
+"""Outcomes of questions already asked, kept by the digest of everything that shaped them.
+
+A changed adapter, prompt, reference, setting, library or line of our own OpenCompass code is another key, so nothing
+has to be invalidated. An entry that cannot be read, or that names another key, counts as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks import layout
+from tasks.evaluate.measures import Outcome, Question
+from tasks.files import digest_of, sha256_file, write_text
+from tasks.records import Record
+
+SCORES = layout.CACHE / "scores"
+LOCK = layout.LOCKS / "evaluation.txt"
+# What runs on OpenCompass's side, or decides what it is sent.
+SOURCES = ("opencompass_model.py", "opencompass_config.py")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a measurement is made, apart from the model and the question: equal for candidate and champion."""
+
+    backend: str
+    precision: str
+    device: str
+    batch_size: int
+    max_new_tokens: int
+    threads: int
+    lock: str
+    source: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Plain values, for files."""
+        return asdict(self)
+
+
+class Entry(Record):
+    """One line of the cache."""
+
+    key: str
+    outcome: Outcome
+
+
+def source_digest() -> str:
+    """The digest of our own code that runs inside or shapes an OpenCompass run."""
+    folder = Path(__file__).parent
+    return digest_of({name: sha256_file(folder / name) for name in SOURCES})
+
+
+def key_of(question: Question, identity: dict[str, str | None], conditions: Conditions) -> str:
+    """The digest of all that shapes one outcome."""
+    return digest_of(
+        {
+            "model": identity,
+            "conditions": conditions.as_dict(),
+            "measure": question.measure,
+            "prompt": question.prompt,
+            "answers": question.answers,
+        }
+    )
+
+
+def find(key: str, question: Question, folder: Path = SCORES) -> Outcome | None:
+    """The outcome kept under `key`, or None where there is none that is whole."""
+    try:
+        entry = Entry.model_validate_json(_path(folder, key).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    fits = entry.key == key and len(entry.outcome.values) == len(question.answers)
+    return entry.outcome if fits and all(map(math.isfinite, entry.outcome.values)) else None
+
+
+def keep(key: str, outcome: Outcome, folder: Path = SCORES) -> None:
+    """Store an outcome, whole or not at all."""
+    write_text(_path(folder, key), Entry(key=key, outcome=outcome).model_dump_json() + "\n")
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.json"

@@ -1,0 +1,102 @@
+"""Only a model that matches its manifest, and cannot run code when it is loaded, is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks import layout
+from tasks.evaluate.subject import SubjectError, base_alone, load_subject
+from tasks.files import write_json, write_manifest
+
+
+def write_adapter(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A base, a package over it and the base as champion, with manifests; returns the base's digest."""
+    monkeypatch.chdir(tmp_path)
+    layout.BASE_MODEL.mkdir(parents=True)
+    (layout.BASE_MODEL / "model.safetensors").write_bytes(b"base")
+    digest = write_manifest(layout.BASE_MODEL)
+    write_adapter(layout.PACKAGE / "adapter")
+    write_json(layout.PACKAGE / "base.json", {"digest": digest})
+    write_manifest(layout.PACKAGE)
+    write_champion({"kind": "base", "version": "base", "digest": digest})
+    return digest
+
+
+def write_champion(facts: dict[str, str]) -> None:
+    write_json(layout.CHAMPION / "champion.json", facts)
+    write_manifest(layout.CHAMPION)
+
+
+def test_the_candidate_is_the_package_over_the_base_and_has_no_version(repository: str) -> None:
+    found = load_subject("candidate")
+    assert (found.version, found.base_digest, found.adapter) == (None, repository, layout.PACKAGE / "adapter")
+    assert found.digest not in (repository, found.adapter_digest)
+
+
+def test_a_base_champion_has_no_adapter(repository: str) -> None:
+    found = load_subject("champion")
+    assert (found.version, found.digest, found.adapter) == ("base", repository, None)
+    assert found.identity == base_alone("pilot").identity == {"base": repository, "adapter": None}
+
+
+def test_a_version_is_its_adapter_over_the_base_and_equal_adapters_are_one_identity(repository: str) -> None:
+    write_adapter(layout.CHAMPION / "adapter")
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    found = load_subject("champion")
+    assert (found.version, found.digest, found.adapter) == ("3", "d" * 64, layout.CHAMPION / "adapter")
+    assert found.identity == load_subject("candidate").identity
+
+
+def test_what_else_is_in_a_package_does_not_change_its_identity(repository: str) -> None:
+    before = load_subject("candidate")
+    (layout.PACKAGE / "README.md").write_text("card")
+    write_manifest(layout.PACKAGE)
+    after = load_subject("candidate")
+    assert after.identity == before.identity
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("folder", [layout.BASE_MODEL, layout.PACKAGE])
+def test_a_changed_file_is_refused(repository: str, folder: Path) -> None:
+    next(path for path in sorted(folder.rglob("*")) if path.suffix == ".safetensors").write_bytes(b"tampered")
+    with pytest.raises(SubjectError, match="changed"):
+        load_subject("candidate")
+
+
+@pytest.mark.parametrize("name", ["adapter/adapter_model.bin", "modeling.py", "adapter/x.pt"])
+def test_a_file_that_can_run_code_is_refused(repository: str, name: str) -> None:
+    (layout.PACKAGE / name).write_bytes(b"")
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match="can run code"):
+        load_subject("candidate")
+
+
+def test_an_incomplete_adapter_is_refused(repository: str) -> None:
+    (layout.PACKAGE / "adapter/adapter_model.safetensors").unlink()
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match=r"lacks adapter_model\.safetensors"):
+        load_subject("candidate")
+
+
+def test_an_adapter_of_another_base_is_refused(repository: str) -> None:
+    write_json(layout.PACKAGE / "base.json", {"digest": "0" * 64})
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match="another base model"):
+        load_subject("candidate")
+
+
+def test_a_champion_of_another_base_is_refused(repository: str) -> None:
+    facts = json.loads((layout.CHAMPION / "champion.json").read_text())
+    write_champion({**facts, "digest": "0" * 64})
+    with pytest.raises(SubjectError, match="another base model"):
+        load_subject("champion")
