@@ -1,0 +1,73 @@
+"""Cancelling a run from Prefect's page or API, also where no worker enforces it (`make run`).
+
+A worker ends the flow's process by SIGTERM, and the stage's family ends with it. Here, for every way of running, the
+API is asked every few seconds whether this run is being cancelled; if so the current stage is stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flows.stages import ReleaseStopped
+
+if TYPE_CHECKING:
+    from flows.stages import StageProcess
+
+ASK_SECONDS = 3.0
+
+
+class CancelWatch:
+    """Watches one flow run while the block runs; an empty id watches nothing."""
+
+    def __init__(self, flow_run_id: str) -> None:
+        """`flow_run_id` as Prefect gives it."""
+        self._id = flow_run_id
+        self._process: StageProcess | None = None
+        self._cancelled, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="cancel", daemon=True)
+
+    def watch(self, process: StageProcess) -> None:
+        """The stage to stop if the run is cancelled."""
+        self._process = process
+        if self._cancelled.is_set():
+            process.stop()
+
+    def check(self) -> None:
+        """Raise ReleaseStopped once the run is cancelled."""
+        if self._cancelled.is_set():
+            raise ReleaseStopped("the run was cancelled; its stage was stopped and nothing was promoted")
+
+    def _ask(self) -> None:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            while not self._done.wait(ASK_SECONDS):
+                if _is_cancelled(client, self._id):
+                    self._cancelled.set()
+                    if self._process is not None:
+                        self._process.stop()
+                    return
+
+    def __enter__(self) -> CancelWatch:
+        if self._id:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+
+def _is_cancelled(client: Any, flow_run_id: str) -> bool:
+    """False too while the API does not answer: that alone is no reason to stop a long stage."""
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    try:
+        state = client.read_flow_run(UUID(flow_run_id)).state
+    except (httpx.HTTPError, PrefectException):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

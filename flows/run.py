@@ -1,0 +1,171 @@
+"""`make run`: one release on this machine, through a real Prefect server, with progress and a summary.
+
+Starts the embedded server unless PREFECT_API_URL names one, and ends it again, also on Ctrl-C. Prefect reads its
+settings when it is imported, so this module sets them first and imports it after.
+
+Exit status: 0 a verdict was reached (promote, hold or reject) or there was nothing to do; 1 the release failed or was
+blocked; 3 with --fail-unless-promoted, the version is not champion; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flows.console import Progress, clock, reporting
+from flows.server import EmbeddedServer, prefect_environment
+from tasks.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.release import Outcome
+
+FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line of a release."""
+    parser = argparse.ArgumentParser(prog="python -m flows.release", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--reason", default="manual", help="kept with the run and the version")
+    parser.add_argument("--dry-run", action="store_true", help="say which stages would run, and change nothing")
+    parser.add_argument("--rejudge", action="store_true", help="run the gate again, without training")
+    parser.add_argument("--workspace", metavar="DOMAIN", help="work in that domain's git worktree")
+    parser.add_argument("--fail-unless-promoted", action="store_true", help="exit 3 if the verdict is not promote")
+    return parser.parse_args(arguments)
+
+
+@contextlib.contextmanager
+def prefect_api(home: Path) -> Iterator[None]:
+    """A Prefect API in the environment: the one that is named there, or a server of our own for this block."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    if os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    os.environ.update(prefect_environment(home))
+    with EmbeddedServer(home) as server:
+        os.environ["PREFECT_API_URL"] = server.api
+        warm = threading.Thread(target=_prepare_ahead, args=(home,), daemon=True)
+        warm.start()
+        server.wait()
+        warm.join()
+        yield
+
+
+def _prepare_ahead(home: Path) -> None:
+    """Import what the flow needs and bring MLflow's database up while the server starts: it saves 10 s and more."""
+    from tasks.registry.runs import connect
+
+    connect(home).search_experiments(max_results=1)
+    for name in ("dvc.repo", "flows.release"):
+        importlib.import_module(name)
+
+
+def send_all() -> None:
+    """Wait until Prefect has sent its logs and events: without their server they would be retried for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=10)
+
+
+class Watched(Progress):
+    """Progress that also keeps the outcome, for the summary and the exit status."""
+
+    outcome: Outcome | None = None
+
+    def finished(self, outcome: Outcome) -> None:
+        """The release ended with a verdict."""
+        self.outcome = outcome
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one release; returns the exit status."""
+    from rich.console import Console
+
+    options, console = parse(arguments), Console()
+    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    signal.signal(signal.SIGTERM, _interrupt)
+    started = time.monotonic()
+    try:
+        return _run(options, console, home, started)
+    except (KeyboardInterrupt, SystemExit):
+        console.print("Interrupted: the stage was stopped, nothing was promoted. `make run` goes on from here.")
+        return INTERRUPTED
+    except FlywheelError as error:
+        console.print(f"\n{error}", style="red", markup=False, highlight=False)
+        return FAILED
+
+
+def _run(options: argparse.Namespace, console: Console, home: Path, started: float) -> int:
+    news = Watched(console)
+    with reporting(news):
+        news.say("Starting Prefect …")
+        with prefect_api(home):
+            from flows.release import release
+
+            news.say(f"Release ({options.reason}), ready after {clock(time.monotonic() - started)}")
+            try:
+                state = release(
+                    reason=options.reason,
+                    dry_run=options.dry_run,
+                    rejudge=options.rejudge,
+                    workspace=options.workspace,
+                    return_state=True,
+                )
+            finally:
+                send_all()
+    if not state.is_completed():
+        return _failed(state, console)
+    return _ended(news.outcome, options, console, home, time.monotonic() - started)
+
+
+def _failed(state: Any, console: Console) -> int:
+    """Say why in the words meant for a person; an error that is a defect of ours shows where it came from."""
+    if state.is_cancelled():
+        console.print(f"\nCancelled: {state.message}", style="yellow", markup=False, highlight=False)
+        return INTERRUPTED
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, FlywheelError):
+        console.print(f"\n{error}", style="red", markup=False, highlight=False)
+    else:
+        import traceback
+
+        lines = traceback.format_exception(error) if isinstance(error, BaseException) else [str(state.message)]
+        console.print(f"\n{''.join(lines)}", style="red", markup=False, highlight=False)
+    return FAILED
+
+
+def _ended(
+    outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float
+) -> int:
+    """Print the summary; its total counts Prefect's start too."""
+    from flows.summary import print_summary
+    from tasks import layout
+
+    if outcome is None:  # a dry run
+        return 0
+    root = home / layout.WORKSPACES / options.workspace if options.workspace else home
+    print_summary(console, replace(outcome, seconds=seconds), root)
+    promoted = "champion" in outcome.aliases
+    return NOT_PROMOTED if options.fail_unless_promoted and not promoted else 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""DVC's graph, read from DVC itself, and one stage of it run as a child process.
+
+No edge and no order is written here: both come from DVC's own planner, so that `dvc repro` and the flow do the same
+things in the same order and leave the same dvc.lock. DVC's library is used to read and to ask "is it up to date?"
+(50 ms a stage); the stage itself runs as `dvc repro -s STAGE` in a process of its own, under flows/supervise.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tasks import layout
+from tasks.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+SUPERVISOR = Path(__file__).with_name("supervise.py")
+GRACE_SECONDS = 10.0
+LOCKED = re.compile(r"Unable to acquire lock|is being blocked by")
+RUNNING = "Running stage '"
+CHATTER = re.compile(r"^(To (track the changes with git|enable auto staging), run:|\t(git add|dvc config)|Use `dvc push`)")
+
+
+class StageFailed(FlywheelError):
+    """A stage ended with an error; the message says which, how, and where its output is."""
+
+
+class ReleaseStopped(FlywheelError):
+    """The run was cancelled."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of DVC's graph: its address and the stages it waits for."""
+
+    name: str
+    upstream: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What happened to one stage; `seconds` is wall time."""
+
+    name: str
+    cached: bool
+    seconds: float
+
+
+@contextlib.contextmanager
+def open_repo(root: Path) -> Iterator[Repo]:
+    """DVC's view of the project, quiet, waiting for its lock instead of failing on it.
+
+    The working directory is `root` meanwhile: DVC's library reads targets and writes addresses relative to it.
+    """
+    os.environ.update({key: value for key, value in layout.OFFLINE.items() if key.startswith("DVC")})
+    from dvc.repo import Repo
+
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with contextlib.chdir(root), Repo(".", _wait_for_lock=True) as repo:
+        yield repo
+
+
+def read_stages(repo: Repo) -> list[Stage]:
+    """Every stage that `dvc repro` would visit, in its order."""
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    graph = get_active_graph(repo.index.graph)
+    order = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
+    return [Stage(node.addressing, tuple(up.addressing for up in graph.successors(node))) for node in order]
+
+
+def output_paths(repo: Repo) -> list[str]:
+    """Every path the stages write, relative to the project's root."""
+    root = Path(repo.root_dir)
+    return [Path(out.fs_path).relative_to(root).as_posix() for out in repo.index.outs if out.is_in_repo]
+
+
+def is_current(repo: Repo, name: str) -> bool:
+    """Whether `dvc repro -s NAME` would find nothing to do: the same question, asked of the same code."""
+    from dvc.exceptions import DvcException
+
+    try:
+        return not repo.reproduce(name, single_item=True, dry=True)
+    except (DvcException, OSError):  # what it depends on is not there yet
+        return False
+
+
+def changed_stages(repo: Repo, stages: Iterable[Stage]) -> list[str]:
+    """The stages that are not up to date as things stand, and every stage that waits for one of them."""
+    changed: list[str] = []
+    for stage in stages:
+        if any(name in changed for name in stage.upstream) or not is_current(repo, stage.name):
+            changed.append(stage.name)
+    return changed
+
+
+def with_upstream(stages: list[Stage], name: str) -> set[str]:
+    """`name` and everything it waits for."""
+    waits = {stage.name: stage.upstream for stage in stages}
+    wanted, queue = set(), [name]
+    while queue:
+        current = queue.pop()
+        if current not in wanted:
+            wanted.add(current)
+            queue.extend(waits.get(current, ()))
+    return wanted
+
+
+def mend_rwlock(repo: Repo) -> bool:
+    """Remove DVC's rwlock file if a kill left it torn (DVC rewrites it in place and then refuses to run)."""
+    path = Path(repo.tmp_dir or "") / "rwlock"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            path.unlink()
+            return True
+    return False
+
+
+class StageProcess:
+    """`dvc repro -s STAGE` as a child, whose whole family ends with it, with `stop`, or with this process."""
+
+    def __init__(self, root: Path, name: str, environment: dict[str, str], force: bool = False) -> None:
+        """Start it; `environment` is added to the offline child environment."""
+        repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(SUPERVISOR), str(GRACE_SECONDS), *repro],
+            cwd=root,
+            env=layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def lines(self) -> Iterator[tuple[str, bool]]:
+        """(text, whole): each line as it comes; a progress bar's redrawn line has whole=False."""
+        assert self._process.stdout is not None
+        yield from split_lines(self._process.stdout)
+
+    def wait(self) -> int:
+        """The exit status, after the last of the family is gone."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """End the whole family: SIGTERM, then SIGKILL. Safe to call from any thread, and twice."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def __enter__(self) -> StageProcess:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def split_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
+    r"""Split a live byte stream at \n (whole line) and \r (a progress bar being redrawn)."""
+    pending = b""
+    while block := os.read(stream.fileno(), 65536):
+        *complete, pending = re.split(rb"(?<=[\r\n])", (pending + block).replace(b"\r\n", b"\n"))
+        for part in complete:
+            text = part[:-1].decode("utf-8", errors="replace").rstrip()
+            if text:
+                yield text, part.endswith(b"\n")
+    if pending.strip():
+        yield pending.decode("utf-8", errors="replace").rstrip(), True
+
+
+def run_stage(
+    root: Path,
+    name: str,
+    environment: dict[str, str],
+    on_line: Callable[[str, bool], None],
+    *,
+    force: bool = False,
+    on_start: Callable[[StageProcess], None] = lambda process: None,
+    patience: float = 3600.0,
+) -> StageRun:
+    """Run one stage, giving `on_line` its output as it comes.
+
+    Where another DVC command holds the same files, wait for it, up to `patience` seconds.
+
+    Raises:
+        StageFailed: the stage ended with an error; the message carries its last lines.
+    """
+    started = time.monotonic()
+    while True:
+        status, output, ran = _attempt(root, name, environment, on_line, force, on_start)
+        if status == 0:
+            return StageRun(name, not ran, time.monotonic() - started)
+        busy = any(LOCKED.search(line) for line in output)
+        if not busy or time.monotonic() - started > patience:
+            raise StageFailed(_failure(name, status, output))
+        on_line("another DVC command is at work on these files: waiting for it to end", True)
+        time.sleep(3.0)
+
+
+def _attempt(
+    root: Path,
+    name: str,
+    environment: dict[str, str],
+    on_line: Callable[[str, bool], None],
+    force: bool,
+    on_start: Callable[[StageProcess], None],
+) -> tuple[int, list[str], bool]:
+    """One try: the exit status, what was said (the last 400 lines), and whether DVC ran the command at all."""
+    output: list[str] = []
+    ran = False
+    with StageProcess(root, name, environment, force) as process:
+        on_start(process)
+        for text, whole in process.lines():
+            if not CHATTER.match(text):
+                on_line(text, whole)
+            ran = ran or text.startswith(RUNNING)
+            if whole:
+                output = [*output[-399:], text]
+        return process.wait(), output, ran
+
+
+def _failure(name: str, status: int, output: list[str]) -> str:
+    noise = ("ERROR: failed to reproduce", "> ", "Running stage")
+    telling = [line for line in output if not line.startswith(noise)]
+    tail = "\n".join(f"    {line}" for line in telling[-12:])
+    return f"stage {name} failed (exit {status}); nothing was promoted. Its last lines:\n{tail}"

@@ -1,0 +1,123 @@
+"""Run one command so that nothing it started outlives it, or the process that asked for it.
+
+Why: killing `dvc repro` leaves the stage's own processes writing, and torchrun puts every worker in a session of its
+own, out of reach of a process-group signal. This small parent adopts orphans (Linux's child subreaper), so that every
+descendant can be found and ended: on SIGTERM or SIGINT, when the caller's end of our standard input closes (the caller
+died, even by kill -9), and when the command itself has ended.
+
+Standard library only, started by path with `python -I`, so that it is up in some 30 ms. Elsewhere than on Linux only
+the command's process group is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+STOPPED = 128 + signal.SIGTERM
+
+_stop_asked = False
+
+
+def _ask_stop(_signal: int, _frame: FrameType | None) -> None:
+    global _stop_asked
+    _stop_asked = True
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _die_with_supervisor() -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _parents() -> dict[int, int]:
+    """Process id → parent's id for every process that is not a zombie; empty where there is no /proc."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(entry.name)] = int(parent)
+    return parents
+
+
+def descendants(root: int) -> list[int]:
+    """Every living process below `root`, nearest first."""
+    parents = _parents()
+    found = [root]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found[1:]
+
+
+def _signal_each(processes: list[int], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def end_all(group: int, grace: float) -> None:
+    """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until nothing is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+    told = {group}
+    deadline = time.monotonic() + grace
+    while living := descendants(os.getpid()):
+        late = time.monotonic() > deadline
+        _signal_each(living if late else [process for process in living if process not in told],
+                     signal.SIGKILL if late else signal.SIGTERM)
+        told.update(living)
+        if time.monotonic() > deadline + 10:
+            break
+        _reap()
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _caller_gone() -> bool:
+    """Whether the caller's end of our standard input is closed. Waits up to a tenth of a second."""
+    readable, _, _ = select.select([0], [], [], 0.1)
+    return bool(readable) and os.read(0, 4096) == b""
+
+
+def main(arguments: list[str]) -> int:
+    """`supervise.py GRACE COMMAND…`: returns the command's exit status, or 143 when it was stopped."""
+    grace, command = float(arguments[0]), arguments[1:]
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ask_stop)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_supervisor
+    )
+    while child.poll() is None and not _stop_asked:
+        if _caller_gone():
+            break
+    status = child.poll()
+    end_all(child.pid, grace)
+    if status is None:
+        return STOPPED
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

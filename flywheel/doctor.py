@@ -1,0 +1,228 @@
+"""Says what this machine or checkout lacks, in one line each, and how to mend it.
+
+Standard library only, so that `python3 -m flywheel.doctor` works before any environment is built; the checks of
+settings and domain are made by the main environment's Python where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import util
+from pathlib import Path
+
+GIGABYTE = 2**30
+DISK_TO_INSTALL = 10 * GIGABYTE
+DISK_TO_RUN = 3 * GIGABYTE
+MEMORY = 7 * GIGABYTE
+PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)")
+ENVIRONMENTS = {"main": ".venv", "evaluation": ".venv-evaluation"}
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `mend` is what to do about it; a warning does not stop anything."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+    warning: bool = False
+
+    def line(self) -> str:
+        """For people."""
+        mark = "ok  " if self.ok else ("note" if self.warning else "FAIL")
+        return f"{mark}  {self.name}: {self.found}" + (f". {self.mend}" if self.mend and not self.ok else "")
+
+
+def check_machine(root: Path) -> Iterator[Check]:
+    """What must be there before anything is installed."""
+    yield _python()
+    for program, package in (("git", "git"), ("make", "make")):
+        path = shutil.which(program)
+        yield Check(program, path is not None, path or "missing", f"Install it, e.g. `apt-get install {package}`")
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "c++", "clang++"))), None)
+    yield Check("C++ compiler", compiler is not None, compiler or "missing", "Install one, e.g. `apt-get install g++`")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    yield Check(
+        "Python headers",
+        header.is_file(),
+        str(header) if header.is_file() else "missing",
+        "DeepSpeed compiles its optimizer against them, e.g. `apt-get install python3.11-dev`",
+    )
+    yield _disk(root)
+    yield _memory()
+    yield _writable(root)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    mend = "Install Python 3.11 and say where: `make run PYTHON=/path/to/python3.11`"
+    if sys.version_info[:2] != (3, 11):
+        return Check("Python 3.11", False, f"this is {version}", mend)
+    lacking = [name for name in ("venv", "ensurepip") if util.find_spec(name) is None]
+    if lacking:
+        return Check("Python 3.11", False, f"it has no {' and no '.join(lacking)}", "e.g. `apt-get install python3.11-venv`")
+    return Check("Python 3.11", True, version)
+
+
+def _disk(root: Path) -> Check:
+    installed = all((root / folder / ".complete").is_file() for folder in ENVIRONMENTS.values())
+    wanted = DISK_TO_RUN if installed else DISK_TO_INSTALL
+    free = shutil.disk_usage(root).free
+    found = f"{free / GIGABYTE:.1f} GB free, {wanted / GIGABYTE:.0f} GB wanted"
+    return Check("disk", free >= wanted, found, "Free some space, or move the checkout to a larger disk")
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found = f"{total / GIGABYTE:.1f} GB, {MEMORY / GIGABYTE:.0f} GB wanted"
+    return Check("memory", total >= MEMORY, found, "Training may be killed; lower sft.batch_size in params.yaml", warning=True)
+
+
+def _writable(root: Path) -> Check:
+    home = root / ".flywheel"
+    try:
+        home.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        return Check(".flywheel", False, f"cannot be written: {error.strerror}", f"Make {home} writable for this user")
+    return Check(".flywheel", True, "writable")
+
+
+def check_installation(root: Path) -> Iterator[Check]:
+    """What `make run` installs: both environments against their locks, the packages against their own records."""
+    for name, folder in ENVIRONMENTS.items():
+        yield _environment(root, name, folder)
+    yield _environment(root, "packages", ".flywheel/packages")
+    yield _package_files(root)
+    ninja = root / ".venv/bin/ninja"
+    yield Check("ninja", ninja.is_file() or bool(shutil.which("ninja")), str(ninja), "`make environments` installs it")
+
+
+def _environment(root: Path, name: str, folder: str) -> Check:
+    title = {"main": "main environment", "evaluation": "evaluation environment"}.get(name, "data packages")
+    lock, mend = root / f"infra/locks/{name}.txt", f"`rm -f {folder}/.complete && make environments` installs what the lock says"
+    if not (root / folder).is_dir():
+        return Check(title, False, f"{folder} is missing", "`make environments` builds it")
+    if not lock.is_file():
+        return Check(title, False, f"infra/locks/{name}.txt is missing", "`git checkout -- infra/locks` brings it back")
+    wanted, found = dict(read_lock(lock)), installed_versions(root / folder)
+    wrong = [f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value]
+    if wrong:
+        return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", mend)
+    return Check(title, True, f"{len(wanted)} packages as locked")
+
+
+def read_lock(path: Path) -> Iterator[tuple[str, str]]:
+    """(normalised name, version) of each pinned line."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if found := PINNED.match(line.strip()):
+            yield _normal(found[1]), found[2].partition("+")[0]
+
+
+def installed_versions(folder: Path) -> dict[str, str]:
+    """Normalised name → version of what is installed below an environment or a target folder; local parts dropped."""
+    versions = {}
+    for info in (*folder.glob("lib*/python3*/site-packages/*.dist-info"), *folder.glob("*.dist-info")):
+        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+        versions[_normal(name)] = version.partition("+")[0]
+    return versions
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _package_files(root: Path) -> Check:
+    packages = root / ".flywheel/packages"
+    bad = [name for record in sorted(packages.glob("*.dist-info/RECORD")) for name in changed_files(packages, record)]
+    if bad:
+        mend = "`rm -rf .flywheel/packages && make environments` installs them again"
+        return Check("package files", False, f"{len(bad)} differ from their record: {', '.join(bad[:3])}", mend)
+    return Check("package files", True, "as recorded")
+
+
+def changed_files(packages: Path, record: Path) -> Iterator[str]:
+    """Files that are missing or whose SHA-256 differs from the RECORD of their package."""
+    with record.open(encoding="utf-8", newline="") as stream:
+        for name, recorded, *_ in csv.reader(stream):
+            if recorded.startswith("sha256=") and not name.startswith("../"):
+                path = packages / name
+                if not path.is_file() or _record_hash(path) != recorded:
+                    yield name
+
+
+def _record_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def check_settings(root: Path) -> Iterator[Check]:
+    """Whether params.yaml and its domain can be loaded, and whether the surroundings keep us offline."""
+    online = [name for name in OFFLINE if os.environ.get(name, "1").lower() in ("0", "false", "no")]
+    found = "nothing asks for the network" if not online else f"{', '.join(online)} ask for the network"
+    yield Check("offline", not online, found, "Unset them: the stages set them to 1 for themselves", warning=True)
+    python = root / ".venv/bin/python"
+    if not python.exists():
+        yield Check("settings", False, "not checked, for want of the main environment", "`make environments` builds it")
+        return
+    code = (
+        "from tasks.params import load_params; from tasks.domain import load_domain; "
+        "from tasks.errors import FlywheelError\n"
+        "try: load_domain(load_params().domain)\n"
+        "except FlywheelError as error: raise SystemExit(str(error))"
+    )
+    done = subprocess.run([str(python), "-c", code], cwd=root, capture_output=True, text=True)
+    wrong = done.stderr.strip() or "cannot be loaded"
+    yield Check("settings", done.returncode == 0, "params.yaml and domain are valid" if done.returncode == 0 else wrong,
+                "Correct the keys named above")
+
+
+def report(checks: Iterable[Check], as_json: bool, only_problems: bool) -> int:
+    """Print the checks; returns 1 if one that is no mere warning fails."""
+    done = []
+    for check in checks:
+        done.append(check)
+        if not as_json and not (only_problems and check.ok):
+            print(check.line(), flush=True)
+    failed = [check for check in done if not check.ok and not check.warning]
+    if as_json:
+        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in done]}, indent=2))
+    return 1 if failed else 0
+
+
+def examine(root: Path, machine_only: bool) -> Iterator[Check]:
+    """All checks, or those of the bare machine."""
+    yield from check_machine(root)
+    if not machine_only:
+        yield from check_installation(root)
+        yield from check_settings(root)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="flywheel doctor", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--machine", action="store_true", help="check the bare machine only; name only what is wrong")
+    options = parser.parse_args(arguments)
+    return report(examine(Path.cwd(), options.machine), options.json, only_problems=options.machine)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

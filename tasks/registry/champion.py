@@ -1,0 +1,109 @@
+"""Stage `champion`: what the candidate is judged against, laid out from its pointer.
+
+state/champion.json names the base model, or a version's package by its digest. The flow has fetched that package into
+.flywheel/weights/DIGEST (tasks/registry/pointer.py); here it is checked and its adapter copied. No mlflow, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from tasks import layout
+from tasks.errors import FlywheelError
+from tasks.files import (
+    MANIFEST,
+    ManifestError,
+    digest_of,
+    fresh_directory,
+    verify_manifest,
+    write_json,
+    write_manifest,
+)
+from tasks.records import Record
+from tasks.stage import run_stage
+
+STAGE = "champion"
+SHA256 = re.compile(r"^[0-9a-f]{64}$")
+
+
+class PointerError(FlywheelError):
+    """state/champion.json is wrong, or what it points at is not here."""
+
+
+class Pointer(Record):
+    """state/champion.json."""
+
+    kind: Literal["base", "version"]
+    version: str = Field(min_length=1)
+    digest: str | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Pointer:
+        if self.kind == "version" and not (self.digest and SHA256.match(self.digest)):
+            raise ValueError("a version's pointer needs the SHA-256 of its package")
+        return self
+
+
+def read_pointer(root: Path = Path()) -> Pointer:
+    """The pointer of the project at `root`, checked.
+
+    Raises:
+        PointerError: it is missing or malformed.
+    """
+    path = root / layout.CHAMPION_POINTER
+    try:
+        return Pointer.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PointerError(f"{path} is missing; `git checkout -- {path}` brings it back") from None
+    except ValidationError as error:
+        raise PointerError(f"{path}: {'; '.join(item['msg'] for item in error.errors())}") from None
+
+
+def weights_of(pointer: Pointer) -> Path:
+    """The checked folder of a version's package.
+
+    Raises:
+        PointerError: it is not here, or differs from its digest.
+    """
+    folder = layout.WEIGHTS / str(pointer.digest)
+    try:
+        digest = verify_manifest(folder)
+    except ManifestError as error:
+        raise PointerError(f"version {pointer.version}, the champion, is not whole here: {error}. `make run` fetches it "
+                           "from the registry") from None
+    if digest != pointer.digest:
+        raise PointerError(f"{folder} holds {digest}, not what its name says; delete it and run `make run`")
+    return folder
+
+
+def base_digest() -> str:
+    """The base model's digest, from its manifest alone (the stages that load the model check its files)."""
+    path = layout.BASE_MODEL / MANIFEST
+    try:
+        return digest_of(json.loads(path.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError) as error:
+        raise PointerError(f"{path} cannot be read ({error}); run the stage base_model again") from None
+
+
+def champion() -> str:
+    """Write data/champion; returns what happened, in a sentence."""
+    pointer = read_pointer()
+    facts: dict[str, Any] = pointer.model_dump(mode="json")
+    if pointer.kind == "base":
+        facts["digest"] = base_digest()
+    with fresh_directory(layout.CHAMPION) as folder:
+        if pointer.kind == "version":
+            shutil.copytree(weights_of(pointer) / "adapter", folder / "adapter")
+        write_json(folder / "champion.json", facts)
+        write_manifest(folder)
+    return "the base model" if pointer.kind == "base" else f"version {pointer.version}"
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, champion)

@@ -1,0 +1,207 @@
+"""Versions of a domain's model in the MLflow registry, and who is champion.
+
+The registered model has the domain's name. A version is known by what it holds (manifest_sha256) and how it was judged
+(verdict_sha256): registering the same pair again finds the version that is there, so a run that was killed anywhere can
+be run again. `released` is set last: it says that nothing of that release is left to do.
+
+`candidate` is the version that a release judged last, `champion` the one that is to be served, `previous` the champion
+before. Promotion does not trust the caller: it reads the verdict kept with the version and compares digests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import FlywheelError
+from tasks.files import sha256_bytes
+from tasks.registry.runs import PACKAGE_ARTIFACT, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RELEASED = "released"
+
+
+class PromotionRefused(FlywheelError):
+    """A version may not become champion; the message names every condition it fails."""
+
+
+class UnknownVersion(FlywheelError):
+    """No such version in the registry; the message names those there are."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the domain's model."""
+
+    number: str
+    run_id: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...] = ()
+    created_ms: int = field(default=0, compare=False)
+
+    @property
+    def manifest(self) -> str:
+        """The package's digest."""
+        return self.tags["manifest_sha256"]
+
+
+class Registry:
+    """The versions of one domain. `home` is the folder that holds .flywheel/."""
+
+    def __init__(self, domain: str, home: Path) -> None:
+        """Connects, and creates the registered model where it is missing."""
+        self.domain, self.home = domain, home
+        self.client: MlflowClient = connect(home)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_registered_model(domain)
+        except MlflowException:
+            with contextlib.suppress(MlflowException):
+                self.client.create_registered_model(domain)
+
+    def versions(self) -> list[Version]:
+        """All versions, newest first."""
+        aliases = self._aliases()
+        found = self.client.search_model_versions(f"name='{self.domain}'", max_results=10_000)
+        rows = [
+            Version(str(row.version), row.run_id or "", dict(row.tags or {}), aliases.get(str(row.version), ()),
+                    int(row.creation_timestamp or 0))
+            for row in found
+        ]
+        return sorted(rows, key=lambda version: -int(version.number))
+
+    def _aliases(self) -> dict[str, tuple[str, ...]]:
+        named: dict[str, tuple[str, ...]] = {}
+        for alias, number in sorted(dict(self.client.get_registered_model(self.domain).aliases).items()):
+            named[str(number)] = (*named.get(str(number), ()), alias)
+        return named
+
+    def get(self, number: str) -> Version:
+        """One version, by its number or by an alias.
+
+        Raises:
+            UnknownVersion: there is none.
+        """
+        versions = self.versions()
+        for version in versions:
+            if number in (version.number, *version.aliases):
+                return version
+        known = ", ".join(version.number for version in versions) or "none yet"
+        raise UnknownVersion(f"no version {number!r} of {self.domain}; there are: {known}")
+
+    def alias(self, name: str) -> Version | None:
+        """The version under an alias."""
+        return next((version for version in self.versions() if name in version.aliases), None)
+
+    def find(self, **tags: str) -> Version | None:
+        """The newest version that carries all these tags."""
+        return next((v for v in self.versions() if all(v.tags.get(k) == value for k, value in tags.items())), None)
+
+    def register(self, run_id: str, tags: dict[str, str]) -> Version:
+        """The version with this manifest and verdict: the one that is there, or a new one over the run's package."""
+        same = {key: tags[key] for key in ("manifest_sha256", "verdict_sha256")}
+        version = self.find(**same)
+        if version is None:
+            source = f"runs:/{run_id}/{PACKAGE_ARTIFACT}"
+            created = self.client.create_model_version(self.domain, source, run_id=run_id, tags=tags)
+            version = self.get(str(created.version))
+        self.client.set_registered_model_alias(self.domain, "candidate", version.number)
+        return self.get(version.number)
+
+    def finish(self, version: Version, inputs: str) -> None:
+        """Say that this version's release is complete, and which inputs lead to it. The last write of a release."""
+        if version.tags.get("inputs_sha256") != inputs:
+            self.client.set_model_version_tag(self.domain, version.number, f"inputs_sha256.{inputs[:16]}", inputs)
+        self.client.set_model_version_tag(self.domain, version.number, RELEASED, "true")
+
+    def of_inputs(self, inputs: str) -> Version | None:
+        """The newest version that these inputs led to, complete or not."""
+        for version in self.versions():
+            if inputs in (value for key, value in version.tags.items() if key.startswith("inputs_sha256")):
+                return version
+        return None
+
+    def verdict(self, version: Version) -> dict[str, Any]:
+        """The verdict kept with a version.
+
+        Raises:
+            PromotionRefused: it is missing, or differs from the digest the version was registered with.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = self.client.download_artifacts(version.run_id, "verdict.json", folder)
+                content = Path(path).read_bytes()
+            except Exception as error:  # every artifact store fails in its own way
+                raise PromotionRefused(f"version {version.number}: its verdict cannot be read: {error}") from error
+        if sha256_bytes(content) != version.tags.get("verdict_sha256"):
+            raise PromotionRefused(f"version {version.number}: its verdict.json is not the one it was registered with")
+        return dict(json.loads(content))
+
+    def override(self, version: Version, reason: str) -> Version:
+        """Let a person answer for a version without a passing verdict."""
+        if not reason.strip():
+            raise PromotionRefused("an override needs a reason")
+        self.client.set_model_version_tag(self.domain, version.number, "override", reason.strip())
+        return self.get(version.number)
+
+    def promote(self, version: Version) -> Version | None:
+        """Make a version the champion; the old champion becomes `previous`, and is returned. Again is no change.
+
+        Raises:
+            PromotionRefused: no passing verdict for exactly this package against exactly this champion, and no
+                `override` tag with a reason.
+        """
+        champion = self.alias("champion")
+        if champion is not None and champion.number == version.number:
+            return champion
+        if not version.tags.get("override", "").strip():
+            check_verdict(version, self.verdict(version), champion)
+        if champion is not None:
+            self.client.set_registered_model_alias(self.domain, "previous", champion.number)
+        self.client.set_registered_model_alias(self.domain, "champion", version.number)
+        return champion
+
+    def roll_back(self) -> tuple[Version, Version]:
+        """Exchange `champion` and `previous`; returns (new champion, old champion).
+
+        Raises:
+            PromotionRefused: there is no previous champion.
+        """
+        champion, previous = self.alias("champion"), self.alias("previous")
+        if champion is None or previous is None:
+            raise PromotionRefused(f"{self.domain} has no previous champion to go back to")
+        self.client.set_registered_model_alias(self.domain, "champion", previous.number)
+        self.client.set_registered_model_alias(self.domain, "previous", champion.number)
+        return previous, champion
+
+
+def check_verdict(version: Version, verdict: dict[str, Any], champion: Version | None) -> None:
+    """Refuse unless the verdict says promote, for this package, against the champion of this moment."""
+    problems = []
+    if verdict.get("outcome") != "promote" or version.tags.get("verdict") != "promote":
+        problems.append(f"its verdict is {verdict.get('outcome')!r}, not 'promote'")
+    candidate = verdict.get("candidate", {}).get("digest")
+    if candidate != version.tags.get("manifest_sha256"):
+        problems.append(f"the verdict judged package {short(candidate)}, this is {short(version.tags.get('manifest_sha256'))}")
+    judged = verdict.get("champion", {}).get("digest")
+    wanted = champion.manifest if champion is not None else version.tags.get("base_manifest_sha256")
+    if judged != wanted:
+        who = f"version {champion.number}" if champion is not None else "the base model"
+        problems.append(f"it was judged against {short(judged)}, but the champion is {who}, {short(wanted)}")
+    if problems:
+        raise PromotionRefused(
+            f"version {version.number} may not become champion: {'; '.join(problems)}. "
+            "An `override` tag with a reason on the version lifts this."
+        )
+
+
+def short(digest: Any) -> str:
+    """The first twelve characters of a digest, for people."""
+    return str(digest)[:12] if digest else "nothing"

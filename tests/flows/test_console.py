@@ -1,0 +1,67 @@
+"""Progress and times as a person sees them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.console import Progress, clock
+from flows.measure import MemoryWatch, keep_duration, read_durations, seconds_left, tree_memory
+from flows.stages import StageRun
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])
+def test_seconds_are_shown_as_a_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_time_left_is_what_remains_of_this_stage_and_all_of_the_next() -> None:
+    """sft took 100 s and has run for 30; gate took 10: 70 + 10."""
+    known = {"sft": 100.0, "gate": 10.0}
+    assert seconds_left(["gate"], "sft", 30.0, known) == 80.0
+    assert seconds_left(["gate"], "sft", 300.0, known) == 10.0
+    assert seconds_left(["new"], "sft", 30.0, known) is None
+
+
+def test_durations_are_kept_across_runs_and_a_torn_file_is_no_error(tmp_path: Path) -> None:
+    keep_duration(tmp_path, "sft", 12.34)
+    keep_duration(tmp_path, "gate", 1)
+    assert read_durations(tmp_path) == {"sft": 12.3, "gate": 1.0}
+    (tmp_path / ".flywheel/durations.json").write_text("{")
+    assert read_durations(tmp_path) == {}
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    progress = Progress(console)
+    progress.plan(["sft", "gate"], {"sft": 60.0, "gate": 5.0})
+    progress.stage_started("sft")
+    progress.stage_ended(StageRun("sft", False, 61.0))
+    progress.stage_ended(StageRun("gate", True, 0.0))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines() == [
+        "  … sft   about 1:05 left of the run",
+        "  ✓ sft                        1:01",
+        "  = gate                     cached",
+    ]
+
+
+def test_on_a_terminal_the_stage_is_one_live_line() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    progress = Progress(console)
+    progress.stage_started("sft")
+    progress.stage_said("[bold]step 3[/] of 9")
+    progress.stage_ended(StageRun("sft", False, 2.0))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "sft" in text and "✓" in text
+
+
+def test_memory_of_the_process_tree_is_more_than_nothing() -> None:
+    import os
+
+    with MemoryWatch() as memory:
+        assert tree_memory(os.getpid()) > 10 * 2**20
+    assert memory.peak > 10 * 2**20

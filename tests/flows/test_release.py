@@ -1,0 +1,272 @@
+"""The release flow as `make run` starts it, on the project in miniature, against a real Prefect server and MLflow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks.registry.versions import Registry
+from tests.flows.toy import REPOSITORY, STAGES, environment, make_toy, set_param, set_wanted
+
+
+@dataclass
+class Project:
+    """A project, and the server its releases run against."""
+
+    root: Path
+    api: str
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        variables = {**environment(self.root), "PREFECT_API_URL": self.api, "COLUMNS": "200"}
+        variables.pop("MLFLOW_TRACKING_URI", None)
+        command = [sys.executable, "-m", "flows.run", *options]
+        return subprocess.Popen(
+            command, cwd=self.root, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def release(self, *options: str, status: int = 0) -> str:
+        process = self.start(*options)
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == status, output
+        return output
+
+    @property
+    def registry(self) -> Registry:
+        return Registry("toy", self.root)
+
+    def ask(self, question: str, **body: Any) -> Any:
+        import httpx
+
+        reply = httpx.post(f"{self.api}/{question}", json=body, timeout=30)
+        reply.raise_for_status()
+        return reply.json()
+
+    def last_run(self) -> dict[str, Any]:
+        return dict(self.ask("flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)[0])
+
+    def task_states(self, flow_run: str) -> dict[str, str]:
+        runs = self.ask("task_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+        return {run["name"]: run["state"]["name"] for run in runs}
+
+
+@pytest.fixture(scope="module")
+def project(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One project for the module; the tests below are its history, in order."""
+    return Project(make_toy(tmp_path_factory.mktemp("release") / "toy"), prefect_api)
+
+
+@pytest.fixture(autouse=True)
+def embedded_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def first(project: Project) -> str:
+    """The first release's output."""
+    return project.release("--reason", "first")
+
+
+def test_a_promoted_release_ends_with_a_champion_and_a_summary(project: Project, first: str) -> None:
+    assert "PROMOTE  version 1 is champion" in first
+    assert "0.120 (0.100 to 0.140)" in first and "after   <script>alert(1)</script>" in first
+    champion = project.registry.get("champion")
+    contract = {"git_sha", "dvc_lock_sha256", "manifest_sha256", "verdict", "verdict_sha256", "data_snapshot"}
+    contract |= {"prefect_flow_run_id", "base_manifest_sha256", "inputs_sha256", "data_sha256"}
+    assert champion.number == "1" and contract <= champion.tags.keys()
+    assert champion.tags["dirty"] == "false" and champion.tags["prefect_flow_run_id"] == project.last_run()["id"]
+    run = project.registry.client.get_run(champion.run_id)
+    assert run.info.status == "FINISHED" and run.data.params["sft.lora.rank"] == "16"
+    assert run.data.metrics["verdict.domain_rouge_l.low"] == 0.01
+
+
+def test_prefect_shows_one_task_a_stage_with_its_output_and_the_graphs_edges(project: Project, first: str) -> None:
+    run = project.last_run()
+    assert run["state"]["name"] == "Promoted"
+    states = project.task_states(run["id"])
+    assert states == dict.fromkeys([*STAGES, "reports", "register"], "Completed")
+    logs = project.ask("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}}, limit=200)
+    assert "epoch 1 of 1" in [log["message"] for log in logs]
+    tasks = project.ask("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    names = {task["id"]: task["name"] for task in tasks}
+    waits = {task["name"]: {names[up["id"]] for up in task["task_inputs"].get("wait_for", [])} for task in tasks}
+    assert waits["gate"] == {"champion", "package", "evaluate_candidate", "evaluate_champion"}
+    assert {item["key"] for item in project.ask("artifacts/filter") if item["key"]} == {
+        "verdict",
+        "release-card",
+        "release-card-page",
+        "data-docs",
+    }
+
+
+def test_dvc_repro_in_a_clean_clone_gives_the_same_lock(project: Project, first: str, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(project.root), str(clone)], check=True)
+    command = [sys.executable, "-m", "dvc", "repro", "-q"]
+    subprocess.run(command, cwd=clone, env=environment(clone), check=True, timeout=400)
+    assert (clone / "dvc.lock").read_bytes() == (project.root / "dvc.lock").read_bytes()
+
+
+def test_a_second_run_finds_nothing_to_do_and_shows_every_stage_cached(project: Project, first: str) -> None:
+    assert "nothing to do: version 1, verdict promote" in project.release()
+    run = project.last_run()
+    assert run["state"]["name"] == "NothingToDo"
+    assert project.task_states(run["id"]) == dict.fromkeys(STAGES, "Cached")
+    assert len(project.registry.versions()) == 1
+
+
+def test_a_dry_run_names_the_stages_and_changes_nothing(project: Project, first: str) -> None:
+    set_param(project.root, "sft", "epochs", 5)
+    output = project.release("--dry-run")
+    assert re.search(r"would run sft, package, evaluate_candidate, gate, about \d:\d\d", output)
+    assert len(project.registry.versions()) == 1 and '"base"' in (project.root / "state/champion.json").read_text()
+
+
+def test_a_failing_stage_fails_the_release_and_registers_nothing(project: Project, first: str) -> None:
+    set_wanted(project.root, fail=True)
+    output = project.release(status=1)
+    assert "stage sft failed" in output and "out of memory on purpose" in output and "Traceback" not in output
+    run = project.last_run()
+    assert run["state"]["type"] == "FAILED" and project.task_states(run["id"])["sft"] == "Failed"
+    assert len(project.registry.versions()) == 1 and project.registry.get("champion").number == "1"
+    set_wanted(project.root, fail=False)
+
+
+def wait_for_worker(project: Project) -> int:
+    path = project.root / "worker.pid"
+    path.unlink(missing_ok=True)
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return int(path.read_text())
+
+
+def is_alive(process: int) -> bool:
+    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def sleeping(project: Project, first: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A release in the middle of sft, and the process id of a worker in a session of its own that ignores SIGTERM."""
+    set_wanted(project.root, sleep=300)
+    process = project.start()
+    yield process, wait_for_worker(project)
+    process.kill()
+    process.wait()
+    set_wanted(project.root, sleep=0)
+
+
+def test_cancelling_in_prefect_ends_the_stage_and_all_it_started(
+    project: Project, sleeping: tuple[subprocess.Popen[str], int]
+) -> None:
+    process, worker = sleeping
+    run = project.last_run()["id"]
+    project.ask(f"flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 130 and "Cancelled" in output
+    assert not is_alive(worker)
+    assert project.last_run()["state"]["type"] == "CANCELLED"
+
+
+def test_sigterm_ends_the_stage_and_all_it_started(
+    project: Project, sleeping: tuple[subprocess.Popen[str], int]
+) -> None:
+    process, worker = sleeping
+    process.terminate()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 130 and "nothing was promoted" in output
+    assert not is_alive(worker)
+
+
+def test_kill_9_ends_the_stage_and_the_next_run_goes_on_to_the_end(
+    project: Project, sleeping: tuple[subprocess.Popen[str], int]
+) -> None:
+    """The run that is killed has opened an MLflow run; the next one takes it up, so there is one run for the version."""
+    process, worker = sleeping
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(worker)
+    set_wanted(project.root, sleep=0)
+    assert "PROMOTE  version 2 is champion; version 1 is previous" in project.release()
+    assert (project.root / "state/champion.json").read_text().count(project.registry.get("1").manifest) == 1
+
+
+def test_a_held_version_is_registered_and_not_promoted(project: Project, first: str) -> None:
+    """Told to hold; the exit status says so only where that was asked for."""
+    set_param(project.root, "sft", "epochs", 7)
+    set_wanted(project.root, outcome="hold")
+    output = project.release("--fail-unless-promoted", status=3)
+    assert "HOLD  version 3 was held back: told to hold" in output
+    registry = project.registry
+    assert (registry.get("champion").number, registry.get("candidate").number) == ("2", "3")
+
+
+def test_judging_again_runs_the_gate_and_no_training(project: Project, first: str) -> None:
+    set_wanted(project.root, outcome="hold")
+    assert "Stages   gate" in project.release("--rejudge")
+    states = project.task_states(project.last_run()["id"])
+    assert states["gate"] == "Completed" and states["sft"] == states["package"] == "Cached"
+    assert project.registry.get("champion").number == "2"
+
+
+def test_a_release_that_died_between_registering_and_promoting_is_completed(project: Project, first: str) -> None:
+    """As if killed there: the version is registered with its verdict, but it is not champion and not released."""
+    set_param(project.root, "sft", "epochs", 9)
+    set_wanted(project.root, outcome="promote")
+    project.release()
+    registry = project.registry
+    assert registry.get("champion").number == "4"
+    registry.client.set_registered_model_alias("toy", "champion", "2")
+    registry.client.delete_model_version_tag("toy", "4", "released")
+    assert "version 4 is champion" in project.release()
+    assert len(project.registry.versions()) == 4 and project.registry.get("champion").number == "4"
+
+
+def test_a_verdict_about_another_package_blocks(project: Project, first: str) -> None:
+    """The gate's output is swapped behind DVC's back, with DVC told that it is right: only the digest gives it away."""
+    verdict = project.root / "reports/verdict.json"
+    forged = re.sub(r'"candidate": \{"digest": "[0-9a-f]{64}"', '"candidate": {"digest": "' + "9" * 64 + '"', verdict.read_text())
+    verdict.write_text(forged)
+    command = [sys.executable, "-m", "dvc", "commit", "-q", "-f", "gate"]
+    subprocess.run(command, cwd=project.root, env=environment(project.root), check=True)
+    set_param(project.root, "validate", "min_rows", 101)
+    output = project.release(status=1)
+    assert "judged another package" in output and "nothing was promoted" in output
+
+
+def test_wrong_settings_are_named_before_anything_runs(project: Project, first: str) -> None:
+    path = project.root / "params.yaml"
+    kept = path.read_text()
+    path.write_text(kept.replace("epochs:", "epoks:").replace("level:", "levle:"))
+    output = project.release(status=1)
+    path.write_text(kept)
+    assert "sft.epoks: unknown key" in output and "gate.levle: unknown key" in output
+
+
+def test_without_an_api_a_server_is_started_and_ended(first: str, project: Project) -> None:
+    """`python -m flows.release` too: it hands over to the launcher."""
+    variables = environment(project.root)
+    variables.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "flows.release", "--dry-run"]
+    done = subprocess.run(command, cwd=project.root, env=variables, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Dry run" in done.stdout
+    assert (project.root / ".flywheel/prefect/prefect.db").is_file()
+    mine = [p for p in psutil.process_iter(["cmdline"]) if str(project.root) in " ".join(p.info["cmdline"] or [])]
+    assert not mine

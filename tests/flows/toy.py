@@ -1,0 +1,197 @@
+"""A whole project in miniature: the stages of the real graph that the flow depends on, each done in a few lines.
+
+`make_toy` lays it out in a folder as a git and DVC repository; `python -m tests.flows.toy STAGE` is what its dvc.yaml
+runs. The candidate is "trained" by writing its settings down, so that equal settings give equal packages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+DOMAIN = """
+name: toy
+title: Toys
+language: en
+system_prompt: prompts/system.txt
+base_model: {name: tiny, files: [source.txt], sha256: "%s", licence: MIT, licence_url: u, pad_token: <pad>}
+human: [{name: h, files: [source.txt], columns: {question: q, answer: a}, licence: CC BY 4.0, attribution: Ann Author}]
+general: [{name: g, files: [source.txt], language: en, licence: MIT, attribution: Gus, evaluation_topics: [t]}]
+mmlu: {name: m, files: [source.txt], licence: MIT, attribution: Max}
+safety: {name: s, files: [source.txt], refusal: No., compliance: Yes., licence: MIT, attribution: Sam}
+evaluation: {domain: 1, dialogue: 1, safety: 1}
+""" % ("0" * 64)
+
+STAGES = {
+    "base_model": {"outs": ["data/base_model"]},
+    "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
+    "ingest": {"deps": ["domains/toy"], "outs": ["data/ingest"]},
+    "validate": {"deps": ["data/ingest"], "outs": ["data/validate"]},
+    "mix": {"deps": ["data/ingest", "data/validate"], "outs": ["data/mix"]},
+    "sft": {"deps": ["data/mix", "data/base_model"], "params": ["sft"], "outs": ["models/sft"]},
+    "package": {"deps": ["models/sft"], "outs": ["models/package"]},
+    "evaluate_candidate": {"deps": ["models/package"], "outs": ["reports/evaluation/candidate"]},
+    "evaluate_champion": {"deps": ["data/champion"], "outs": ["reports/evaluation/champion"]},
+    "receipt": {"deps": ["data/mix"], "outs": ["reports/receipt.parquet"]},
+    "gate": {
+        "deps": ["data/champion", "models/package", "reports/evaluation/candidate", "reports/evaluation/champion", "wanted.json"],
+        "outs": [{"reports/verdict.json": {"cache": False}}],
+    },
+}
+
+
+def make_toy(folder: Path) -> Path:
+    """Lay the project out in `folder`, committed; returns it."""
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    files = {
+        "params.yaml": yaml.safe_dump({**params, "domain": "toy"}),
+        "dvc.yaml": yaml.safe_dump({"stages": {name: _stage(name, fields) for name, fields in STAGES.items()}}),
+        "domains/toy/domain.yaml": DOMAIN,
+        "domains/toy/source.txt": "text\n",
+        "domains/toy/prompts/system.txt": "Be kind.\n",
+        "state/champion.json": '{"kind": "base", "version": "base", "digest": null}\n',
+        "state/feedback.json": '{"count": 0, "digest": null, "watermark": null}\n',
+        "wanted.json": '{"outcome": "promote", "sleep": 0}\n',
+        ".gitignore": "/.flywheel/\n/data/\n/models/\n/reports/\n/.venv\n/.venv-evaluation\n__pycache__/\n",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    shutil.copytree(REPOSITORY / "infra", folder / "infra", ignore=shutil.ignore_patterns("*.txt"))
+    for command in (["git", "init", "-q", "-b", "main"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=folder, check=True, env=environment(folder))
+    commit(folder, "start")
+    return folder
+
+
+def _stage(name: str, fields: dict) -> dict:
+    module = "tasks.registry.champion" if name == "champion" else f"tests.flows.toy {name}"
+    return {"cmd": f"{sys.executable} -m {module}", **fields}
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What processes of the project need: this repository's code, quiet, offline."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_ROOT": str(folder), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+
+
+def commit(folder: Path, message: str) -> str:
+    """Commit everything in the project; returns the commit."""
+    who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run(["git", *who, "commit", "-qam", message], cwd=folder, check=True)
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
+
+
+def set_wanted(folder: Path, **wanted: object) -> None:
+    """Tell the gate which outcome to reach, and stages how to behave."""
+    path = folder / "wanted.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wanted}))
+
+
+def set_param(folder: Path, section: str, key: str, value: object) -> None:
+    """Change one setting."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def _base_model() -> None:
+    from tasks.files import write_manifest
+
+    _write("data/base_model/model.txt", "base weights")
+    write_manifest(Path("data/base_model"))
+
+
+def _ingest() -> None:
+    item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
+    _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
+    _write("data/ingest/examples.jsonl", "{}\n")
+
+
+def _validate() -> None:
+    from tasks.files import sha256_file
+
+    _write("data/validate/result.json", json.dumps({"success": True, "results": [], "statistics": {}}))
+    mark = f"<!-- of result {sha256_file(Path('data/validate/result.json'))} -->"
+    _write("reports/data_docs/index.html", mark)  # spares each test the 10 s that rendering costs
+
+
+def _mix() -> None:
+    _write("data/mix/train.jsonl", "{}\n")
+    _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
+
+
+def _sft() -> None:
+    sft = yaml.safe_load(Path("params.yaml").read_text())["sft"]
+    wanted = json.loads(Path("wanted.json").read_text())
+    print("epoch 1 of 1", flush=True)
+    if wanted["sleep"]:
+        code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+        worker = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        Path("worker.pid").write_text(str(worker.pid))
+        time.sleep(float(wanted["sleep"]))
+    if wanted.get("fail"):
+        sys.exit("sft: out of memory on purpose")
+    _write("models/sft/adapter/adapter_model.safetensors", json.dumps(sft, sort_keys=True))
+    _write("reports/metrics/sft.json", json.dumps({"loss": 2.5, "by_split": {"train": 2.5}}))
+    _write("reports/plots/sft_loss.csv", "step,split,loss\n0,train,3.0\n10,train,2.5\n")
+
+
+def _package() -> None:
+    from tasks.files import write_manifest
+
+    shutil.copytree("models/sft/adapter", "models/package/adapter")
+    write_manifest(Path("models/package"))
+
+
+def _evaluate_candidate() -> None:
+    _write("reports/evaluation/candidate/answers.jsonl", json.dumps({"id": "1", "text": "<script>alert(1)</script>"}) + "\n")
+
+
+def _evaluate_champion() -> None:
+    _write("reports/evaluation/champion/answers.jsonl", json.dumps({"id": "1", "text": "It is safe."}) + "\n")
+
+
+def _receipt() -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = pyarrow.table({"example_id": ["a", "b"], "stage": ["mix", "mix"], "kept": [True, False]})
+    pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
+
+
+def _gate() -> None:
+    from tasks.files import verify_manifest
+
+    wanted = json.loads(Path("wanted.json").read_text())
+    champion = json.loads(Path("data/champion/champion.json").read_text())
+    passed = wanted["outcome"] == "promote"
+    criterion = {"name": "domain_rouge_l", "kind": "superiority", "unit": "ROUGE-L", "n": 10, "estimate": 0.03, "low": 0.01,
+                 "high": 0.05, "level": 0.95, "margin": 0.0, "passed": passed, "reason": "the interval lies above zero"}
+    verdict = {
+        "outcome": wanted["outcome"],
+        "candidate": {"version": "candidate", "digest": verify_manifest(Path("models/package"))},
+        "champion": {"version": champion["version"], "digest": champion["digest"]},
+        "criteria": [criterion],
+        "reasons": [f"told to {wanted['outcome']}"],
+    }
+    _write("reports/verdict.json", json.dumps(verdict, sort_keys=True))
+    rows = "domain,rouge_l,champion,0.12,0.10,0.14\ndomain,rouge_l,candidate,0.15,0.13,0.17\n"
+    _write("reports/plots/scores.csv", "set,metric,who,value,low,high\n" + rows)
+
+
+if __name__ == "__main__":
+    globals()[f"_{sys.argv[1]}"]()

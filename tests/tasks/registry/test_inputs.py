@@ -1,0 +1,41 @@
+"""The digest of a release's inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.registry.inputs import folder_digest, inputs_digest
+
+FILES = ("params.yaml", "dvc.yaml", "tasks/train/sft.py", "infra/locks/main.txt", "domains/d/domain.yaml", "state/feedback.json")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_change_of_any_input_changes_the_digest(project: Path, name: str) -> None:
+    before = inputs_digest("d", project)
+    (project / name).write_text("changed")
+    assert inputs_digest("d", project) != before
+
+
+@pytest.mark.parametrize("name", ["tasks/train/__pycache__/sft.pyc", "domains/other/domain.yaml", "README.md", "state/champion.json"])
+def test_what_shapes_nothing_leaves_the_digest_alone(project: Path, name: str) -> None:
+    before = inputs_digest("d", project)
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / name).write_text("new")
+    assert inputs_digest("d", project) == before
+
+
+def test_renaming_a_file_changes_a_folders_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    before = folder_digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert folder_digest(tmp_path) != before and folder_digest(tmp_path / "none") is None

@@ -1,0 +1,67 @@
+"""Fetching the champion's weights from a real registry, and pointing at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks import layout
+from tasks.files import verify_manifest, write_manifest
+from tasks.registry.champion import read_pointer
+from tasks.registry.pointer import ChampionUnavailable, refresh_pointer
+from tasks.registry.runs import open_run
+from tasks.registry.versions import Registry
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pointer")
+
+
+def champion_of(registry: Registry, folder: Path) -> str:
+    """Put a package of one file into the registry and make it champion by override; returns its digest."""
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    digest = write_manifest(folder)
+    run_id = open_run(registry.client, registry.home, registry.domain, "inputs", "test")
+    registry.client.log_artifacts(run_id, str(folder), "package")
+    version = registry.register(run_id, {"manifest_sha256": digest, "verdict_sha256": "v", "verdict": "hold"})
+    registry.promote(registry.override(version, "a test"))
+    return digest
+
+
+@pytest.fixture
+def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Registry(request.node.name[:60], home)
+
+
+def test_without_a_champion_the_pointer_names_the_base_model(registry: Registry, tmp_path: Path) -> None:
+    assert refresh_pointer(registry, tmp_path).kind == "base"
+    assert read_pointer(tmp_path).version == "base"
+
+
+def test_the_champion_is_fetched_under_its_digest(registry: Registry, tmp_path: Path) -> None:
+    digest = champion_of(registry, tmp_path / "package")
+    pointer = refresh_pointer(registry, tmp_path)
+    assert (pointer.kind, pointer.version, pointer.digest) == ("version", "1", digest)
+    assert read_pointer(tmp_path) == pointer
+    assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
+
+
+def test_damaged_weights_here_are_fetched_again(registry: Registry, tmp_path: Path) -> None:
+    digest = champion_of(registry, tmp_path / "package")
+    refresh_pointer(registry, tmp_path)
+    (tmp_path / layout.WEIGHTS / digest / "adapter/adapter_model.safetensors").write_text("torn")
+    refresh_pointer(registry, tmp_path)
+    assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
+
+
+def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(registry: Registry, tmp_path: Path) -> None:
+    champion_of(registry, tmp_path / "package")
+    version = registry.get("champion")
+    registry.client.log_text(version.run_id, "forged", "package/adapter/adapter_model.safetensors")
+    with pytest.raises(ChampionUnavailable, match="cannot be fetched"):
+        refresh_pointer(registry, tmp_path)
+    assert not (tmp_path / layout.CHAMPION_POINTER).exists()

@@ -1,0 +1,144 @@
+"""Versions and promotion, against a real MLflow registry in SQLite."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.files import canonical_json, sha256_bytes
+from tasks.registry.runs import close_run, open_run
+from tasks.registry.versions import PromotionRefused, Registry, UnknownVersion, Version
+
+BASE = "b" * 64
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture
+def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """One database for the module, one registered model for each test."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Registry(request.node.name[:60], home)
+
+
+def judged(registry: Registry, package: str, *, outcome: str = "promote", against: str = BASE, **changes: Any) -> Version:
+    """Register a package (its digest: one letter, 64 times) with a verdict, as the flow does."""
+    run_id = open_run(registry.client, registry.home, registry.domain, package, "test")
+    verdict = {"outcome": outcome, "candidate": {"digest": package * 64}, "champion": {"digest": against}} | changes
+    text = canonical_json(verdict)
+    registry.client.log_text(run_id, text, "verdict.json")
+    registry.client.log_text(run_id, "weights", "package/adapter.bin")
+    tags = {
+        "manifest_sha256": package * 64,
+        "verdict_sha256": sha256_bytes(text.encode()),
+        "verdict": outcome,
+        "base_manifest_sha256": BASE,
+        "inputs_sha256": package,
+    }
+    version = registry.register(run_id, tags)
+    close_run(registry.client, run_id, "FINISHED")
+    return version
+
+
+def test_the_first_promoted_version_becomes_champion_over_the_base(registry: Registry) -> None:
+    version = judged(registry, "1")
+    assert registry.promote(version) is None
+    champion = registry.alias("champion")
+    assert champion is not None and champion.number == "1"
+
+
+def test_the_old_champion_becomes_previous(registry: Registry) -> None:
+    registry.promote(judged(registry, "1"))
+    registry.promote(judged(registry, "2", against="1" * 64))
+    assert [registry.get(alias).number for alias in ("champion", "previous", "candidate")] == ["2", "1", "2"]
+
+
+def test_registering_the_same_package_and_verdict_again_finds_the_same_version(registry: Registry) -> None:
+    first, again = judged(registry, "1"), judged(registry, "1")
+    assert first.number == again.number and len(registry.versions()) == 1
+
+
+def test_the_same_package_with_another_verdict_is_another_version(registry: Registry) -> None:
+    judged(registry, "1")
+    assert judged(registry, "1", outcome="hold").number == "2"
+
+
+def test_promoting_the_champion_again_changes_nothing(registry: Registry) -> None:
+    version = judged(registry, "1")
+    registry.promote(version)
+    registry.promote(version)
+    assert registry.get("champion").number == "1" and registry.alias("previous") is None
+
+
+def test_a_version_that_was_held_is_refused(registry: Registry) -> None:
+    with pytest.raises(PromotionRefused, match="its verdict is 'hold', not 'promote'"):
+        registry.promote(judged(registry, "1", outcome="hold"))
+    assert registry.alias("champion") is None
+
+
+def test_a_verdict_about_another_package_is_refused(registry: Registry) -> None:
+    with pytest.raises(PromotionRefused, match="judged package 999999999999, this is 111111111111"):
+        registry.promote(judged(registry, "1", candidate={"digest": "9" * 64}))
+
+
+def test_a_verdict_against_another_champion_is_refused(registry: Registry) -> None:
+    """Version 2 was judged against the base model; meanwhile version 1 became champion."""
+    one, two = judged(registry, "1"), judged(registry, "2")
+    registry.promote(one)
+    with pytest.raises(PromotionRefused, match="judged against bbbbbbbbbbbb, but the champion is version 1, 111111111111"):
+        registry.promote(two)
+    assert registry.get("champion").number == "1"
+
+
+def test_a_verdict_that_was_changed_after_registration_is_refused(registry: Registry) -> None:
+    version = judged(registry, "1", outcome="hold")
+    forged = json.dumps({"outcome": "promote", "candidate": {"digest": "1" * 64}, "champion": {"digest": BASE}})
+    registry.client.log_text(version.run_id, forged, "verdict.json")
+    registry.client.set_model_version_tag(registry.domain, version.number, "verdict", "promote")
+    with pytest.raises(PromotionRefused, match="not the one it was registered with"):
+        registry.promote(registry.get("1"))
+
+
+def test_an_override_with_a_reason_lifts_the_refusal(registry: Registry) -> None:
+    version = registry.override(judged(registry, "1", outcome="hold"), "shown to the board")
+    registry.promote(version)
+    assert registry.get("champion").tags["override"] == "shown to the board"
+
+
+def test_an_override_without_a_reason_is_refused(registry: Registry) -> None:
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        registry.override(judged(registry, "1", outcome="hold"), "  ")
+
+
+def test_a_rollback_exchanges_champion_and_previous(registry: Registry) -> None:
+    registry.promote(judged(registry, "1"))
+    registry.promote(judged(registry, "2", against="1" * 64))
+    champion, previous = registry.roll_back()
+    assert (champion.number, previous.number) == ("1", "2")
+    assert registry.get("champion").number == "1" and registry.get("previous").number == "2"
+
+
+def test_a_rollback_without_a_previous_champion_is_refused(registry: Registry) -> None:
+    registry.promote(judged(registry, "1"))
+    with pytest.raises(PromotionRefused, match="no previous champion"):
+        registry.roll_back()
+
+
+def test_an_unknown_version_is_named_with_those_there_are(registry: Registry) -> None:
+    judged(registry, "1")
+    with pytest.raises(UnknownVersion, match=r"no version '7' of .*; there are: 1"):
+        registry.get("7")
+
+
+def test_a_version_is_found_by_its_inputs_and_by_later_equal_ones(registry: Registry) -> None:
+    version = judged(registry, "1")
+    registry.finish(version, "other inputs with the same result")
+    found = registry.of_inputs("other inputs with the same result")
+    assert found is not None and found.number == "1" and found.tags["released"] == "true"
+    assert registry.of_inputs("1") is not None and registry.of_inputs("unknown") is None
