@@ -129,8 +129,8 @@ class Params(Section):
     @model_validator(mode="after")
     def _agree(self) -> Params:
         problems = []
-        if self.validate_.max_total_tokens < self.sft.max_tokens:
-            problems.append("validate.max_total_tokens must be at least sft.max_tokens")
+        if self.validate_.max_total_tokens > self.sft.max_tokens:
+            problems.append("validate.max_total_tokens must be at most sft.max_tokens, which refuses longer examples")
         if self.validate_.min_output_tokens >= self.sft.max_tokens:
             problems.append("validate.min_output_tokens must be below sft.max_tokens")
         launch_file = Path("infra/accelerate") / f"{self.sft.launch}.yaml"

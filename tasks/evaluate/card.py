@@ -65,6 +65,17 @@ class Card:
     params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The criteria, then the differences that are reported and decide nothing."""
+        return verdict_rows(self.verdict)
+
+
+def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a criterion, `met` in words; a difference that is only reported has no kind and no margin."""
+    rows = [{**row, "met": "yes" if row["passed"] else "no"} for row in verdict.get("criteria", [])]
+    return rows + [{**row, "kind": "", "margin": None, "met": "reported"} for row in verdict.get("reported", [])]
+
 
 def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -> Path:
     """Write reports/release_card.html and .md from the files of a finished release; returns the HTML's path.
@@ -160,8 +171,12 @@ def _render(template: str, card: Card, charts: dict[str, Any], escape: bool) -> 
     import jinja2
 
     loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(  # noqa: S701 - Markdown escapes by its own filters
-        loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=escape,  # noqa: S701 - Markdown is escaped by its own filters
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
     return environment.get_template(template).render(card=card, charts=charts)

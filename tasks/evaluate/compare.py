@@ -78,7 +78,8 @@ def paired_interval(
     """
     if len(minuend) != len(subtrahend):
         raise ComparisonError(f"{len(minuend)} values cannot be paired with {len(subtrahend)}")
-    differences = [left - right for left, right in zip(minuend, subtrahend, strict=True)]
+    # Scores have DECIMALS decimals, and so have their differences: further digits are noise of the subtraction.
+    differences = [round(left - right, DECIMALS) for left, right in zip(minuend, subtrahend, strict=True)]
     return mean_interval(differences, level=level, resamples=resamples, seed=seed)
 
 

@@ -151,7 +151,7 @@ class ItemRougeEvaluator(JiebaRougeEvaluator):
         """Mean and details, each between 0 and 1."""
         rows = zip(test_set["key"], predictions, references, strict=True)
         details = [
-            {"key": key, "rouge_l": self.scorer.score(reference, prediction)["rougeL"].fmeasure}
+            {"key": key, "rouge_l": float(self.scorer.score(reference, prediction)["rougeL"].fmeasure)}
             for key, prediction, reference in rows
         ]
         return {"rouge_l": sum(row["rouge_l"] for row in details) / len(details), "details": details}

@@ -26,6 +26,8 @@ from tasks.errors import FlywheelError
 OUR_CODE = Path(__file__).resolve().parents[2]
 # Seconds between two progress lines of one data set.
 QUIET = 5.0
+# Seconds a child may live on after it closed its output.
+LAST_SECONDS = 60.0
 SET_PARENT_DEATH_SIGNAL = 1
 STARTED = re.compile(r"Start inferencing \[[^/]+/(?P<name>\w+)\]")
 BAR = re.compile(r"(?P<done>\d+)/(?P<total>\d+) \[(?P<spent>[\d:]+)<(?P<left>[\d:?]+)")
@@ -62,7 +64,7 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
         )
         try:
             _follow(child, stream, label, deadline=time.monotonic() + 60 * minutes)
-            status = child.wait(timeout=60)
+            status = child.wait(timeout=LAST_SECONDS)
         except (TimeoutError, subprocess.TimeoutExpired):
             raise EvaluationError(
                 f"OpenCompass did not end within {minutes:g} minutes; raise evaluate.timeout_minutes in params.yaml, "

@@ -1,8 +1,9 @@
 """How fine a loss can the general sets settle? Measured on the base model alone, before anything is trained.
 
-`python -m tasks.evaluate.pilot` asks every MMLU and safety item twice, in two wordings that mean the same. The
-spread of the paired differences is noise by construction, and gives the smallest margin a non-inferiority test on
-that many items can be asked to keep to (one-sided 5%, power 80% where nothing is lost; Julious 2004, section 5):
+`python -m tasks.evaluate.pilot` asks every MMLU and safety item in several wordings that mean the same. The spread
+of the paired differences from the plain wording is noise by construction, and gives the smallest margin that a
+non-inferiority test on that many items can be held to (one-sided 5%, power 80% where nothing is lost; Julious 2004,
+section 5); the wording that spreads most decides:
 
     margin = (z(0.95) + z(0.80)) · sd / √n
 
@@ -24,19 +25,38 @@ from tasks.evaluate.measures import questions_of, scores_of
 from tasks.evaluate.run import conditions_of, load_tokenizer, measure, read_items
 from tasks.evaluate.subject import base_alone
 from tasks.params import load_params
-from tasks.records import EvaluationItem, make_item
+from tasks.records import EvaluationItem
 
-OTHER_WORDING = "Please answer the following.\n\n{prompt}"
 PILOTED = {"mmlu": "p_correct", "safety": "refusal"}
 SIGNIFICANCE, POWER = 0.95, 0.80
+
+Values = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way to put an item; an empty system prompt stands for the domain's own."""
+
+    name: str
+    prompt: str = "{prompt}"
+    system: str = ""
+
+
+PLAIN = Wording("plain")
+OTHERS = (
+    Wording("asked politely", prompt="Please answer the following.\n\n{prompt}"),
+    Wording("asked to answer", prompt="{prompt}\n\nGive your answer."),
+    Wording("general system", system="You are a helpful assistant."),
+)
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What `n` items of a set resolve: the paired standard deviation, the shift between wordings, the margin."""
+    """One wording against the plain one: mean shift, paired standard deviation, the margin `n` items resolve."""
 
     set: str
     metric: str
+    wording: str
     n: int
     shift: float
     deviation: float
@@ -50,46 +70,51 @@ def smallest_margin(differences: Sequence[float]) -> float:
     return factor * statistics.stdev(differences) / math.sqrt(len(differences))
 
 
-def reworded(item: EvaluationItem) -> EvaluationItem:
-    """The same item in the other wording, under an id of its own."""
-    fields = item.model_dump(exclude={"id"})
-    return make_item(**{**fields, "prompt": OTHER_WORDING.format(prompt=item.prompt)})
+def reworded(item: EvaluationItem, wording: Wording) -> EvaluationItem:
+    """The item as `wording` puts it, under its own id."""
+    return item.model_copy(update={"prompt": wording.prompt.format(prompt=item.prompt)})
 
 
 def resolutions() -> list[Resolution]:
-    """Measure the base model in both wordings (cached like any evaluation); one resolution for each set."""
+    """Measure the base model in every wording (cached like any evaluation) and compare each with the plain one."""
+    items = [item for item in read_items() if item.set in PILOTED]
+    plain = _values(items, PLAIN)
+    return [resolution for wording in OTHERS for resolution in _compared(plain, _values(items, wording), wording)]
+
+
+def _values(items: Sequence[EvaluationItem], wording: Wording) -> Values:
+    """(set, item id) → the piloted metric."""
     params = load_params()
     subject = base_alone("pilot")
     tokenizer = load_tokenizer(subject.base)
-    items = [item for item in read_items() if item.set in PILOTED]
-    twice = [version for item in items for version in (item, reworded(item))]
-    questions = questions_of(twice, tokenizer, load_domain(params.domain).system_text())
-    outcomes, _ = measure(questions, subject, conditions_of(params.evaluate), params.evaluate, tokenizer.eos_token_id)
-    values = {
-        (score.id, score.metric): score.value
-        for question, outcome in zip(questions, outcomes, strict=True)
-        for score in scores_of(question, outcome)
-    }
+    system = wording.system or load_domain(params.domain).system_text()
+    questions = questions_of([reworded(item, wording) for item in items], tokenizer, system)
+    conditions = conditions_of(params.evaluate)
+    outcomes, _ = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
+    scores = [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+    return {(score.set, score.id): score.value for score in scores if score.metric == PILOTED[score.set]}
+
+
+def _compared(plain: Values, other: Values, wording: Wording) -> list[Resolution]:
     found = []
     for name, metric in PILOTED.items():
-        differences = [
-            values[reworded(item).id, metric] - values[item.id, metric] for item in items if item.set == name
-        ]
-        found.append(_resolution(name, metric, differences))
+        differences = [other[key] - value for key, value in plain.items() if key[0] == name]
+        shift, deviation = statistics.fmean(differences), statistics.stdev(differences)
+        margin = smallest_margin(differences)
+        found.append(Resolution(name, metric, wording.name, len(differences), shift, deviation, margin))
     return found
-
-
-def _resolution(name: str, metric: str, differences: Sequence[float]) -> Resolution:
-    shift, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    return Resolution(name, metric, len(differences), shift, deviation, smallest_margin(differences))
 
 
 def main() -> None:
     """Print the table of resolutions."""
     os.environ.update(layout.OFFLINE)
-    print(f"{'set':<8}{'metric':<12}{'items':>6}{'shift':>10}{'sd':>10}{'margin':>10}")
-    for row in resolutions():
-        print(f"{row.set:<8}{row.metric:<12}{row.n:>6}{row.shift:>10.4f}{row.deviation:>10.4f}{row.margin:>10.4f}")
+    found = resolutions()
+    print(f"{'set':<8}{'metric':<11}{'wording':<17}{'items':>6}{'shift':>9}{'sd':>9}{'margin':>9}")
+    for row in sorted(found, key=lambda row: (row.set, row.margin)):
+        print(
+            f"{row.set:<8}{row.metric:<11}{row.wording:<17}{row.n:>6}"
+            f"{row.shift:>9.4f}{row.deviation:>9.4f}{row.margin:>9.4f}"
+        )
 
 
 if __name__ == "__main__":

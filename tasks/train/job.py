@@ -17,7 +17,8 @@ from tasks.files import digest_of, sha256_file, write_json
 from tasks.params import SftParams
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")
-SOURCES = ("batches.py", "job.py", "sft_worker.py", "trainer.py")
+TASKS = Path(__file__).parent.parent
+SOURCES = ("prompts.py", "train/batches.py", "train/job.py", "train/sft_worker.py", "train/trainer.py")
 # Settings that move checkpoints in time, but not the weights.
 SHAPELESS = ("save_every",)
 
@@ -41,7 +42,7 @@ class SftJob(BaseModel):
         """SHA-256 over all that shapes the weights."""
         described = self.model_dump(mode="json", exclude={"settings": set(SHAPELESS)})
         data = [sha256_file(self.train), sha256_file(self.validation)]
-        code = [sha256_file(Path(__file__).with_name(name)) for name in SOURCES]
+        code = [sha256_file(TASKS / name) for name in SOURCES]
         return digest_of([described, data, code, [version(name) for name in LIBRARIES]])
 
     def write(self, path: Path) -> None:

@@ -150,8 +150,8 @@ def model_card(params: Params, domain: Domain, training: dict[str, Any]) -> str:
             "",
             "## Data",
             "",
-            f"{training['examples']} examples, {training['tokens']:,} tokens in {sft.epochs} epochs "
-            f"({training['answer_tokens']:,} of them answers, the only ones that are learnt), drawn from:",
+            f"{training['examples']} examples; {training['tokens']:,} tokens over all epochs ({sft.epochs}), "
+            f"{training['answer_tokens']:,} of them answers, the only ones that are learnt. Drawn from:",
             "",
             *data,
             "",

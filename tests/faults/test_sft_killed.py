@@ -123,18 +123,10 @@ def kill_worker(stage: subprocess.Popen[str]) -> None:
     os.kill(workers[-1].pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kill", [kill_all, kill_stage, kill_worker], ids=["all", "stage", "worker"])
-def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
-    kill: Callable[[subprocess.Popen[str]], None],
-    undisturbed: dict[str, bytes],
-    root: Path,
-    tiny_model: Path,
-    tmp_path: Path,
-) -> None:
-    folder = build(tmp_path, root, tiny_model)
+def interrupt(folder: Path, root: Path, kill: Callable[[subprocess.Popen[str]], None], step: int) -> Path:
+    """Start the stage and kill it after that step; returns the last complete checkpoint it left behind."""
     stage = start(folder, root)
-    wait_for_checkpoint(folder, stage, step=4)
+    wait_for_checkpoint(folder, stage, step)
     processes = psutil.Process(stage.pid).children(recursive=True)
     assert len(processes) >= 3  # launcher and two workers
     kill(stage)
@@ -142,17 +134,29 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert alive == []
     assert not (folder / "models/sft/adapter").exists()
-
     [run] = (folder / ".flywheel/checkpoints/sft").iterdir()
-    kept = sorted((path for path in run.glob("checkpoint-*") if is_complete(path)), key=step_of)
-    assert kept
-    # What a kill in the middle of writing leaves behind: later than all others, and not to be used.
-    torn = run / "checkpoint-15"
-    shutil.rmtree(torn, ignore_errors=True)
-    shutil.copytree(kept[-1], torn)
+    return max((path for path in run.glob("checkpoint-*") if is_complete(path)), key=step_of)
+
+
+def leave_torn_checkpoint(kept: Path) -> None:
+    """What a kill in the middle of writing leaves: later than all others, without its marker, not to be used."""
+    torn = kept.with_name("checkpoint-15")
+    shutil.copytree(kept, torn)
     (torn / "MANIFEST.json").unlink()
 
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_three_times_ends_with_the_bytes_of_an_undisturbed_one(
+    undisturbed: dict[str, bytes], root: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = build(tmp_path, root, tiny_model)
+    reached = 0
+    for kill, step in ((kill_worker, 2), (kill_stage, 6), (kill_all, 10)):
+        kept = interrupt(folder, root, kill, step)
+        assert step_of(kept) > reached  # it went on from where it was, and did not begin anew
+        reached = step_of(kept)
+    leave_torn_checkpoint(kept)
     said = finish(folder, root)
-    assert f"going on from step {step_of(kept[-1])} of 16" in said
+    assert f"going on from step {reached} of 16" in said
     assert outputs(folder) == undisturbed
-    assert not run.exists()
+    assert not kept.parent.exists()

@@ -48,12 +48,12 @@ def test_all_mistakes_are_reported_at_once_by_key(changed: Any) -> None:
 
 def test_contradictory_values_are_refused_by_name(changed: Any) -> None:
     def change(value: Any) -> None:
-        value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] + 1
+        value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] - 1
         value["sft"]["launch"] = "moonbase"
 
     with pytest.raises(SettingsError) as error:
         load_params(changed(change))
-    assert "validate.max_total_tokens must be at least sft.max_tokens" in str(error.value)
+    assert "validate.max_total_tokens must be at most sft.max_tokens" in str(error.value)
     assert "moonbase.yaml does not exist" in str(error.value)
 
 

@@ -42,8 +42,8 @@ def tables(changes: Mapping[tuple[str, str], tuple[float, float]]) -> tuple[Tabl
     after: Table = {}
     for column, values in before.items():
         mean, spread = changes.get(column, NOTHING)
-        signs = (1 if index % 2 else -1 for index in range(ITEMS))
-        after[column] = {key: value + mean + sign * spread for (key, value), sign in zip(values.items(), signs)}
+        shifts = [mean + (spread if index % 2 else -spread) for index in range(ITEMS)]
+        after[column] = {key: values[key] + shift for key, shift in zip(values, shifts, strict=True)}
     return after, before
 
 

@@ -16,6 +16,7 @@ from tasks.domain import load_domain
 from tasks.files import verify_manifest
 from tasks.params import load_params
 from tasks.records import Example, read_own_jsonl
+from tasks.train.batches import encode_rows, plan_epoch
 from tasks.train.sft import clean_config, describe, metrics_of, plot_of
 
 RESULT = {
@@ -73,23 +74,33 @@ def test_checkpoints_are_for_one_job_only(workspace: Any, monkeypatch: pytest.Mo
         (folder / name).write_text(text)
 
 
-def negative_log_likelihood(folder: Path) -> float:
-    """The base model's mean over the validation examples of the mean over their answer tokens, in nats."""
+def answer_losses(folder: Path, split: str) -> list[tuple[int, float, int]]:
+    """For each example: its length in tokens, the sum of its answer's negative log-likelihood, its answer's tokens.
+
+    By the base model alone, one example at a time, in fp32, without any of the code under test but the encoding.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tasks.train.batches import encode_rows
-
     model = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
-    examples = read_own_jsonl(folder / layout.MIX / "validation.jsonl", Example)
+    examples = read_own_jsonl(folder / layout.MIX / f"{split}.jsonl", Example)
     system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
     losses = []
     for row in encode_rows(tokenizer, system, examples, 512):
         ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        learnt = int((labels != -100).sum())
         with torch.no_grad():
-            losses.append(model(input_ids=ids, labels=labels).loss.item())
-    return sum(losses) / len(losses)
+            losses.append((ids.shape[1], model(input_ids=ids, labels=labels).loss.item() * learnt, learnt))
+    return losses
+
+
+def first_step_loss(folder: Path, batch_size: int, accumulated: int) -> float:
+    """The mean over all answer tokens of the first update, over both processes and all accumulated batches."""
+    losses = answer_losses(folder, "train")
+    plan = plan_epoch([length for length, _, _ in losses], batch_size, 2, seed=42, epoch=0)
+    chosen = [losses[index] for step in plan[:accumulated] for hand in step for index in hand]
+    return sum(total for _, total, _ in chosen) / sum(tokens for _, _, tokens in chosen)
 
 
 def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Path) -> None:
@@ -111,7 +122,8 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
 
     metrics = json.loads((folder / "reports/metrics/sft.json").read_text())
     assert (metrics["steps"], metrics["examples"]) == (4, 11)
-    assert metrics["validation_loss_before"] == pytest.approx(negative_log_likelihood(folder), abs=1e-4)
+    per_example = [total / tokens for _, total, tokens in answer_losses(folder, "validation")]
+    assert metrics["validation_loss_before"] == pytest.approx(sum(per_example) / 3, abs=1e-4)
     assert metrics["validation_loss"] < metrics["validation_loss_before"]
     # A LoRA of rank r adds r × (inputs + outputs) to each projection; 576 wide, 192 for keys and values, 1536 inside.
     widths = [(576, 576), (576, 192), (576, 192), (576, 576), (576, 1536), (576, 1536), (1536, 576)]
@@ -127,6 +139,9 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
         ("4", "train"),
         ("4", "validation"),
     ]
+    # Before the first update LoRA changes nothing, so the first loss is the base model's.
+    assert float(rows[1]["loss"]) == pytest.approx(first_step_loss(folder, batch_size=2, accumulated=2), abs=1e-4)
+
     verify_manifest(folder / "models/sft/adapter")
     config = json.loads((folder / "models/sft/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
