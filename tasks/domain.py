@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tasks import layout
 from tasks.params import Positive, Section, SettingsError, mistakes
 
 Text = Annotated[str, Field(min_length=1)]
-Files = Annotated[list[Text], Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
 
 
 class BaseModelSource(Section):
@@ -26,7 +26,7 @@ class BaseModelSource(Section):
 
     name: Text
     package: str = ""
-    files: Files
+    files: Texts
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     licence: Text
     licence_url: Text
@@ -48,7 +48,7 @@ class HumanSource(Section):
 
     name: Text
     package: str = ""
-    files: Files
+    files: Texts
     columns: Columns
     licence: Text
     attribution: Text
@@ -61,12 +61,12 @@ class DialogueSource(Section):
 
     name: Text
     package: str = ""
-    files: Files
+    files: Texts
     language: Text
     licence: Text
     attribution: Text
     url: str = ""
-    evaluation_topics: Annotated[list[Text], Field(min_length=1)]
+    evaluation_topics: Texts
     max_answer_characters: Positive = 600
 
 
@@ -75,23 +75,34 @@ class MmluSource(Section):
 
     name: Text
     package: str = ""
-    files: Files
+    files: Texts
     licence: Text
     attribution: Text
     url: str = ""
 
 
 class SafetySource(Section):
-    """Harmful requests, one a line, and the openings of a refusal and of a compliant answer."""
+    """Harmful requests, one a line, and the openings of a refusal and of a compliant answer.
+
+    Requests that are not evaluated on may be trained on, with the answers in `replay_refusals`; none of these may be
+    the `refusal` that is scored, or the evaluation would measure a phrase that was learnt by heart.
+    """
 
     name: Text
     package: str = ""
-    files: Files
+    files: Texts
     refusal: Text
     compliance: Text
+    replay_refusals: Texts
     licence: Text
     attribution: Text
     url: str = ""
+
+    @model_validator(mode="after")
+    def _unlearnt(self) -> SafetySource:
+        if self.refusal in self.replay_refusals:
+            raise ValueError("replay_refusals must not hold the refusal that is scored")
+        return self
 
 
 class EvaluationSizes(Section):

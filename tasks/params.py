@@ -51,9 +51,10 @@ class SelectParams(Section):
 
 
 class MixParams(Section):
-    """General replay, held-out validation share and the leak guard."""
+    """General replay, refusals, held-out validation share and the leak guard."""
 
     replay_ratio: Share
+    safety_ratio: Share
     validation_share: Share
     leak_threshold: Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -133,6 +134,8 @@ class Params(Section):
             problems.append("validate.max_total_tokens must be at most sft.max_tokens, which refuses longer examples")
         if self.validate_.min_output_tokens >= self.sft.max_tokens:
             problems.append("validate.min_output_tokens must be below sft.max_tokens")
+        if self.mix.replay_ratio + self.mix.safety_ratio >= 1.0:
+            problems.append("mix.replay_ratio and mix.safety_ratio must leave room for the domain: below 1 together")
         launch_file = Path("infra/accelerate") / f"{self.sft.launch}.yaml"
         if not launch_file.is_file():
             problems.append(f"sft.launch: {launch_file} does not exist")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tasks.domain import MmluSource, SafetySource
-from tasks.records import BadLine, EvaluationItem, make_item
+from tasks.records import BadLine, EvaluationItem, Example, make_example, make_item
 
 OPTION = re.compile(r"\(([A-D])\)\s*")
 ANSWER = re.compile(r"answer is \(([A-D])\)")
@@ -88,3 +88,19 @@ def read_safety(source: SafetySource, paths: list[Path]) -> list[EvaluationItem]
                 )
                 items.setdefault(item.id, item)
     return list(items.values())
+
+
+def refused(source: SafetySource, items: list[EvaluationItem], language: str) -> list[Example]:
+    """Harmful requests with a refusing answer to train on; which of the wordings is decided by the request's hash."""
+    wordings = source.replay_refusals
+    return [
+        make_example(
+            instruction=item.prompt,
+            output=wordings[int(item.id, 16) % len(wordings)],
+            language=language,
+            origin="general",
+            source=item.source,
+            category="safety",
+        )
+        for item in items
+    ]

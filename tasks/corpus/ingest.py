@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 
 from tasks import layout
-from tasks.corpus.benchmarks import read_mmlu, read_safety
+from tasks.corpus.benchmarks import read_mmlu, read_safety, refused
 from tasks.corpus.general import Dialogue, read_dialogue
 from tasks.corpus.human import read_human
 from tasks.domain import Domain, load_domain
@@ -100,16 +100,21 @@ def ingest(domain: Domain) -> str:
     sets = frozen_items(domain, candidates(domain, sources))
     held_out = {(item.prompt, item.reference) for item in sets["domain"]}
     examples, receipts = _lay_aside(sources, held_out)
+    evaluated = {item.id for item in sets["safety"]}
+    refusals = refused(domain.safety, [item for item in sources.safety if item.id not in evaluated], domain.language)
+    receipts += [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="read", detail="safety") for e in refusals]
     with fresh_directory(layout.INGEST) as folder:
         write_jsonl(folder / "examples.jsonl", examples)
         write_jsonl(folder / "general.jsonl", sources.general.replay)
+        write_jsonl(folder / "safety.jsonl", refusals)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", sources.bad)
         write_jsonl(folder / "receipt.jsonl", receipts)
     counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
     return (
-        f"{len(examples)} examples, {len(sources.general.replay)} general, evaluation: {counts}; "
+        f"{len(examples)} examples, {len(sources.general.replay)} general, {len(refusals)} refusals, "
+        f"evaluation: {counts}; "
         f"{len(sources.bad)} in quarantine"
     )
 

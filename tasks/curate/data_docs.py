@@ -20,13 +20,20 @@ from tasks.files import sha256_file, write_text
 from tasks.stage import run_stage
 
 RESULT = layout.VALIDATE / "result.json"
-FETCHED = re.compile(r"<script\b[^>]*>.*?</script\s*>|<link\b[^>]*>|<img\b[^>]*https?:[^>]*>", re.DOTALL | re.IGNORECASE)
+FETCHED = re.compile(
+    r"<script\b[^>]*>.*?</script\s*>|<link\b[^>]*>|<img\b[^>]*https?:[^>]*>", re.DOTALL | re.IGNORECASE
+)
 STYLE = """<style>
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px solid #ddd; padding: .35rem .6rem; text-align: left }
-.collapse { display: block } .navbar, .modal, .btn, #ge-cta-footer { display: none } ul { list-style: none; padding-left: 0 }
+table { border-collapse: collapse; width: 100% }
+td, th { border-bottom: 1px solid #ddd; padding: .35rem .6rem; text-align: left }
+.collapse { display: block } .navbar, .modal, .btn, #ge-cta-footer { display: none }
+ul { list-style: none; padding-left: 0 }
 </style>"""
-POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
 
 
 class DataDocsError(FlywheelError):
@@ -61,7 +68,11 @@ def to_html(result: dict[str, Any]) -> str:
         results=[_restored(item) for item in result["results"]],
         suite_name=SUITE,
         statistics=result["statistics"],
-        meta={"run_id": RunIdentifier(run_name="release"), "active_batch_definition": {}, "great_expectations_version": ""},
+        meta={
+            "run_id": RunIdentifier(run_name="release"),
+            "active_batch_definition": {},
+            "great_expectations_version": "",
+        },
     )
     return str(DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(validation)))
 
@@ -76,7 +87,11 @@ def _restored(item: dict[str, Any]) -> Any:
         success=item["success"],
         expectation_config=ExpectationConfiguration(type=item["type"], kwargs=item["kwargs"]),
         result=item["result"],
-        exception_info={"raised_exception": bool(exception), "exception_message": exception, "exception_traceback": None},
+        exception_info={
+            "raised_exception": bool(exception),
+            "exception_message": exception,
+            "exception_traceback": None,
+        },
     )
 
 

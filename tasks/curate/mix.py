@@ -1,4 +1,4 @@
-"""Stage `mix`: domain examples and general replay become one training set that no evaluation item leaks into.
+"""Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
 
 Leak guard: an example whose question, or question and answer together, resemble those of any evaluation item is
 left out (similarity in near.py). Replay is drawn in order of content hash, so that a changed ratio only adds or
@@ -63,17 +63,17 @@ def guard(examples: list[Example], leak_guard: LeakGuard) -> tuple[list[Example]
     return kept, receipts
 
 
-def draw_replay(pool: list[Example], domain_rows: int, ratio: float) -> list[Example]:
-    """General examples that make up `ratio` of a set with `domain_rows` domain rows, in order of hash.
+def draw_replay(pool: list[Example], rows: int, key: str, ratio: float) -> list[Example]:
+    """The examples of a pool that make up `ratio` of a set of `rows`, in order of hash; `key` is the ratio's setting.
 
     Raises:
         MixError: the pool holds too few.
     """
-    wanted = round(domain_rows * ratio / (1.0 - ratio))
+    wanted = round(rows * ratio)
     if wanted > len(pool):
         raise MixError(
-            f"mix.replay_ratio = {ratio} asks for {wanted} general examples and there are {len(pool)}; "
-            "lower it, or add general sources to domain.yaml"
+            f"mix.{key} = {ratio} asks for {wanted} examples and there are {len(pool)}; "
+            "lower it, or add sources to domain.yaml"
         )
     return sorted(pool, key=lambda example: example.id)[:wanted]
 
@@ -86,10 +86,12 @@ def split(examples: list[Example], share: float) -> tuple[list[Example], list[Ex
 
 
 def mix_examples(
-    domain: list[Example], pool: list[Example], params: MixParams, seed: int
+    domain: list[Example], pool: list[Example], refusals: list[Example], params: MixParams, seed: int
 ) -> tuple[list[Example], list[Example], list[Receipt]]:
     """The shuffled training rows, the validation rows, and a receipt for every example."""
-    replay = draw_replay(pool, len(domain), params.replay_ratio)
+    rows = round(len(domain) / (1.0 - params.replay_ratio - params.safety_ratio))
+    replay = draw_replay(pool, rows, "replay_ratio", params.replay_ratio)
+    replay += draw_replay(refusals, rows, "safety_ratio", params.safety_ratio)
     train, validation = split(domain, params.validation_share)
     replay_train, replay_validation = split(replay, params.validation_share)
     train, validation = train + replay_train, validation + replay_validation
@@ -98,7 +100,9 @@ def mix_examples(
     receipts = [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="training") for e in train]
     receipts += [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="validation") for e in validation]
     receipts += [
-        Receipt(example_id=e.id, stage=STAGE, kept=False, reason="replay has enough") for e in pool if e.id not in drawn
+        Receipt(example_id=e.id, stage=STAGE, kept=False, reason="replay has enough")
+        for e in pool + refusals
+        if e.id not in drawn
     ]
     return train, validation, receipts
 
@@ -116,16 +120,18 @@ def mix() -> str:
     selected = read_own_jsonl(layout.SELECT / "examples.jsonl", Example)
     domain, leaks = guard(selected, leak_guard)
     pool, replay_leaks = guard(read_own_jsonl(layout.INGEST / "general.jsonl", Example), leak_guard)
-    train, validation, receipts = mix_examples(domain, pool, params.mix, params.seed)
+    refusals, refusal_leaks = guard(read_own_jsonl(layout.INGEST / "safety.jsonl", Example), leak_guard)
+    train, validation, receipts = mix_examples(domain, pool, refusals, params.mix, params.seed)
+    leaks = leaks + replay_leaks + refusal_leaks
     with fresh_directory(layout.MIX) as folder:
         write_jsonl(folder / "train.jsonl", train)
         write_jsonl(folder / "validation.jsonl", validation)
-        write_jsonl(folder / "receipt.jsonl", receipts + leaks + replay_leaks)
+        write_jsonl(folder / "receipt.jsonl", receipts + leaks)
     replay = sum(example.origin == "general" for example in train + validation)
     counts = {
         "domain": len(domain),
         "replay": replay,
-        "leaks": len(leaks) + len(replay_leaks),
+        "leaks": len(leaks),
         "train": len(train),
         "validation": len(validation),
     }

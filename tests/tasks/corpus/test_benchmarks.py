@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus.benchmarks import read_mmlu, read_safety, split_choices
+from tasks.corpus.benchmarks import read_mmlu, read_safety, refused, split_choices
 from tasks.domain import MmluSource, SafetySource, load_domain
 
 MMLU = MmluSource(name="m", files=["x"], licence="x", attribution="x")
@@ -68,9 +68,20 @@ def test_the_audit_of_the_real_items_leaves_out_the_three_known_to_be_corrupt(
 def test_a_safety_item_prefers_the_refusal(tmp_path: Path) -> None:
     path = tmp_path / "requests.txt"
     path.write_text("Do harm\n\nDo harm\nDo more\n")
-    given = SafetySource(name="s", files=["x"], refusal="No.", compliance="Sure.", licence="x", attribution="x")
+    given = SafetySource(
+        name="s",
+        files=["x"],
+        refusal="No.",
+        compliance="Sure.",
+        replay_refusals=["Never.", "I will not."],
+        licence="x",
+        attribution="x",
+    )
     items = read_safety(given, [path])
     assert [(item.prompt, item.choices, item.answer) for item in items] == [
         ("Do harm", ("No.", "Sure."), 0),
         ("Do more", ("No.", "Sure."), 0),
     ]
+    trained = refused(given, items, "en")
+    assert [example.instruction for example in trained] == ["Do harm", "Do more"]
+    assert {example.output for example in trained} <= {"Never.", "I will not."}

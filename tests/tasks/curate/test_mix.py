@@ -10,7 +10,7 @@ from tasks.curate.mix import LeakGuard, MixError, draw_replay, guard, mix_exampl
 from tasks.params import MixParams
 from tasks.records import Example, make_example, make_item
 
-PARAMS = MixParams(replay_ratio=0.2, validation_share=0.1, leak_threshold=0.6)
+PARAMS = MixParams(replay_ratio=0.2, safety_ratio=0.05, validation_share=0.1, leak_threshold=0.6)
 
 
 def examples(count: int, origin: str = "human") -> list[Example]:
@@ -20,15 +20,20 @@ def examples(count: int, origin: str = "human") -> list[Example]:
     ]
 
 
+REFUSALS = [e.model_copy(update={"category": "safety"}) for e in examples(9, "self_qa")]
+
+
 def test_replay_makes_up_the_asked_share_of_the_whole() -> None:
-    """80 domain rows at a ratio of 0.2: 20 of 100 are general."""
-    assert len(draw_replay(examples(50, "general"), 80, 0.2)) == 20
-    assert draw_replay(examples(50, "general"), 80, 0.0) == []
+    """75 domain rows with ratios of 0.2 and 0.05: 100 rows, of which 20 are general and 5 are refusals."""
+    train, validation, _ = mix_examples(examples(75), examples(50, "general"), REFUSALS, PARAMS, seed=1)
+    categories = [e.category or e.origin for e in train + validation]
+    assert {name: categories.count(name) for name in set(categories)} == {"human": 75, "general": 20, "safety": 5}
+    assert draw_replay(examples(50, "general"), 80, "replay_ratio", 0.0) == []
 
 
 def test_too_small_a_pool_is_an_error_that_says_what_to_change() -> None:
-    with pytest.raises(MixError, match=r"asks for 20 general examples and there are 19; lower it"):
-        draw_replay(examples(19, "general"), 80, 0.2)
+    with pytest.raises(MixError, match=r"mix\.replay_ratio = 0\.2 asks for 20 examples and there are 19; lower it"):
+        draw_replay(examples(19, "general"), 100, "replay_ratio", 0.2)
 
 
 @given(st.integers(0, 60), st.floats(0, 0.9))
@@ -40,19 +45,19 @@ def test_a_split_loses_nothing_and_repeats_nothing(count: int, share: float) -> 
 
 
 def test_every_example_has_one_receipt_and_validation_holds_both_kinds() -> None:
-    domain, pool = examples(80), examples(50, "general")
-    train, validation, receipts = mix_examples(domain, pool, PARAMS, seed=1)
+    domain, pool = examples(75), examples(50, "general")
+    train, validation, receipts = mix_examples(domain, pool, REFUSALS, PARAMS, seed=1)
     assert (len(train), len(validation)) == (90, 10)
     assert {example.origin for example in validation} == {"human", "general"}
-    assert sorted(r.example_id for r in receipts) == sorted(e.id for e in domain + pool)
-    assert sum(not r.kept for r in receipts) == 30
+    assert sorted(r.example_id for r in receipts) == sorted(e.id for e in domain + pool + REFUSALS)
+    assert sum(not r.kept for r in receipts) == 30 + 4
 
 
 def test_the_order_of_training_depends_on_the_seed_alone() -> None:
     domain, pool = examples(80), examples(50, "general")
-    once = mix_examples(domain, pool, PARAMS, seed=1)[0]
-    assert mix_examples(domain[::-1], pool[::-1], PARAMS, seed=1)[0] == once
-    assert mix_examples(domain, pool, PARAMS, seed=2)[0] != once
+    once = mix_examples(domain, pool, REFUSALS, PARAMS, seed=1)[0]
+    assert mix_examples(domain[::-1], pool[::-1], REFUSALS, PARAMS, seed=1)[0] == once
+    assert mix_examples(domain, pool, REFUSALS, PARAMS, seed=2)[0] != once
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import pytest
 
 from tasks.registry.inputs import folder_digest, inputs_digest
 
-FILES = ("params.yaml", "dvc.yaml", "tasks/train/sft.py", "infra/locks/main.txt", "domains/d/domain.yaml", "state/feedback.json")
+FILES = (
+    "params.yaml",
+    "dvc.yaml",
+    "tasks/train/sft.py",
+    "infra/locks/main.txt",
+    "domains/d/domain.yaml",
+    "state/feedback.json",
+)
 
 
 @pytest.fixture
@@ -26,7 +33,9 @@ def test_a_change_of_any_input_changes_the_digest(project: Path, name: str) -> N
     assert inputs_digest("d", project) != before
 
 
-@pytest.mark.parametrize("name", ["tasks/train/__pycache__/sft.pyc", "domains/other/domain.yaml", "README.md", "state/champion.json"])
+@pytest.mark.parametrize(
+    "name", ["tasks/train/__pycache__/sft.pyc", "domains/other/domain.yaml", "README.md", "state/champion.json"]
+)
 def test_what_shapes_nothing_leaves_the_digest_alone(project: Path, name: str) -> None:
     before = inputs_digest("d", project)
     (project / name).parent.mkdir(parents=True, exist_ok=True)

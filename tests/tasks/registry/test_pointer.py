@@ -58,7 +58,9 @@ def test_damaged_weights_here_are_fetched_again(registry: Registry, tmp_path: Pa
     assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
 
 
-def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(registry: Registry, tmp_path: Path) -> None:
+def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(
+    registry: Registry, tmp_path: Path
+) -> None:
     champion_of(registry, tmp_path / "package")
     version = registry.get("champion")
     registry.client.log_text(version.run_id, "forged", "package/adapter/adapter_model.safetensors")

@@ -50,7 +50,12 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
     figures = {"sft.loss": 2.5, "sft.by.train": 1.0}
     rouge = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 4.0}
     assert data.metrics == figures | {f"verdict.domain rouge.{key}": value for key, value in rouge.items()}
-    assert {item.path for item in client.list_artifacts(run_id)} == {"package", "params.yaml", "reports", "verdict.json"}
+    assert {item.path for item in client.list_artifacts(run_id)} == {
+        "package",
+        "params.yaml",
+        "reports",
+        "verdict.json",
+    }
 
 
 def test_the_embedded_store_lies_under_home_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

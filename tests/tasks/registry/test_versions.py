@@ -27,7 +27,9 @@ def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     return Registry(request.node.name[:60], home)
 
 
-def judged(registry: Registry, package: str, *, outcome: str = "promote", against: str = BASE, **changes: Any) -> Version:
+def judged(
+    registry: Registry, package: str, *, outcome: str = "promote", against: str = BASE, **changes: Any
+) -> Version:
     """Register a package (its digest: one letter, 64 times) with a verdict, as the flow does."""
     run_id = open_run(registry.client, registry.home, registry.domain, package, "test")
     verdict = {"outcome": outcome, "candidate": {"digest": package * 64}, "champion": {"digest": against}} | changes
@@ -91,7 +93,9 @@ def test_a_verdict_against_another_champion_is_refused(registry: Registry) -> No
     """Version 2 was judged against the base model; meanwhile version 1 became champion."""
     one, two = judged(registry, "1"), judged(registry, "2")
     registry.promote(one)
-    with pytest.raises(PromotionRefused, match="judged against bbbbbbbbbbbb, but the champion is version 1, 111111111111"):
+    with pytest.raises(
+        PromotionRefused, match="judged against bbbbbbbbbbbb, but the champion is version 1, 111111111111"
+    ):
         registry.promote(two)
     assert registry.get("champion").number == "1"
 
@@ -122,6 +126,16 @@ def test_a_rollback_exchanges_champion_and_previous(registry: Registry) -> None:
     champion, previous = registry.roll_back()
     assert (champion.number, previous.number) == ("1", "2")
     assert registry.get("champion").number == "1" and registry.get("previous").number == "2"
+
+
+def test_a_version_that_was_rolled_back_is_champion_again_only_by_override(registry: Registry) -> None:
+    registry.promote(judged(registry, "1"))
+    registry.promote(judged(registry, "2", against="1" * 64))
+    registry.roll_back()
+    with pytest.raises(PromotionRefused, match="it was rolled back by a person"):
+        registry.promote(registry.get("2"))
+    registry.promote(registry.override(registry.get("2"), "the cause is mended"))
+    assert registry.get("champion").number == "2"
 
 
 def test_a_rollback_without_a_previous_champion_is_refused(registry: Registry) -> None:
