@@ -6,6 +6,7 @@ API is asked every few seconds whether this run is being cancelled; if so the cu
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -26,7 +27,9 @@ class CancelWatch:
         self._id = flow_run_id
         self._process: StageProcess | None = None
         self._cancelled, self._done = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="cancel", daemon=True)
+        # In this context, so that the thread asks the same API as the flow.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._ask,), name="cancel", daemon=True)
 
     def watch(self, process: StageProcess) -> None:
         """The stage to stop if the run is cancelled."""
@@ -51,11 +54,13 @@ class CancelWatch:
                     return
 
     def __enter__(self) -> CancelWatch:
+        """Begin to ask."""
         if self._id:
             self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        """Stop asking."""
         self._done.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)

@@ -49,7 +49,8 @@ class Silent:
         """Nothing more will come."""
 
 
-reporter: ContextVar[Silent] = ContextVar("reporter", default=Silent())
+NOBODY = Silent()
+reporter: ContextVar[Silent] = ContextVar("reporter", default=NOBODY)
 
 
 def clock(seconds: float) -> str:
@@ -120,7 +121,9 @@ class Progress(Silent):
 
     def _beat(self, quiet: threading.Event) -> None:
         while not quiet.wait(HEARTBEAT_SECONDS):
-            self.say(f"  … {self._current} for {clock(time.monotonic() - self._started)}{self._left()}  {self._text[:60]}")
+            self.say(
+                f"  … {self._current} for {clock(time.monotonic() - self._started)}{self._left()}  {self._text[:60]}"
+            )
 
     def __rich__(self) -> Any:
         """The live line."""

@@ -79,9 +79,11 @@ class MemoryWatch:
             self._done.wait(SAMPLE_SECONDS)
 
     def __enter__(self) -> MemoryWatch:
+        """Begin to measure."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        """Stop measuring."""
         self._done.set()
         self._thread.join(timeout=5)

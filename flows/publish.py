@@ -11,8 +11,9 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from tasks import layout
 from tasks.errors import FlywheelError
+from tasks.evaluate.card import verdict_rows
 
-COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "passed", "reason")
+COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "met", "reason")
 
 
 def render_data_docs(root: Path) -> None:
@@ -30,7 +31,7 @@ def render_data_docs(root: Path) -> None:
 def verdict_table(verdict: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a criterion, figures to four places."""
     rows = []
-    for criterion in verdict.get("criteria", []):
+    for criterion in verdict_rows(verdict):
         row = {column: criterion.get(column) for column in COLUMNS}
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
     return rows

@@ -1,4 +1,4 @@
-"""The release flow: DVC's stages, one Prefect task each, then the version in the registry, promoted if its verdict says so.
+"""The release flow: DVC's stages, one Prefect task each, then the version, promoted if its verdict says so.
 
 It decides WHEN; every computation is a stage (tasks/) or a function of tasks/registry. It needs a Prefect API
 (flows/run.py starts one), git, and the project as working directory or in FLYWHEEL_ROOT.
@@ -10,12 +10,11 @@ is known by its package and verdict, and its `released` tag comes last.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from flows import stages as dvc
 from flows.cancel import CancelWatch
 from flows.console import clock, reporter
 from flows.measure import MemoryWatch, keep_duration, read_durations
-from flows.workspace import Workspace, commit_results, is_dirty, open_workspace
+from flows.workspace import Workspace, commit_results, is_dirty, one_at_a_time, open_workspace
 from tasks import layout
 from tasks.domain import load_domain
 from tasks.errors import FlywheelError
@@ -88,7 +87,9 @@ class Outcome:
 
 
 @flow(name="release", flow_run_name="release-{reason}", log_prints=False, retries=0, persist_result=False)
-def release(reason: str = "manual", dry_run: bool = False, rejudge: bool = False, workspace: str | None = None) -> State:
+def release(
+    reason: str = "manual", dry_run: bool = False, rejudge: bool = False, workspace: str | None = None
+) -> State:
     """Train, judge and register one version of a domain's model; promote it if its verdict says so.
 
     Args:
@@ -102,7 +103,12 @@ def release(reason: str = "manual", dry_run: bool = False, rejudge: bool = False
     """
     place = open_workspace(Path(os.environ.get("FLYWHEEL_ROOT") or "."), workspace)
     os.environ.update(layout.OFFLINE)
-    with contextlib.chdir(place.root), one_at_a_time(place.root), dvc.open_repo(place.root) as repo, MemoryWatch() as memory:
+    with (
+        contextlib.chdir(place.root),
+        one_at_a_time(place.root, reporter.get().say),
+        dvc.open_repo(place.root) as repo,
+        MemoryWatch() as memory,
+    ):
         try:
             work = prepare(place, repo, reason, workspace)
             if dry_run:
@@ -211,7 +217,9 @@ def point_at_champion(work: Release, changed: list[str]) -> None:
     if champion is not None and finished and verify_manifest(layout.PACKAGE) == champion.manifest:
         return
     pointer = refresh_pointer(work.registry, work.place.root)
-    get_run_logger().info("judging against %s", "the base model" if pointer.kind == "base" else f"version {pointer.version}")
+    get_run_logger().info(
+        "judging against %s", "the base model" if pointer.kind == "base" else f"version {pointer.version}"
+    )
 
 
 def run_stages(work: Release, rejudge: bool) -> None:
@@ -370,9 +378,11 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     champion = work.registry.alias("champion")
     if verdict["outcome"] != "promote":
         word = {"hold": "held back", "reject": "rejected"}[verdict["outcome"]]
-        return f"version {version.number} was {word}: {'; '.join(verdict.get('reasons', []))}"
+        return f"version {version.number} was {word}"
     if champion is not None and champion.number != version.number and champion.manifest == version.manifest:
         return f"version {version.number} passes; its package is champion already, as version {champion.number}"
+    if version.tags.get("rolled_back") and "champion" not in version.aliases:
+        return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
     before = work.registry.promote(version)
     if before is None or before.number == version.number:
         return f"version {version.number} is champion"
@@ -400,24 +410,5 @@ def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) 
     )
 
 
-@contextlib.contextmanager
-def one_at_a_time(root: Path) -> Iterator[None]:
-    """Hold the workspace's release lock; wait for another release there to end. A dead one holds nothing."""
-    path = root / layout.HOME / "release.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        told = False
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    reporter.get().say("another release is at work here: waiting for it to end")
-                    told = True
-                time.sleep(1.0)
-        yield
-
-
 if __name__ == "__main__":  # Prefect reads its settings when it is imported, so the launcher comes before it
-    os.execv(sys.executable, [sys.executable, "-m", "flows.run", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "flows.run", *sys.argv[1:]])  # noqa: S606 - ourselves

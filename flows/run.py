@@ -148,9 +148,7 @@ def _failed(state: Any, console: Console) -> int:
     return FAILED
 
 
-def _ended(
-    outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float
-) -> int:
+def _ended(outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float) -> int:
     """Print the summary; its total counts Prefect's start too."""
     from flows.summary import print_summary
     from tasks import layout

@@ -1,6 +1,7 @@
 """A real Prefect server for one run: on a free loopback port, with its database under .flywheel/prefect.
 
-Used where PREFECT_API_URL is not set. It runs under flows/supervise.py, so it ends with this process, however that ends.
+Used where PREFECT_API_URL is not set. It runs under flows/supervise.py, so it ends with this process, however
+that ends.
 It takes 11 to 20 s to answer on two cores; Prefect's own temporary server times out on a busy machine.
 """
 
@@ -49,7 +50,7 @@ def free_port() -> int:
 
 def is_healthy(api: str) -> bool:
     """Whether the API at this address answers its health check."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=3) as reply:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=3) as reply:  # noqa: S310 - our own
         return bool(reply.status == 200)
     return False
 
@@ -66,6 +67,7 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> EmbeddedServer:
+        """Start it, without waiting."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stream:
             self._process = _start(self._home, self._port, stream.fileno(), self._services)
@@ -82,10 +84,13 @@ class EmbeddedServer:
             if self._process is None or self._process.poll() is not None:
                 raise ServerFailed(f"the Prefect server ended while starting; its log: {self.log}")
             if time.monotonic() > deadline:
-                raise ServerFailed(f"the Prefect server did not answer within {START_SECONDS:.0f} s; its log: {self.log}")
+                raise ServerFailed(
+                    f"the Prefect server did not answer within {START_SECONDS:.0f} s; its log: {self.log}"
+                )
             time.sleep(0.2)
 
     def __exit__(self, *_: Any) -> None:
+        """End it with all it started."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

@@ -30,7 +30,9 @@ SUPERVISOR = Path(__file__).with_name("supervise.py")
 GRACE_SECONDS = 10.0
 LOCKED = re.compile(r"Unable to acquire lock|is being blocked by")
 RUNNING = "Running stage '"
-CHATTER = re.compile(r"^(To (track the changes with git|enable auto staging), run:|\t(git add|dvc config)|Use `dvc push`)")
+CHATTER = re.compile(
+    r"^(To (track the changes with git|enable auto staging), run:|\t(git add|dvc config)|Use `dvc push`)"
+)
 
 
 class StageFailed(FlywheelError):
@@ -149,8 +151,8 @@ class StageProcess:
 
     def lines(self) -> Iterator[tuple[str, bool]]:
         """(text, whole): each line as it comes; a progress bar's redrawn line has whole=False."""
-        assert self._process.stdout is not None
-        yield from split_lines(self._process.stdout)
+        if self._process.stdout is not None:
+            yield from split_lines(self._process.stdout)
 
     def wait(self) -> int:
         """The exit status, after the last of the family is gone."""
@@ -162,9 +164,11 @@ class StageProcess:
             self._process.terminate()
 
     def __enter__(self) -> StageProcess:
+        """It runs already."""
         return self
 
     def __exit__(self, *_: Any) -> None:
+        """Whatever happened, nothing of it runs on."""
         self.stop()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):

@@ -77,8 +77,10 @@ def end_all(group: int, grace: float) -> None:
     deadline = time.monotonic() + grace
     while living := descendants(os.getpid()):
         late = time.monotonic() > deadline
-        _signal_each(living if late else [process for process in living if process not in told],
-                     signal.SIGKILL if late else signal.SIGTERM)
+        _signal_each(
+            living if late else [process for process in living if process not in told],
+            signal.SIGKILL if late else signal.SIGTERM,
+        )
         told.update(living)
         if time.monotonic() > deadline + 10:
             break
@@ -106,9 +108,7 @@ def main(arguments: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _ask_stop)
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_supervisor
-    )
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_supervisor)
     while child.poll() is None and not _stop_asked:
         if _caller_gone():
             break

@@ -8,8 +8,12 @@ committed there, and that commit is the version's git_sha.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +113,7 @@ def _share_cache(home: Path, root: Path) -> None:
 
 
 def commit_results(workspace: Workspace, message: str) -> str:
-    """In a worktree, commit params, state and dvc.lock to its branch; returns HEAD's commit ("" where there is none)."""
+    """In a worktree, commit params, state and dvc.lock to its branch; returns HEAD's commit, or ""."""
     if workspace.branch is not None:
         present = [name for name in COMMITTED if (workspace.root / name).exists()]
         git(workspace.root, "add", "--force", "--", *present)
@@ -130,3 +134,22 @@ def is_dirty(workspace: Workspace, own: list[str]) -> bool:
         if path and not any(path == name or path.startswith(f"{name}/") for name in ours):
             return True
     return not git(workspace.root, "rev-parse", "--verify", "--quiet", "HEAD", check=False)
+
+
+@contextlib.contextmanager
+def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the workspace's release lock; wait for another release there to end. A dead one holds nothing."""
+    path = root / layout.HOME / "release.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        told = False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    say("another release is at work here: waiting for it to end")
+                    told = True
+                time.sleep(1.0)
+        yield

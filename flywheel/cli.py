@@ -81,7 +81,10 @@ def _status() -> Answer:
     versions = kept.versions()
     with open_repo(home()) as repo:
         changed = changed_stages(repo, read_stages(repo))
-    named = {alias: next((v for v in versions if alias in v.aliases), None) for alias in ("champion", "candidate", "previous")}
+    named = {
+        alias: next((v for v in versions if alias in v.aliases), None)
+        for alias in ("champion", "candidate", "previous")
+    }
     found = {
         "domain": kept.domain,
         **{alias: version and _brief(version) for alias, version in named.items()},
@@ -90,7 +93,9 @@ def _status() -> Answer:
     }
     lines = [f"{kept.domain}: {len(versions)} versions"]
     for alias, version in named.items():
-        lines.append(f"  {alias:<10} " + (_words(version) if version else ("the base model" if alias == "champion" else "–")))
+        lines.append(
+            f"  {alias:<10} " + (_words(version) if version else ("the base model" if alias == "champion" else "–"))
+        )
     lines.append("  next run   " + (", ".join(changed) if changed else "every stage is up to date"))
     return found, "\n".join(lines)
 
@@ -124,7 +129,9 @@ def _card() -> Answer:
 
 @main.command()
 @click.argument("version")
-@click.option("--override", metavar="REASON", help="Promote without a passing verdict; the reason is kept with the version.")
+@click.option(
+    "--override", metavar="REASON", help="Promote without a passing verdict; the reason is kept with the version."
+)
 @json_option
 def promote(version: str, override: str | None, as_json: bool) -> None:
     """Make VERSION (a number, or an alias such as candidate) the champion.

@@ -75,7 +75,9 @@ def _python() -> Check:
         return Check("Python 3.11", False, f"this is {version}", mend)
     lacking = [name for name in ("venv", "ensurepip") if util.find_spec(name) is None]
     if lacking:
-        return Check("Python 3.11", False, f"it has no {' and no '.join(lacking)}", "e.g. `apt-get install python3.11-venv`")
+        return Check(
+            "Python 3.11", False, f"it has no {' and no '.join(lacking)}", "e.g. `apt-get install python3.11-venv`"
+        )
     return Check("Python 3.11", True, version)
 
 
@@ -90,7 +92,9 @@ def _disk(root: Path) -> Check:
 def _memory() -> Check:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = f"{total / GIGABYTE:.1f} GB, {MEMORY / GIGABYTE:.0f} GB wanted"
-    return Check("memory", total >= MEMORY, found, "Training may be killed; lower sft.batch_size in params.yaml", warning=True)
+    return Check(
+        "memory", total >= MEMORY, found, "Training may be killed; lower sft.batch_size in params.yaml", warning=True
+    )
 
 
 def _writable(root: Path) -> Check:
@@ -116,13 +120,18 @@ def check_installation(root: Path) -> Iterator[Check]:
 
 def _environment(root: Path, name: str, folder: str) -> Check:
     title = {"main": "main environment", "evaluation": "evaluation environment"}.get(name, "data packages")
-    lock, mend = root / f"infra/locks/{name}.txt", f"`rm -f {folder}/.complete && make environments` installs what the lock says"
+    lock, mend = (
+        root / f"infra/locks/{name}.txt",
+        f"`rm -f {folder}/.complete && make environments` installs what the lock says",
+    )
     if not (root / folder).is_dir():
         return Check(title, False, f"{folder} is missing", "`make environments` builds it")
     if not lock.is_file():
         return Check(title, False, f"infra/locks/{name}.txt is missing", "`git checkout -- infra/locks` brings it back")
     wanted, found = dict(read_lock(lock)), installed_versions(root / folder)
-    wrong = [f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value]
+    wrong = [
+        f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value
+    ]
     if wrong:
         return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", mend)
     return Check(title, True, f"{len(wanted)} packages as locked")
@@ -190,8 +199,12 @@ def check_settings(root: Path) -> Iterator[Check]:
     )
     done = subprocess.run([str(python), "-c", code], cwd=root, capture_output=True, text=True)
     wrong = done.stderr.strip() or "cannot be loaded"
-    yield Check("settings", done.returncode == 0, "params.yaml and domain are valid" if done.returncode == 0 else wrong,
-                "Correct the keys named above")
+    yield Check(
+        "settings",
+        done.returncode == 0,
+        "params.yaml and domain are valid" if done.returncode == 0 else wrong,
+        "Correct the keys named above",
+    )
 
 
 def report(checks: Iterable[Check], as_json: bool, only_problems: bool) -> int:

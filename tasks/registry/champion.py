@@ -75,8 +75,10 @@ def weights_of(pointer: Pointer) -> Path:
     try:
         digest = verify_manifest(folder)
     except ManifestError as error:
-        raise PointerError(f"version {pointer.version}, the champion, is not whole here: {error}. `make run` fetches it "
-                           "from the registry") from None
+        raise PointerError(
+            f"version {pointer.version}, the champion, is not whole here: {error}. `make run` fetches it "
+            "from the registry"
+        ) from None
     if digest != pointer.digest:
         raise PointerError(f"{folder} holds {digest}, not what its name says; delete it and run `make run`")
     return folder

@@ -26,7 +26,10 @@ def input_files(domain: str, root: Path = Path()) -> Iterator[Path]:
 
 
 def inputs_digest(domain: str, root: Path = Path()) -> str:
-    """The SHA-256 over name and content of every input file. The champion is no input: training starts from the base."""
+    """The SHA-256 over name and content of every input file.
+
+    The champion is no input: training starts from the base model.
+    """
     return digest_of({path.as_posix(): sha256_file(root / path) for path in input_files(domain, root)})
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from tasks.registry.versions import Registry, Version
 
-DIGESTS = ("dvc_lock_sha256", "manifest_sha256", "data_sha256", "data_snapshot", "base_manifest_sha256", "verdict_sha256")
+DIGESTS = (
+    "dvc_lock_sha256",
+    "manifest_sha256",
+    "data_sha256",
+    "data_snapshot",
+    "base_manifest_sha256",
+    "verdict_sha256",
+)
 
 
 def lineage(registry: Registry, version: Version) -> dict[str, Any]:

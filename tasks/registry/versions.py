@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RELEASED = "released"
+ROLLED_BACK = "rolled_back"
 
 
 class PromotionRefused(FlywheelError):
@@ -71,8 +72,13 @@ class Registry:
         aliases = self._aliases()
         found = self.client.search_model_versions(f"name='{self.domain}'", max_results=10_000)
         rows = [
-            Version(str(row.version), row.run_id or "", dict(row.tags or {}), aliases.get(str(row.version), ()),
-                    int(row.creation_timestamp or 0))
+            Version(
+                str(row.version),
+                row.run_id or "",
+                dict(row.tags or {}),
+                aliases.get(str(row.version), ()),
+                int(row.creation_timestamp or 0),
+            )
             for row in found
         ]
         return sorted(rows, key=lambda version: -int(version.number))
@@ -171,6 +177,8 @@ class Registry:
     def roll_back(self) -> tuple[Version, Version]:
         """Exchange `champion` and `previous`; returns (new champion, old champion).
 
+        The old one is marked, so that no release makes it champion again: only a person may, by an override.
+
         Raises:
             PromotionRefused: there is no previous champion.
         """
@@ -179,6 +187,7 @@ class Registry:
             raise PromotionRefused(f"{self.domain} has no previous champion to go back to")
         self.client.set_registered_model_alias(self.domain, "champion", previous.number)
         self.client.set_registered_model_alias(self.domain, "previous", champion.number)
+        self.client.set_model_version_tag(self.domain, champion.number, ROLLED_BACK, "true")
         return previous, champion
 
 
@@ -187,9 +196,13 @@ def check_verdict(version: Version, verdict: dict[str, Any], champion: Version |
     problems = []
     if verdict.get("outcome") != "promote" or version.tags.get("verdict") != "promote":
         problems.append(f"its verdict is {verdict.get('outcome')!r}, not 'promote'")
+    if version.tags.get(ROLLED_BACK):
+        problems.append("it was rolled back by a person")
     candidate = verdict.get("candidate", {}).get("digest")
     if candidate != version.tags.get("manifest_sha256"):
-        problems.append(f"the verdict judged package {short(candidate)}, this is {short(version.tags.get('manifest_sha256'))}")
+        problems.append(
+            f"the verdict judged package {short(candidate)}, this is {short(version.tags.get('manifest_sha256'))}"
+        )
     judged = verdict.get("champion", {}).get("digest")
     wanted = champion.manifest if champion is not None else version.tags.get("base_manifest_sha256")
     if judged != wanted:

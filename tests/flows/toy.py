@@ -18,32 +18,22 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
-DOMAIN = """
-name: toy
-title: Toys
-language: en
-system_prompt: prompts/system.txt
-base_model: {name: tiny, files: [source.txt], sha256: "%s", licence: MIT, licence_url: u, pad_token: <pad>}
-human: [{name: h, files: [source.txt], columns: {question: q, answer: a}, licence: CC BY 4.0, attribution: Ann Author}]
-general: [{name: g, files: [source.txt], language: en, licence: MIT, attribution: Gus, evaluation_topics: [t]}]
-mmlu: {name: m, files: [source.txt], licence: MIT, attribution: Max}
-safety: {name: s, files: [source.txt], refusal: No., compliance: Yes., licence: MIT, attribution: Sam}
-evaluation: {domain: 1, dialogue: 1, safety: 1}
-""" % ("0" * 64)
-
 STAGES = {
     "base_model": {"outs": ["data/base_model"]},
     "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
-    "ingest": {"deps": ["domains/toy"], "outs": ["data/ingest"]},
-    "validate": {"deps": ["data/ingest"], "outs": ["data/validate"]},
-    "mix": {"deps": ["data/ingest", "data/validate"], "outs": ["data/mix"]},
+    "mix": {"deps": ["domains/toy"], "outs": ["data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"]},
     "sft": {"deps": ["data/mix", "data/base_model"], "params": ["sft"], "outs": ["models/sft"]},
     "package": {"deps": ["models/sft"], "outs": ["models/package"]},
     "evaluate_candidate": {"deps": ["models/package"], "outs": ["reports/evaluation/candidate"]},
     "evaluate_champion": {"deps": ["data/champion"], "outs": ["reports/evaluation/champion"]},
-    "receipt": {"deps": ["data/mix"], "outs": ["reports/receipt.parquet"]},
     "gate": {
-        "deps": ["data/champion", "models/package", "reports/evaluation/candidate", "reports/evaluation/champion", "wanted.json"],
+        "deps": [
+            "data/champion",
+            "models/package",
+            "reports/evaluation/candidate",
+            "reports/evaluation/champion",
+            "wanted.json",
+        ],
         "outs": [{"reports/verdict.json": {"cache": False}}],
     },
 }
@@ -55,7 +45,7 @@ def make_toy(folder: Path) -> Path:
     files = {
         "params.yaml": yaml.safe_dump({**params, "domain": "toy"}),
         "dvc.yaml": yaml.safe_dump({"stages": {name: _stage(name, fields) for name, fields in STAGES.items()}}),
-        "domains/toy/domain.yaml": DOMAIN,
+        "domains/toy/domain.yaml": yaml.safe_dump(_domain()),
         "domains/toy/source.txt": "text\n",
         "domains/toy/prompts/system.txt": "Be kind.\n",
         "state/champion.json": '{"kind": "base", "version": "base", "digest": null}\n',
@@ -67,10 +57,23 @@ def make_toy(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     shutil.copytree(REPOSITORY / "infra", folder / "infra", ignore=shutil.ignore_patterns("*.txt"))
-    for command in (["git", "init", "-q", "-b", "main"], [sys.executable, "-m", "dvc", "init", "-q"], ["git", "add", "-A"]):
+    for command in (
+        ["git", "init", "-q", "-b", "main"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        ["git", "add", "-A"],
+    ):
         subprocess.run(command, cwd=folder, check=True, env=environment(folder))
     commit(folder, "start")
     return folder
+
+
+def _domain() -> dict:
+    """The default domain's own description, each source one small file of the domain's folder."""
+    domain = yaml.safe_load((REPOSITORY / "domains/construction/domain.yaml").read_text())
+    for key in ("base_model", "human", "general", "mmlu", "safety"):
+        for source in domain[key] if isinstance(domain[key], list) else [domain[key]]:
+            source |= {"package": "", "files": ["source.txt"]}
+    return {**domain, "name": "toy", "system_prompt": "prompts/system.txt"}
 
 
 def _stage(name: str, fields: dict) -> dict:
@@ -80,7 +83,9 @@ def _stage(name: str, fields: dict) -> dict:
 
 def environment(folder: Path) -> dict[str, str]:
     """What processes of the project need: this repository's code, quiet, offline."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "FLYWHEEL_ROOT": str(folder), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    ours = {"PYTHONPATH": str(REPOSITORY), "FLYWHEEL_ROOT": str(folder), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    return kept | ours
 
 
 def commit(folder: Path, message: str) -> str:
@@ -115,23 +120,22 @@ def _base_model() -> None:
     write_manifest(Path("data/base_model"))
 
 
-def _ingest() -> None:
-    item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
-    _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
-    _write("data/ingest/examples.jsonl", "{}\n")
+def _mix() -> None:
+    """The data stages in one: each DVC command costs 2 s."""
+    import pyarrow
+    import pyarrow.parquet
 
-
-def _validate() -> None:
     from tasks.files import sha256_file
 
+    item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
+    _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
     _write("data/validate/result.json", json.dumps({"success": True, "results": [], "statistics": {}}))
     mark = f"<!-- of result {sha256_file(Path('data/validate/result.json'))} -->"
     _write("reports/data_docs/index.html", mark)  # spares each test the 10 s that rendering costs
-
-
-def _mix() -> None:
     _write("data/mix/train.jsonl", "{}\n")
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
+    rows = pyarrow.table({"example_id": ["a", "b"], "stage": ["mix", "mix"], "kept": [True, False]})
+    pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 
 def _sft() -> None:
@@ -158,19 +162,14 @@ def _package() -> None:
 
 
 def _evaluate_candidate() -> None:
-    _write("reports/evaluation/candidate/answers.jsonl", json.dumps({"id": "1", "text": "<script>alert(1)</script>"}) + "\n")
+    _write(
+        "reports/evaluation/candidate/answers.jsonl",
+        json.dumps({"id": "1", "text": "<script>alert(1)</script>"}) + "\n",
+    )
 
 
 def _evaluate_champion() -> None:
     _write("reports/evaluation/champion/answers.jsonl", json.dumps({"id": "1", "text": "It is safe."}) + "\n")
-
-
-def _receipt() -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = pyarrow.table({"example_id": ["a", "b"], "stage": ["mix", "mix"], "kept": [True, False]})
-    pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 
 def _gate() -> None:
@@ -179,8 +178,19 @@ def _gate() -> None:
     wanted = json.loads(Path("wanted.json").read_text())
     champion = json.loads(Path("data/champion/champion.json").read_text())
     passed = wanted["outcome"] == "promote"
-    criterion = {"name": "domain_rouge_l", "kind": "superiority", "unit": "ROUGE-L", "n": 10, "estimate": 0.03, "low": 0.01,
-                 "high": 0.05, "level": 0.95, "margin": 0.0, "passed": passed, "reason": "the interval lies above zero"}
+    criterion = {
+        "name": "domain_rouge_l",
+        "kind": "superiority",
+        "unit": "ROUGE-L",
+        "n": 10,
+        "estimate": 0.03,
+        "low": 0.01,
+        "high": 0.05,
+        "level": 0.95,
+        "margin": 0.0,
+        "passed": passed,
+        "reason": "the interval lies above zero",
+    }
     verdict = {
         "outcome": wanted["outcome"],
         "candidate": {"version": "candidate", "digest": verify_manifest(Path("models/package"))},
