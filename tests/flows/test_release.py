@@ -231,7 +231,7 @@ def test_a_held_version_is_registered_and_not_promoted(project: Project, first: 
     set_param(project.root, "sft", "epochs", 7)
     set_wanted(project.root, outcome="hold")
     output = project.release("--fail-unless-promoted", status=3)
-    assert f"HOLD  version {count + 1} was held back: told to hold" in output
+    assert f"HOLD  version {count + 1} was held back" in output and "told to hold" in output
     registry = project.registry
     assert (registry.get("champion").number, registry.get("candidate").number) == (champion, str(count + 1))
 
