@@ -31,7 +31,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: environments ## One whole release of the default domain: build, train, evaluate, judge, register
-	@$(VENV)/bin/python -m flows.release
+	@$(VENV)/bin/python -m flows.run
 
 test: environments lint types ## Lint, types and the whole test suite
 	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
