@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from tasks import layout
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(layout.OFFLINE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tracking_store_of_another_module() -> Iterator[None]:
+    """MLflow puts the store it is pointed at into the environment, where the next module would find it."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")
