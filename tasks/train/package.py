@@ -132,6 +132,7 @@ def model_card(params: Params, domain: Domain, training: dict[str, Any]) -> str:
     lora, sft, source = params.sft.lora, params.sft, domain.base_model
     sources = [*((item.attribution, item.licence, item.url) for item in domain.human)]
     sources += [(item.attribution, item.licence, item.url) for item in domain.general]
+    sources.append((domain.safety.attribution, domain.safety.licence, domain.safety.url))
     data = [f"- {who} (licence {licence}{', ' + url if url else ''})" for who, licence, url in sources]
     return "\n".join(
         [
