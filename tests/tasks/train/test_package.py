@@ -79,7 +79,14 @@ def test_a_package_holds_adapter_prompt_base_card_and_manifest(packed: Any) -> N
     assert (base["name"], base["licence"]) == ("SmolLM2-135M-Instruct", "Apache-2.0")
 
     card = (folder / "README.md").read_text()
-    for text in ("Zaragoza AB, CC BY 4.0", "BSD 3-Clause", "HarmBench", "11 examples; 1,234 tokens", "apache-2.0", "prompt.json"):
+    for text in (
+        "Zaragoza AB, CC BY 4.0",
+        "BSD 3-Clause",
+        "HarmBench",
+        "11 examples; 1,234 tokens",
+        "apache-2.0",
+        "prompt.json",
+    ):
         assert text in card
 
 
