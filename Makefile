@@ -8,6 +8,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := .flywheel/tools/bin/uv
 VENV := .venv
 EVALUATION := .venv-evaluation
+ENGINE_VENV := .venv-engine
+# Which lock the engine's environment follows: `engine` (vLLM for processors) or `engine-gpu`. See docs/engine.md.
+ENGINE ?= engine
 
 # A mirror or a folder of wheels that pip is told of is meant for uv as well.
 empty :=
@@ -23,15 +26,25 @@ endif
 export UV_LINK_MODE ?= copy
 export UV_NO_PROGRESS ?= 1
 
-ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete .flywheel/packages/.complete
+ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete $(ENGINE_VENV)/.complete .flywheel/packages/.complete
 
-.PHONY: help run test lint types bench lock environments doctor clean
+.PHONY: help run up down status test lint types bench lock environments doctor clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: environments ## One whole release of the default domain: build, train, evaluate, judge, register
 	@$(VENV)/bin/python -m flows.run
+
+up: environments ## The platform in the background: Prefect, MLflow, engine, gateway with the chat page
+	@$(VENV)/bin/dvc repro -q base_model
+	@$(VENV)/bin/flywheel up
+
+down: ## Stop the platform, with everything it started
+	@if test -x $(VENV)/bin/flywheel; then $(VENV)/bin/flywheel down; else echo "Nothing was running."; fi
+
+status: $(VENV)/.complete ## Services, what is served, nights, the alarm
+	@$(VENV)/bin/flywheel status
 
 test: environments lint types ## Lint, types and the whole test suite
 	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -56,9 +69,13 @@ lock: $(UV) ## Resolve new locks from pyproject.toml and infra/locks/*.in
 	  --extra test pyproject.toml -o infra/locks/main.txt
 	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
 	  infra/locks/evaluation.in -o infra/locks/evaluation.txt
+	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
+	  --override infra/locks/engine.overrides infra/locks/engine.in -o infra/locks/engine.txt
+	@UV_FIND_LINKS= $(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --python-version 3.11 infra/locks/engine-gpu.in -o infra/locks/engine-gpu.txt
 	@$(UV) pip compile -q --upgrade --no-deps --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
 	  infra/locks/packages.in -o infra/locks/packages.txt
-	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt
+	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt infra/locks/engine.txt
 	@wc -l infra/locks/*.txt
 
 clean: ## Remove what the stages made (not the environments, registry or caches)
@@ -84,6 +101,14 @@ $(EVALUATION)/.complete: infra/locks/evaluation.txt | $(UV)
 	@test -x $(EVALUATION)/bin/python || $(UV) venv -q --python $(PYTHON) $(EVALUATION)
 	@$(UV) pip install -q --python $(EVALUATION)/bin/python -r infra/locks/evaluation.txt
 	@touch $@
+
+# The stamp holds the name of the lock, for `flywheel doctor`.
+$(ENGINE_VENV)/.complete: infra/locks/$(ENGINE).txt | $(UV)
+	@echo "Installing the engine's environment (about 2 GB)"
+	@test -x $(ENGINE_VENV)/bin/python || $(UV) venv -q --python $(PYTHON) $(ENGINE_VENV)
+	@$(UV) pip install -q --python $(ENGINE_VENV)/bin/python -r $< \
+	  $(addprefix --override ,$(wildcard infra/locks/$(ENGINE).overrides))
+	@echo $(ENGINE) > $@
 
 .flywheel/packages/.complete: infra/locks/packages.txt | $(UV) $(VENV)/.complete
 	@echo "Installing data and the base model"

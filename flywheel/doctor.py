@@ -24,11 +24,11 @@ from importlib import util
 from pathlib import Path
 
 GIGABYTE = 2**30
-DISK_TO_INSTALL = 10 * GIGABYTE
+DISK_TO_INSTALL = 13 * GIGABYTE
 DISK_TO_RUN = 3 * GIGABYTE
 MEMORY = 7 * GIGABYTE
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)")
-ENVIRONMENTS = {"main": ".venv", "evaluation": ".venv-evaluation"}
+ENVIRONMENTS = {"main": ".venv", "evaluation": ".venv-evaluation", "engine": ".venv-engine"}
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -109,7 +109,7 @@ def _writable(root: Path) -> Check:
 
 
 def check_installation(root: Path) -> Iterator[Check]:
-    """What `make run` installs: both environments against their locks, the packages against their own records."""
+    """What `make run` installs: the environments against their locks, the packages against their own records."""
     for name, folder in ENVIRONMENTS.items():
         yield _environment(root, name, folder)
     yield _environment(root, "packages", ".flywheel/packages")
@@ -119,15 +119,15 @@ def check_installation(root: Path) -> Iterator[Check]:
 
 
 def _environment(root: Path, name: str, folder: str) -> Check:
-    title = {"main": "main environment", "evaluation": "evaluation environment"}.get(name, "data packages")
-    lock, mend = (
-        root / f"infra/locks/{name}.txt",
-        f"`rm -f {folder}/.complete && make environments` installs what the lock says",
-    )
+    title = f"{name} environment" if name in ENVIRONMENTS else "data packages"
+    lock = root / f"infra/locks/{_lock_name(root, name, folder)}.txt"
+    mend = f"`rm -f {folder}/.complete && make environments` installs what the lock says"
     if not (root / folder).is_dir():
         return Check(title, False, f"{folder} is missing", "`make environments` builds it")
     if not lock.is_file():
-        return Check(title, False, f"infra/locks/{name}.txt is missing", "`git checkout -- infra/locks` brings it back")
+        return Check(
+            title, False, f"infra/locks/{lock.name} is missing", "`git checkout -- infra/locks` brings it back"
+        )
     wanted, found = dict(read_lock(lock)), installed_versions(root / folder)
     wrong = [
         f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value
@@ -135,6 +135,13 @@ def _environment(root: Path, name: str, folder: str) -> Check:
     if wrong:
         return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", mend)
     return Check(title, True, f"{len(wanted)} packages as locked")
+
+
+def _lock_name(root: Path, name: str, folder: str) -> str:
+    """The engine's stamp says which of its locks was installed: that for processors or that for GPUs."""
+    stamp = root / folder / ".complete"
+    written = stamp.read_text(encoding="utf-8").strip() if name == "engine" and stamp.is_file() else ""
+    return written or name
 
 
 def read_lock(path: Path) -> Iterator[tuple[str, str]]:
