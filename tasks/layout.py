@@ -18,6 +18,7 @@ FEEDBACK_POINTER = STATE / "feedback.json"
 LOCKS = Path("infra/locks")
 MAIN_PYTHON = Path(".venv/bin/python")
 EVALUATION_PYTHON = Path(".venv-evaluation/bin/python")
+ENGINE_PYTHON = Path(".venv-engine/bin/python")
 
 # Embedded state: never in git, never a stage's output.
 HOME = Path(".flywheel")
@@ -27,9 +28,15 @@ CACHE = HOME / "cache"
 WEIGHTS = HOME / "weights"
 LOGS = HOME / "logs"
 WORKSPACES = HOME / "workspaces"
+STORE = HOME / "store"
+PLATFORM_UP = HOME / "platform" / "up.json"  # there from the beginning of `make up` to the end of `make down`
+SECRETS = HOME / "secrets"
+FEEDBACK_SNAPSHOTS = HOME / "feedback"
 
 BASE_MODEL = Path("data/base_model")
 CHAMPION = Path("data/champion")
+START = Path("data/start")
+FEEDBACK = Path("data/feedback")
 INGEST = Path("data/ingest")
 EVALUATION_ITEMS = INGEST / "evaluation"
 CONSTRUCT = Path("data/construct")

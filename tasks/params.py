@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import available_timezones
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,8 @@ from tasks.errors import FlywheelError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -95,7 +98,7 @@ class PackageParams(Section):
 class EvaluateParams(Section):
     """How both sides are measured: one backend, the same settings."""
 
-    backend: Literal["huggingface"]
+    backend: Literal["huggingface", "engine"]
     precision: Literal["fp32", "bf16"]
     batch_size: Positive
     max_new_tokens: Positive
@@ -113,6 +116,73 @@ class GateParams(Section):
     safety_margin: Annotated[float, Field(gt=0.0)]
 
 
+class FeedbackParams(Section):
+    """How what users say becomes training data."""
+
+    start: Literal["champion", "base"]
+    max_rows_per_identity: Positive
+    repeat: Positive
+    replay_examples: Annotated[int, Field(ge=0)]
+
+
+class NightlyParams(Section):
+    """When a night is run, and when it is worth a release. Operational: shapes no weights."""
+
+    cron: str
+    timezone: str
+    min_examples: Positive
+    approval: bool
+    approval_hours: Annotated[float, Field(gt=0.0)]
+    alarm_hours: Annotated[float, Field(gt=0.0)]
+    serve_minutes: Annotated[float, Field(gt=0.0)]
+
+
+class EngineParams(Section):
+    """The inference engine. Lengths in tokens, memory in GiB. Operational: shapes no weights."""
+
+    kind: Literal["vllm", "transformers", "url"]
+    url: str
+    port: Port
+    precision: Literal["fp32", "bf16"]
+    max_model_tokens: Positive
+    max_sequences: Positive
+    max_adapters: Annotated[int, Field(ge=2)]
+    max_adapter_rank: Positive
+    kv_cache_gib: Annotated[float, Field(gt=0.0)]
+    start_seconds: Positive
+    max_nll_difference: Annotated[float, Field(gt=0.0)]
+    min_answer_agreement: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ServingParams(Section):
+    """The gateway: addresses, caps and limits. Operational: shapes no weights."""
+
+    host: str
+    port: Port
+    tls_certificate: str
+    tls_key: str
+    client_system: Literal["refuse", "append"]
+    drafts: Literal["sample", "challenger"]
+    max_body_bytes: Positive
+    max_messages: Positive
+    max_prompt_tokens: Positive
+    max_tokens: Positive
+    max_n: Positive
+    max_concurrent: Positive
+    timeout_seconds: Annotated[float, Field(gt=0.0)]
+    requests_per_minute: Positive
+    feedback_per_minute: Positive
+    follow_seconds: Annotated[float, Field(gt=0.0)]
+    probes: Positive
+
+
+class PlatformParams(Section):
+    """Ports of the other servers that `make up` starts on the loopback address."""
+
+    prefect_port: Port
+    mlflow_port: Port
+
+
 class Params(Section):
     """All settings, one section per stage."""
 
@@ -126,6 +196,11 @@ class Params(Section):
     package: PackageParams
     evaluate: EvaluateParams
     gate: GateParams
+    feedback: FeedbackParams
+    nightly: NightlyParams
+    engine: EngineParams
+    serving: ServingParams
+    platform: PlatformParams
 
     @model_validator(mode="after")
     def _agree(self) -> Params:
@@ -139,6 +214,20 @@ class Params(Section):
         launch_file = Path("infra/accelerate") / f"{self.sft.launch}.yaml"
         if not launch_file.is_file():
             problems.append(f"sft.launch: {launch_file} does not exist")
+        if (self.engine.kind == "url") != bool(self.engine.url):
+            problems.append("engine.url goes with engine.kind: url, and only with it")
+        if self.serving.host not in LOOPBACK and not self.serving.tls_certificate:
+            problems.append("serving.host other than the loopback address needs serving.tls_certificate and tls_key")
+        if self.nightly.timezone not in available_timezones():
+            problems.append(f"nightly.timezone: {self.nightly.timezone!r} is no time zone, such as Europe/Stockholm")
+        if len(self.nightly.cron.split()) != 5:
+            problems.append("nightly.cron has five fields: minute, hour, day, month, weekday")
+        if bool(self.serving.tls_certificate) != bool(self.serving.tls_key):
+            problems.append("serving.tls_certificate and serving.tls_key go together")
+        if self.serving.max_prompt_tokens + self.serving.max_tokens > self.engine.max_model_tokens:
+            problems.append("serving.max_prompt_tokens + serving.max_tokens must be at most engine.max_model_tokens")
+        if self.sft.lora.rank > self.engine.max_adapter_rank:
+            problems.append("sft.lora.rank must be at most engine.max_adapter_rank, or the engine cannot serve it")
         if problems:
             raise ValueError("; ".join(problems))
         return self
