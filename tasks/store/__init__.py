@@ -1,0 +1,1 @@
+"""The database: identities, conversations, answers, drafts, feedback, nights, the ledger and approvals."""

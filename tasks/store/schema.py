@@ -1,0 +1,212 @@
+"""The tables, typed. The migrations make them; a test compares the two on both databases.
+
+What must never be wrong is a constraint of the database, not a habit of the code: one row for an identity and key, one
+unfinished night a domain, one open question an approval, feedback only on an answer that is there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tasks.store.columns import Json, Moment, Words
+
+# The newest migration. Kept here so that opening a store needs no Alembic.
+HEAD = "0001"
+
+ROLES = ("chat", "review", "admin")
+FINISH_REASONS = ("stop", "length", "cancelled", "error")
+WHO = ("champion", "challenger", "sample")
+HOW = ("sample", "challenger")
+KINDS = ("thumb", "rating", "correction", "comment", "choice")
+OUTCOMES = ("skip", "promote", "hold", "reject", "failed", "nothing")
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """A check that a column holds one of these words."""
+    words = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
+
+
+class Base(DeclarativeBase):
+    """Base of all tables. Constraints have names, so that a later migration can change them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Words, datetime: Moment}  # noqa: RUF012  (SQLAlchemy's own form)
+
+
+class IdentityTable(Base):
+    """Who may use the gateway. Only the hash of a key is here."""
+
+    __tablename__ = "identities"
+    __table_args__ = (one_of("role", ROLES),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    key_sha256: Mapped[str]
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class ConversationTable(Base):
+    """A conversation belongs to one identity and one domain."""
+
+    __tablename__ = "conversations"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    domain: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class DraftTable(Base):
+    """Two answers to one prompt, shown side by side to choose from."""
+
+    __tablename__ = "drafts"
+    __table_args__ = (one_of("how", HOW),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
+    how: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class AnswerTable(Base):
+    """A served completion, with the whole prompt it answered. Times are in milliseconds."""
+
+    __tablename__ = "answers"
+    __table_args__ = (
+        UniqueConstraint("draft_id", "position"),
+        CheckConstraint("(draft_id IS NULL) = (position IS NULL)", name="position_in_draft"),
+        CheckConstraint("position IN (0, 1)", name="position_known"),
+        one_of("finish_reason", FINISH_REASONS),
+        one_of("who", WHO),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    domain: Mapped[str]
+    messages: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    text: Mapped[str]
+    version: Mapped[str]
+    digest: Mapped[str]
+    prompt_sha256: Mapped[str]
+    finish_reason: Mapped[str]
+    prompt_tokens: Mapped[int | None]
+    completion_tokens: Mapped[int | None]
+    first_token_ms: Mapped[float | None]
+    latency_ms: Mapped[float | None]
+    draft_id: Mapped[str | None] = mapped_column(ForeignKey("drafts.id", ondelete="CASCADE"))
+    position: Mapped[int | None]
+    who: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class NightTable(Base):
+    """One run of the nightly flow. `since` is the last promoted night when it began, `rows` how many it claimed."""
+
+    __tablename__ = "nights"
+    __table_args__ = (
+        one_of("outcome", OUTCOMES),
+        CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name="closed_with_outcome"),
+        Index(
+            "uq_nights_unfinished",
+            "domain",
+            unique=True,
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+    number: Mapped[int] = mapped_column(Number, primary_key=True)
+    domain: Mapped[str]
+    started_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    snapshot: Mapped[str | None]
+    since: Mapped[int] = mapped_column(Number)
+    flow_run_id: Mapped[str]
+    version: Mapped[str | None]
+    reason: Mapped[str]
+    rows: Mapped[int]
+
+
+class FeedbackTable(Base):
+    """What somebody said about an answer. `night` is the night that claimed the row, for good."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        UniqueConstraint("identity_id", "key"),
+        one_of("kind", KINDS),
+        CheckConstraint("thumb IN (-1, 1)", name="thumb_known"),
+        CheckConstraint("rating BETWEEN 1 AND 5", name="rating_known"),
+        Index("ix_feedback_domain_night", "domain", "night"),
+        {"sqlite_autoincrement": True},
+    )
+    seq: Mapped[int] = mapped_column(Number, primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    key: Mapped[str]
+    answer_id: Mapped[str] = mapped_column(ForeignKey("answers.id", ondelete="CASCADE"), index=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"))
+    domain: Mapped[str]
+    kind: Mapped[str]
+    thumb: Mapped[int | None]
+    rating: Mapped[int | None]
+    text: Mapped[str | None]
+    created_at: Mapped[datetime]
+    night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"))
+
+
+class LedgerTable(Base):
+    """What happened to a domain's versions, in order; rows are only ever added."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (Index("ix_ledger_domain_seq", "domain", "seq"), {"sqlite_autoincrement": True})
+    seq: Mapped[int] = mapped_column(Number, primary_key=True)
+    domain: Mapped[str]
+    event: Mapped[str]
+    version: Mapped[str | None]
+    digest: Mapped[str | None]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    detail: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[datetime]
+
+
+class ApprovalTable(Base):
+    """A question to a person: may this version be promoted?"""
+
+    __tablename__ = "approvals"
+    __table_args__ = (
+        CheckConstraint("(decided_at IS NULL) = (approved IS NULL)", name="decided_with_answer"),
+        Index(
+            "uq_approvals_open",
+            "domain",
+            "version",
+            unique=True,
+            sqlite_where=text("decided_at IS NULL"),
+            postgresql_where=text("decided_at IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    domain: Mapped[str]
+    version: Mapped[str]
+    digest: Mapped[str]
+    night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"))
+    asked_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]
+    approved: Mapped[bool | None]
+    decided_by: Mapped[str]
+    reason: Mapped[str]

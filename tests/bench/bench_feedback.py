@@ -1,0 +1,123 @@
+"""Feedback at a steady rate: 100 posts a second for a minute through the store, on PostgreSQL and on SQLite.
+
+Run by `make bench`. The load is open-loop: a post is due at its moment whether or not the ones before it are done, and
+its latency counts from that moment, so waiting in line is not left out. All commits wait for the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
+from tasks.store.feedback import FeedbackIn, feedback_on, record_feedback
+from tasks.store.identities import Identity, create_identity
+from tasks.store.migrate import migrate
+from tasks.store.store import Store, new_id
+from tests.postgres import PostgresServer
+
+RATE, THREADS = 100, 12
+
+
+@dataclass(frozen=True)
+class Result:
+    """Times in milliseconds."""
+
+    database: str
+    posts: int
+    stored: int
+    seconds: float
+    median: float
+    p99: float
+    worst: float
+
+
+def an_answer(store: Store, anna: Identity) -> AnswerRecord:
+    """One answer served to one person."""
+    answer = AnswerRecord(
+        id=new_id("ans"),
+        conversation_id=ensure_conversation(store, None, anna, "construction"),
+        identity_id=anna.id,
+        domain="construction",
+        messages=[{"role": "user", "content": "What is AB 04? " * 20}],
+        text="A contract. " * 50,
+        version="1",
+        digest="d" * 64,
+        prompt_sha256="p" * 64,
+        finish_reason="stop",
+        prompt_tokens=100,
+        completion_tokens=100,
+        first_token_ms=80.0,
+        latency_ms=2000.0,
+        draft_id=None,
+        position=None,
+        who="champion",
+        created_at=datetime.now(UTC),
+    )
+    record_answer(store, answer)
+    return answer
+
+
+def measure(database: str, url: str, seconds: int) -> Result:
+    """Post at the rate for so long, each with a correction of 500 characters."""
+    migrate(url)
+    store = Store.open(url)
+    anna, _ = create_identity(store, "anna", "chat")
+    answer = an_answer(store, anna)
+    latencies: list[float] = []
+    lock = threading.Lock()
+
+    def post(number: int, due: float) -> None:
+        given = FeedbackIn(f"key-{number}", answer.id, "correction", text=f"{number} " + "更好。" * 160)
+        record_feedback(store, anna, given)
+        with lock:
+            latencies.append((time.perf_counter() - due) * 1000)
+
+    count = RATE * seconds
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda _: store.ready(), range(THREADS)))  # connections made before the clock starts
+        start = time.perf_counter()
+        futures = []
+        for number in range(count):
+            due = start + number / RATE
+            time.sleep(max(0.0, due - time.perf_counter()))
+            futures.append(pool.submit(post, number, due))
+        for future in futures:
+            future.result()
+        took = time.perf_counter() - start
+    stored = len(feedback_on(store, answer.id))
+    store.close()
+    latencies.sort()
+    return Result(database, count, stored, took, latencies[count // 2], latencies[count * 99 // 100], latencies[-1])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60)
+    seconds = parser.parse_args().seconds
+    table = Table(title=f"Feedback, {RATE} posts a second for {seconds} s, every commit on the disk")
+    for column in ("database", "posts", "stored", "achieved /s", "p50 ms", "p99 ms", "worst ms"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as folder, PostgresServer() as server:
+        for name, url in (
+            ("PostgreSQL", server.new_database()),
+            ("SQLite", f"sqlite:///{Path(folder)}/bench/store.db"),
+        ):
+            one = measure(name, url, seconds)
+            figures = (f"{one.posts / one.seconds:.1f}", f"{one.median:.1f}", f"{one.p99:.1f}", f"{one.worst:.1f}")
+            table.add_row(one.database, str(one.posts), str(one.stored), *figures)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""An answer is stored once, in a conversation of the one it was served to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tasks.store.answers import AnswerRecord, ensure_conversation, get_answer, open_draft, record_answer
+from tasks.store.errors import AnswerExists, BadValue, NotYours, UnknownConversation
+from tasks.store.identities import Identity
+from tasks.store.store import Store
+
+Serve = Callable[..., AnswerRecord]
+
+
+def test_a_conversation_is_made_once_and_found_again(store: Store, anna: Identity) -> None:
+    made = ensure_conversation(store, None, anna, "construction")
+    assert ensure_conversation(store, made, anna, "construction") == made
+    assert ensure_conversation(store, None, anna, "construction") != made
+
+
+def test_a_conversation_of_another_or_of_nobody_is_refused(store: Store, anna: Identity, bo: Identity) -> None:
+    made = ensure_conversation(store, None, anna, "construction")
+    with pytest.raises(NotYours):
+        ensure_conversation(store, made, bo, "construction")
+    with pytest.raises(UnknownConversation):
+        ensure_conversation(store, made, anna, "law")
+    for forged in ("conv_0", "", "' OR 1=1 --"):
+        with pytest.raises(UnknownConversation):
+            ensure_conversation(store, forged, anna, "construction")
+    with pytest.raises(BadValue):
+        ensure_conversation(store, "conv_\x00", anna, "construction")
+
+
+def test_an_answer_comes_back_as_it_was_and_may_be_stored_again(store: Store, anna: Identity, serve: Serve) -> None:
+    answer = serve(anna)
+    assert get_answer(store, answer.id) == answer
+    record_answer(store, answer)
+    assert get_answer(store, "ans_none") is None
+
+
+def test_another_answer_under_the_same_id_is_refused(store: Store, anna: Identity, serve: Serve) -> None:
+    answer = serve(anna)
+    with pytest.raises(AnswerExists):
+        record_answer(store, replace(answer, text="Something else."))
+    assert get_answer(store, answer.id) == answer
+
+
+def test_an_answer_goes_into_no_conversation_of_another(
+    store: Store, anna: Identity, bo: Identity, serve: Serve
+) -> None:
+    answer = serve(anna)
+    with pytest.raises(NotYours):
+        record_answer(store, replace(answer, id="ans_x", identity_id=bo.id))
+    with pytest.raises(UnknownConversation):
+        record_answer(store, replace(answer, id="ans_x", conversation_id="conv_x"))
+    with pytest.raises(UnknownConversation):
+        record_answer(store, replace(answer, id="ans_x", domain="law"))
+    assert get_answer(store, "ans_x") is None
+
+
+def test_a_draft_holds_one_answer_a_place_and_only_of_its_conversation(
+    store: Store, anna: Identity, serve: Serve
+) -> None:
+    conversation = ensure_conversation(store, None, anna, "construction")
+    draft = open_draft(store, conversation, "challenger")
+    first = serve(anna, conversation_id=conversation, draft_id=draft, position=0)
+    serve(anna, conversation_id=conversation, draft_id=draft, position=1, who="challenger")
+    with pytest.raises(AnswerExists):
+        serve(anna, conversation_id=conversation, draft_id=draft, position=1)
+    with pytest.raises(UnknownConversation):
+        serve(anna, draft_id=draft, position=0)
+    with pytest.raises(UnknownConversation):
+        record_answer(store, replace(first, id="ans_x", draft_id="draft_x"))
+
+
+def test_a_draft_needs_a_conversation_and_a_known_origin(store: Store, anna: Identity) -> None:
+    with pytest.raises(UnknownConversation):
+        open_draft(store, "conv_x", "sample")
+    with pytest.raises(BadValue):
+        open_draft(store, ensure_conversation(store, None, anna, "construction"), "dice")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"finish_reason": "tired"}, {"who": "me"}, {"position": 0}, {"draft_id": "draft_x"}],
+    ids=str,
+)
+def test_words_and_places_that_are_none_are_refused(
+    store: Store, anna: Identity, serve: Serve, wrong: dict[str, object]
+) -> None:
+    with pytest.raises(BadValue):
+        serve(anna, **wrong)
+
+
+def test_an_answer_that_no_token_count_is_known_of_is_stored(store: Store, anna: Identity, serve: Serve) -> None:
+    answer = serve(anna, prompt_tokens=None, completion_tokens=None, first_token_ms=None, finish_reason="cancelled")
+    assert get_answer(store, answer.id) == answer
