@@ -1,0 +1,63 @@
+"""The engine that params.yaml names, in the foreground: `python -m tasks.engine.serve`. A platform supervises this.
+
+Ends with status 1 when the engine ends, so that the supervisor starts it again; on SIGTERM it ends the engine and all
+its processes. Before there is a base model it waits for one, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tasks import layout
+from tasks.engine.client import EngineError
+from tasks.engine.process import EngineProcess, check_base_model
+from tasks.params import load_params
+from tasks.stage import run_stage
+
+
+def serve(home: Path = Path(), pause: float = 2.0) -> str:
+    """Run the engine until it ends or we are told to stop.
+
+    Raises:
+        EngineError: it could not be started, or ended by itself.
+    """
+    settings = load_params(home / layout.PARAMS).engine
+    base_model = home / layout.BASE_MODEL
+    wait_for(base_model, settings.start_seconds, pause)
+    began = time.monotonic()
+    with EngineProcess(settings, base_model, home) as engine:
+        print(f"engine: {settings.kind} ready at {engine.url}/v1 after {time.monotonic() - began:.0f} s", flush=True)
+        status = engine.wait()
+        raise EngineError(f"the engine ended with status {status}. {engine.last_words()}")
+
+
+def wait_for(base_model: Path, seconds: float, pause: float) -> None:
+    """Wait until the base model is whole; the manifest is what its stage writes last.
+
+    Raises:
+        EngineError: it did not come within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    told = False
+    while not (base_model / "MANIFEST.json").is_file():
+        if not told:
+            print(f"engine: waiting for {base_model}; `dvc repro -s base_model` makes it", flush=True)
+            told = True
+        if time.monotonic() > deadline:
+            check_base_model(base_model)
+            raise EngineError(f"{base_model} has no manifest: `dvc repro -s base_model` makes it whole")
+        time.sleep(pause)
+
+
+def main() -> None:
+    """Status 1 with the cause where the engine failed; 143 where we were told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    run_stage("engine", lambda: serve(Path(os.environ.get("FLYWHEEL_ROOT", ""))))
+
+
+if __name__ == "__main__":
+    main()

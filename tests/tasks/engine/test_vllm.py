@@ -1,0 +1,158 @@
+"""A real vLLM on the tiny model, run as the platform runs it; the last test kills it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.engine.client import Engine, EngineError
+from tasks.engine.parity import check
+from tasks.engine.process import free_port
+
+from .conftest import QUESTIONS, SYSTEM, make_adapter, make_home, need_engine, probes_of
+
+pytestmark = pytest.mark.slow
+# Nats a token: both sides count in fp32 and differ in the order of sums only.
+TOLERANCE = 0.01
+READY = 240
+
+
+@pytest.fixture(scope="module")
+def served(
+    root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Engine, psutil.Process]]:
+    need_engine(root)
+    port = free_port()
+    home = make_home(tmp_path_factory.mktemp("home"), root, tiny_model, port=port, max_model_tokens=2048)
+    command = [sys.executable, "-m", "tasks.engine.serve"]
+    with subprocess.Popen(
+        command, cwd=home, env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True
+    ) as serve:
+        try:
+            with Engine(f"http://127.0.0.1:{port}/v1") as engine:
+                deadline = time.monotonic() + READY
+                while not engine.ready():
+                    assert serve.poll() is None and time.monotonic() < deadline
+                    time.sleep(0.5)
+                yield engine, psutil.Process(serve.pid)
+        finally:
+            serve.terminate()
+            serve.wait(60)
+
+
+@pytest.fixture(scope="module")
+def engine(served: tuple[Engine, psutil.Process]) -> Engine:
+    return served[0]
+
+
+def test_an_adapter_is_loaded_and_unloaded_without_a_restart(engine: Engine, adapters: dict[str, Path]) -> None:
+    assert engine.models() == ["base"]
+    engine.load_adapter("first", adapters["first"])
+    engine.load_adapter("first", adapters["first"])
+    assert sorted(engine.models()) == ["base", "first"]
+    engine.unload_adapter("first")
+    engine.unload_adapter("first")
+    assert engine.models() == ["base"]
+
+
+def test_an_adapter_that_is_not_there_is_refused_with_its_path(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
+        engine.load_adapter("nothing", tmp_path / "nothing")
+    assert engine.models() == ["base"]
+
+
+def test_an_adapter_of_the_output_layer_is_refused_because_it_would_be_ignored(
+    engine: Engine, tiny_model: Path, tmp_path: Path
+) -> None:
+    wide = make_adapter(tiny_model, tmp_path / "wide", seed=3, modules=("q_proj", "lm_head"))
+    with pytest.raises(EngineError, match="lm_head"):
+        engine.load_adapter("wide", wide)
+    assert engine.models() == ["base"]
+
+
+def test_base_and_both_adapters_answer_on_one_engine_as_they_were_evaluated(
+    engine: Engine, adapters: dict[str, Path], tiny_model: Path
+) -> None:
+    for name, path in adapters.items():
+        engine.load_adapter(name, path)
+    reports = {name: check(engine, name, probes_of(tiny_model, path), TOLERANCE) for name, path in adapters.items()}
+    # Every slot for an adapter is in use now, and the base model still is the base model.
+    reports["base"] = check(engine, "base", probes_of(tiny_model, None), TOLERANCE)
+    assert {name: report.ok for name, report in reports.items()} == {"first": True, "second": True, "base": True}, (
+        reports
+    )
+
+
+def test_requests_for_different_adapters_at_once_do_not_mix(
+    engine: Engine, adapters: dict[str, Path], tiny_model: Path
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    for name, path in adapters.items():
+        engine.load_adapter(name, path)
+    paths = {"base": None, **adapters}
+    asked = [(name, probe) for name, path in paths.items() for probe in probes_of(tiny_model, path)] * 4
+    with ThreadPoolExecutor(len(asked)) as pool:
+        losses = list(pool.map(lambda pair: engine.answer_nll(pair[0], pair[1].prompt, pair[1].reference), asked))
+    differences = [abs(loss - probe.nll) for loss, (_, probe) in zip(losses, asked, strict=True) if loss is not None]
+    assert len(differences) == len(asked) and max(differences) <= TOLERANCE
+
+
+def test_parity_fails_for_another_adapter(engine: Engine, adapters: dict[str, Path], tiny_model: Path) -> None:
+    engine.load_adapter("first", adapters["first"])
+    report = check(engine, "first", probes_of(tiny_model, adapters["second"]), 0.05)
+    assert not report.ok and "loss" in report.reason
+
+
+def test_parity_fails_where_another_template_was_evaluated(engine: Engine, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from tasks.prompts import encode_text, render_prompt
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant:\n")
+    changed = [
+        probe.model_copy(update={"prompt_ids": encode_text(tokenizer, render_prompt(tokenizer, SYSTEM, question))})
+        for probe, question in zip(probes_of(tiny_model, None), QUESTIONS, strict=True)
+    ]
+    report = check(engine, "base", changed, 0.05)
+    assert not report.ok and "3 of 3 prompts become other tokens" in report.reason
+
+
+def test_a_prompt_of_ids_is_continued_as_the_same_chat_is(engine: Engine, tiny_model: Path) -> None:
+    probe = probes_of(tiny_model, None)[0]
+    assert engine.complete("base", probe.prompt_ids, 12) == engine.chat("base", probe.messages, 12)
+
+
+def test_the_public_client_uses_it_as_a_teacher(engine: Engine) -> None:
+    from openai import OpenAI
+
+    teacher = OpenAI(base_url=f"{engine.root}/v1", api_key="none")
+    messages = [{"role": "user", "content": "Write a question about building permits."}]
+    reply = teacher.chat.completions.create(model="base", messages=messages, max_tokens=8, n=2, temperature=0.7, seed=1)
+    assert len(reply.choices) == 2 and reply.usage is not None and reply.usage.completion_tokens <= 16
+    stream = teacher.chat.completions.create(model="base", messages=messages, max_tokens=8, stream=True)
+    assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] in ("length", "stop")
+
+
+def test_kill_9_of_the_engine_leaves_no_process_behind_and_ends_serve_with_1(
+    served: tuple[Engine, psutil.Process],
+) -> None:
+    engine, serve = served
+    family = serve.children(recursive=True)
+    servers = [process for process in family if "vllm.entrypoints.openai.api_server" in " ".join(process.cmdline())]
+    assert len(servers) >= 1 and len(family) >= 3
+    server = next(process for process in servers if process.ppid() != serve.pid)
+    server.send_signal(signal.SIGKILL)
+    assert serve.wait(60) == 1
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    assert not engine.ready()
