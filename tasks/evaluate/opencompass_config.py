@@ -55,6 +55,9 @@ class ModelSettings:
     max_new_tokens: int
     max_tokens: int
     end_of_turn: int
+    # Address of an engine and the model's name there; empty where OpenCompass loads the model itself.
+    engine: str = ""
+    served: str = ""
 
 
 def data_sets_of(questions: Iterable[Question]) -> list[DataSet]:
@@ -109,6 +112,23 @@ def write_inputs(folder: Path, data_sets: list[DataSet], settings: ModelSettings
 
 
 def _model_config(settings: ModelSettings) -> dict[str, Any]:
+    return _engine_config(settings) if settings.engine else _local_config(settings)
+
+
+def _engine_config(settings: ModelSettings) -> dict[str, Any]:
+    return {
+        "type": "tasks.evaluate.opencompass_engine.EngineModel",
+        "abbr": settings.who,
+        "path": str(settings.base),
+        "url": settings.engine,
+        "served": settings.served,
+        "max_seq_len": settings.max_tokens,
+        "boundary": BOUNDARY,
+        "run_cfg": {"num_gpus": 0},
+    }
+
+
+def _local_config(settings: ModelSettings) -> dict[str, Any]:
     return {
         "type": f"{OURS}.AnswerModel",
         "abbr": settings.who,

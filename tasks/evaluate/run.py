@@ -18,13 +18,14 @@ from typing import Any
 
 from tasks import layout
 from tasks.domain import load_domain
+from tasks.evaluate.engine_backend import serving
 from tasks.evaluate.measures import GeneratedAnswer, Outcome, Question, means_of, questions_of, scores_of
 from tasks.evaluate.opencompass_config import ModelSettings, data_sets_of, write_inputs
 from tasks.evaluate.opencompass_process import EvaluationError, run_opencompass
 from tasks.evaluate.opencompass_results import read_outcomes
-from tasks.evaluate.score_cache import LOCK, Conditions, find, keep, key_of, source_digest
+from tasks.evaluate.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
 from tasks.evaluate.subject import Subject, Who, load_subject
-from tasks.files import fresh_directory, sha256_file, write_json
+from tasks.files import fresh_directory, write_json
 from tasks.params import EvaluateParams, load_params
 from tasks.records import EvaluationItem, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
@@ -86,8 +87,8 @@ def conditions_of(settings: EvaluateParams) -> Conditions:
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         threads=settings.threads,
-        lock=sha256_file(LOCK),
-        source=source_digest(),
+        lock=lock_digest(settings.backend),
+        source=source_digest(settings.backend),
     )
 
 
@@ -131,7 +132,8 @@ def ask(
         max_tokens=context_length(subject.base),
         end_of_turn=end_of_turn,
     )
-    run_opencompass(write_inputs(folder, data_sets, model), folder, subject.who, settings.timeout_minutes)
+    with serving(model, subject, settings) as served:
+        run_opencompass(write_inputs(folder, data_sets, served), folder, subject.who, settings.timeout_minutes)
     return read_outcomes(folder / "runs", subject.who, data_sets, questions)
 
 

@@ -21,6 +21,8 @@ SCORES = layout.CACHE / "scores"
 LOCK = layout.LOCKS / "evaluation.txt"
 # What runs on OpenCompass's side, or decides what it is sent.
 SOURCES = ("opencompass_model.py", "opencompass_config.py")
+# The same where an engine answers.
+ENGINE_SOURCES = ("opencompass_engine.py", "../engine/client.py", "../engine/grouped_lora.py", "../engine/process.py")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,25 @@ class Entry(Record):
     outcome: Outcome
 
 
-def source_digest() -> str:
+def source_digest(backend: str = "huggingface") -> str:
     """The digest of our own code that runs inside or shapes an OpenCompass run."""
     folder = Path(__file__).parent
-    return digest_of({name: sha256_file(folder / name) for name in SOURCES})
+    names = SOURCES + (ENGINE_SOURCES if backend == "engine" else ())
+    return digest_of({name: sha256_file(folder / name) for name in names})
+
+
+def lock_digest(backend: str = "huggingface") -> str:
+    """The digest of the locks of the environments that a measurement runs in."""
+    if backend == "engine":
+        return digest_of([sha256_file(LOCK), sha256_file(engine_lock())])
+    return sha256_file(LOCK)
+
+
+def engine_lock() -> Path:
+    """The lock that the engine's environment was built from; its stamp names it."""
+    stamp = layout.ENGINE_PYTHON.parent.parent / ".complete"
+    name = stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else ""
+    return layout.LOCKS / f"{name or 'engine'}.txt"
 
 
 def key_of(question: Question, identity: dict[str, str | None], conditions: Conditions) -> str:

@@ -1,0 +1,56 @@
+"""The card of one night: what was said, what became of it, and why the night ended as it did. No stage's output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import layout
+from tasks.files import write_text
+
+if TYPE_CHECKING:
+    from tasks.store.nights import Night
+
+NIGHTS = layout.HOME / "nights"
+WORDS = {
+    "promote": "a new version is champion",
+    "hold": "a new version was held back",
+    "reject": "a new version was rejected",
+    "skip": "no release was worth it",
+    "nothing": "there was nothing to do",
+    "failed": "it failed",
+}
+
+
+def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
+    """The card as Markdown; `facts` are those of tasks.corpus.from_feedback.Cleaned."""
+    ended = WORDS.get(night.outcome or "", "it is not finished")
+    closed = night.closed_at.strftime("%Y-%m-%d %H:%M UTC") if night.closed_at else "not yet"
+    rows = [
+        ("Began", night.started_at.strftime("%Y-%m-%d %H:%M UTC")),
+        ("Ended", closed),
+        ("Reactions claimed this night", night.rows),
+        ("Corrections in the snapshot", facts["examples"]),
+        ("of them new to the champion", f"{facts['new_examples']} (a release needs {wanted})"),
+        ("Preference pairs", facts["preferences"]),
+        ("Thumbs, stars and comments kept for later", facts["signals"]),
+        ("Snapshot", (night.snapshot or "none")[:12]),
+        ("Version", night.version or "none"),
+    ]
+    lines = [f"# Night {night.number} of {night.domain}: {ended}", "", night.reason, "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows]
+    lines += _listed("Dropped in cleaning", facts["dropped"]) + _listed("Personal data masked", facts["masked"])
+    return "\n".join(lines) + "\n"
+
+
+def _listed(title: str, counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    return ["", f"## {title}", "", *(f"- {name}: {count}" for name, count in counts.items())]
+
+
+def write_night(home: Path, number: int, text: str) -> Path:
+    """Keep a night's card under .flywheel/nights; returns its path."""
+    path = home / NIGHTS / f"{number:05d}.md"
+    write_text(path, text)
+    return path

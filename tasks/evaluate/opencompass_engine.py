@@ -1,0 +1,73 @@
+"""OpenCompass's model class for an engine: the same rows and measures as opencompass_model, asked over HTTP.
+
+Runs only in the evaluation environment. Prompts go out as token ids, made by the base model's own tokenizer exactly as
+the other backend makes them, so that both are asked the same. Nothing is averaged or truncated here either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from opencompass.models.base import BaseModel
+from opencompass.registry import MODELS
+from transformers import AutoTokenizer
+
+from tasks.engine.client import Engine
+
+# Requests under way at a time; the engine makes its own batches of them.
+TOGETHER = 16
+
+
+@MODELS.register_module()
+class EngineModel(BaseModel):
+    """A model that an engine serves as `served`; `boundary` is the character between prompt and answer."""
+
+    def __init__(self, *, path: str, url: str, served: str, boundary: str, max_seq_len: int, **settings: Any) -> None:
+        super().__init__(path=path, max_seq_len=max_seq_len, **settings)
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        self.engine = Engine(url)
+        self.served = served
+        self.boundary = boundary
+
+    def generate(self, inputs: list[str], max_out_len: int, **_: Any) -> list[str]:
+        """Greedy continuations, in the order of `inputs`."""
+        prompts = [self._ids(text) for text in inputs]
+        for prompt in prompts:
+            self._check_length(len(prompt) + max_out_len)
+        return self._together(lambda prompt: self.engine.complete(self.served, prompt, max_out_len), prompts)
+
+    def get_ppl(self, inputs: list[str], mask_length: list[int] | None = None) -> np.ndarray:
+        """Mean negative log-likelihood of each answer given its prompt, in nats per answer token."""
+        if mask_length is not None:
+            raise ValueError("the boundary says what is scored; mask_length is not used")
+        pairs = [self._split(text) for text in inputs]
+        return np.array(self._together(lambda pair: self.engine.score(self.served, *pair), pairs))
+
+    def get_token_len(self, prompt: str) -> int:
+        """Tokens of a text; OpenCompass asks."""
+        return len(self._ids(prompt))
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _split(self, text: str) -> tuple[list[int], list[int]]:
+        parts = text.split(self.boundary)
+        if len(parts) != 2:
+            raise ValueError(f"a text holds {len(parts) - 1} boundaries between prompt and answer, not one")
+        prompt, answer = map(self._ids, parts)
+        if not prompt or not answer:
+            raise ValueError("neither the prompt nor the answer may be empty")
+        # The engine generates one token more, which nobody reads.
+        self._check_length(len(prompt) + len(answer) + 1)
+        return prompt, answer
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.max_seq_len:
+            raise ValueError(f"{tokens} tokens do not fit the engine's {self.max_seq_len}")
+
+    def _together(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            return list(pool.map(work, parts))
