@@ -65,6 +65,49 @@ def make_example(*, instruction: str, output: str, **fields: Any) -> Example:
     return Example(id=digest_of(content), instruction=instruction, output=output, **fields)
 
 
+class Message(Record):
+    """One message of a conversation, as in the OpenAI API."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Preference(Record):
+    """Of two answers to one prompt, the one a person chose."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    source: tuple[str, ...]
+
+
+def make_preference(prompt: tuple[Message, ...], chosen: str, rejected: str, source: tuple[str, ...]) -> Preference:
+    """A Preference whose id is the hash of its content."""
+    content = [[message.model_dump() for message in prompt], chosen, rejected]
+    return Preference(id=digest_of(content), prompt=prompt, chosen=chosen, rejected=rejected, source=source)
+
+
+class Reaction(Record):
+    """One reaction to one served answer, as a snapshot of the database keeps it. `night` is when it was claimed."""
+
+    seq: int
+    id: str
+    night: int
+    identity: str
+    kind: Literal["thumb", "rating", "correction", "comment", "choice"]
+    thumb: Literal[-1, 1] | None = None
+    rating: int | None = Field(default=None, ge=1, le=5)
+    text: str = ""
+    answer_id: str
+    messages: tuple[Message, ...]
+    answer: str
+    version: str
+    digest: str
+    draft: str = ""  # the pair of drafts it belongs to
+    other_answer: str = ""  # of that pair: the one that was not chosen
+
+
 class EvaluationItem(Record):
     """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index."""
 

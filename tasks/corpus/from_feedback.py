@@ -1,0 +1,262 @@
+"""Stage `feedback`: what users said becomes training data, cleaned.
+
+state/feedback.json names a snapshot of the database by its digest; the nightly flow has laid it into
+.flywheel/feedback/DIGEST. Here it is checked and cleaned: personal data masked, repeats and superseded corrections
+dropped, no more than a stated number of rows an identity and night. Corrections become examples, draft choices
+preference pairs; thumbs and stars are kept for later. Without feedback the outputs are empty files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+
+from tasks import layout
+from tasks.corpus.personal import masked
+from tasks.domain import load_domain
+from tasks.errors import FlywheelError
+from tasks.files import ManifestError, fresh_directory, verify_manifest, write_json, write_manifest
+from tasks.params import FeedbackParams, load_params
+from tasks.records import (
+    Example,
+    Message,
+    Preference,
+    Reaction,
+    Receipt,
+    Record,
+    Turn,
+    make_example,
+    make_preference,
+    read_own_jsonl,
+    write_jsonl,
+)
+from tasks.stage import run_stage
+
+STAGE = "feedback"
+ROWS = "rows.jsonl"
+
+
+class SnapshotError(FlywheelError):
+    """state/feedback.json is wrong, or the snapshot it names is not whole here."""
+
+
+class StartPoint(Record):
+    """The version whose adapter the training of a night goes on from."""
+
+    version: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class FeedbackPointer(Record):
+    """state/feedback.json: a snapshot of all feedback up to the night `watermark`.
+
+    Rows of nights after `since` are new: no champion has learnt them. `start` is the champion of that night.
+    """
+
+    count: int = Field(ge=0)
+    digest: str | None = None
+    watermark: int | None = None
+    since: int = 0
+    start: StartPoint | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> FeedbackPointer:
+        if (self.count > 0) != (self.digest is not None and self.watermark is not None):
+            raise ValueError("a snapshot with rows has a digest and a watermark, and one without has neither")
+        return self
+
+
+@dataclass
+class Cleaned:
+    """What is left of a snapshot, and what became of the rest."""
+
+    examples: list[Example] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)  # ids of the examples that no champion has learnt
+    preferences: list[Preference] = field(default_factory=list)
+    signals: list[Reaction] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    masked: Counter[str] = field(default_factory=Counter)  # kind of personal data → times it was masked
+
+    def facts(self) -> dict[str, object]:
+        """Counts, for the card and the log."""
+        dropped = Counter(receipt.reason for receipt in self.receipts if not receipt.kept)
+        return {
+            "examples": len(self.examples),
+            "new_examples": len(self.new),
+            "preferences": len(self.preferences),
+            "signals": len(self.signals),
+            "dropped": dict(sorted(dropped.items())),
+            "masked": dict(sorted(self.masked.items())),
+        }
+
+
+def read_feedback_pointer(root: Path = Path()) -> FeedbackPointer:
+    """The pointer of the project at `root`, checked.
+
+    Raises:
+        SnapshotError: it is missing or malformed.
+    """
+    path = root / layout.FEEDBACK_POINTER
+    try:
+        return FeedbackPointer.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SnapshotError(f"{path} is missing; `git checkout -- {path}` brings it back") from None
+    except ValidationError as error:
+        raise SnapshotError(f"{path}: {'; '.join(item['msg'] for item in error.errors())}") from None
+
+
+def write_snapshot(reactions: Sequence[Reaction], root: Path) -> str:
+    """Lay a snapshot under its own digest below `root`; equal rows give an equal digest, which is returned."""
+    folder = root / layout.FEEDBACK_SNAPSHOTS
+    with fresh_directory(folder / "new") as fresh:
+        write_jsonl(fresh / ROWS, reactions)
+        digest = write_manifest(fresh)
+    target = folder / digest
+    if _holds(target, digest):
+        return digest
+    with fresh_directory(target) as fresh:
+        write_jsonl(fresh / ROWS, reactions)
+        write_manifest(fresh)
+    return digest
+
+
+def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reaction]:
+    """The rows a pointer names, checked against its digest.
+
+    Raises:
+        SnapshotError: they are not here, or not those.
+    """
+    if pointer.digest is None:
+        return []
+    folder = root / layout.FEEDBACK_SNAPSHOTS / pointer.digest
+    if not _holds(folder, pointer.digest):
+        raise SnapshotError(
+            f"{folder} is missing or differs from its digest; `flywheel nightly` takes the snapshot again"
+        )
+    return read_own_jsonl(folder / ROWS, Reaction)
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    try:
+        return verify_manifest(folder) == digest
+    except (ManifestError, OSError):
+        return False
+
+
+def clean(reactions: Sequence[Reaction], settings: FeedbackParams, since: int, language: str) -> Cleaned:
+    """Corrections, preference pairs and signals of a snapshot, in the order they were given."""
+    cleaned, seen = Cleaned(), set[str]()
+    kept = _within_cap(reactions, settings.max_rows_per_identity, cleaned)
+    latest = {_subject(row): row.seq for row in kept}
+    for row in kept:
+        if row.kind in ("thumb", "rating", "comment"):
+            cleaned.signals.append(row.model_copy(update={"text": _mask(row.text, cleaned)}))
+        elif row.kind == "correction":
+            _add_correction(row, latest[_subject(row)] == row.seq, since, language, seen, cleaned)
+        elif latest[_subject(row)] == row.seq:
+            _add_preference(row, cleaned)
+    return cleaned
+
+
+def _subject(row: Reaction) -> tuple[str, str, str]:
+    """Who says what kind of thing about what: of several such rows the last one counts."""
+    return row.identity, row.kind, row.draft if row.kind == "choice" else row.answer_id
+
+
+def _within_cap(reactions: Sequence[Reaction], cap: int, cleaned: Cleaned) -> list[Reaction]:
+    """The first `cap` rows of each identity and night, in order; a receipt for each correction beyond."""
+    counts: Counter[tuple[str, int]] = Counter()
+    kept = []
+    for row in sorted(reactions, key=lambda row: row.seq):
+        counts[row.identity, row.night] += 1
+        if counts[row.identity, row.night] <= cap:
+            kept.append(row)
+        elif row.kind == "correction":
+            _drop(row, row.id, f"more than {cap} rows of one identity in one night", cleaned)
+    return kept
+
+
+def _add_correction(row: Reaction, newest: bool, since: int, language: str, seen: set[str], cleaned: Cleaned) -> None:
+    example = _example(row, language, cleaned)
+    if example is None:
+        _drop(row, row.id, "its conversation does not end with a question", cleaned)
+    elif not newest:
+        _drop(row, example.id, "superseded by a later correction of the same answer", cleaned)
+    elif row.text.strip() == row.answer.strip():
+        _drop(row, example.id, "the same as the answer it corrects", cleaned)
+    elif example.id in seen:
+        _drop(row, example.id, "repeat of another correction", cleaned, kept=True)
+    else:
+        seen.add(example.id)
+        cleaned.examples.append(example)
+        cleaned.receipts.append(
+            Receipt(example_id=example.id, stage=STAGE, kept=True, reason="corrected by a user", detail=row.id)
+        )
+        if row.night > since:
+            cleaned.new.append(example.id)
+
+
+def _drop(row: Reaction, identity: str, reason: str, cleaned: Cleaned, kept: bool = False) -> None:
+    cleaned.receipts.append(Receipt(example_id=identity, stage=STAGE, kept=kept, reason=reason, detail=row.id))
+
+
+def _example(row: Reaction, language: str, cleaned: Cleaned) -> Example | None:
+    """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
+    said = [message for message in row.messages if message.role != "system"]
+    if not said or said[-1].role != "user" or not row.text.strip():
+        return None
+    earlier = said[:-1]
+    pairs = list(zip(earlier[::2], earlier[1::2], strict=False))
+    if len(earlier) % 2 or any(one.role != "user" or two.role != "assistant" for one, two in pairs):
+        return None
+    turns = [Turn(user=_mask(one.content, cleaned), assistant=_mask(two.content, cleaned)) for one, two in pairs]
+    return make_example(
+        instruction=_mask(said[-1].content, cleaned),
+        output=_mask(row.text.strip(), cleaned),
+        history=tuple(turns),
+        language=language,
+        origin="feedback",
+        source=(f"feedback:{row.id}", f"answer:{row.answer_id}", f"version:{row.version}", f"night:{row.night}"),
+        category="correction",
+    )
+
+
+def _add_preference(row: Reaction, cleaned: Cleaned) -> None:
+    prompt = tuple(Message(role=m.role, content=_mask(m.content, cleaned)) for m in row.messages)
+    chosen, rejected = _mask(row.answer, cleaned), _mask(row.other_answer, cleaned)
+    if chosen.strip() and rejected.strip() and chosen != rejected:
+        source = (f"feedback:{row.id}", f"answer:{row.answer_id}", f"night:{row.night}")
+        cleaned.preferences.append(make_preference(prompt, chosen, rejected, source))
+
+
+def _mask(text: str, cleaned: Cleaned) -> str:
+    result, kinds = masked(text)
+    cleaned.masked.update(kinds)
+    return result
+
+
+def stage() -> str:
+    """Write data/feedback; returns what happened, in a sentence."""
+    params = load_params()
+    pointer = read_feedback_pointer()
+    language = load_domain(params.domain).language
+    cleaned = clean(read_snapshot(pointer), params.feedback, pointer.since, language)
+    with fresh_directory(layout.FEEDBACK) as folder:
+        write_jsonl(folder / "examples.jsonl", cleaned.examples)
+        write_jsonl(folder / "preferences.jsonl", cleaned.preferences)
+        write_jsonl(folder / "signals.jsonl", cleaned.signals)
+        write_jsonl(folder / "receipt.jsonl", cleaned.receipts)
+        write_json(folder / "new.json", sorted(cleaned.new))
+        write_json(folder / "facts.json", cleaned.facts())
+    return (
+        f"{len(cleaned.examples)} corrections, {len(cleaned.new)} of them new, "
+        f"{len(cleaned.preferences)} preferences, {len(cleaned.signals)} signals"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, stage)
