@@ -3,17 +3,22 @@
 Leak guard: an example whose question, or question and answer together, resemble those of any evaluation item is
 left out (similarity in near.py). Replay is drawn in order of content hash, so that a changed ratio only adds or
 removes; the validation rows are drawn the same way, from both kinds in proportion.
+
+New corrections are seen several times an epoch, and never held out. Where training goes on from a champion's adapter,
+which has learnt the other domain examples already, only a number of those is replayed.
 """
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import dataclass
 
 from tasks import layout
 from tasks.curate.near import NearIndex
 from tasks.errors import FlywheelError
-from tasks.files import fresh_directory, write_json, write_text
-from tasks.params import MixParams, Params, load_params
+from tasks.files import digest_of, fresh_directory, write_json, write_text
+from tasks.params import FeedbackParams, MixParams, Params, load_params
 from tasks.records import EvaluationItem, Example, Receipt, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
 
@@ -22,6 +27,15 @@ STAGE = "mix"
 
 class MixError(FlywheelError):
     """A training set cannot be put together as asked."""
+
+
+@dataclass(frozen=True)
+class DomainRows:
+    """The domain's part of a training set: `repeated` rows are only trained on, of `plain` ones some validate."""
+
+    plain: list[Example]
+    repeated: list[Example]
+    left_out: list[Example]
 
 
 class LeakGuard:
@@ -85,25 +99,41 @@ def split(examples: list[Example], share: float) -> tuple[list[Example], list[Ex
     return ordered[count:], ordered[:count]
 
 
+def domain_rows(domain: list[Example], new: set[str], goes_on: bool, settings: FeedbackParams) -> DomainRows:
+    """What of the domain examples is trained on; `goes_on`: from a champion that has learnt those not in `new`.
+
+    Raises:
+        MixError: training goes on from a champion, and no new correction is left to learn.
+    """
+    corrections = [example for example in domain if example.id in new]
+    known = [example for example in domain if example.id not in new]
+    if not goes_on:
+        return DomainRows(known, corrections * settings.repeat, [])
+    if not corrections:
+        raise MixError("none of the new corrections passed validation and the leak guard: nothing new to learn")
+    salt = sorted(new)  # another draw each night, the same one for the same corrections
+    order = sorted(known, key=lambda example: digest_of([salt, example.id]))
+    replayed, rest = order[: settings.replay_examples], order[settings.replay_examples :]
+    return DomainRows(replayed, corrections * settings.repeat, rest)
+
+
 def mix_examples(
-    domain: list[Example], pool: list[Example], refusals: list[Example], params: MixParams, seed: int
+    rows: DomainRows, pool: list[Example], refusals: list[Example], params: MixParams, seed: int
 ) -> tuple[list[Example], list[Example], list[Receipt]]:
     """The shuffled training rows, the validation rows, and a receipt for every example."""
-    rows = round(len(domain) / (1.0 - params.replay_ratio - params.safety_ratio))
-    replay = draw_replay(pool, rows, "replay_ratio", params.replay_ratio)
-    replay += draw_replay(refusals, rows, "safety_ratio", params.safety_ratio)
-    train, validation = split(domain, params.validation_share)
+    count = round((len(rows.plain) + len(rows.repeated)) / (1.0 - params.replay_ratio - params.safety_ratio))
+    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio)
+    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio)
+    train, validation = split(rows.plain, params.validation_share)
     replay_train, replay_validation = split(replay, params.validation_share)
-    train, validation = train + replay_train, validation + replay_validation
+    train, validation = train + rows.repeated + replay_train, validation + replay_validation
     random.Random(seed).shuffle(train)
     drawn = {example.id for example in replay}
-    receipts = [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="training") for e in train]
-    receipts += [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="validation") for e in validation]
-    receipts += [
-        Receipt(example_id=e.id, stage=STAGE, kept=False, reason="replay has enough")
-        for e in pool + refusals
-        if e.id not in drawn
-    ]
+    fates = {example.id: (True, "training") for example in train}
+    fates |= {example.id: (True, "validation") for example in validation}
+    fates |= {example.id: (False, "learnt by the champion, not replayed") for example in rows.left_out}
+    fates |= {example.id: (False, "replay has enough") for example in pool + refusals if example.id not in drawn}
+    receipts = [Receipt(example_id=i, stage=STAGE, kept=kept, reason=reason) for i, (kept, reason) in fates.items()]
     return train, validation, receipts
 
 
@@ -121,7 +151,10 @@ def mix() -> str:
     domain, leaks = guard(selected, leak_guard)
     pool, replay_leaks = guard(read_own_jsonl(layout.INGEST / "general.jsonl", Example), leak_guard)
     refusals, refusal_leaks = guard(read_own_jsonl(layout.INGEST / "safety.jsonl", Example), leak_guard)
-    train, validation, receipts = mix_examples(domain, pool, refusals, params.mix, params.seed)
+    new = set(json.loads((layout.FEEDBACK / "new.json").read_text(encoding="utf-8")))
+    goes_on = (layout.START / "adapter").is_dir()
+    rows = domain_rows(domain, new, goes_on, params.feedback)
+    train, validation, receipts = mix_examples(rows, pool, refusals, params.mix, params.seed)
     leaks = leaks + replay_leaks + refusal_leaks
     with fresh_directory(layout.MIX) as folder:
         write_jsonl(folder / "train.jsonl", train)
@@ -130,6 +163,8 @@ def mix() -> str:
     replay = sum(example.origin == "general" for example in train + validation)
     counts = {
         "domain": len(domain),
+        "corrections": sum(example.id in new for example in domain),
+        "not_replayed": len(rows.left_out),
         "replay": replay,
         "leaks": len(leaks),
         "train": len(train),
@@ -144,7 +179,8 @@ def mix() -> str:
 
 def write_funnel(counts: dict[str, int]) -> None:
     """Write how many examples each stage let through, for `dvc plots show`."""
-    rows = [("ingest", _lines("ingest", "examples.jsonl")), ("validate", _lines("validate", "examples.jsonl"))]
+    rows = [("ingest", _lines("ingest", "examples.jsonl")), ("feedback", _lines("feedback", "examples.jsonl"))]
+    rows += [("validate", _lines("validate", "examples.jsonl"))]
     rows += [("dedup", _lines("dedup", "examples.jsonl")), ("select", _lines("select", "examples.jsonl"))]
     rows += [("leak guard", counts["domain"]), ("replay added", counts["replay"]), ("train", counts["train"])]
     write_text(layout.PLOTS / "data_counts.csv", "stage,examples\n" + "".join(f"{s},{n}\n" for s, n in rows))

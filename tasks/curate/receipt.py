@@ -11,7 +11,7 @@ from tasks.stage import run_stage
 
 STAGE = "receipt"
 # In the order in which examples pass them.
-PARTS = (layout.INGEST, layout.CONSTRUCT, layout.VALIDATE, layout.DEDUP, layout.SELECT, layout.MIX)
+PARTS = (layout.INGEST, layout.FEEDBACK, layout.CONSTRUCT, layout.VALIDATE, layout.DEDUP, layout.SELECT, layout.MIX)
 
 
 class ReceiptError(FlywheelError):

@@ -36,6 +36,8 @@ class SftJob(BaseModel):
     processes: int
     settings: SftParams
     base_digest: str
+    start: Path | None = None  # an adapter to go on from
+    start_digest: str | None = None
     launch_files: dict[str, str]  # path → SHA-256 of the accelerate and DeepSpeed files
 
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 The stage itself imports no torch: it describes the job, lets `accelerate launch` run the worker processes under
 DeepSpeed as infra/accelerate/<sft.launch>.yaml says, and writes the outputs when they are done. A run that was killed,
 however hard, goes on from its last complete checkpoint when the stage is started again, to the same weights.
+With an adapter in data/start it goes on from that one instead of a fresh one.
 Limits: one method, LoRA (Hu et al. 2021, arXiv 2106.09685); equal bytes are promised on one kind of processor.
 """
 
@@ -15,12 +16,13 @@ from typing import Any
 
 from tasks import layout
 from tasks.domain import Domain, load_domain
-from tasks.files import fresh_directory, verify_manifest, write_json, write_manifest, write_text
+from tasks.files import fresh_directory, sha256_file, verify_manifest, write_json, write_manifest, write_text
 from tasks.params import Params, load_params
 from tasks.stage import run_stage
 from tasks.train.checkpoints import final_of, last_complete
 from tasks.train.job import SftJob, launch_files, read_result
 from tasks.train.launch import CONFIGS, LaunchError, launch, read_launch
+from tasks.train.start import adapter_to_continue
 
 CHECKPOINTS = layout.CHECKPOINTS / "sft"
 ADAPTER = layout.SFT / "adapter"
@@ -33,6 +35,7 @@ LOSS_PLOT = layout.PLOTS / "sft_loss.csv"
 def describe(params: Params, domain: Domain) -> SftJob:
     """The job that the settings ask for; the base model's manifest is checked on the way."""
     settings = read_launch(params.sft.launch)
+    start = adapter_to_continue()
     return SftJob(
         base_model=layout.BASE_MODEL,
         train=layout.MIX / "train.jsonl",
@@ -42,6 +45,8 @@ def describe(params: Params, domain: Domain) -> SftJob:
         processes=settings["num_processes"],
         settings=params.sft,
         base_digest=verify_manifest(layout.BASE_MODEL),
+        start=start,
+        start_digest=sha256_file(start / ADAPTER_WEIGHTS) if start else None,
         launch_files=launch_files(params.sft.launch, settings, CONFIGS),
     )
 

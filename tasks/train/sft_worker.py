@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from tasks.train.trainer import PlannedTrainer
 
 
+class AdapterMismatch(FlywheelError):
+    """The adapter to go on from has another shape than the settings ask for."""
+
+
 class RanksDisagree(FlywheelError):
     """The processes ended with different weights, so none of them can be trusted."""
 
@@ -124,12 +128,12 @@ def build_trainer(job: SftJob, arguments: Any) -> PlannedTrainer:
     )
     tokens = sum(len(row["input_ids"]) for row in train_rows)
     trainer = PlannedTrainer(
-        model=load_model(job, arguments),
+        model=continued(job, load_model(job, arguments)) if job.start else load_model(job, arguments),
         args=arguments,
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows) if validation_rows else None,
         processing_class=tokenizer,
-        peft_config=adapter_config(job),
+        peft_config=None if job.start else adapter_config(job),
         callbacks=[StopAtNan(), MarkCheckpoints(), Progress(tokens / arguments.eval_steps)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -150,6 +154,25 @@ def load_model(job: SftJob, arguments: Any) -> Any:
         dtype=torch.bfloat16 if job.settings.precision == "bf16" else torch.float32,
         attn_implementation="eager" if arguments.use_cpu else "sdpa",
     )
+
+
+def continued(job: SftJob, model: Any) -> Any:
+    """The model with the adapter it goes on from, to be trained further.
+
+    Raises:
+        AdapterMismatch: that adapter's rank, scale or places are not those of `sft.lora`.
+    """
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(model, job.start, is_trainable=True)
+    lora, found = job.settings.lora, model.peft_config["default"]
+    wanted = (lora.rank, lora.alpha, set(lora.target_modules))
+    if (found.r, found.lora_alpha, set(found.target_modules)) != wanted:
+        raise AdapterMismatch(
+            f"{job.start} has rank {found.r}, alpha {found.lora_alpha} on {', '.join(sorted(found.target_modules))}; "
+            "sft.lora asks for others. Keep those, or set feedback.start: base"
+        )
+    return model
 
 
 def adapter_config(job: SftJob) -> Any:

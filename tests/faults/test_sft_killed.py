@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tasks import layout
-from tasks.files import verify_manifest
+from tasks.files import verify_manifest, write_json, write_manifest
 from tasks.records import Example, make_example, write_jsonl
 from tasks.train.checkpoints import is_complete, step_of
 
@@ -48,6 +48,8 @@ def build(folder: Path, root: Path, model: Path) -> Path:
     settings = yaml.safe_load((root / "params.yaml").read_text())
     settings["sft"].update(SETTINGS)
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_json(folder / "data/start/start.json", {"digest": None})
+    write_manifest(folder / "data/start")
     write_jsonl(folder / "data/mix/train.jsonl", map(an_example, range(31)))
     write_jsonl(folder / "data/mix/validation.jsonl", map(an_example, range(50, 53)))
     return folder

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.files import write_json, write_manifest
 from tasks.records import Example, make_example, write_jsonl
 
 Workspace = Callable[..., Path]
@@ -39,6 +40,8 @@ def workspace(root: Path, tiny_model: Path, tmp_path: Path) -> Workspace:
         settings = yaml.safe_load((root / "params.yaml").read_text())
         settings["sft"].update(sft)
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        write_json(tmp_path / "data/start/start.json", {"digest": None})
+        write_manifest(tmp_path / "data/start")
         write_jsonl(tmp_path / "data/mix/train.jsonl", map(an_example, range(train)))
         write_jsonl(tmp_path / "data/mix/validation.jsonl", map(an_example, range(100, 100 + validation)))
         return tmp_path

@@ -1,0 +1,93 @@
+"""Where training starts from, and one real run that goes on from an adapter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import layout
+from tasks.corpus.from_feedback import FeedbackPointer, StartPoint
+from tasks.files import verify_manifest, write_json, write_manifest
+from tasks.params import FeedbackParams
+from tasks.train.start import StartError, adapter_to_continue, start, starting_version
+
+WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPoint(version="3", digest="b" * 64))
+
+
+def settings(where: Any) -> FeedbackParams:
+    return FeedbackParams(start=where, max_rows_per_identity=1, repeat=1, replay_examples=1)
+
+
+@pytest.mark.parametrize(
+    "pointer, where, version",
+    [
+        (WITH_ROWS, "champion", "3"),
+        (WITH_ROWS, "base", None),
+        (WITH_ROWS.model_copy(update={"start": None}), "champion", None),
+        (FeedbackPointer(count=0), "champion", None),
+    ],
+)
+def test_a_night_goes_on_from_the_champion_it_names(pointer: FeedbackPointer, where: str, version: str | None) -> None:
+    found = starting_version(pointer, settings(where))
+    assert (found.version if found else None) == version
+
+
+def lay_version(folder: Path, adapter: Path, base: str) -> str:
+    """A version's package in .flywheel/weights, as the flow fetches it; returns its digest."""
+    package = folder / layout.WEIGHTS / "new"
+    shutil.copytree(adapter, package / "adapter", ignore=shutil.ignore_patterns("MANIFEST.json"))
+    write_json(package / "base.json", {"digest": base})
+    digest = write_manifest(package)
+    package.rename(folder / layout.WEIGHTS / digest)
+    pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
+    write_json(folder / layout.FEEDBACK_POINTER, pointer)
+    return digest
+
+
+def run_sft(folder: Path, root: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.train.sft"],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics: dict[str, Any] = json.loads((folder / "reports/metrics/sft.json").read_text())
+    return metrics
+
+
+def test_training_goes_on_where_the_champion_ended(workspace: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss before the first step of the second training is the loss after the last step of the first."""
+    folder = workspace(precision="fp32", batch_size=2, epochs=1, save_every=50)
+    monkeypatch.chdir(folder)
+    first = run_sft(folder, root)
+    digest = lay_version(folder, folder / "models/sft/adapter", verify_manifest(layout.BASE_MODEL))
+    assert start() == "the adapter of version 3"
+    assert adapter_to_continue() is not None and json.loads((layout.START / "start.json").read_text()) == {
+        "digest": digest
+    }
+    second = run_sft(folder, root)
+    assert second["validation_loss_before"] == pytest.approx(first["validation_loss"], abs=1e-4)
+    assert second["trainable_parameters"] == first["trainable_parameters"]
+    assert second["validation_loss"] < first["validation_loss"]
+
+
+def test_an_adapter_over_another_base_is_refused(
+    workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    adapter = tmp_path / "an_adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    lay_version(folder, adapter, "f" * 64)
+    with pytest.raises(StartError, match="version 3 is an adapter over another base model"):
+        start()
