@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.files import canonical_json, sha256_bytes
-from tasks.registry.runs import close_run, open_run
-from tasks.registry.versions import PromotionRefused, Registry, UnknownVersion, Version
-
-BASE = "b" * 64
+from tasks.registry.versions import PromotionRefused, Registry, UnknownVersion
+from tests.tasks.registry.registered import BASE, judged
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +21,6 @@ def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """One database for the module, one registered model for each test."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Registry(request.node.name[:60], home)
-
-
-def judged(
-    registry: Registry, package: str, *, outcome: str = "promote", against: str = BASE, **changes: Any
-) -> Version:
-    """Register a package (its digest: one letter, 64 times) with a verdict, as the flow does."""
-    run_id = open_run(registry.client, registry.home, registry.domain, package, "test")
-    verdict = {"outcome": outcome, "candidate": {"digest": package * 64}, "champion": {"digest": against}} | changes
-    text = canonical_json(verdict)
-    registry.client.log_text(run_id, text, "verdict.json")
-    registry.client.log_text(run_id, "weights", "package/adapter.bin")
-    tags = {
-        "manifest_sha256": package * 64,
-        "verdict_sha256": sha256_bytes(text.encode()),
-        "verdict": outcome,
-        "base_manifest_sha256": BASE,
-        "inputs_sha256": package,
-    }
-    version = registry.register(run_id, tags)
-    close_run(registry.client, run_id, "FINISHED")
-    return version
 
 
 def test_the_first_promoted_version_becomes_champion_over_the_base(registry: Registry) -> None:

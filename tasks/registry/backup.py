@@ -1,0 +1,215 @@
+"""One encrypted file that brings an installation back: store, registry, state, settings, secrets.
+
+Taken while the platform runs: the store is dumped in one transaction, MLflow's database is copied by SQLite's own
+backup, and only then are the artifacts of its versions read (a version is registered after its artifacts are there).
+Everything goes through as a stream; the plain copies of both databases lie in .flywheel/ for that time, readable by
+this user only. A manifest with the SHA-256 of every file comes last: a backup without it is not whole.
+
+Not in it: the git repository (push its branches, release/* too), the DVC cache, runs that led to no version, and
+whatever a remote MLflow server or artifact store keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from tasks import layout
+from tasks.errors import FlywheelError
+from tasks.files import canonical_json
+from tasks.params import load_params
+from tasks.registry.runs import STORE as MLFLOW
+from tasks.registry.runs import tracking_uri
+from tasks.registry.sealing import sealed_writer
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+DUMP = "store.jsonl"
+DATABASE = "mlflow.db"
+ARTIFACTS = MLFLOW / "artifacts"
+# Kept as they are, under files/ in the backup.
+KEPT = (layout.STATE, Path("dvc.lock"), layout.PARAMS, layout.SECRETS, layout.FEEDBACK_SNAPSHOTS)
+
+
+class BackupFailed(FlywheelError):
+    """A backup cannot be written; the message says why. Nothing is left under its name."""
+
+
+class _Hashing(io.RawIOBase):
+    """Passes a file through to tarfile and knows its digest after that."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.digest, self.bytes = stream, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(size)
+        self.digest.update(block)
+        self.bytes += len(block)
+        return block
+
+
+def back_up(home: Path, target: Path, recipients: list[str], passphrase: str | None) -> dict[str, Any]:
+    """Write the backup of `home` to `target`, whole or not at all; returns what is in it and what is not.
+
+    Raises:
+        BackupFailed: a file cannot be read or written.
+        SealError: a recipient is no age public key.
+        StoreError: the store cannot be read.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    (home / layout.HOME).mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="backup-") as folder:  # mode 700
+            plan, about = _prepare(home, Path(folder))
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                with sealed_writer(stream, recipients, passphrase) as writer:
+                    files = _write_tar(writer, plan, about)
+                stream.flush()
+                os.fsync(stream.fileno())
+        size = temporary.stat().st_size
+        temporary.replace(target)
+    except (OSError, sqlite3.Error, tarfile.TarError) as error:
+        raise BackupFailed(f"the backup could not be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {**about, "file": str(target), "bytes": size, "files": files, "versions": len(about["versions"])}
+
+
+def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Name in the backup → file; and what the manifest says of it all."""
+    left_out: list[str] = []
+    plan: dict[str, Path] = {}
+    if _dump_store(home, folder / DUMP):
+        plan[DUMP] = folder / DUMP
+    else:
+        left_out.append("the store: there is none yet")
+    versions: list[dict[str, Any]] = []
+    database = embedded_database(home)
+    if database is None:
+        left_out.append(f"the registry: it is kept by {_without_password(tracking_uri(home))}; back that up itself")
+    elif database.is_file():
+        copy_database(database, folder / DATABASE)
+        plan[DATABASE] = folder / DATABASE
+        versions = list(registered(folder / DATABASE))
+        plan |= _artifacts(home, versions, left_out)
+    for path in KEPT:
+        plan |= {f"files/{found.relative_to(home).as_posix()}": found for found in _files(home / path)}
+    about = {
+        "format": FORMAT,
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "domain": load_params(home / layout.PARAMS).domain,
+        "artifacts": (home / ARTIFACTS).absolute().as_uri(),
+        "versions": [f"{version['name']} {version['version']}" for version in versions],
+        "not_included": left_out,
+    }
+    return plan, about
+
+
+def _dump_store(home: Path, path: Path) -> bool:
+    """The store as one text; False where there is none."""
+    from tasks.store.dump import dump
+    from tasks.store.errors import StoreOutdated
+    from tasks.store.store import Store
+
+    if not os.environ.get("FLYWHEEL_DATABASE_URL") and not (home / layout.STORE / "flywheel.db").is_file():
+        return False
+    try:
+        store = Store.open(home=home)
+    except StoreOutdated as error:
+        raise BackupFailed(f"the store cannot be dumped as it is: {error}") from None
+    try:
+        with path.open("wb") as stream:
+            stream.writelines(dump(store))
+    finally:
+        store.close()
+    return True
+
+
+def embedded_database(home: Path) -> Path | None:
+    """MLflow's database where it is ours: without a tracking server, or with the one that `flywheel up` starts."""
+    uri = tracking_uri(home)
+    own = f":{load_params(home / layout.PARAMS).platform.mlflow_port}"
+    if uri.rstrip("/") in (f"http://127.0.0.1{own}", f"http://localhost{own}"):
+        return home / MLFLOW / DATABASE
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of an SQLite database that others may be writing to."""
+    with sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=60) as one:
+        with sqlite3.connect(target) as other:
+            one.backup(other, pages=1000)
+        other.close()
+    one.close()
+
+
+def registered(database: Path) -> Iterator[dict[str, Any]]:
+    """Every registered version, with the address of its run's artifacts."""
+    connection = sqlite3.connect(database)
+    try:
+        rows = connection.execute(
+            "SELECT v.name, v.version, r.artifact_uri FROM model_versions v LEFT JOIN runs r ON r.run_uuid = v.run_id "
+            "WHERE v.current_stage != 'Deleted_Internal' OR v.current_stage IS NULL ORDER BY v.name, v.version"
+        ).fetchall()
+    finally:
+        connection.close()
+    for name, version, uri in rows:
+        yield {"name": name, "version": version, "artifact_uri": uri}
+
+
+def _artifacts(home: Path, versions: list[dict[str, Any]], left_out: list[str]) -> dict[str, Path]:
+    """The files of all versions' runs: package, verdict, reports, parameters."""
+    plan: dict[str, Path] = {}
+    base = (home / ARTIFACTS).absolute()
+    for version in versions:
+        uri = version["artifact_uri"] or ""
+        folder = Path(unquote(urlsplit(uri).path)) if uri.startswith(("file:", "/")) else None
+        if folder is None or not folder.is_relative_to(base) or not folder.is_dir():
+            left_out.append(f"the files of {version['name']} version {version['version']}: {uri or 'it has none'}")
+            continue
+        plan |= {f"artifacts/{path.relative_to(base).as_posix()}": path for path in _files(folder)}
+    return plan
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """A file, or every plain file under a folder, sorted."""
+    if path.is_file() and not path.is_symlink():
+        yield path
+    elif path.is_dir():
+        yield from sorted(found for found in path.rglob("*") if found.is_file() and not found.is_symlink())
+
+
+def _write_tar(writer: BinaryIO, plan: dict[str, Path], about: dict[str, Any]) -> int:
+    """All files, then the manifest; returns how many files."""
+    files: dict[str, dict[str, Any]] = {}
+    with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for name, path in plan.items():
+            with path.open("rb") as stream:
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = os.fstat(stream.fileno()).st_size, 0o600
+                hashing = _Hashing(stream)
+                tar.addfile(member, hashing)
+            files[name] = {"sha256": hashing.digest.hexdigest(), "bytes": hashing.bytes}
+        content = canonical_json({**about, "files": files}).encode()
+        member = tarfile.TarInfo(MANIFEST)
+        member.size, member.mode = len(content), 0o600
+        tar.addfile(member, io.BytesIO(content))
+    return len(files)
+
+
+def _without_password(uri: str) -> str:
+    """An address that can be shown."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

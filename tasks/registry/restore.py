@@ -1,0 +1,215 @@
+"""Bring back what tasks/registry/backup.py wrote: everything is read, checked and rebuilt aside, then put in place.
+
+A backup that was cut off, changed or opened with the wrong key changes nothing here. Putting in place is a row of
+renames; if the machine goes down in the middle of it, the same restore with `force` does it again. The caller makes
+sure that nothing is running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from tasks import layout
+from tasks.errors import FlywheelError
+from tasks.registry.backup import ARTIFACTS, DATABASE, DUMP, FORMAT, KEPT, MANIFEST, embedded_database, registered
+from tasks.registry.sealing import sealed_reader
+from tasks.store.address import database_url
+from tasks.store.dump import load
+
+BLOCK = 1 << 20
+LONGEST_MANIFEST = 256 << 20
+# Where MLflow's database names the folder of the artifacts.
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+
+
+class RestoreRefused(FlywheelError):
+    """There is something here already, or what is asked cannot be done safely; the message says what to do."""
+
+
+class BackupDamaged(FlywheelError):
+    """The backup is not whole, or holds something that it should not. Nothing was changed."""
+
+
+def put_back(home: Path, source: Path, identity: str | None, passphrase: str | None, force: bool) -> dict[str, Any]:
+    """Restore `source` into `home`; returns the manifest's facts and what was restored.
+
+    Raises:
+        RestoreRefused: store, registry or secrets are there already and `force` is not given.
+        SealError: the key is wrong, or the file is damaged.
+        BackupDamaged: it is not whole.
+        StoreError: the store's dump cannot be loaded.
+    """
+    if not source.is_file():
+        raise RestoreRefused(f"{source} does not exist")
+    _refuse_unless_empty(home, force)
+    (home / layout.HOME).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="restore-") as name:
+        folder = Path(name)
+        with source.open("rb") as stream, sealed_reader(stream, identity, passphrase) as plain:
+            manifest = _unpack(plain, folder / "plain")
+        _check(manifest, folder / "plain")
+        restored = _place(home, folder, manifest)
+    facts = {key: manifest[key] for key in ("taken_at", "domain", "versions", "not_included")}
+    return {**facts, "files": len(manifest["files"]), "restored": restored}
+
+
+def _refuse_unless_empty(home: Path, force: bool) -> None:
+    there = []
+    url = database_url(None, home)
+    if url.get_backend_name() == "sqlite":
+        if Path(str(url.database)).exists():
+            there.append(f"a store ({url.database})")
+    elif force:
+        raise RestoreRefused("--force cannot empty a PostgreSQL store; create an empty database and name that one")
+    registry = _registry(home)
+    if registry.is_file() and any(registered(registry)):
+        there.append(f"a registry ({registry})")
+    if any((home / layout.SECRETS).glob("*")):
+        there.append(f"secrets ({layout.SECRETS})")
+    if there and not force:
+        raise RestoreRefused(f"there is already {', '.join(there)}; --force replaces what is here")
+
+
+def _registry(home: Path) -> Path:
+    """The registry's database; beside a remote tracking server, the one to be used without it."""
+    return embedded_database(home) or home / ARTIFACTS.parent / DATABASE
+
+
+def _unpack(plain: BinaryIO, folder: Path) -> dict[str, Any]:
+    """Write every member below `folder`, and hold it against the manifest, which comes last."""
+    found: dict[str, dict[str, Any]] = {}
+    manifest: dict[str, Any] | None = None
+    try:
+        with tarfile.open(fileobj=plain, mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None or manifest is not None or not _is_ours(member.name):
+                    raise BackupDamaged(f"the backup holds something that does not belong there: {member.name!r}")
+                if member.name == MANIFEST:
+                    manifest = json.loads(content.read(LONGEST_MANIFEST))
+                else:
+                    found[member.name] = _write(content, folder / member.name)
+    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+        raise BackupDamaged(f"the backup cannot be read to its end: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BackupDamaged("the backup has no manifest that this Flywheel can read; it is not whole")
+    if manifest.get("files") != found:
+        raise BackupDamaged("the files in the backup are not those its manifest lists")
+    return manifest
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name in a backup is one that a backup can hold: no way leads out of its folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    if name in (DUMP, DATABASE, MANIFEST) or path.parts[0] == "artifacts":
+        return True
+    inner = Path(*path.parts[1:])
+    return path.parts[0] == "files" and any(inner.is_relative_to(kept) for kept in KEPT)
+
+
+def _write(content: Any, path: Path) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as stream:
+        while block := content.read(BLOCK):
+            digest.update(block)
+            size += len(block)
+            stream.write(block)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return {"sha256": digest.hexdigest(), "bytes": size}
+
+
+def _check(manifest: dict[str, Any], plain: Path) -> None:
+    """The registry's database must be sound, before anything is replaced."""
+    if DATABASE in manifest["files"]:
+        with closing(sqlite3.connect(plain / DATABASE)) as connection:
+            try:
+                said = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            except sqlite3.DatabaseError as error:
+                said = str(error)
+        if said != "ok":
+            raise BackupDamaged(f"the registry's database in the backup is damaged: {said}")
+
+
+def _place(home: Path, folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """The store first, because it alone can still refuse; then files by renaming."""
+    plain, files = folder / "plain", manifest["files"]
+    done = []
+    if DUMP in files:
+        done.append(_place_store(home, folder))
+    if DATABASE in files:
+        move_addresses(plain / DATABASE, manifest["artifacts"], (home / ARTIFACTS).absolute().as_uri())
+        for path in sorted((plain / "artifacts").rglob("*")):
+            if path.is_file():
+                _rename(path, home / ARTIFACTS / path.relative_to(plain / "artifacts"))
+        replace_database(plain / DATABASE, _registry(home))
+        done.append(f"registry ({len(manifest['versions'])} versions)")
+    for name in sorted(files):
+        if name.startswith("files/"):
+            _rename(plain / name, home / name.removeprefix("files/"))
+    kept = sorted({name.removeprefix("files/").partition("/")[0] for name in files if name.startswith("files/")})
+    return [*done, *(name if name != layout.HOME.name else "secrets" for name in kept)]
+
+
+def _place_store(home: Path, folder: Path) -> str:
+    """Load the dump: beside, then renamed, for SQLite; in one transaction into an empty database for PostgreSQL."""
+    url = database_url(None, home)
+    embedded = url.get_backend_name() == "sqlite"
+    fresh = f"sqlite:///{folder / 'flywheel.db'}"
+    with (folder / "plain" / DUMP).open("rb") as lines:
+        counts = load(fresh if embedded else None, lines, home)
+    if embedded:
+        with closing(sqlite3.connect(folder / "flywheel.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        replace_database(folder / "flywheel.db", Path(str(url.database)))
+    return f"store ({sum(counts.values())} rows)"
+
+
+def move_addresses(database: Path, old: str, new: str) -> None:
+    """Let MLflow's database name the artifacts where they are now."""
+    if old == new:
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table, column in ADDRESSES:
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            if column in columns:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",  # noqa: S608
+                    (new, len(old) + 1, len(old), old),
+                )
+
+
+def replace_database(source: Path, target: Path) -> None:
+    """Put an SQLite database in the place of another, whose log must not be taken for the new one's."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{target}{suffix}").unlink(missing_ok=True)
+    source.chmod(0o600)
+    source.replace(target)
+
+
+def _rename(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if target.parent.name == layout.SECRETS.name else 0o755)
+    if target.is_dir():
+        shutil.rmtree(target)
+    private = layout.HOME.name in target.parts
+    source.chmod(0o600 if private else 0o644)
+    source.replace(target)

@@ -1,0 +1,152 @@
+"""The ledger is the truth, the alias a request: with a real MLflow registry and a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.registry import deploy
+from tasks.registry.reconcile import may_serve, settled_champion
+from tasks.registry.versions import PromotionRefused, Registry, Version
+from tasks.store import approvals, ledger
+from tasks.store.migrate import migrate
+from tasks.store.store import Store
+from tests.tasks.registry.registered import judged
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reconcile")
+
+
+@pytest.fixture
+def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """One database for the module, one registered model for each test."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Registry(request.node.name[:60], home)
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    url = f"sqlite:///{home / 'store.db'}"
+    migrate(url)
+    store = Store.open(url)
+    yield store
+    store.close()
+
+
+def point(registry: Registry, version: Version, alias: str = "champion") -> None:
+    """What somebody does in the MLflow page."""
+    registry.client.set_registered_model_alias(registry.domain, alias, version.number)
+
+
+def events(store: Store, registry: Registry) -> list[tuple[str, str | None]]:
+    return [(entry.event, entry.version) for entry in reversed(ledger.entries(store, registry.domain))]
+
+
+def two_champions(registry: Registry, store: Store) -> tuple[Version, Version]:
+    """Version 1 over the base, then version 2 over version 1."""
+    one = judged(registry, "1")
+    deploy.promote(registry, store, one, "anna", "first")
+    two = judged(registry, "2", against="1" * 64)
+    deploy.promote(registry, store, two, "anna", "second")
+    return one, two
+
+
+def test_a_promotion_is_written_once(registry: Registry, store: Store) -> None:
+    version = judged(registry, "1")
+    deploy.promote(registry, store, version, "anna", "first")
+    deploy.promote(registry, store, version, "anna", "again")
+    assert events(store, registry) == [("promoted", "1")]
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "1" and len(events(store, registry)) == 1
+
+
+def test_a_version_that_passes_may_be_made_champion_in_the_registry_itself(registry: Registry, store: Store) -> None:
+    deploy.promote(registry, store, judged(registry, "1"), "anna", "first")
+    point(registry, judged(registry, "2", against="1" * 64))
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "2"
+    assert events(store, registry) == [("promoted", "1"), ("promoted", "2")]
+    assert registry.get("previous").number == "1"
+
+
+def test_a_version_without_a_passing_verdict_is_refused_and_the_alias_put_back(
+    registry: Registry, store: Store
+) -> None:
+    deploy.promote(registry, store, judged(registry, "1"), "anna", "first")
+    point(registry, judged(registry, "2", outcome="hold", against="1" * 64))
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "1" and registry.get("champion").number == "1"
+    assert events(store, registry) == [("promoted", "1"), ("refused", "2"), ("restored", "1")]
+
+
+def test_an_override_with_a_reason_is_honoured(registry: Registry, store: Store) -> None:
+    deploy.promote(registry, store, judged(registry, "1"), "anna", "first")
+    held = judged(registry, "2", outcome="hold", against="1" * 64)
+    point(registry, registry.override(held, "the margin is mine to judge"))
+    assert settled_champion(store, registry) is not None
+    last = ledger.last(store, registry.domain)
+    assert last is not None and (last.event, last.version, last.reason) == (
+        "override",
+        "2",
+        "the margin is mine to judge",
+    )
+
+
+def test_an_alias_moved_back_to_an_earlier_champion_is_a_rollback(registry: Registry, store: Store) -> None:
+    one, two = two_champions(registry, store)
+    point(registry, one)
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "1"
+    assert events(store, registry)[-1] == ("rolled_back", "1") and registry.get("previous").number == two.number
+
+
+def test_what_was_rolled_back_comes_back_only_with_an_override(registry: Registry, store: Store) -> None:
+    _, two = two_champions(registry, store)
+    deploy.roll_back(registry, store, "anna", "worse at stairs")
+    point(registry, two)
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "1"
+    assert "was rolled back" in str(may_serve(store, registry, registry.get("2")))
+
+
+def test_a_removed_alias_is_put_back(registry: Registry, store: Store) -> None:
+    deploy.promote(registry, store, judged(registry, "1"), "anna", "first")
+    registry.client.delete_registered_model_alias(registry.domain, "champion")
+    champion = settled_champion(store, registry)
+    assert champion is not None and registry.get("champion").number == "1"
+
+
+def test_without_a_champion_in_the_ledger_a_refused_alias_is_removed(registry: Registry, store: Store) -> None:
+    point(registry, judged(registry, "1", outcome="reject"))
+    assert settled_champion(store, registry) is None and registry.alias("champion") is None
+
+
+def test_a_registry_older_than_its_ledger_keeps_its_champion(registry: Registry, store: Store) -> None:
+    version = judged(registry, "1")
+    registry.promote(version)
+    champion = settled_champion(store, registry)
+    assert champion is not None and champion.number == "1" and events(store, registry) == [("promoted", "1")]
+
+
+def test_only_an_open_question_can_be_approved(registry: Registry, store: Store) -> None:
+    version = judged(registry, "1")
+    with pytest.raises(PromotionRefused, match="nobody asked"):
+        deploy.approve(registry, store, version, "anna", "", hours=1)
+    approvals.ask(store, registry.domain, "1", version.manifest)
+    with pytest.raises(PromotionRefused, match="has expired"):
+        deploy.approve(registry, store, version, "anna", "", hours=0.0)
+    deploy.approve(registry, store, version, "anna", "read it", hours=1)
+    assert registry.get("champion").number == "1"
+    assert events(store, registry) == [("promoted", "1"), ("approved", "1")]
+
+
+def test_a_refused_version_stays_refused(registry: Registry, store: Store) -> None:
+    version = judged(registry, "1")
+    approvals.ask(store, registry.domain, "1", version.manifest)
+    approvals.decide(store, registry.domain, "1", False, "bo", "too terse")
+    with pytest.raises(PromotionRefused, match="refused by bo: too terse"):
+        deploy.approve(registry, store, version, "anna", "", hours=1)

@@ -1,0 +1,116 @@
+"""From an answer back to the corrections behind it: real registry, real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tasks.curate.receipt import join, write_parquet
+from tasks.records import Receipt
+from tasks.registry.trace import NothingToTrace, trace
+from tasks.registry.versions import Registry
+from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
+from tasks.store.feedback import FeedbackIn, record_feedback
+from tasks.store.identities import Identity, create_identity
+from tasks.store.migrate import migrate
+from tasks.store.store import Store, now
+from tests.tasks.registry.registered import judged
+
+EXAMPLE, OTHER = "e" * 64, "f" * 64
+
+
+@dataclass
+class World:
+    """Version 2 goes on from version 1; version 1 learnt `first`, version 2 learnt `second`."""
+
+    registry: Registry
+    store: Store
+    person: Identity
+    first: str = ""
+    second: str = ""
+
+    def serve(self, number: int, question: str, version: str, digest: str) -> str:
+        answer = AnswerRecord(
+            id=f"chatcmpl-{number}",
+            conversation_id=ensure_conversation(self.store, None, self.person, self.registry.domain),
+            identity_id=self.person.id,
+            domain=self.registry.domain,
+            messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}],
+            text="Poor.",
+            version=version,
+            digest=digest,
+            prompt_sha256="0" * 64,
+            finish_reason="stop",
+            prompt_tokens=1,
+            completion_tokens=1,
+            first_token_ms=1.0,
+            latency_ms=1.0,
+            draft_id=None,
+            position=None,
+            who="champion",
+            created_at=now(),
+        )
+        record_answer(self.store, answer)
+        return answer.id
+
+    def correct(self, number: int, question: str, text: str) -> str:
+        answer = self.serve(number, question, "base", "")
+        said = FeedbackIn(key=answer, answer_id=answer, kind="correction", text=text)
+        return record_feedback(self.store, self.person, said)[0].id
+
+    def register(self, package: str, feedback: str, example: str, continues: str, folder: Path) -> None:
+        version = judged(self.registry, package)
+        receipt = Receipt(example_id=example, stage="feedback", kept=True, reason="said", detail=feedback)
+        write_parquet(folder / "receipt.parquet", join([[receipt]], {example}))
+        self.registry.client.log_artifact(version.run_id, str(folder / "receipt.parquet"))
+        self.registry.client.set_model_version_tag(self.registry.domain, version.number, "continues", continues)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("trace")
+    url = f"sqlite:///{folder / 'store.db'}"
+    migrate(url)
+    store = Store.open(url)
+    person, _ = create_identity(store, "anna", "chat")
+    world = World(Registry("toy", folder), store, person)
+    first = world.correct(1, "Who approves changes to the drawings?", "The design lead.")
+    second = world.correct(2, "Which helmet do visitors wear?", "An orange one.")
+    world.register("1", first, EXAMPLE, "base", folder)
+    world.register("2", second, OTHER, "1", folder)
+    yield replace(world, first=first, second=second)
+    store.close()
+
+
+def test_an_answer_leads_to_the_corrections_its_version_and_those_before_it_had_learnt(world: World) -> None:
+    answer = world.serve(3, "Who approves a change to the drawings?", "2", "2" * 64)
+    story = trace(world.registry, world.store, answer)
+    assert (story["kind"], story["version"], story["corrections_learnt"]) == ("answer", "2", 2)
+    nearest = story["corrections"][0]
+    assert (nearest["feedback"], nearest["correction"]) == (world.first, "The design lead.")
+    assert (nearest["learnt_by_version"], nearest["example"], nearest["of_answer"]) == ("1", EXAMPLE, "chatcmpl-1")
+
+
+def test_an_answer_of_the_base_model_has_no_correction_behind_it(world: World) -> None:
+    story = trace(world.registry, world.store, "chatcmpl-1")
+    assert story["corrections"] == [] and [item["feedback"] for item in story["feedback"]] == [world.first]
+
+
+def test_a_correction_leads_to_the_versions_that_learnt_it(world: World) -> None:
+    story = trace(world.registry, world.store, world.second)
+    assert (story["kind"], story["question"]) == ("feedback", "Which helmet do visitors wear?")
+    assert story["learnt_by"] == [{"version": "2", "example": OTHER}]
+
+
+def test_an_example_is_found_by_the_beginning_of_its_id(world: World) -> None:
+    story = trace(world.registry, world.store, EXAMPLE[:8])
+    assert (story["example"], story["trained_by"]) == (EXAMPLE, ["1"])
+
+
+@pytest.mark.parametrize("identity", ["chatcmpl-forged", "eeee", "9", "' OR 1=1 --"])
+def test_what_is_not_there_is_said_to_be_nothing(world: World, identity: str) -> None:
+    with pytest.raises(NothingToTrace, match="no answer, feedback row, example or version"):
+        trace(world.registry, world.store, identity)
