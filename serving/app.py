@@ -1,0 +1,80 @@
+"""The gateway as one ASGI application: API, health, metrics, login, and the chat page at /."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from serving import operations, routes
+from serving.errors import ServiceError, validation_message
+from serving.guard import Guard
+from serving.limits import Buckets
+from serving.service import ChatService
+from serving.settings import GatewaySettings
+
+DESCRIPTION = "OpenAI-compatible answers of a domain's champion, and feedback on them. Needs a key: Bearer fw_…"
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Build the gateway; nothing is opened before it starts to serve."""
+    service = ChatService(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        try:
+            await service.start()
+            yield {"auth": service.auth}
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Flywheel", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service, app.state.logins = service, Buckets(operations.LOGINS_PER_MINUTE)
+    app.include_router(routes.router)
+    app.include_router(operations.router)
+    _handle_errors(app)
+    if settings.page:
+        from serving.page import mount_page
+
+        mount_page(app, service)
+    app.add_middleware(Guard, metrics=service.metrics, max_body_bytes=settings.serving.max_body_bytes)
+    _document_what_is_sent(app)
+    return app
+
+
+def _document_what_is_sent(app: FastAPI) -> None:
+    """FastAPI documents a 422 for every body; here such a body is a 400, which each route documents itself."""
+    schema = app.openapi()
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Whatever is refused is refused in one shape."""
+
+    @app.exception_handler(ServiceError)
+    async def refused(request: Request, error: ServiceError) -> Response:
+        return routes.reply(error.body(), error.status, error.headers())
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        message, param = validation_message(list(error.errors()))
+        return await refused(request, ServiceError(400, "invalid_request", message, param=param))
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> Response:
+        known = {404: "there is nothing at this address", 405: "this address does not take this method"}
+        message = known.get(error.status_code, "the request cannot be read: send valid JSON in UTF-8")
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        answer = ServiceError(error.status_code, codes.get(error.status_code, "invalid_request"), message)
+        return routes.reply(answer.body(), answer.status, {**(error.headers or {}), **answer.headers()})

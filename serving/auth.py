@@ -1,0 +1,160 @@
+"""Who is asking: an API key in the Authorization header, or the signed cookie that a login with a key sets.
+
+The store compares keys in constant time and keeps their hash only; here the answer is remembered for a few seconds
+under the key's hash, so that a stream of requests costs one look-up. A disabled key ends within CACHE_SECONDS.
+A cookie holds the identity's id, signed with a secret of this installation, and is refused to other sites' pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+
+from serving.errors import ServiceError
+from serving.settings import GatewaySettings
+from serving.storage import Storage
+from tasks import layout
+
+if TYPE_CHECKING:
+    from tasks.store.identities import Identity
+    from tasks.store.store import Store
+
+COOKIE = "flywheel_login"
+COOKIE_SECONDS = 12 * 3600
+CACHE_SECONDS = 3.0
+MAX_KEY = 200
+_MAX_CACHED = 10_000
+
+
+def cookie_secret(root: Path) -> str:
+    """This installation's secret for cookies, made on first use, readable by its owner only."""
+    path = root / layout.SECRETS / "cookie"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _written_secret(path)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(secrets.token_urlsafe(48))
+    return path.read_text(encoding="utf-8")
+
+
+def _written_secret(path: Path) -> str:
+    for _ in range(50):  # another starter may be between creating and writing it
+        if len(secret := path.read_text(encoding="utf-8").strip()) >= 32:
+            return secret
+        time.sleep(0.05)
+    path.unlink()  # a start that was killed in between: cookies signed with half a secret never existed
+    return cookie_secret(path.parents[2])
+
+
+def find_key(store: Store, key: str) -> Identity | None:
+    """Whose key this is."""
+    from tasks.store.identities import authenticate
+
+    return authenticate(store, key)
+
+
+def find_identity(store: Store, identity_id: str) -> Identity | None:
+    """The enabled identity of this id."""
+    from tasks.store.identities import list_identities
+
+    return next((found for found in list_identities(store) if found.id == identity_id and not found.disabled), None)
+
+
+class Authenticator:
+    """Turns requests into identities."""
+
+    def __init__(self, settings: GatewaySettings, storage: Storage) -> None:
+        from itsdangerous import URLSafeTimedSerializer
+
+        self._storage, self._tls = storage, settings.tls
+        self._signer = URLSafeTimedSerializer(cookie_secret(settings.root), salt="flywheel-login")
+        self._cache: dict[tuple[str, str], tuple[float, Identity | None]] = {}
+
+    async def identity(self, request: HTTPConnection) -> Identity | None:
+        """Who asks; None where nobody known does. For the event loop: a look-up runs in a thread."""
+        claim = self._claim(request)
+        if claim is None:
+            return None
+        known, identity = self._remembered(claim)
+        if not known:
+            identity = await self._storage.call(find_key if claim[0] == "key" else find_identity, claim[1])
+            self._remember(claim, identity)
+        return identity
+
+    def identity_of_request(self, request: HTTPConnection) -> Identity | None:
+        """The same for callers without a loop, such as the page's auth_dependency; a look-up takes a millisecond."""
+        claim = self._claim(request)
+        if claim is None:
+            return None
+        known, identity = self._remembered(claim)
+        if not known:
+            look = find_key if claim[0] == "key" else find_identity
+            identity = look(self._storage.store, claim[1])
+            self._remember(claim, identity)
+        return identity
+
+    async def login(self, key: str) -> Identity | None:
+        """Whose key this is, looked up now."""
+        return await self._storage.call(find_key, key) if len(key) <= MAX_KEY else None
+
+    def cookie_of(self, identity: Identity) -> str:
+        """The value of an identity's cookie."""
+        return self._signer.dumps(identity.id)
+
+    def _claim(self, request: HTTPConnection) -> tuple[str, str] | None:
+        """What the request says it is: ("key", the key) or ("id", an identity's id whose signature is right)."""
+        header = request.headers.get("authorization")
+        if header is not None:
+            kind, _, key = header.partition(" ")
+            key = key.strip()
+            return ("key", key) if kind.lower() == "bearer" and 0 < len(key) <= MAX_KEY else None
+        cookie = request.cookies.get(COOKIE)
+        return ("id", signed) if cookie and (signed := self._unsign(cookie)) else None
+
+    def _unsign(self, cookie: str) -> str | None:
+        from itsdangerous import BadSignature
+
+        try:
+            return str(self._signer.loads(cookie, max_age=COOKIE_SECONDS))
+        except BadSignature:
+            return None
+
+    def _remembered(self, claim: tuple[str, str]) -> tuple[bool, Identity | None]:
+        until, identity = self._cache.get(self._name(claim), (0.0, None))
+        return until > time.monotonic(), identity
+
+    def _remember(self, claim: tuple[str, str], identity: Identity | None) -> None:
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[self._name(claim)] = (time.monotonic() + CACHE_SECONDS, identity)
+
+    def _name(self, claim: tuple[str, str]) -> tuple[str, str]:
+        return claim[0], hashlib.sha256(claim[1].encode(errors="replace")).hexdigest()
+
+
+def identity_of_request(request: HTTPConnection) -> Identity | None:
+    """Who asks, by the Authenticator of the gateway that this request came to; None where nobody known does."""
+    authenticator: Authenticator = request.scope["state"]["auth"]
+    return authenticator.identity_of_request(request)
+
+
+def refuse_other_sites(request: HTTPConnection) -> None:
+    """A cookie is sent by the browser, not by the person: only the gateway's own pages may use it to change things.
+
+    Raises:
+        ServiceError: 403, another site's page sent this request.
+    """
+    origin = request.headers.get("origin")
+    if "authorization" in request.headers or origin is None:
+        return
+    if urlsplit(origin).netloc != request.headers.get("host"):
+        raise ServiceError(403, "other_site", "another site's page may not use this login; give a key instead")

@@ -1,0 +1,288 @@
+"""Follows the registry: when `champion` moves, the new version is fetched, checked, loaded, probed, then served.
+
+Runs in a thread of its own and looks every params.serving.follow_seconds. Nothing of what is served changes before
+the new version has passed everything; requests in flight keep the version they began with, whose adapter stays loaded.
+Whatever fails leaves the old version where it is, and is told in the ledger, in /readyz and in the metrics; it is tried
+again, less and less often. A gateway that starts while `champion` cannot be served takes up the version that was served
+last, else the base model. Without a champion the base model answers, with the domain's own system prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from serving.adapters import Adapters
+from serving.errors import without_paths
+from serving.metrics import Metrics
+from serving.served import Served, Traffic
+from serving.settings import GatewaySettings
+from tasks import layout
+from tasks.errors import FlywheelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.registry.versions import Registry, Version
+    from tasks.store.store import Store
+
+BASE = "base"
+ACTOR = "gateway"
+MAX_WAIT_SECONDS = 60.0
+log = logging.getLogger("serving")
+
+
+class NotServed(FlywheelError):
+    """A version may not or cannot take traffic; the message says why."""
+
+
+class Follower:
+    """Keeps `traffic` at what the registry asks for, as far as it may be served."""
+
+    def __init__(self, settings: GatewaySettings, store: Store, traffic: Traffic, metrics: Metrics) -> None:
+        from tasks.engine.client import Engine
+
+        self.settings, self.store, self.traffic, self.metrics = settings, store, traffic, metrics
+        self.engine = Engine(settings.engine_url, settings.engine_key)
+        self.adapters = Adapters(self.engine, traffic, settings.engine.max_adapters)
+        self._registry: Registry | None = None
+        self._tries: dict[str, tuple[float, float]] = {}  # digest → when to try again, and the wait after that
+        self._told: dict[str, str] = {}  # digest → the failure that is in the ledger already
+        self._wanted: str | None = None
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; waits for the step that runs, which may be a load."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def wake(self) -> None:
+        """Look now: a request found the engine changed."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            self.step()
+            self._wake.wait(self.settings.serving.follow_seconds)
+
+    def step(self) -> None:
+        """One look at store, engine and registry. Never raises: what is wrong becomes a problem in /readyz."""
+        try:
+            self._look_at_store()
+            if self._look_at_engine() and (registry := self._reach_registry()) is not None:
+                self._follow(registry, self._settled(registry))
+                self._follow_challenger(registry)
+                self._tell("follower", None)
+        except Exception as error:  # the thread must outlive whatever a live system does
+            self._tell("follower", f"following the registry failed: {_short(error)}")
+
+    def _look_at_store(self) -> None:
+        up = self.store.ready()
+        self.metrics.store_up.set(up)
+        self._tell("store", None if up else "the database does not answer")
+
+    def _look_at_engine(self) -> bool:
+        """Whether the engine answers; what it lost of ours (it was started again) is loaded before traffic."""
+        try:
+            models = self.engine.models()
+            if self.adapters.lost(models):
+                self.traffic.engine_up = False
+                log.warning("the engine was started again: its adapters are loaded again")
+            self.adapters.restore(models)
+        except FlywheelError as error:
+            self.traffic.engine_up = False
+            self.metrics.engine_up.set(0)
+            self._tell("engine", f"the engine is not ready: {_short(error)}")
+            return False
+        self.traffic.engine_up = True
+        self.metrics.engine_up.set(1)
+        self._tell("engine", None)
+        return True
+
+    def _reach_registry(self) -> Registry | None:
+        from tasks.registry.versions import Registry
+
+        try:
+            if self._registry is None:
+                self._registry = Registry(self.settings.domain, self.settings.root)
+            self._registry.alias("champion")
+        except Exception as error:  # MLflow's client fails in many ways
+            self._tell("registry", f"the registry cannot be read: {_short(error)}")
+            if self.traffic.champion is None:
+                self._serve(self._base(), 0.0, "the registry cannot be read")
+            return None
+        self._tell("registry", None)
+        return self._registry
+
+    def _settled(self, registry: Registry) -> Version | None:
+        """The champion, after an alias that somebody moved was recorded or, where it may not be honoured, put back."""
+        from tasks.registry.reconcile import settled_champion
+        from tasks.store import ledger
+
+        before = ledger.last(self.store, self.settings.domain, "refused")
+        champion = settled_champion(self.store, registry)
+        refused = ledger.last(self.store, self.settings.domain, "refused")
+        if refused is not None and (before is None or refused.seq > before.seq):
+            self.metrics.serve_failures.inc()
+            reason = without_paths(refused.reason)
+            self._tell("refused", f"version {refused.version} was refused as champion: {reason}")
+        return champion
+
+    def _follow(self, registry: Registry, champion: Version | None) -> None:
+        now = self.traffic.champion
+        wanted = (champion.number, champion.manifest) if champion is not None else (BASE, "")
+        if now is not None and (now.version, now.digest) == wanted:
+            self._tell("champion", None)
+            self._wanted = wanted[1]
+            return
+        if wanted[1] != self._wanted:  # somebody asks anew: try at once, and tell again what happens
+            self._wanted = wanted[1]
+            self._tries.pop(wanted[1], None)
+            self._told.pop(wanted[1], None)
+        if not self._due(wanted[1]):
+            return
+        began = time.monotonic()
+        try:
+            served = self._load(registry, champion) if champion is not None else self._base()
+        except Exception as error:
+            self._failed(*wanted, _short(error))
+            if now is None:
+                self._serve_what_was_served(registry, wanted[1])
+            return
+        self._serve(served, time.monotonic() - began, "champion")
+
+    def _load(self, registry: Registry, version: Version) -> Served:
+        """A version fetched, verified, loaded and probed.
+
+        Raises:
+            NotServed: it is not what was evaluated.
+            FlywheelError: its files are damaged, or the engine cannot load it.
+        """
+        from tasks.registry.pointer import fetch_weights
+
+        package = fetch_weights(registry, version, self.settings.root)
+        system, name = self._system_of(package), version.manifest[:16]
+        self.adapters.load(name, package)
+        try:
+            self._probe(registry, version, name)
+        except Exception:
+            self.adapters.unload(name)
+            raise
+        return Served(version.number, version.manifest, name, system)
+
+    def _system_of(self, package: Path) -> str:
+        """The system prompt that the version was trained with, if its template is the one that the engine renders."""
+        prompt: dict[str, Any] = json.loads((package / "prompt.json").read_text(encoding="utf-8"))
+        template = self.settings.root / layout.BASE_MODEL / "chat_template.jinja"
+        if prompt["chat_template"] != template.read_text(encoding="utf-8"):
+            raise NotServed("its chat template is not the base model's: it was trained for another prompt")
+        return str(prompt["system"])
+
+    def _probe(self, registry: Registry, version: Version, name: str) -> None:
+        from tasks.engine.parity import check
+        from tasks.registry.probes import fetch_probes
+
+        settings = self.settings.engine
+        probes = fetch_probes(registry, version, self.settings.serving.probes)
+        if not probes:
+            raise NotServed("it carries no probes, so that its answers cannot be compared; release it again")
+        report = check(self.engine, name, probes, settings.max_nll_difference, settings.min_answer_agreement)
+        if not report.ok:
+            raise NotServed(f"it does not answer as it was evaluated: {report.reason}")
+
+    def _base(self) -> Served:
+        """The base model with the domain's own system prompt; the domain's sources need not be on this machine."""
+        import yaml
+
+        folder = self.settings.root / layout.DOMAINS / self.settings.domain
+        domain = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+        return Served(BASE, "", BASE, (folder / domain["system_prompt"]).read_text(encoding="utf-8").strip())
+
+    def _serve(self, served: Served, seconds: float, why: str) -> None:
+        """Give the traffic to a version: the one assignment that requests see."""
+        from tasks.store import ledger
+
+        before, self.traffic.champion = self.traffic.champion, served
+        if why == "champion":
+            self._tell("champion", None)
+            if before is not None:
+                self._tell("refused", None)
+        self.metrics.show_served(served.version, served.digest)
+        self.metrics.last_switch.set(seconds)
+        if before is not None:
+            self.metrics.switches.inc()
+        last = ledger.last(self.store, self.settings.domain, "served")
+        if last is None or (last.version, last.digest or "") != (served.version, served.digest):
+            detail = {"seconds": round(seconds, 3), "before": before.version if before else None}
+            ledger.append(
+                self.store, self.settings.domain, "served", served.version, served.digest or None, ACTOR, why, detail
+            )
+        log.info(
+            "serves", extra={"version": served.version, "digest": served.digest[:12], "seconds": round(seconds, 3)}
+        )
+
+    def _serve_what_was_served(self, registry: Registry, refused: str) -> None:
+        """At the start, where `champion` cannot be served: the version that was served last, else the base model."""
+        from tasks.store import ledger
+
+        last = ledger.last(self.store, self.settings.domain, "served")
+        version = None
+        if last is not None and last.digest and last.digest != refused:
+            version = registry.find(manifest_sha256=last.digest)
+        try:
+            served = self._load(registry, version) if version is not None else self._base()
+        except Exception as error:
+            log.warning("the version that was served last cannot be served either", extra={"reason": _short(error)})
+            served = self._base()
+        self._serve(served, 0.0, "what was served before, because the champion cannot be served")
+
+    def _follow_challenger(self, registry: Registry) -> None:
+        """The candidate as challenger, where drafts are set to compare with it; never one that the gate rejected."""
+        if self.settings.serving.drafts != "challenger":
+            return
+        version = registry.alias("candidate")
+        now, champion = self.traffic.challenger, self.traffic.champion
+        same = version is not None and champion is not None and version.manifest == champion.digest
+        if version is None or same or version.tags.get("verdict") not in ("promote", "hold"):
+            self.traffic.challenger = None
+        elif (now is None or now.digest != version.manifest) and self._due(version.manifest):
+            try:
+                self.traffic.challenger = self._load(registry, version)
+            except Exception as error:
+                self._failed(version.number, version.manifest, _short(error), "challenger")
+
+    def _due(self, digest: str) -> bool:
+        return time.monotonic() >= self._tries.get(digest, (0.0, 0.0))[0]
+
+    def _failed(self, version: str, digest: str, reason: str, key: str = "champion") -> None:
+        """Note a failure, once in the ledger for each reason, and wait longer before the next try."""
+        from tasks.store import ledger
+
+        self._tell(key, f"version {version} is not served: {reason}")
+        wait = self._tries.get(digest, (0.0, self.settings.serving.follow_seconds))[1]
+        self._tries[digest] = (time.monotonic() + wait, min(2 * wait, MAX_WAIT_SECONDS))
+        if self._told.get(digest) != reason:
+            self._told[digest] = reason
+            self.metrics.serve_failures.inc()
+            ledger.append(self.store, self.settings.domain, "serve_failed", version, digest or None, ACTOR, reason)
+
+    def _tell(self, key: str, reason: str | None) -> None:
+        if self.traffic.problem(key, reason) and reason is not None:
+            log.warning("problem", extra={"about": key, "reason": reason})
+
+
+def _short(error: Exception) -> str:
+    """An error for people outside: our own message without folders; of others' the kind only."""
+    text = str(error) if isinstance(error, FlywheelError) else type(error).__name__
+    return without_paths(text)[:600]

@@ -1,0 +1,122 @@
+"""What operators and probes ask: alive, ready, metrics; and the login of the page. None of it needs an identity."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from serving import schemas
+from serving.auth import COOKIE, COOKIE_SECONDS, refuse_other_sites
+from serving.errors import ServiceError
+from serving.limits import Buckets
+from serving.routes import reply, service_of
+from serving.service import ChatService
+
+LOGINS_PER_MINUTE = 30
+router = APIRouter()
+
+
+@router.get("/healthz", operation_id="health", response_model=schemas.Health, summary="The process is alive")
+async def healthz() -> Any:
+    """Always ok: whether it can answer is /readyz."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    operation_id="readiness",
+    summary="Requests can be answered now, and by which version",
+    response_class=Response,
+    responses={
+        200: {"model": schemas.Readiness},
+        503: {"model": schemas.Readiness, "description": "not ready; problems say why"},
+    },
+)
+async def readyz(request: Request) -> Any:
+    """`problems` can be there while an older version is served: they say why not the newer one."""
+    ready, detail = service_of(request).ready()
+    return reply(detail, 200 if ready else 503, None if ready else {"retry-after": "5"})
+
+
+@router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    """In Prometheus' text form. The time of the last night is read from the store now."""
+    service = service_of(request)
+    read_last_night(service)
+    return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def read_last_night(service: ChatService) -> None:
+    """Set the gauge of the last finished night; without a database it keeps its value."""
+    from tasks.errors import FlywheelError
+    from tasks.store.nights import last_nights
+
+    try:
+        nights = last_nights(service.storage.store, service.settings.domain, 10)
+    except (FlywheelError, ServiceError):
+        return
+    ended = [night.closed_at.timestamp() for night in nights if night.closed_at is not None]
+    service.metrics.last_night.set(max(ended, default=0.0))
+
+
+def page_of_login(request: Request, error: str | None = None) -> HTMLResponse:
+    """The form, in the browser's language."""
+    from serving.page.sign_in import sign_in_page
+    from serving.page.texts import choose_language
+
+    language = choose_language(request.headers.get("accept-language", ""))
+    headers = {
+        "cache-control": "no-store",
+        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
+        "referrer-policy": "no-referrer",
+        "x-frame-options": "DENY",
+    }
+    return HTMLResponse(sign_in_page(language, error), 401 if error else 200, headers)
+
+
+@router.get("/login", include_in_schema=False)
+async def show_login(request: Request, key: str | None = None) -> Response:
+    """The form; with a key (a link that was handed out) the login itself."""
+    return await _login(request, key) if key is not None else page_of_login(request)
+
+
+@router.post("/login", include_in_schema=False)
+async def send_login(request: Request) -> Response:
+    """The form's way: the key travels in the body, and stands in no history."""
+    refuse_other_sites(request)
+    fields = parse_qs((await request.body()).decode(errors="replace"), max_num_fields=4)
+    return await _login(request, fields.get("key", [""])[0])
+
+
+async def _login(request: Request, key: str) -> Response:
+    service, state = service_of(request), request.app.state
+    logins: Buckets = state.logins
+    where = request.client.host if request.client else ""
+    if (wait := logins.take(where)) > 0:
+        raise ServiceError(429, "rate_limit_exceeded", "too many logins; wait a little", retry_after=int(wait) + 1)
+    identity = await service.auth.login(key.strip())
+    if identity is None:
+        return page_of_login(request, "This key is not known here. / 密钥无效。")
+    target = RedirectResponse("/", 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
+    target.set_cookie(
+        COOKIE,
+        service.auth.cookie_of(identity),
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return target
+
+
+@router.post("/logout", include_in_schema=False)
+async def logout(request: Request) -> Response:
+    """Forget the cookie."""
+    refuse_other_sites(request)
+    target = RedirectResponse("/login", 303)
+    target.delete_cookie(COOKIE)
+    return target

@@ -1,0 +1,243 @@
+"""The HTTP API: OpenAI's chat completions and models, and ours for feedback and answers.
+
+Routes translate between HTTP and ChatService; they decide nothing. Everything here needs an identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi.responses import Response
+from fastapi.security import APIKeyCookie, HTTPBearer
+from starlette.types import Receive
+
+from serving import schemas
+from serving.answering import Answering, Done
+from serving.auth import COOKIE, refuse_other_sites
+from serving.errors import ServiceError, documented
+from serving.prompt_checks import Wanted
+from serving.service import ChatService
+from serving.sse import EventStream, stream_of, until_gone
+from tasks.store.feedback import FeedbackIn, FeedbackRow
+from tasks.store.identities import Identity
+
+_KEY = HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")
+_COOKIE = APIKeyCookie(name=COOKIE, auto_error=False, description="set by /login", scheme_name="login")
+_BODY_ERRORS = (400, 401, 403, 408, 413, 415, 429, 503)
+
+
+def service_of(request: Request) -> ChatService:
+    """The gateway's service."""
+    service: ChatService = request.app.state.service
+    return service
+
+
+async def identified(request: Request) -> Identity:
+    """Who asks.
+
+    Raises:
+        ServiceError: 401 nobody known; 403 a page of another site.
+    """
+    identity = await service_of(request).auth.identity(request)
+    if identity is None:
+        message = (
+            "give an API key: Authorization: Bearer fw_…" if "authorization" not in request.headers else "wrong key"
+        )
+        raise ServiceError(401, "invalid_api_key", message)
+    if request.method != "GET":
+        refuse_other_sites(request)
+    request.scope["flywheel"]["identity"] = identity.id
+    return identity
+
+
+Who = Annotated[Identity, Depends(identified)]
+router = APIRouter(prefix="/v1", dependencies=[Depends(_KEY), Depends(_COOKIE)])
+
+
+def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON reply."""
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+@router.post(
+    "/chat/completions",
+    operation_id="createChatCompletion",
+    summary="Answer a conversation",
+    response_class=Response,
+    responses={
+        200: {
+            "model": schemas.ChatCompletion,
+            "description": "the answer, or with stream: true its chunks as server-sent events",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **documented(*_BODY_ERRORS, 404),
+    },
+)
+async def create_completion(asked: schemas.ChatRequest, request: Request, identity: Who) -> Any:
+    """OpenAI's chat completion. Without a temperature the answer is greedy, as the version was evaluated."""
+    service = service_of(request)
+    if asked.model != service.settings.domain:
+        message = f"the model is called {service.settings.domain}; see GET /v1/models"
+        raise ServiceError(404, "model_not_found", message, param="model")
+    n = asked.n or 1
+    if n > service.settings.serving.max_n:
+        message = f"at most {service.settings.serving.max_n} answers at once, not {n}"
+        raise ServiceError(400, "invalid_value", message, param="n")
+    answers = await service.answers(identity, _wanted(asked), n)
+    headers = {"x-flywheel-version": answers[0].served.version, "x-flywheel-conversation": answers[0].conversation}
+    request.scope["flywheel"] |= {"version": answers[0].served.version, "answer": answers[0].id, "n": n}
+    if asked.stream:
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        source, seconds = stream_of(answers, asked.model, usage), service.settings.serving.timeout_seconds
+        return EventStream(source, headers, seconds, ended=lambda: _release(answers))
+    done = await _all_done(answers, request.receive)
+    return reply(_completion(answers, done, asked.model), headers=headers)
+
+
+def _wanted(asked: schemas.ChatRequest) -> Wanted:
+    return Wanted(
+        messages=[{"role": message.role, "content": message.text} for message in asked.messages],
+        conversation=asked.conversation_id,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        max_tokens=asked.limit,
+        seed=asked.seed,
+        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
+    )
+
+
+async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
+    """Every answer to its end, unless the client goes away first.
+
+    Raises:
+        ServiceError: 503, an answer failed; 400, nobody is there any more to read this.
+    """
+    leaving = asyncio.ensure_future(until_gone(receive))
+    reading: asyncio.Future[list[Done]] = asyncio.gather(*(_finish(answer) for answer in answers))
+    try:
+        both: set[asyncio.Future[Any]] = {leaving, reading}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            raise ServiceError(400, "disconnected", "the client went away")
+        return reading.result()
+    finally:
+        leaving.cancel()
+        reading.cancel()
+        await asyncio.gather(leaving, reading, return_exceptions=True)
+        _release(answers)
+
+
+def _release(answers: list[Answering]) -> None:
+    for answer in answers:
+        answer.release()
+
+
+async def _finish(answer: Answering) -> Done:
+    done = None
+    async for event in answer.events():
+        done = event
+    if not isinstance(done, Done):
+        raise RuntimeError("an answer ended without its end")
+    return done
+
+
+def _completion(answers: list[Answering], done: list[Done], model: str) -> dict[str, Any]:
+    prompt, completion = done[0].prompt_tokens, sum(one.completion_tokens for one in done)
+    return {
+        "id": answers[0].id,
+        "object": "chat.completion",
+        "created": int(answers[0].created.timestamp()),
+        "model": model,
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.text},
+                "finish_reason": one.finish_reason,
+                "logprobs": None,
+                "answer_id": answer.id,
+            }
+            for index, (answer, one) in enumerate(zip(answers, done, strict=True))
+        ],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+        "version": answers[0].served.version,
+        "conversation_id": answers[0].conversation,
+    }
+
+
+@router.get(
+    "/models",
+    operation_id="listModels",
+    summary="The model of this gateway and the version behind it",
+    response_class=Response,
+    responses={200: {"model": schemas.ModelList}, **documented(401, 503)},
+)
+async def list_models(request: Request, identity: Who) -> Any:
+    """One model, named after the domain. `version` and `digest` say what answers now."""
+    service = service_of(request)
+    served = service.served()
+    if served is None:
+        raise ServiceError(503, "not_ready", "no version is served yet; see /readyz", retry_after=5)
+    card = {"id": service.settings.domain, "object": "model", "created": int(time.time()), "owned_by": "flywheel"}
+    return reply({"object": "list", "data": [card | {"version": served.version, "digest": served.digest}]})
+
+
+@router.post(
+    "/feedback",
+    operation_id="createFeedback",
+    summary="React to an answer that was served to you",
+    response_class=Response,
+    status_code=201,
+    responses={
+        201: {"model": schemas.FeedbackReply, "description": "stored, durably"},
+        200: {"model": schemas.FeedbackReply, "description": "it was stored before under the same key"},
+        **documented(*_BODY_ERRORS, 404, 409),
+    },
+)
+async def create_feedback(
+    given: schemas.FeedbackRequest,
+    request: Request,
+    identity: Who,
+    idempotency_key: Annotated[str | None, Header(max_length=schemas.MAX_KEY, pattern=r"^[!-~]+$")] = None,
+) -> Any:
+    """A thumb, rating, correction, comment or choice. The same key again, with the same content, changes nothing."""
+    key = given.idempotency_key or idempotency_key
+    if key is None or (idempotency_key or key) != key:
+        message = "give one idempotency key, as idempotency_key or in the Idempotency-Key header"
+        raise ServiceError(400, "idempotency_key", message, param="idempotency_key")
+    reaction = FeedbackIn(key, given.answer_id, given.kind, given.thumb, given.rating, given.text)
+    row, new = await service_of(request).give_feedback(identity, reaction)
+    request.scope["flywheel"] |= {"feedback": row.id, "kind": row.kind, "new": new}
+    return reply(_feedback(row), 201 if new else 200)
+
+
+def _feedback(row: FeedbackRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "feedback",
+        "answer_id": row.answer_id,
+        "kind": row.kind,
+        "idempotency_key": row.key,
+        "created": int(row.created_at.timestamp()),
+    }
+
+
+@router.get(
+    "/answers/{answer_id}",
+    operation_id="getAnswer",
+    summary="An answer that was served",
+    response_class=Response,
+    responses={200: {"model": schemas.AnswerReply}, **documented(400, 401, 404, 429, 503)},
+)
+async def get_answer(
+    answer_id: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")], request: Request, identity: Who
+) -> Any:
+    """One's own; anybody's for the roles review and admin."""
+    record = await service_of(request).find_answer(identity, answer_id)
+    names = ("id", "conversation_id", "messages", "text", "version", "digest", "finish_reason")
+    tokens = {"prompt_tokens": record.prompt_tokens or 0, "completion_tokens": record.completion_tokens or 0}
+    found = {name: getattr(record, name) for name in names}
+    return reply(found | tokens | {"object": "answer", "created": int(record.created_at.timestamp())})

@@ -1,0 +1,80 @@
+"""Everything the gateway is told: params.yaml for how it behaves, the environment for where it lives.
+
+FLYWHEEL_ROOT, FLYWHEEL_DATABASE_URL, FLYWHEEL_ENGINE_URL and FLYWHEEL_ENGINE_KEY; MLFLOW_TRACKING_URI is read by the
+registry itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks import layout
+from tasks.params import EngineParams, Params, ServingParams, SettingsError, load_params
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """One gateway's settings. `root` holds domains/, data/ and .flywheel/; the secrets are never in repr."""
+
+    params: Params
+    root: Path
+    database_url: str | None = field(default=None, repr=False)
+    engine_url: str = ""
+    engine_key: str | None = field(default=None, repr=False)
+    page: bool = True
+
+    @property
+    def serving(self) -> ServingParams:
+        """The gateway's section of params.yaml."""
+        return self.params.serving
+
+    @property
+    def engine(self) -> EngineParams:
+        """The engine's section of params.yaml."""
+        return self.params.engine
+
+    @property
+    def domain(self) -> str:
+        """The domain's name: the registered model, and the model's name in requests."""
+        return self.params.domain
+
+    @property
+    def tls(self) -> bool:
+        """Whether this gateway speaks HTTPS."""
+        return bool(self.serving.tls_certificate)
+
+
+def load_settings(root: Path | None = None) -> GatewaySettings:
+    """Read params.yaml and the environment.
+
+    Raises:
+        SettingsError: a setting is missing or contradictory.
+    """
+    where = (root or Path(os.environ.get("FLYWHEEL_ROOT") or Path.cwd())).absolute()
+    os.chdir(where)
+    params = load_params(where / layout.PARAMS)
+    _refuse_plain_text_abroad(params.serving)
+    engine = params.engine
+    url = os.environ.get("FLYWHEEL_ENGINE_URL") or engine.url or f"http://127.0.0.1:{engine.port}/v1"
+    return GatewaySettings(
+        params=params,
+        root=where,
+        database_url=os.environ.get("FLYWHEEL_DATABASE_URL") or None,
+        engine_url=url,
+        engine_key=os.environ.get("FLYWHEEL_ENGINE_KEY") or None,
+    )
+
+
+def _refuse_plain_text_abroad(serving: ServingParams) -> None:
+    """Keys and conversations cross a network encrypted or not at all."""
+    try:
+        local = ipaddress.ip_address(serving.host).is_loopback
+    except ValueError:
+        local = serving.host == "localhost"
+    if not local and not serving.tls_certificate:
+        raise SettingsError(
+            f"serving.host {serving.host} is reached over the network: set serving.tls_certificate and serving.tls_key"
+        )

@@ -1,0 +1,207 @@
+"""What the gateway costs: time to the first token and tokens a second, beside talking to the engine directly.
+
+    .venv/bin/python tests/bench/bench_gateway.py                      # against a stub engine, 32 streams
+    .venv/bin/python tests/bench/bench_gateway.py --burst              # all 32 in the same instant, again and again
+    .venv/bin/python tests/bench/bench_gateway.py --engine http://127.0.0.1:8300/v1 --streams 16
+
+Starts a gateway of its own (`python -m serving`, with its page, a fresh SQLite store and limits out of the way). Both
+ways run in turn, several rounds, and the client's own cost is in both. Targets: 10 ms added to the first token at the
+median of 32 streams; 95 % of a real engine's tokens a second at 16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = ROOT / "tests/serving/stub_engine.py"
+sys.path.insert(0, str(ROOT))
+
+QUESTION = "Do I need a building permit for a shed of fifteen square metres in my garden?"
+
+
+@dataclass
+class Measured:
+    """Of one way: seconds to the first token of each request, tokens in all, and the seconds they took."""
+
+    first: list[float] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Measured) -> None:
+        self.first += other.first
+        self.tokens += other.tokens
+        self.seconds += other.seconds
+
+
+async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], into: Measured) -> None:
+    began = time.perf_counter()
+    first = None
+    async with session.post(f"{url}/chat/completions", data=orjson.dumps(body)) as reply:
+        if reply.status != 200:
+            raise SystemExit(f"{url} answers {reply.status}: {(await reply.text())[:300]}")
+        async for line in reply.content:
+            if not line.startswith(b"data: {"):
+                continue
+            event = orjson.loads(line[6:])
+            choice = event["choices"][0] if event["choices"] else {}
+            if first is None and (choice.get("delta") or {}).get("content"):
+                first = time.perf_counter() - began
+                into.first.append(first)
+            if event.get("usage"):
+                into.tokens += event["usage"]["completion_tokens"]
+
+
+async def round_of(url: str, model: str, key: str, options: argparse.Namespace) -> Measured:
+    """Every stream asks again as soon as it was answered; they begin spread over one answer's time, or at once."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": options.tokens,
+        "temperature": 0.0,
+    }
+    found = Measured()
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        await ask(session, url, body, Measured())
+
+        async def one() -> None:
+            if not options.burst and not options.engine:
+                await asyncio.sleep(random.uniform(0, options.first + options.between * options.tokens))
+            for _ in range(options.requests):
+                await ask(session, url, body, found)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(options.streams)))
+        found.seconds = time.perf_counter() - began
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        if process.poll() is not None:
+            raise SystemExit(f"{url}: the process ended with {process.returncode}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):  # noqa: S310
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{url} did not come up")
+
+
+@contextlib.contextmanager
+def child(command: list[str], ready: str, **environment: str) -> Iterator[None]:
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(ready, process)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def gateway(engine_url: str, streams: int) -> Iterator[tuple[str, str]]:
+    """A gateway of its own in front of the engine; yields its URL and a key."""
+    from tasks import layout
+    from tasks.store.identities import create_identity
+    from tasks.store.migrate import migrate
+    from tasks.store.store import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        home, port = Path(folder), free_port()
+        shutil.copytree(ROOT / "domains", home / "domains")
+        shutil.copytree(ROOT / "infra/accelerate", home / "infra/accelerate")
+        (home / "data").mkdir()
+        (home / layout.BASE_MODEL).symlink_to(ROOT / layout.BASE_MODEL)
+        settings = yaml.safe_load((ROOT / layout.PARAMS).read_text(encoding="utf-8"))
+        settings["serving"] |= {"port": port, "requests_per_minute": 10**6, "max_concurrent": 2 * streams}
+        (home / layout.PARAMS).write_text(yaml.safe_dump(settings), encoding="utf-8")
+        url = f"sqlite:///{home}/store.db"
+        migrate(url)
+        (home / ".flywheel").mkdir(exist_ok=True)
+        (home / layout.PACKAGES).symlink_to(ROOT / layout.PACKAGES)
+        store = Store.open(url)
+        _, key = create_identity(store, "bench", "chat")
+        store.close()
+        environment = {"FLYWHEEL_ROOT": folder, "FLYWHEEL_DATABASE_URL": url, "FLYWHEEL_ENGINE_URL": engine_url}
+        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        command = [sys.executable, "-m", "serving"]
+        with child(command, f"http://127.0.0.1:{port}/readyz", **environment):
+            yield f"http://127.0.0.1:{port}/v1", key
+
+
+def milliseconds(values: list[float], share: float) -> float:
+    return statistics.quantiles(values, n=100)[round(share * 100) - 1] * 1000
+
+
+def table(direct: Measured, through: Measured, streams: int) -> str:
+    lines = [f"{streams} streams at once      direct   gateway     added     ratio"]
+    for name, share in (("first token, median", 0.5), ("first token, 90 %", 0.9), ("first token, 99 %", 0.99)):
+        a, b = milliseconds(direct.first, share), milliseconds(through.first, share)
+        lines.append(f"{name:<20} {a:8.1f} {b:9.1f} {b - a:9.1f} ms {b / a:6.3f}")
+    a, b = direct.tokens / direct.seconds, through.tokens / through.seconds
+    lines.append(f"{'tokens a second':<20} {a:8.1f} {b:9.1f} {b - a:9.1f}    {b / a:6.3f}")
+    lines.append(f"{len(direct.first)} and {len(through.first)} requests")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--engine", help="a running engine's URL, ending in /v1, instead of the stub")
+    parser.add_argument("--model", default="base", help="the model's name in that engine")
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=3, help="of each stream in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--first", type=float, default=0.1, help="the stub's seconds to its first token")
+    parser.add_argument("--between", type=float, default=0.03, help="the stub's seconds between tokens")
+    parser.add_argument("--burst", action="store_true", help="all streams ask in the same instant")
+    options = parser.parse_args()
+    direct, through = Measured(), Measured()
+    with contextlib.ExitStack() as stack:
+        engine = options.engine
+        if engine is None:
+            port = free_port()
+            engine = f"http://127.0.0.1:{port}/v1"
+            stack.enter_context(child([sys.executable, str(STUB), str(port)], f"{engine}/models"))
+            values = {"first": options.first, "between": options.between, "tokens": options.tokens}
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/stub", data=orjson.dumps(values), method="POST")
+            urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+        address, key = stack.enter_context(gateway(engine, options.streams))
+        for _ in range(options.rounds):
+            direct.add(asyncio.run(round_of(engine, options.model, "none", options)))
+            through.add(asyncio.run(round_of(address, "construction", key, options)))
+    print(table(direct, through, options.streams))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Feedback over HTTP: once for each key, only on one's own answers, durable when acknowledged."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from tasks import layout
+
+QUESTION = {"model": "construction", "messages": [{"role": "user", "content": "How?"}]}
+
+
+@pytest.fixture
+def answer(gateway: Any, plain: Any) -> str:
+    reply = httpx.post(f"{gateway.url}/v1/chat/completions", headers=gateway.headers(), json=QUESTION)
+    return str(reply.json()["id"])
+
+
+def post(gateway: Any, body: dict[str, Any], who: str = "ann", **headers: str) -> httpx.Response:
+    return httpx.post(f"{gateway.url}/v1/feedback", headers=gateway.headers(who) | headers, json=body)
+
+
+def rows_of(gateway: Any, answer: str) -> list[Any]:
+    with sqlite3.connect(gateway.home / layout.STORE / "flywheel.db") as connection:
+        found = connection.execute("SELECT kind, thumb, rating, text FROM feedback WHERE answer_id = ?", (answer,))
+        return found.fetchall()
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        ({"kind": "thumb", "thumb": -1}, ("thumb", -1, None, None)),
+        ({"kind": "rating", "rating": 5}, ("rating", None, 5, None)),
+        ({"kind": "correction", "text": "Nej, 15 m²."}, ("correction", None, None, "Nej, 15 m².")),
+        ({"kind": "comment", "text": "很好 <b>"}, ("comment", None, None, "很好 <b>")),
+    ],
+)
+def test_each_kind_is_stored_once(gateway: Any, answer: str, fields: dict[str, Any], row: tuple[Any, ...]) -> None:
+    body = {"answer_id": answer, "idempotency_key": uuid.uuid4().hex, **fields}
+    first, again = post(gateway, body), post(gateway, body)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json() and first.json()["id"].startswith("fb_")
+    assert rows_of(gateway, answer) == [row]
+
+
+def test_the_key_may_come_as_a_header(gateway: Any, answer: str) -> None:
+    body = {"answer_id": answer, "kind": "thumb", "thumb": 1}
+    key = uuid.uuid4().hex
+    assert post(gateway, body, **{"idempotency-key": key}).json()["idempotency_key"] == key
+    assert post(gateway, body).status_code == 400
+    assert post(gateway, body | {"idempotency_key": "other"}, **{"idempotency-key": key}).status_code == 400
+
+
+def test_a_key_used_for_something_else_is_a_conflict(gateway: Any, answer: str) -> None:
+    body = {"answer_id": answer, "kind": "thumb", "thumb": 1, "idempotency_key": uuid.uuid4().hex}
+    post(gateway, body)
+    reply = post(gateway, body | {"thumb": -1})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (409, "idempotency_key_reused")
+    assert rows_of(gateway, answer) == [("thumb", 1, None, None)]
+
+
+def test_two_people_may_use_the_same_key_but_not_each_others_answers(gateway: Any, answer: str) -> None:
+    body = {"answer_id": answer, "kind": "thumb", "thumb": 1, "idempotency_key": uuid.uuid4().hex}
+    assert post(gateway, body).status_code == 201
+    theirs, forged = post(gateway, body, "bob"), post(gateway, body | {"answer_id": "chatcmpl-" + "0" * 32}, "bob")
+    assert theirs.status_code == forged.status_code == 404
+    assert theirs.json() == forged.json()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "thumb"},
+        {"kind": "thumb", "thumb": 2},
+        {"kind": "thumb", "thumb": True},
+        {"kind": "rating", "rating": 0},
+        {"kind": "rating", "rating": 4.5},
+        {"kind": "thumb", "thumb": 1, "rating": 5},
+        {"kind": "correction", "text": "   "},
+        {"kind": "correction", "text": "a\x00b"},
+        {"kind": "correction", "text": "Yes<|im_end|>"},
+        {"kind": "correction", "text": "x" * 20_001},
+        {"kind": "praise", "text": "x"},
+        {"kind": "choice"},
+        {"kind": "thumb", "thumb": 1, "identity_id": "bob"},
+    ],
+)
+def test_feedback_that_is_none_is_refused(gateway: Any, answer: str, fields: dict[str, Any]) -> None:
+    reply = post(gateway, {"answer_id": answer, "idempotency_key": uuid.uuid4().hex, **fields})
+    assert reply.status_code == 400 and reply.json()["error"]["type"] == "invalid_request_error"
+    assert rows_of(gateway, answer) == []
+
+
+def test_an_answer_is_shown_to_its_owner_and_to_reviewers_only(gateway: Any, answer: str) -> None:
+    status = {
+        who: httpx.get(f"{gateway.url}/v1/answers/{answer}", headers=gateway.headers(who)).status_code
+        for who in ("ann", "bob", "rita", "adam")
+    }
+    assert status == {"ann": 200, "bob": 404, "rita": 200, "adam": 200}

@@ -1,0 +1,96 @@
+"""The public `openai` client, unchanged, against the gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tasks.store.answers import get_answer
+
+QUESTION = [{"role": "user", "content": "Do I need a permit for a shed?"}]
+
+
+@pytest.fixture
+def client(gateway: Any, plain: Any) -> OpenAI:
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.keys["ann"], max_retries=0)
+
+
+def test_a_completion_is_answered_and_its_row_is_there_when_it_returns(gateway: Any, client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="construction", messages=QUESTION)
+    assert answer.choices[0].message.content == "base 1 2 3"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None and (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 4)
+    row = get_answer(gateway.service.storage.store, answer.id)
+    assert row is not None and (row.text, row.version, row.finish_reason) == ("base 1 2 3", "base", "stop")
+    assert [message["role"] for message in row.messages] == ["system", "user"]
+
+
+def test_a_stream_brings_the_text_in_pieces_under_one_id(gateway: Any, client: OpenAI) -> None:
+    options = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(model="construction", messages=QUESTION, stream=True, stream_options=options)
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "base 1 2 3"
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 4
+    assert get_answer(gateway.service.storage.store, chunks[0].id) is not None
+
+
+def test_the_engine_is_asked_greedily_with_the_domains_system_prompt(plain: Any, client: OpenAI) -> None:
+    client.chat.completions.create(model="construction", messages=QUESTION, max_tokens=3)
+    asked = plain.seen()["asked"][-1]
+    assert asked["messages"][0]["content"] == "You answer questions about building and renovating in Sweden."
+    assert (asked["temperature"], asked["max_tokens"], asked["model"]) == (0.0, 3, "base")
+
+
+def test_an_answer_that_is_cut_at_its_limit_says_length(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="construction", messages=QUESTION, max_completion_tokens=2)
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("length", "base 1")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_with_n_each_choice_is_an_answer_of_its_own(gateway: Any, plain: Any, client: OpenAI, stream: bool) -> None:
+    reply: Any = client.chat.completions.create(
+        model="construction", messages=QUESTION, n=3, temperature=0.9, seed=5, stream=stream
+    )
+    choices = [choice for chunk in reply for choice in chunk.choices] if stream else reply.choices
+    ids = {choice.index: choice.answer_id for choice in choices}
+    assert set(ids) == {0, 1, 2} and len(set(ids.values())) == 3
+    rows = [get_answer(gateway.service.storage.store, answer_id) for answer_id in ids.values()]
+    assert [row.text for row in rows if row is not None] == ["base 1 2 3"] * 3
+    assert sorted(asked["seed"] for asked in plain.seen()["asked"]) == [5, 6, 7]
+
+
+def test_a_conversation_goes_on_under_its_id(client: OpenAI) -> None:
+    first: Any = client.chat.completions.create(model="construction", messages=QUESTION)
+    second: Any = client.chat.completions.create(
+        model="construction", messages=QUESTION, extra_body={"conversation_id": first.conversation_id}
+    )
+    assert second.conversation_id == first.conversation_id
+
+
+def test_text_parts_are_read_as_one_text(plain: Any, client: OpenAI) -> None:
+    parts: Any = [{"type": "text", "text": "许可"}, {"type": "text", "text": "证？"}]
+    client.chat.completions.create(model="construction", messages=[{"role": "user", "content": parts}])
+    assert plain.seen()["asked"][-1]["messages"][-1]["content"] == "许可证？"
+
+
+def test_the_model_list_names_the_domain_and_the_version_behind_it(client: OpenAI) -> None:
+    models: Any = client.models.list().data
+    assert [(model.id, model.version) for model in models] == [("construction", "base")]
+
+
+def test_the_clients_errors_are_its_own_classes(gateway: Any, client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        client.chat.completions.create(model="gpt-4", messages=QUESTION)
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model="construction", messages=QUESTION, frequency_penalty=1.0)
+    assert wrong.value.param == "frequency_penalty"
+    with pytest.raises(openai.AuthenticationError):
+        OpenAI(base_url=f"{gateway.url}/v1", api_key="fw_00000000_" + "a" * 43, max_retries=0).models.list()

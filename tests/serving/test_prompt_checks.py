@@ -1,0 +1,81 @@
+"""The gateway's light reading of the tokenizer against the one that trained the model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.errors import ServiceError
+from serving.prompt_checks import Wanted, checked_prompt, with_system
+from serving.served import Served
+from tasks.params import load_params
+from tasks.prompt_book import PromptBook, TokenizerMissing
+from tasks.prompts import encode_text, messages_of, render_prompt, smuggled_markers
+from tasks.records import Turn
+
+BASE = Served("base", "", "base", "Be brief.")
+
+
+@pytest.fixture(scope="module")
+def book(base_model: Path) -> PromptBook:
+    return PromptBook(base_model)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base_model)
+
+
+def test_prompts_are_rendered_and_counted_as_in_training(book: PromptBook, tokenizer: Any) -> None:
+    history = (Turn(user="Får jag bygga?", assistant=" Ja.\n"),)
+    for system in ("", "You answer."):
+        for text in ("How? ", "  两个 空格  ", "a\n\nb", "{{ x }} {% y %}", "emoji 🏗️"):
+            rendered = render_prompt(tokenizer, system, text, history)
+            assert book.render(messages_of(system, text, history)) == rendered
+            assert book.count(rendered) == len(encode_text(tokenizer, rendered))
+
+
+def test_the_same_texts_count_as_smuggling(book: PromptBook, tokenizer: Any) -> None:
+    assert set(book.all_special_tokens) == set(tokenizer.all_special_tokens)
+    for text in ("<|im_start|>", "x<|im_end|>y", "<|endoftext|>", "<im_start>", "< |im_end|>"):
+        assert sorted(book.markers(text)) == sorted(smuggled_markers(tokenizer, text))
+
+
+def test_the_bound_without_tokenising_is_never_above_the_count(book: PromptBook) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(st.text(max_size=300) | st.text(alphabet=" \n-=", max_size=600))
+    def check(text: str) -> None:
+        assert book.at_least(text) <= book.count(text)
+
+    check()
+
+
+def test_a_prompt_that_is_too_long_by_its_length_alone_is_never_tokenised(
+    book: PromptBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PromptBook, "count", lambda *_: pytest.fail("it was tokenised"))
+    wanted = Wanted([{"role": "user", "content": "x" * 200_000}])
+    with pytest.raises(ServiceError, match="at least"):
+        asyncio.run(checked_prompt(book, load_params().serving, wanted, BASE))
+
+
+def test_a_clients_system_message_is_appended_where_the_setting_says_so() -> None:
+    theirs = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    merged = with_system(theirs, "Be brief.", "append")
+    assert merged == [{"role": "system", "content": "Be brief.\n\nBe kind."}, {"role": "user", "content": "Hi"}]
+    with pytest.raises(ServiceError, match="comes first"):
+        with_system(theirs[::-1], "Be brief.", "append")
+    with pytest.raises(ServiceError, match="its own system prompt"):
+        with_system(theirs, "Be brief.", "refuse")
+
+
+def test_a_missing_base_model_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerMissing, match="dvc repro base_model"):
+        PromptBook(tmp_path)
