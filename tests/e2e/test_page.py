@@ -1,0 +1,278 @@
+"""The chat page in a real browser: every kind of feedback is given by hand and then read from the database.
+
+Needs Debian's Chromium. Where it is absent the tests are skipped, or fail if CI or FLYWHEEL_REQUIRE_BROWSER is set.
+FLYWHEEL_PICTURES=1 writes the documentation's pictures too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from serving.errors import ServiceError
+from tasks.store.identities import disable_identity
+from tests.e2e.page_browser import Visit, ask, browser, picture, saved, visit
+from tests.e2e.page_gateway import Gateway, running_gateway
+from tests.postgres import PostgresServer, postgres_server
+
+__all__ = ["browser", "postgres_server", "visit"]
+QUESTION = "Do I need a permit for an attefallshus?"
+ANSWER = (
+    "An attefallshus of up to 30 square metres needs no building permit (bygglov).\n\n"
+    "1. Send a notice (anmälan) to the building committee.\n"
+    "2. Wait for the start decision before you begin.\n"
+    "3. Keep 4.5 metres from the plot boundary, unless your neighbour agrees."
+)
+SAMPLED = "No. It is small, so you may simply build it, and nobody has to be asked or told about it beforehand."
+ZH_QUESTION = "在瑞典扩建房屋需要许可吗？"
+ZH_ANSWER = "一般需要向市政建设委员会申请建筑许可（bygglov）。简单的案件审理需要四到六周。"
+
+
+def started(tmp: Path, base_model: Path, url: str, drafts: str = "sample") -> Any:
+    return running_gateway(tmp / "home", base_model, url or f"sqlite:///{tmp}/store.db", drafts)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, base_model: Path
+) -> Iterator[Gateway]:
+    tmp, url = tmp_path_factory.mktemp("page"), ""
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = server.new_database()
+    with started(tmp, base_model, url) as running:
+        running.engine.answers |= {QUESTION: [ANSWER, SAMPLED], ZH_QUESTION: [ZH_ANSWER]}
+        yield running
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Gateway]:
+    """A second gateway, embedded, whose drafts come from the challenger."""
+    with started(tmp_path_factory.mktemp("page"), base_model, "", "challenger") as running:
+        yield running
+
+
+def test_every_kind_of_feedback_reaches_the_database(gateway: Gateway, visit: Visit) -> None:
+    page, person = visit(gateway)
+    ask(page, QUESTION)
+    expect(page.locator(".fw-final")).to_have_text(ANSWER)
+    expect(page.locator(".fw-note")).to_have_text("Version 7")
+    page.get_by_label("Good answer").click()
+    expect(page.get_by_label("Good answer")).to_have_attribute("aria-pressed", "true")
+    page.get_by_label("4 of 5 stars").click()
+    expect(page.locator(".fw-lit")).to_have_count(4)
+    page.get_by_role("button", name="Comment").click()
+    page.fill("#fw-words textarea", "The paragraph of the law is missing.")
+    page.get_by_role("button", name="Save comment").click()
+    expect(page.locator(".fw-comment")).to_contain_text("The paragraph of the law is missing.")
+    page.get_by_role("button", name="Correct").click()
+    page.get_by_role("button", name="Save correction").wait_for()
+    picture(page, "chat_english.png")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Second draft").click()
+    page.get_by_role("button", name="A is better").wait_for()
+    assert "Version" not in page.locator(".fw-log").inner_text()
+    picture(page, "chat_drafts.png")
+    page.get_by_role("button", name="B is better").click()
+    expect(page.locator(".fw-note")).to_have_text("Version 7 · You chose draft B")
+    kept = page.locator(".fw-final").inner_text()
+    page.get_by_role("button", name="Correct").click()
+    expect(page.locator("#fw-words textarea")).to_have_value(kept)
+    page.fill("#fw-words textarea", f"{ANSWER}\n4. Build within five years.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".fw-tag")).to_have_text("Your correction")
+    saved(page)
+
+    first, *drafts = gateway.answers_to(person)
+    by_position = {draft.position: draft for draft in drafts}
+    assert first.draft_id is None and {draft.who for draft in drafts} == {"champion", "sample"}
+    assert len({draft.draft_id for draft in drafts}) == 1 and set(by_position) == {0, 1}
+    said = {row.kind: (row.answer_id, row.thumb, row.rating, row.text) for row in gateway.said_by(person)}
+    assert said == {
+        "thumb": (first.id, 1, None, None),
+        "rating": (first.id, None, 4, None),
+        "comment": (first.id, None, None, "The paragraph of the law is missing."),
+        "choice": (by_position[1].id, None, None, None),
+        "correction": (by_position[1].id, None, None, f"{ANSWER}\n4. Build within five years."),
+    }
+    assert by_position[1].text == kept
+
+
+def test_a_chinese_browser_gets_a_chinese_page_and_its_correction_is_stored(gateway: Gateway, visit: Visit) -> None:
+    page, person = visit(gateway, locale="zh-CN")
+    ask(page, ZH_QUESTION)
+    page.get_by_label("回答得不好").click()
+    saved(page)
+    page.get_by_label("2 星").click()
+    page.get_by_role("button", name="纠正").click()
+    page.fill("#fw-words textarea", "需要。请向市政建设委员会申请建筑许可，审理时间为十周。")
+    page.get_by_role("button", name="保存纠正").click()
+    expect(page.locator(".fw-tag")).to_have_text("您的纠正")
+    picture(page, "chat_chinese.png")
+    corrections = [row.text for row in gateway.said_by(person) if row.kind == "correction"]
+    assert corrections == ["需要。请向市政建设委员会申请建筑许可，审理时间为十周。"]
+    assert sorted(row.kind for row in gateway.said_by(person)) == ["correction", "rating", "thumb"]
+    page.get_by_role("radio", name="English").check()
+    expect(page.locator(".fw-tag")).to_have_text("Your correction")
+    page.reload()
+    expect(page.locator("#fw-new")).to_have_text("New conversation")
+
+
+def test_html_is_shown_as_text_and_not_run(embedded: Gateway, visit: Visit) -> None:
+    page, _ = visit(embedded)
+    attack = "<img src='http://192.0.2.1/x.png' onerror='window.hacked=1'><script>window.hacked=1</script>"
+    embedded.engine.answers[attack] = [f"![x](http://192.0.2.1/y.png) <b>bold</b> ${{window.hacked=1}} {attack}"]
+    ask(page, attack)
+    assert page.locator(".fw-question .fw-text").inner_text() == attack
+    assert page.locator(".fw-final").inner_text() == embedded.engine.answers[attack][0]
+    page.get_by_role("button", name="Comment").click()
+    page.fill("#fw-words textarea", attack)
+    page.get_by_role("button", name="Save comment").click()
+    expect(page.locator(".fw-comment .fw-text")).to_have_text(attack)
+    assert page.locator(".fw-log img, .fw-log script, .fw-log b").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+def test_champion_and_challenger_are_told_apart_only_after_the_choice(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    ask(page, "Who are you?")
+    page.get_by_role("button", name="Second draft").click()
+    page.get_by_role("button", name="A is better").wait_for()
+    drafts = embedded.answers_to(person)[1:]
+    assert {draft.version for draft in drafts} == {"7", "8"}
+    shown = page.locator(".fw-choice").inner_html()
+    assert not any(word in shown for word in ("Version", "champion", "challenger", *(draft.id for draft in drafts)))
+    page.get_by_role("button", name="A is better").click()
+    chosen = next(draft for draft in drafts if draft.position == 0)
+    expect(page.locator(".fw-note")).to_have_text(f"Version {chosen.version} · You chose draft A")
+    assert [(row.kind, row.answer_id) for row in embedded.said_by(person)] == [("choice", chosen.id)]
+
+
+def test_an_expert_corrects_answer_after_answer_without_the_mouse(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    keys = page.keyboard
+    expect(page.locator("#fw-question textarea")).to_be_focused()
+    for number in range(3):
+        keys.type(f"Question {number}")
+        keys.press("Enter")
+        expect(page.locator(".fw-answer .fw-judge")).to_have_count(number + 1)
+        page.wait_for_selector("#fw-send")
+        keys.press("Alt+c")
+        expect(page.locator("#fw-words textarea")).to_be_focused()
+        keys.press("Control+a")
+        keys.type(f"Answer {number}")
+        keys.press("Control+Enter")
+        expect(page.locator(".fw-tag")).to_have_count(number + 1)
+        expect(page.locator("#fw-question textarea")).to_be_focused()
+    assert [row.text for row in embedded.said_by(person)] == ["Answer 0", "Answer 1", "Answer 2"]
+    sent = embedded.engine.asked[-1]["messages"]
+    assert [message["content"] for message in sent[1:]] == [
+        "Question 0", "Answer 0", "Question 1", "Answer 1", "Question 2",
+    ]  # fmt: skip
+    keys.press("Alt+c")
+    expect(page.locator("#fw-words textarea")).to_be_focused()
+    keys.press("Escape")
+    expect(page.locator("#fw-question textarea")).to_be_focused()
+
+
+def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    embedded.engine.answers["Tell me everything"] = ["word " * 2000]
+    embedded.engine.pause = 0.05
+    try:
+        page.fill("#fw-question textarea", "Tell me everything")
+        page.keyboard.press("Enter")
+        expect(page.locator(".fw-final")).to_contain_text("word word")
+        page.click("#fw-stop")
+        expect(page.locator(".fw-note")).to_contain_text("Stopped by you")
+    finally:
+        embedded.engine.pause = 0.0
+    page.wait_for_selector("#fw-send")
+    assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
+    page.click("#fw-new")
+    expect(page.locator(".fw-welcome")).to_be_visible()
+
+
+def test_closing_the_tab_ends_the_answer(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    embedded.engine.answers["Tell me everything"] = ["word " * 2000]
+    embedded.engine.pause = 0.05
+    try:
+        page.fill("#fw-question textarea", "Tell me everything")
+        page.keyboard.press("Enter")
+        expect(page.locator(".fw-final")).to_contain_text("word word")
+        page.close()
+        deadline = time.monotonic() + 20
+        while not embedded.answers_to(person) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        embedded.engine.pause = 0.0
+    assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
+
+
+def test_an_engine_that_is_away_is_told_kindly_and_can_be_asked_again(embedded: Gateway, visit: Visit) -> None:
+    page, _ = visit(embedded)
+    embedded.engine.down = True
+    try:
+        page.fill("#fw-question textarea", "Are you there?")
+        page.keyboard.press("Enter")
+        expect(page.locator(".fw-error")).to_contain_text("The model is not available at the moment.")
+    finally:
+        embedded.engine.down = False
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".fw-final")).to_have_text("I do not know.")
+    page.fill("#fw-question textarea", "long " * 3990)
+    page.keyboard.press("Enter")
+    expect(page.locator(".fw-error")).to_contain_text("too long for the model")
+
+
+def test_feedback_whose_acknowledgement_was_lost_is_counted_once(
+    embedded: Gateway, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, person = visit(embedded)
+    ask(page, "Is this stored once?")
+    real = embedded.service.feedback
+
+    async def stored_but_not_told(*arguments: Any) -> Any:
+        await real(*arguments)
+        raise ServiceError(503, "store_unavailable", "the database is away")
+
+    monkeypatch.setattr(embedded.service, "feedback", stored_but_not_told)
+    page.get_by_label("5 of 5 stars").click()
+    page.get_by_text("could not be saved").wait_for()
+    monkeypatch.setattr(embedded.service, "feedback", real)
+    page.get_by_label("5 of 5 stars").click()
+    expect(page.locator(".fw-lit")).to_have_count(5)
+    page.get_by_label("5 of 5 stars").click()
+    page.get_by_label("1 of 5 stars").click()
+    expect(page.locator(".fw-lit")).to_have_count(1)
+    assert [row.rating for row in embedded.said_by(person)] == [5, 1]
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(embedded: Gateway, visit: Visit) -> None:
+    page, _ = visit(embedded, width=390)
+    ask(page, "Does it fit?" + " Building permits" * 10)
+    page.get_by_role("button", name="Correct").click()
+    page.wait_for_selector("#fw-words textarea")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect(page.locator("#fw-save")).to_be_in_viewport()
+
+
+def test_strangers_and_disabled_people_come_no_further_than_the_sign_in(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    disable_identity(embedded.store, person.name)
+    page.wait_for_timeout(3500)  # the gateway remembers who is who for three seconds
+    page.fill("#fw-question textarea", "Am I still in?")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1000)
+    assert embedded.answers_to(person) == []
+    page.goto(embedded.address)
+    assert page.url.endswith("/login")
+    page.fill("#key", "fw_00000000_wrong")
+    page.click("button[type=submit]")
+    expect(page.get_by_role("alert")).to_be_visible()
