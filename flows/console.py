@@ -18,8 +18,8 @@ from flows.measure import seconds_left
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.release import Outcome
     from flows.stages import StageRun
+    from flows.work import Outcome
 
 HEARTBEAT_SECONDS = 60.0
 

@@ -10,17 +10,14 @@ is known by its package and verdict, and its `released` tag comes last.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Completed, State
 
@@ -28,67 +25,38 @@ from flows import stages as dvc
 from flows.cancel import CancelWatch
 from flows.console import clock, reporter
 from flows.measure import MemoryWatch, keep_duration, read_durations
-from flows.workspace import Workspace, commit_results, is_dirty, one_at_a_time, open_workspace
+from flows.registration import (
+    STATE_NAMES,
+    describe,
+    nothing_to_do,
+    publish_reports,
+    register,
+    trusted_verdict,
+)
+from flows.work import STEP, Outcome, Release
+from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks import layout
 from tasks.domain import load_domain
 from tasks.errors import FlywheelError
-from tasks.files import sha256_file, verify_manifest
+from tasks.files import verify_manifest
 from tasks.params import load_params
-from tasks.registry.inputs import folder_digest, inputs_digest
+from tasks.registry.inputs import inputs_digest
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
-
-    from tasks.registry.versions import Registry, Version
-
-# No step is retried or cached by Prefect: DVC knows what is up to date, and a stage that failed would fail again.
-STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
-STATE_NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
-
-
-class GateBlocked(FlywheelError):
-    """There is no verdict that can be trusted, so nothing is registered or promoted."""
 
 
 class RejudgeRefused(FlywheelError):
     """`rejudge` was asked for, but there is no finished package to judge."""
 
 
-@dataclass
-class Release:
-    """One run of the flow: where it works, and what it has found so far."""
-
-    place: Workspace
-    domain: str
-    registry: Registry
-    repo: Repo
-    stages: list[dvc.Stage]
-    inputs: str
-    reason: str
-    flow_run_id: str
-    started: float
-    mlflow_run: str = ""
-    runs: list[dvc.StageRun] = field(default_factory=list)
-    states: dict[str, State] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a release ended with, for the summary; times in seconds, memory in bytes."""
-
-    outcome: str
-    domain: str
-    version: str | None
-    aliases: tuple[str, ...]
-    note: str
-    runs: tuple[dvc.StageRun, ...]
-    seconds: float
-    peak_memory: int = 0
-
-
 @flow(name="release", flow_run_name="release-{reason}", log_prints=False, retries=0, persist_result=False)
 def release(
-    reason: str = "manual", dry_run: bool = False, rejudge: bool = False, workspace: str | None = None
+    reason: str = "manual",
+    dry_run: bool = False,
+    rejudge: bool = False,
+    workspace: str | None = None,
+    ask: bool = False,
 ) -> State:
     """Train, judge and register one version of a domain's model; promote it if its verdict says so.
 
@@ -97,9 +65,10 @@ def release(
         dry_run: say which stages would run, and change nothing.
         rejudge: force the gate again over the package that is there, without training.
         workspace: a domain, to work in its own git worktree; None for the checkout itself.
+        ask: a version that passes waits for `flywheel approve` instead of being promoted.
 
     Returns:
-        A Completed state named Promoted, Held, Rejected, NothingToDo or Planned; Cancelled if it was cancelled.
+        A Completed state named Promoted, Held, Rejected, Waiting, NothingToDo or Planned; or Cancelled.
     """
     place = open_workspace(Path(os.environ.get("FLYWHEEL_ROOT") or "."), workspace)
     os.environ.update(layout.OFFLINE)
@@ -110,25 +79,35 @@ def release(
         MemoryWatch() as memory,
     ):
         try:
-            work = prepare(place, repo, reason, workspace)
-            if dry_run:
-                return plan(work)
-            outcome = perform(work, rejudge, memory)
+            with prepare(place, repo, reason, workspace, ask) as work:
+                if dry_run:
+                    return plan(work)
+                outcome = perform(work, rejudge, memory)
         except dvc.ReleaseStopped as stopped:
             return Cancelled(message=str(stopped))
     reporter.get().finished(outcome)
-    name = "NothingToDo" if outcome.note.startswith("nothing to do") else STATE_NAMES[outcome.outcome]
-    return Completed(name=name, message=outcome.note)
+    return Completed(name=state_name(outcome), message=outcome.note)
 
 
-def prepare(place: Workspace, repo: Repo, reason: str, workspace: str | None) -> Release:
-    """Check the settings, read the graph and connect the registry.
+def state_name(outcome: Outcome) -> str:
+    """How Prefect's page names the end of a release."""
+    if outcome.note.startswith("nothing to do"):
+        return "NothingToDo"
+    waits = outcome.outcome == "promote" and "champion" not in outcome.aliases
+    return "Waiting" if waits else STATE_NAMES[outcome.outcome]
+
+
+@contextlib.contextmanager
+def prepare(place: Workspace, repo: Repo, reason: str, workspace: str | None, ask: bool) -> Iterator[Release]:
+    """Check the settings, read the graph and connect registry and store.
 
     Raises:
         SettingsError: params.yaml or the domain is wrong.
         FlywheelError: the workspace is another domain's.
     """
     from tasks.registry.versions import Registry
+    from tasks.store.migrate import migrate
+    from tasks.store.store import Store
 
     started = time.monotonic()
     domain = load_params().domain
@@ -137,17 +116,21 @@ def prepare(place: Workspace, repo: Repo, reason: str, workspace: str | None) ->
         raise FlywheelError(f"workspace {workspace!r} holds params.yaml of domain {domain!r}; they must agree")
     if dvc.mend_rwlock(repo):
         get_run_logger().warning("DVC's rwlock file was torn by a killed command; removed it")
-    return Release(
-        place=place,
-        domain=domain,
-        registry=Registry(domain, place.home),
-        repo=repo,
-        stages=dvc.read_stages(repo),
-        inputs=inputs_digest(domain),
-        reason=reason,
-        flow_run_id=str(current_flow_run.id or ""),
-        started=started,
-    )
+    migrate(home=place.home)
+    with contextlib.closing(Store.open(home=place.home)) as store:
+        yield Release(
+            place=place,
+            domain=domain,
+            registry=Registry(domain, place.home),
+            store=store,
+            repo=repo,
+            stages=dvc.read_stages(repo),
+            inputs=inputs_digest(domain),
+            reason=reason,
+            flow_run_id=str(current_flow_run.id or ""),
+            started=started,
+            ask=ask,
+        )
 
 
 def plan(work: Release) -> State:
@@ -291,123 +274,6 @@ def tracking(work: Release) -> dict[str, str]:
         "MLFLOW_EXPERIMENT_NAME": work.domain,
         **({"MLFLOW_RUN_ID": work.mlflow_run} if work.mlflow_run else {}),
     }
-
-
-def trusted_verdict(work: Release) -> dict[str, Any]:
-    """The verdict, if this flow ran or confirmed the gate and it judged the package that is here.
-
-    Raises:
-        GateBlocked: it cannot be trusted; the message says why.
-    """
-    if "gate" not in work.states:
-        raise GateBlocked("the graph has no stage called gate, so nothing was judged; nothing was promoted")
-    if not dvc.is_current(work.repo, "gate"):
-        raise GateBlocked("what the gate judged has changed since it ran; nothing was promoted. Run the release again")
-    verdict: dict[str, Any] = json.loads(layout.VERDICT.read_text(encoding="utf-8"))
-    if verdict.get("outcome") not in STATE_NAMES:
-        raise GateBlocked(f"{layout.VERDICT} has the outcome {verdict.get('outcome')!r}; nothing was promoted")
-    package = verify_manifest(layout.PACKAGE)
-    if verdict.get("candidate", {}).get("digest") != package:
-        raise GateBlocked(f"{layout.VERDICT} judged another package than {layout.PACKAGE}; nothing was promoted")
-    return verdict
-
-
-def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> None:
-    """Render the card and the data docs, and show them with the run."""
-
-    @task(name="reports", task_run_name="reports", **STEP)
-    def run() -> None:
-        from flows.publish import render_data_docs, show_artifacts
-        from tasks.evaluate.card import render_card
-
-        render_data_docs(work.place.root)
-        render_card(lineage=tags)
-        show_artifacts(verdict)
-
-    run(wait_for=[work.states["gate"]])
-
-
-def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
-    """The tags of the version: everything that leads back from it."""
-    own = dvc.output_paths(work.repo)
-    commit = commit_results(work.place, f"Release of {work.domain}: {verdict['outcome']}")
-    return {
-        "git_sha": commit or "none",
-        "dirty": "true" if is_dirty(work.place, own) else "false",
-        "dvc_lock_sha256": sha256_file(work.place.root / "dvc.lock"),
-        "manifest_sha256": verify_manifest(layout.PACKAGE),
-        "base_manifest_sha256": verify_manifest(layout.BASE_MODEL),
-        "verdict": str(verdict["outcome"]),
-        "verdict_sha256": sha256_file(layout.VERDICT),
-        "data_snapshot": folder_digest(layout.INGEST) or "none",
-        "data_sha256": folder_digest(layout.MIX) or "none",
-        "inputs_sha256": work.inputs,
-        "prefect_flow_run_id": work.flow_run_id,
-        "reason": work.reason,
-    }
-
-
-def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memory: MemoryWatch) -> Outcome:
-    """Keep everything with the MLflow run, register the version, and promote it if it may be."""
-    news: list[Outcome] = []
-
-    @task(name="register", task_run_name="register", **STEP)
-    def run() -> State:
-        from tasks.registry import runs
-
-        client, run_id, root = work.registry.client, work.mlflow_run, work.place.root
-        runs.log_params(client, run_id, root / layout.PARAMS)
-        runs.log_metrics(client, run_id, root / layout.REPORTS)
-        runs.log_files(client, run_id, root)
-        version = work.registry.register(run_id, tags)
-        note = settle(work, version, verdict)
-        work.registry.finish(version, work.inputs)
-        news.append(outcome_of(work, work.registry.get(version.number), note, memory))
-        return Completed(message=note)
-
-    run(return_state=True, wait_for=[work.states["gate"]]).result()
-    return news[0]
-
-
-def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
-    """Promote or not, as the verdict says; returns what happened, in a sentence.
-
-    Raises:
-        PromotionRefused: the verdict says promote, but not for this package against this champion.
-    """
-    champion = work.registry.alias("champion")
-    if verdict["outcome"] != "promote":
-        word = {"hold": "held back", "reject": "rejected"}[verdict["outcome"]]
-        return f"version {version.number} was {word}"
-    if champion is not None and champion.number != version.number and champion.manifest == version.manifest:
-        return f"version {version.number} passes; its package is champion already, as version {champion.number}"
-    if version.tags.get("rolled_back") and "champion" not in version.aliases:
-        return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
-    before = work.registry.promote(version)
-    if before is None or before.number == version.number:
-        return f"version {version.number} is champion"
-    return f"version {version.number} is champion; version {before.number} is previous"
-
-
-def nothing_to_do(work: Release, version: Version, memory: MemoryWatch) -> Outcome:
-    """The answer to a run without news."""
-    note = f"nothing to do: version {version.number}, verdict {version.tags.get('verdict')}"
-    get_run_logger().info(note)
-    return outcome_of(work, version, note, memory)
-
-
-def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) -> Outcome:
-    """What the summary shows."""
-    return Outcome(
-        outcome=version.tags.get("verdict", ""),
-        domain=work.domain,
-        version=version.number,
-        aliases=version.aliases,
-        note=note,
-        runs=tuple(work.runs),
-        seconds=time.monotonic() - work.started,
-        peak_memory=memory.peak,
-    )
 
 
 if __name__ == "__main__":  # Prefect reads its settings when it is imported, so the launcher comes before it

@@ -1,4 +1,4 @@
-"""`make run`: one release on this machine, through a real Prefect server, with progress and a summary.
+"""`make run`: one release on this machine, or with --nightly one night, through a real Prefect server, with progress.
 
 Starts the embedded server unless PREFECT_API_URL names one, and ends it again, also on Ctrl-C. Prefect reads its
 settings when it is imported, so this module sets them first and imports it after.
@@ -24,13 +24,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flows.console import Progress, clock, reporting
-from flows.server import EmbeddedServer, prefect_environment
+from flows.server import EmbeddedServer, is_healthy, prefect_environment
+from tasks import layout
 from tasks.errors import FlywheelError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.release import Outcome
+    from flows.work import Outcome
 
 FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
 
@@ -42,15 +43,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="say which stages would run, and change nothing")
     parser.add_argument("--rejudge", action="store_true", help="run the gate again, without training")
     parser.add_argument("--workspace", metavar="DOMAIN", help="work in that domain's git worktree")
+    parser.add_argument("--nightly", action="store_true", help="one night: what users said since the last one")
+    parser.add_argument("--force", action="store_true", help="with --nightly: release even if little was said")
     parser.add_argument("--fail-unless-promoted", action="store_true", help="exit 3 if the verdict is not promote")
     return parser.parse_args(arguments)
 
 
 @contextlib.contextmanager
 def prefect_api(home: Path) -> Iterator[None]:
-    """A Prefect API in the environment: the one that is named there, or a server of our own for this block."""
+    """A Prefect API in the environment: the one that is named there, the platform's where it is up, or one of our own.
+
+    Two servers must not share .flywheel/prefect, hence the second.
+    """
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if os.environ.get("PREFECT_API_URL"):
+    if api := os.environ.get("PREFECT_API_URL") or platform_api(home):
+        os.environ["PREFECT_API_URL"] = api
         yield
         return
     os.environ.update(prefect_environment(home))
@@ -61,6 +68,16 @@ def prefect_api(home: Path) -> Iterator[None]:
         server.wait()
         warm.join()
         yield
+
+
+def platform_api(home: Path) -> str:
+    """The address of the Prefect server that `make up` runs here, or "" where the platform is down."""
+    from tasks.params import load_params
+
+    if not (home / layout.PLATFORM_UP).exists():
+        return ""
+    api = f"http://127.0.0.1:{load_params(home / layout.PARAMS).platform.prefect_port}/api"
+    return api if is_healthy(api) else ""
 
 
 def _prepare_ahead(home: Path) -> None:
@@ -114,22 +131,33 @@ def _run(options: argparse.Namespace, console: Console, home: Path, started: flo
     with reporting(news):
         news.say("Starting Prefect …")
         with prefect_api(home):
-            from flows.release import release
-
-            news.say(f"Release ({options.reason}), ready after {clock(time.monotonic() - started)}")
             try:
-                state = release(
-                    reason=options.reason,
-                    dry_run=options.dry_run,
-                    rejudge=options.rejudge,
-                    workspace=options.workspace,
-                    return_state=True,
-                )
+                state = _flow(options, news, time.monotonic() - started)
             finally:
                 send_all()
     if not state.is_completed():
         return _failed(state, console)
+    if options.nightly:
+        console.print(f"\n{state.name}: {state.message}", markup=False, highlight=False)
     return _ended(news.outcome, options, console, home, time.monotonic() - started)
+
+
+def _flow(options: argparse.Namespace, news: Watched, seconds: float) -> Any:
+    """Run the flow that is asked for; returns its final state. `seconds` is what Prefect took to start."""
+    from flows.nightly import nightly
+    from flows.release import release
+
+    what = "Night" if options.nightly else f"Release ({options.reason})"
+    news.say(f"{what}, ready after {clock(seconds)}")
+    if options.nightly:
+        return nightly(workspace=options.workspace, force=options.force, return_state=True)
+    return release(
+        reason=options.reason,
+        dry_run=options.dry_run,
+        rejudge=options.rejudge,
+        workspace=options.workspace,
+        return_state=True,
+    )
 
 
 def _failed(state: Any, console: Console) -> int:
@@ -151,9 +179,8 @@ def _failed(state: Any, console: Console) -> int:
 def _ended(outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float) -> int:
     """Print the summary; its total counts Prefect's start too."""
     from flows.summary import print_summary
-    from tasks import layout
 
-    if outcome is None:  # a dry run
+    if outcome is None:  # a dry run, or a night without a release
         return 0
     root = home / layout.WORKSPACES / options.workspace if options.workspace else home
     print_summary(console, replace(outcome, seconds=seconds), root)

@@ -11,7 +11,7 @@ from tasks import layout
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.release import Outcome
+    from flows.work import Outcome
     from tasks.evaluate.card import Card, Sample
 
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red"}

@@ -21,7 +21,10 @@ from flows.stages import open_repo
 from tasks import layout
 from tasks.errors import FlywheelError
 
-LINKED = (".venv", ".venv-evaluation", ".flywheel/packages", ".flywheel/cache", ".flywheel/weights")
+LINKED = (
+    *(".venv", ".venv-evaluation", ".venv-engine"),
+    *(".flywheel/packages", ".flywheel/cache", ".flywheel/weights", ".flywheel/feedback"),
+)
 KEPT_ON_BRANCH = ("state", "dvc.lock")
 COMMITTED = ("params.yaml", "state", "dvc.lock")
 IDENTITY = {
@@ -108,8 +111,11 @@ def _link(home: Path, root: Path) -> None:
 
 
 def _share_cache(home: Path, root: Path) -> None:
+    """One cache for all: the one that the checkout itself uses, wherever it was told to keep it."""
+    with open_repo(home) as own:
+        cache = Path(own.cache.local.path).parents[1]  # below it DVC keeps files/md5
     with open_repo(root) as repo, repo.config.edit("local") as settings:
-        settings.setdefault("cache", {})["dir"] = str(home / ".dvc" / "cache")
+        settings.setdefault("cache", {})["dir"] = str(cache)
 
 
 def commit_results(workspace: Workspace, message: str) -> str:
@@ -137,9 +143,9 @@ def is_dirty(workspace: Workspace, own: list[str]) -> bool:
 
 
 @contextlib.contextmanager
-def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the workspace's release lock; wait for another release there to end. A dead one holds nothing."""
-    path = root / layout.HOME / "release.lock"
+def one_at_a_time(root: Path, say: Callable[[str], None], what: str = "release") -> Iterator[None]:
+    """Hold the workspace's lock of this name; wait for another such run there to end. A dead one holds nothing."""
+    path = root / layout.HOME / f"{what}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         told = False
@@ -149,7 +155,7 @@ def one_at_a_time(root: Path, say: Callable[[str], None]) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not told:
-                    say("another release is at work here: waiting for it to end")
+                    say(f"another {what} is at work here: waiting for it to end")
                     told = True
                 time.sleep(1.0)
         yield

@@ -22,7 +22,7 @@ STAGES = {
     "base_model": {"outs": ["data/base_model"]},
     "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
     "mix": {"deps": ["domains/toy"], "outs": ["data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"]},
-    "sft": {"deps": ["data/mix", "data/base_model"], "params": ["sft"], "outs": ["models/sft"]},
+    "sft": {"deps": ["data/mix", "data/base_model", "state/feedback.json"], "params": ["sft"], "outs": ["models/sft"]},
     "package": {"deps": ["models/sft"], "outs": ["models/package"]},
     "evaluate_candidate": {"deps": ["models/package"], "outs": ["reports/evaluation/candidate"]},
     "evaluate_champion": {"deps": ["data/champion"], "outs": ["reports/evaluation/champion"]},
@@ -43,7 +43,8 @@ def make_toy(folder: Path) -> Path:
     """Lay the project out in `folder`, committed; returns it."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     files = {
-        "params.yaml": yaml.safe_dump({**params, "domain": "toy"}),
+        # Nothing listens on port 9: no gateway to wait for.
+        "params.yaml": yaml.safe_dump({**params, "domain": "toy", "serving": {**params["serving"], "port": 9}}),
         "dvc.yaml": yaml.safe_dump({"stages": {name: _stage(name, fields) for name, fields in STAGES.items()}}),
         "domains/toy/domain.yaml": yaml.safe_dump(_domain()),
         "domains/toy/source.txt": "text\n",
@@ -83,7 +84,8 @@ def _stage(name: str, fields: dict) -> dict:
 
 def environment(folder: Path) -> dict[str, str]:
     """What processes of the project need: this repository's code, quiet, offline."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
+    live = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FLYWHEEL_DATABASE_URL")
+    kept = {name: value for name, value in os.environ.items() if name not in live}
     ours = {"PYTHONPATH": str(REPOSITORY), "FLYWHEEL_ROOT": str(folder), "DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
     return kept | ours
 
@@ -149,7 +151,9 @@ def _sft() -> None:
         time.sleep(float(wanted["sleep"]))
     if wanted.get("fail"):
         sys.exit("sft: out of memory on purpose")
-    _write("models/sft/adapter/adapter_model.safetensors", json.dumps(sft, sort_keys=True))
+    feedback = json.loads(Path("state/feedback.json").read_text())
+    learnt = {key: feedback[key] for key in ("count", "digest")}
+    _write("models/sft/adapter/adapter_model.safetensors", json.dumps([sft, learnt], sort_keys=True))
     _write("reports/metrics/sft.json", json.dumps({"loss": 2.5, "by_split": {"train": 2.5}}))
     _write("reports/plots/sft_loss.csv", "step,split,loss\n0,train,3.0\n10,train,2.5\n")
 

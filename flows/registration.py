@@ -1,0 +1,176 @@
+"""The end of a release: the verdict is checked, the version registered, promoted if it may be, and seen to be served.
+
+Everything here bears repeating: a version is known by its package and verdict, the ledger is asked before it is
+written, and the `released` tag comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from prefect import get_run_logger, task
+from prefect.states import Completed, State
+
+from flows import stages as dvc
+from flows.measure import MemoryWatch
+from flows.serving_watch import serve_or_go_back
+from flows.work import STEP, Outcome, Release
+from flows.workspace import commit_results, is_dirty
+from tasks import layout
+from tasks.errors import FlywheelError
+from tasks.files import sha256_file, verify_manifest
+from tasks.params import load_params
+from tasks.registry.inputs import folder_digest
+from tasks.store import approvals
+
+if TYPE_CHECKING:
+    from tasks.registry.versions import Version
+
+STATE_NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
+
+
+class GateBlocked(FlywheelError):
+    """There is no verdict that can be trusted, so nothing is registered or promoted."""
+
+
+def trusted_verdict(work: Release) -> dict[str, Any]:
+    """The verdict, if this flow ran or confirmed the gate and it judged the package that is here.
+
+    Raises:
+        GateBlocked: it cannot be trusted; the message says why.
+    """
+    if "gate" not in work.states:
+        raise GateBlocked("the graph has no stage called gate, so nothing was judged; nothing was promoted")
+    if not dvc.is_current(work.repo, "gate"):
+        raise GateBlocked("what the gate judged has changed since it ran; nothing was promoted. Run the release again")
+    verdict: dict[str, Any] = json.loads(layout.VERDICT.read_text(encoding="utf-8"))
+    if verdict.get("outcome") not in STATE_NAMES:
+        raise GateBlocked(f"{layout.VERDICT} has the outcome {verdict.get('outcome')!r}; nothing was promoted")
+    package = verify_manifest(layout.PACKAGE)
+    if verdict.get("candidate", {}).get("digest") != package:
+        raise GateBlocked(f"{layout.VERDICT} judged another package than {layout.PACKAGE}; nothing was promoted")
+    return verdict
+
+
+def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> None:
+    """Render the card and the data docs, and show them with the run."""
+
+    @task(name="reports", task_run_name="reports", **STEP)
+    def run() -> None:
+        from flows.publish import render_data_docs, show_artifacts
+        from tasks.evaluate.card import render_card
+
+        render_data_docs(work.place.root)
+        render_card(lineage=tags)
+        show_artifacts(verdict)
+
+    run(wait_for=[work.states["gate"]])
+
+
+def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
+    """The tags of the version: everything that leads back from it."""
+    own = dvc.output_paths(work.repo)
+    commit = commit_results(work.place, f"Release of {work.domain}: {verdict['outcome']}")
+    return {
+        "git_sha": commit or "none",
+        "dirty": "true" if is_dirty(work.place, own) else "false",
+        "dvc_lock_sha256": sha256_file(work.place.root / "dvc.lock"),
+        "manifest_sha256": verify_manifest(layout.PACKAGE),
+        "base_manifest_sha256": verify_manifest(layout.BASE_MODEL),
+        "verdict": str(verdict["outcome"]),
+        "verdict_sha256": sha256_file(layout.VERDICT),
+        "evaluation_sha256": folder_digest(layout.EVALUATION / "candidate") or "none",
+        **feedback_tags(),
+        "data_snapshot": folder_digest(layout.INGEST) or "none",
+        "data_sha256": folder_digest(layout.MIX) or "none",
+        "inputs_sha256": work.inputs,
+        "prefect_flow_run_id": work.flow_run_id,
+        "reason": work.reason,
+    }
+
+
+def feedback_tags() -> dict[str, str]:
+    """Which feedback a version has learnt: up to which night, in which snapshot, on top of which version."""
+    from tasks.corpus.from_feedback import read_feedback_pointer
+
+    pointer = read_feedback_pointer()
+    return {
+        "feedback_night": str(pointer.watermark or 0),
+        "feedback_sha256": pointer.digest or "none",
+        "continues": pointer.start.version if pointer.start else "base",
+    }
+
+
+def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memory: MemoryWatch) -> Outcome:
+    """Keep everything with the MLflow run, register the version, and promote it if it may be."""
+    news: list[Outcome] = []
+
+    @task(name="register", task_run_name="register", **STEP)
+    def run() -> State:
+        from tasks.registry import runs
+
+        client, run_id, root = work.registry.client, work.mlflow_run, work.place.root
+        runs.log_params(client, run_id, root / layout.PARAMS)
+        runs.log_metrics(client, run_id, root / layout.REPORTS)
+        runs.log_files(client, run_id, root)
+        version = work.registry.register(run_id, tags)
+        note = settle(work, version, verdict)
+        work.registry.finish(version, work.inputs)
+        news.append(outcome_of(work, work.registry.get(version.number), note, memory))
+        return Completed(message=note)
+
+    run(return_state=True, wait_for=[work.states["gate"]]).result()
+    return news[0]
+
+
+def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
+    """Promote or not, as the verdict says, or ask a person; returns what happened, in a sentence.
+
+    Raises:
+        PromotionRefused: the verdict says promote, but not for this package against this champion.
+    """
+    from tasks.registry.deploy import promote
+
+    champion = work.registry.alias("champion")
+    if verdict["outcome"] != "promote":
+        word = {"hold": "held back", "reject": "rejected"}[verdict["outcome"]]
+        return f"version {version.number} was {word}"
+    if champion is not None and champion.number != version.number and champion.manifest == version.manifest:
+        return f"version {version.number} passes; its package is champion already, as version {champion.number}"
+    if version.tags.get("rolled_back") and "champion" not in version.aliases:
+        return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
+    if work.ask and "champion" not in version.aliases:
+        approvals.ask(work.store, work.domain, version.number, version.manifest)
+        return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
+    before = promote(work.registry, work.store, version, "release", work.reason)
+    if before is None or before.number == version.number:
+        return f"version {version.number} is champion" + served(work, version)
+    return f"version {version.number} is champion; version {before.number} is previous" + served(work, version)
+
+
+def served(work: Release, version: Version) -> str:
+    """Wait until a running gateway serves the new champion, or go back to the one before; what happened, to append."""
+    return serve_or_go_back(work.registry, work.store, version, load_params())
+
+
+def nothing_to_do(work: Release, version: Version, memory: MemoryWatch) -> Outcome:
+    """The answer to a run without news."""
+    note = f"nothing to do: version {version.number}, verdict {version.tags.get('verdict')}"
+    get_run_logger().info(note)
+    return outcome_of(work, version, note, memory)
+
+
+def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) -> Outcome:
+    """What the summary shows."""
+    return Outcome(
+        outcome=version.tags.get("verdict", ""),
+        domain=work.domain,
+        version=version.number,
+        aliases=version.aliases,
+        note=note,
+        runs=tuple(work.runs),
+        seconds=time.monotonic() - work.started,
+        peak_memory=memory.peak,
+    )
