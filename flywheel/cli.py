@@ -5,24 +5,17 @@ Imports are made inside the verbs, so that `flywheel --help` answers at once.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flywheel.answers import Answer, answer, home, json_option
+from flywheel.loop_verbs import VERBS as LOOP
+from flywheel.platform_verbs import VERBS as PLATFORM
+
 if TYPE_CHECKING:
     from tasks.registry.versions import Registry, Version
-
-Answer = tuple[dict[str, Any], str]
-
-
-def home() -> Path:
-    """The repository: FLYWHEEL_ROOT, or the working directory."""
-    return Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
 
 
 def registry() -> Registry:
@@ -31,21 +24,6 @@ def registry() -> Registry:
     from tasks.registry.versions import Registry
 
     return Registry(load_params(home() / "params.yaml").domain, home())
-
-
-def answer(work: Callable[[], Answer], as_json: bool) -> None:
-    """Print what a verb found, as JSON or in words; errors meant for a person end with status 1."""
-    from tasks.errors import FlywheelError
-
-    try:
-        found, words = work()
-    except FlywheelError as error:
-        click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
-        sys.exit(1)
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else words)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,8 +48,25 @@ def doctor(as_json: bool, machine: bool) -> None:
 @main.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show who is champion, candidate and previous, and what the next release would run."""
-    answer(_status, as_json)
+    """Show services, what is served, champion, candidate and previous, the last nights, the next run, and the alarm.
+
+    Exit status: 0 all is well, or the platform was taken down on purpose; 1 something needs attention: the alarm, a
+    service that is not ready, a lost supervisord, a full disk.
+    """
+    problems: list[str] = []
+
+    def work() -> Answer:
+        from flywheel import platform_status
+        from flywheel.platform import load
+
+        found, said = _status()
+        platform = platform_status.look(load(home()))
+        problems.extend(platform_status.attention(platform))
+        platform["attention"] = problems
+        return {**found, **platform}, said + "\n" + platform_status.words(platform)
+
+    answer(work, as_json)
+    sys.exit(1 if problems else 0)
 
 
 def _status() -> Answer:
@@ -127,62 +122,8 @@ def _card() -> Answer:
     return {"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths))
 
 
-@main.command()
-@click.argument("version")
-@click.option(
-    "--override", metavar="REASON", help="Promote without a passing verdict; the reason is kept with the version."
-)
-@json_option
-def promote(version: str, override: str | None, as_json: bool) -> None:
-    """Make VERSION (a number, or an alias such as candidate) the champion.
-
-    Refused unless its verdict says promote, for this very package, against the present champion.
-    """
-
-    def work() -> Answer:
-        kept = registry()
-        chosen = kept.get(version)
-        if override is not None:
-            chosen = kept.override(chosen, override)
-        before = kept.promote(chosen)
-        after = kept.get(chosen.number)
-        previous = before.number if before and before.number != after.number else None
-        words = f"version {after.number} is champion" + (f"; version {previous} is previous" if previous else "")
-        return {"champion": _brief(after), "previous": previous}, words
-
-    answer(work, as_json)
-
-
-@main.command()
-@json_option
-def rollback(as_json: bool) -> None:
-    """Make the previous champion the champion again."""
-
-    def work() -> Answer:
-        champion, previous = registry().roll_back()
-        words = f"version {champion.number} is champion again; version {previous.number} is previous"
-        return {"champion": _brief(champion), "previous": previous.number}, words
-
-    answer(work, as_json)
-
-
-@main.command()
-@click.argument("version")
-@json_option
-def trace(version: str, as_json: bool) -> None:
-    """Show what VERSION was made from: commit, dvc.lock, data, base model, settings, receipt of its examples."""
-
-    def work() -> Answer:
-        from tasks.registry.lineage import lineage
-
-        kept = registry()
-        found = lineage(kept, kept.get(version))
-        rows = [(key, value) for key, value in found.items() if key not in ("params", "examples")]
-        rows += [(f"examples {key}", value) for key, value in found["examples"].items()]
-        rows += list(found["params"].items())
-        return found, "\n".join(f"{key:<28} {'' if value is None else value}" for key, value in rows)
-
-    answer(work, as_json)
+for verb in (*LOOP, *PLATFORM):
+    main.add_command(verb)
 
 
 if __name__ == "__main__":

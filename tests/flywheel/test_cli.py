@@ -76,7 +76,7 @@ def test_a_version_is_traced_to_its_commit_and_settings(home: Path) -> None:
         True,
         {"sft.epochs": "1"},
     )
-    assert "sft.epochs                   2" in run("trace", "2")
+    assert "  sft.epochs               2" in run("trace", "2")
 
 
 def test_a_held_version_is_not_promoted_and_the_refusal_says_why(home: Path) -> None:

@@ -1,0 +1,34 @@
+"""What all verbs share: where the repository is, how an answer is printed, and the option --json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Answer = tuple[dict[str, Any], str]
+
+
+def home() -> Path:
+    """The repository: FLYWHEEL_ROOT, or the working directory."""
+    return Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+
+
+def answer(work: Callable[[], Answer], as_json: bool) -> None:
+    """Print what a verb found, as JSON or in words; errors meant for a person end with status 1."""
+    from tasks.errors import FlywheelError
+
+    try:
+        found, words = work()
+    except FlywheelError as error:
+        click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
+        sys.exit(1)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else words)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

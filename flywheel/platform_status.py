@@ -1,0 +1,125 @@
+"""What `flywheel status` says of the platform: services, the version that is served, nights, the alarm, the disk.
+
+Everything is asked of the running services or read from the store; what cannot be had is None, with no error: status
+must answer on a broken installation above all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from typing import Any
+
+from flywheel.platform import Platform, Service, ask
+from flywheel.platform_processes import marked, states
+from flywheel.platform_up import is_wanted
+from tasks.errors import FlywheelError
+
+NIGHTS = 5
+LOW_DISK = 2 * 2**30
+
+
+def look(platform: Platform) -> dict[str, Any]:
+    """Everything about the platform, for --json. `attention` lists what somebody should look at."""
+    found = states(platform)
+    wanted = is_wanted(platform)
+    services = {service.name: _service(service, found) for service in platform.services()}
+    state = "up" if found is not None else ("broken" if wanted or marked(platform.root) else "down")
+    free = shutil.disk_usage(platform.root).free
+    return {
+        "platform": state,
+        "services": services,
+        "serving": _served(platform) if state == "up" else None,
+        **_nights(platform),
+        "next_night": _next_run(platform) if state == "up" else None,
+        "disk_free_bytes": free,
+    }
+
+
+def attention(found: dict[str, Any]) -> list[str]:
+    """What somebody should look at, in sentences. A platform that was taken down on purpose is not among it."""
+    problems = [f"ALARM: {found['alarm']}"] if found["alarm"] else []
+    if found["platform"] == "broken":
+        problems.append("supervisord is gone: `make up` clears up and starts the platform again, `make down` stops it")
+    if found["platform"] == "up":
+        down = [(name, row) for name, row in found["services"].items() if not row["ready"]]
+        problems += [f"{name} is not ready: {row['note']}" for name, row in down]
+    if found["disk_free_bytes"] < LOW_DISK:
+        problems.append(f"only {found['disk_free_bytes'] / 2**30:.1f} GB of disk are free")
+    return problems
+
+
+def _service(service: Service, found: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
+    state = "elsewhere"
+    if service.ours:
+        state = found[service.name]["statename"].lower() if found and service.name in found else "stopped"
+    note = "stopped" if state == "stopped" and service.ours else service.check()
+    return {"state": state, "ready": not note, "note": note, "address": service.address}
+
+
+def _served(platform: Platform) -> dict[str, Any] | None:
+    """Version and digest that the gateway serves now, and the challenger where there is one."""
+    found = ask(f"{platform.gateway}/readyz")
+    return {key: found.get(key) for key in ("version", "digest", "challenger")} if isinstance(found, dict) else None
+
+
+def _nights(platform: Platform) -> dict[str, Any]:
+    """The last nights, newest first, and the alarm; both empty where there is no store yet."""
+    from tasks.overdue import overdue
+    from tasks.store.nights import last_nights
+    from tasks.store.store import Store
+
+    params = platform.params
+    try:
+        store = Store.open(home=platform.root)
+    except FlywheelError:
+        return {"nights": [], "alarm": None}
+    try:
+        rows = [
+            {
+                "night": night.number,
+                "started_at": night.started_at.isoformat(timespec="seconds"),
+                "outcome": night.outcome or "open",
+                "rows": night.rows,
+                "version": night.version,
+                "reason": night.reason,
+            }
+            for night in last_nights(store, params.domain, NIGHTS)
+        ]
+        return {
+            "nights": rows,
+            "alarm": overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC)),
+        }
+    finally:
+        store.close()
+
+
+def _next_run(platform: Platform) -> str | None:
+    """When the next night is scheduled, in UTC."""
+    body = {
+        "deployments": {"name": {"any_": ["nightly"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 1,
+    }
+    found = ask(f"{platform.prefect_api}/flow_runs/filter", body)
+    return str(found[0]["expected_start_time"]) if found else None
+
+
+def words(found: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"platform: {found['platform']}"]
+    if found["platform"] != "down":
+        for name, row in found["services"].items():
+            mark = "ready" if row["ready"] else row["state"]
+            lines.append(f"  {name:<10} {mark:<9} {row['address']}" + (f"  ({row['note']})" if row["note"] else ""))
+    if served := found["serving"]:
+        also = f", version {served['challenger']} beside it" if served["challenger"] else ""
+        lines.append(f"  serving    version {served['version']}, {str(served['digest'])[:12]}{also}")
+    for night in found["nights"]:
+        said = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
+        lines.append(said.rstrip())
+    if found["next_night"]:
+        lines.append(f"  next night {found['next_night']}")
+    lines.append(f"  disk       {found['disk_free_bytes'] / 2**30:.1f} GB free")
+    return "\n".join([*lines, *found["attention"]])

@@ -1,0 +1,250 @@
+"""The platform in the background: what it is made of, its processes, its keys, and how a failing start is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flows.deploy import render
+from flows.server import free_port
+from flywheel.cli import main
+from flywheel.platform import MARKER, Platform, load
+from flywheel.platform_keys import first_keys, read_key, secret_path
+from flywheel.platform_processes import PlatformFailed, end_marked, holder, marked, states
+from flywheel.platform_status import attention, look, words
+from flywheel.platform_up import down, up
+from tasks.params import load_params
+from tasks.store.identities import authenticate
+from tasks.store.migrate import migrate
+from tasks.store.store import Store
+
+PORTS = (("platform", "prefect_port"), ("platform", "mlflow_port"), ("engine", "port"), ("serving", "port"))
+
+
+@pytest.fixture(autouse=True)
+def no_servers_elsewhere(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.chdir(root)  # params.yaml names a file in infra/
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FLYWHEEL_DATABASE_URL", MARKER):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose ports are free ones."""
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    for section, key in PORTS:
+        params[section][key] = free_port()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "infra").symlink_to(root / "infra")
+    (tmp_path / "data/base_model").mkdir(parents=True)
+    (tmp_path / "data/base_model/MANIFEST.json").write_text("{}")
+    monkeypatch.setenv("FLYWHEEL_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def sleeper(root: str, code: str = "import time; time.sleep(600)") -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, MARKER: root}, stdout=subprocess.PIPE)
+    return process
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    done = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def test_the_deployments_as_written_say_what_params_say(root: Path) -> None:
+    written = yaml.safe_load((root / "infra/prefect.yaml").read_text())
+    assert render(root, load_params(root / "params.yaml")) == written
+
+
+def test_the_schedule_of_the_night_is_the_one_in_params(root: Path) -> None:
+    params = load_params(root / "params.yaml")
+    night = params.nightly.model_copy(update={"cron": "30 4 * * 1", "timezone": "Asia/Shanghai"})
+    found = render(root, params.model_copy(update={"nightly": night, "domain": "law"}))
+    rows = {row["name"]: row for row in found["deployments"]}
+    assert rows["nightly"]["schedules"] == [{"cron": "30 4 * * 1", "timezone": "Asia/Shanghai", "active": True}]
+    assert rows["nightly"]["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert rows["nightly"]["parameters"]["workspace"] == rows["release"]["parameters"]["workspace"] == "law"
+
+
+def test_every_deployment_is_a_flow_that_exists(root: Path) -> None:
+    for row in yaml.safe_load((root / "infra/prefect.yaml").read_text())["deployments"]:
+        path, _, name = row["entrypoint"].partition(":")
+        assert f"def {name}(" in (root / path).read_text(), row["entrypoint"]
+
+
+def test_every_service_of_the_platform_is_in_the_configuration_with_a_restart(root: Path, home: Path) -> None:
+    import configparser
+
+    found = configparser.RawConfigParser()
+    found.read(root / "infra/supervisor/platform.conf")
+    programs = {name.partition(":")[2]: found[name] for name in found.sections() if name.startswith("program:")}
+    assert set(programs) == {service.name for service in load(home).services()}
+    for program in programs.values():
+        assert program["autorestart"] == "true" and int(program["startretries"]) > 10
+        assert program["stopasgroup"] == program["killasgroup"] == "true"
+
+
+def test_children_are_offline_and_know_where_everything_is(home: Path) -> None:
+    found = load(home).environment()
+    ports = yaml.safe_load((home / "params.yaml").read_text())
+    assert found["HF_HUB_OFFLINE"] == "1" and found["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert found[MARKER] == found["FLYWHEEL_ROOT"] == str(home)
+    assert found["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{ports['platform']['mlflow_port']}"
+    assert found["PREFECT_API_URL"] == f"http://127.0.0.1:{ports['platform']['prefect_port']}/api"
+    assert found["FLYWHEEL_DATABASE_URL"] == f"sqlite:///{home}/.flywheel/store/flywheel.db"
+
+
+def test_a_server_elsewhere_takes_the_place_of_ours(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org/")
+    own = load(home).prefect_api
+    monkeypatch.setenv("PREFECT_API_URL", own)  # naming our own address is naming our own server
+    services = {service.name: service for service in load(home).services()}
+    assert not services["mlflow"].ours and services["mlflow"].address == "https://mlflow.example.org"
+    assert services["prefect"].ours
+    assert load(home).environment()["MLFLOW_TRACKING_URI"] == "https://mlflow.example.org"
+
+
+def test_a_socket_path_that_is_too_long_is_put_elsewhere(home: Path) -> None:
+    params = load(home).params
+    assert Platform(Path("/srv/flywheel"), params).socket == Path("/srv/flywheel/.flywheel/platform/control.sock")
+    far = Platform(Path("/srv") / ("x" * 120), params)
+    assert len(str(far.socket)) < 100 and far.socket != Platform(Path("/srv") / ("y" * 120), params).socket
+
+
+def test_a_taken_port_is_told_with_the_process_that_holds_it(home: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        assert holder("127.0.0.1", server.getsockname()[1]).startswith(f"process {os.getpid()} (")
+        params = yaml.safe_load((home / "params.yaml").read_text())
+        params["serving"]["port"] = server.getsockname()[1]
+        (home / "params.yaml").write_text(yaml.safe_dump(params))
+        with pytest.raises(PlatformFailed, match=f"for gateway, is held by process {os.getpid()}"):
+            up(load(home), lambda steps: None)
+    assert holder("127.0.0.1", params["serving"]["port"]) == ""
+
+
+def test_strays_are_found_by_their_marker_with_what_they_started_and_ended(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], env={})\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    stray, other = sleeper(str(tmp_path), code), sleeper("/somewhere/else")
+    assert stray.stdout is not None
+    child = int(stray.stdout.readline())
+    assert {process.pid for process in marked(tmp_path)} == {stray.pid, child}
+    assert end_marked(tmp_path) == 2
+    assert not psutil.pid_exists(child) and stray.poll() is not None and other.poll() is None
+    assert marked(tmp_path) == []
+    other.kill()
+    other.wait()
+    stray.wait()
+
+
+def test_a_stray_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    stray = sleeper(str(tmp_path), code)
+    assert stray.stdout is not None
+    stray.stdout.readline()
+    assert end_marked(tmp_path, grace=0.5) == 1
+    assert not psutil.pid_exists(stray.pid)  # psutil has reaped it
+    stray.wait()
+
+
+def test_a_service_that_dies_ends_the_start_with_its_last_words_and_nothing_is_left(home: Path) -> None:
+    engine = home / "tasks/engine"
+    engine.mkdir(parents=True)
+    (engine / "serve.py").write_text("import sys\nsys.exit('the engine has no model today')\n")
+    with pytest.raises(
+        PlatformFailed, match=r"(?s)engine ended while starting. Everything is stopped again.*no model today"
+    ):
+        up(load(home), lambda steps: None)
+    assert states(load(home)) is None and marked(home) == []
+    assert down(load(home)) == 0
+
+
+def test_up_without_the_base_model_says_how_to_get_it(home: Path) -> None:
+    (home / "data/base_model/MANIFEST.json").unlink()
+    with pytest.raises(PlatformFailed, match="make up"):
+        up(load(home), lambda steps: None)
+
+
+def test_the_first_keys_are_made_once_and_only_their_owner_can_read_them(home: Path) -> None:
+    migrate(None, home=home)
+    first_keys(home)
+    keys = {name: read_key(home, name) for name in ("admin", "chat")}
+    first_keys(home)
+    assert keys == {name: read_key(home, name) for name in ("admin", "chat")}
+    assert stat.S_IMODE(secret_path(home, "chat").stat().st_mode) == 0o600
+    assert stat.S_IMODE(secret_path(home, "chat").parent.stat().st_mode) == 0o700
+    store = Store.open(home=home)
+    roles = [found.role for key in keys.values() if (found := authenticate(store, str(key)))]
+    store.close()
+    assert roles == ["admin", "chat"]
+
+
+def test_keys_are_added_listed_and_disabled_by_the_verb(home: Path) -> None:
+    made = json.loads(run("keys", "add", "安娜", "--role", "review", "--json"))
+    assert made["key"].startswith("fw_") and made["role"] == "review"
+    assert json.loads(run("keys", "disable", "安娜", "--json"))["disabled"]
+    (row,) = json.loads(run("keys", "list", "--json"))["identities"]
+    assert row["name"] == "安娜" and row["disabled"] and "key" not in row
+    assert "Give a name" in run("keys", "add", status=2)
+    assert "nobody" in run("keys", "disable", "nobody", status=1)
+
+
+def test_down_without_a_platform_is_no_error(home: Path) -> None:
+    assert json.loads(run("down", "--json")) == {"stopped": 0, "left": 0}
+
+
+def test_a_platform_that_was_never_started_is_down_and_needs_no_attention(home: Path) -> None:
+    found: dict[str, Any] = look(load(home))
+    assert (found["platform"], found["nights"], found["alarm"]) == ("down", [], None)
+    assert [text for text in attention(found) if "disk" not in text] == []
+
+
+def test_a_platform_that_lost_its_supervisor_needs_attention(home: Path) -> None:
+    stray = sleeper(str(home))
+    time.sleep(0.3)
+    found: dict[str, Any] = look(load(home))
+    found["attention"] = attention(found)
+    end_marked(home)
+    stray.wait()
+    assert found["platform"] == "broken" and "make down" in words(found)
+
+
+def test_a_restore_is_refused_while_the_platform_is_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = sleeper(str(home))
+    time.sleep(0.3)
+    monkeypatch.setenv("FLYWHEEL_BACKUP_PASSPHRASE", "a long passphrase")
+    said = run("restore", str(home / "b"), "--json", status=1)
+    end_marked(home)
+    stray.wait()
+    assert "make down" in json.loads(said)["error"]
+
+
+def test_backup_and_restore_by_the_verbs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = str(home / "flywheel.backup")
+    assert "FLYWHEEL_BACKUP_PASSPHRASE" in run("backup", file, status=1)
+    monkeypatch.setenv("FLYWHEEL_BACKUP_PASSPHRASE", "a long passphrase")
+    run("keys", "add", "anna")
+    assert json.loads(run("backup", file, "--json"))["versions"] == 0
+    assert "--force" in run("restore", file, status=1)
+    run("keys", "add", "berta")
+    assert "store (1 rows)" in run("restore", file, "--force")
+    assert [row["name"] for row in json.loads(run("keys", "list", "--json"))["identities"]] == ["anna"]
