@@ -16,8 +16,8 @@ FORBIDDEN = {
     "serving": {"flows", "flywheel"},
 }
 # Stage modules read and write files; only the registry speaks to MLflow, only the store to the database.
-ONLY_IN = {"mlflow": "tasks/registry", "sqlalchemy": "tasks/store", "alembic": "tasks/store"}
-NETWORKED = ("requests", "httpx", "aiohttp")
+ONLY_IN = {"mlflow": "tasks/registry", "sqlalchemy": "tasks/store", "alembic": "tasks/store", "httpx": "tasks/engine"}
+NETWORKED = ("requests", "aiohttp")
 
 
 def imported(path: Path) -> set[str]:
