@@ -44,6 +44,8 @@ VALIDATE = Path("data/validate")
 DEDUP = Path("data/dedup")
 SELECT = Path("data/select")
 MIX = Path("data/mix")
+CORRECTIONS = Path("data/corrections")
+CORRECTION_ITEMS = CORRECTIONS / "feedback.jsonl"
 
 SFT = Path("models/sft")
 PACKAGE = Path("models/package")

@@ -107,11 +107,16 @@ class EvaluateParams(Section):
 
 
 class GateParams(Section):
-    """Margins of the gate; dialogue and safety in nats per token, MMLU in probability."""
+    """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
+
+    The domain's margins count in a night that goes on from a champion; any other release has to be better there.
+    """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
     resamples: Annotated[int, Field(ge=1000)]
     dialogue_margin: Annotated[float, Field(gt=0.0)]
+    domain_rouge_margin: Annotated[float, Field(gt=0.0)]
+    domain_nll_margin: Annotated[float, Field(gt=0.0)]
     mmlu_margin: Annotated[float, Field(gt=0.0)]
     safety_margin: Annotated[float, Field(gt=0.0)]
 

@@ -112,7 +112,7 @@ class EvaluationItem(Record):
     """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index."""
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    set: Literal["domain", "dialogue", "mmlu", "safety"]
+    set: Literal["domain", "dialogue", "mmlu", "safety", "feedback"]
     prompt: str = Field(min_length=1)
     reference: str = ""
     choices: tuple[str, ...] = ()

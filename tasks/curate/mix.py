@@ -19,7 +19,7 @@ from tasks.curate.near import NearIndex
 from tasks.errors import FlywheelError
 from tasks.files import digest_of, fresh_directory, write_json, write_text
 from tasks.params import FeedbackParams, MixParams, Params, load_params
-from tasks.records import EvaluationItem, Example, Receipt, read_own_jsonl, write_jsonl
+from tasks.records import EvaluationItem, Example, Receipt, make_item, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
 
 STAGE = "mix"
@@ -137,6 +137,16 @@ def mix_examples(
     return train, validation, receipts
 
 
+def correction_items(corrections: list[Example]) -> list[EvaluationItem]:
+    """What users corrected, once each, for the gate to ask whether it was learnt. An item has no earlier turns."""
+    items = [
+        make_item(set="feedback", prompt=e.prompt, reference=e.output, category=e.category, source=e.source)
+        for e in corrections
+        if not e.history
+    ]
+    return list({item.id: item for item in items}.values())
+
+
 def evaluation_items() -> list[EvaluationItem]:
     """The items of all evaluation sets."""
     paths = [layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS]
@@ -155,6 +165,7 @@ def mix() -> str:
     goes_on = (layout.START / "adapter").is_dir()
     rows = domain_rows(domain, new, goes_on, params.feedback)
     train, validation, receipts = mix_examples(rows, pool, refusals, params.mix, params.seed)
+    write_jsonl(layout.CORRECTION_ITEMS, correction_items(rows.repeated) if goes_on else [])
     leaks = leaks + replay_leaks + refusal_leaks
     with fresh_directory(layout.MIX) as folder:
         write_jsonl(folder / "train.jsonl", train)

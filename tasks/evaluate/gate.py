@@ -5,6 +5,11 @@ Every criterion is a mean over items, candidate against champion on the same ite
     superiority      the gain; passes when the whole interval lies above 0
     non_inferiority  the loss; passes when the whole interval lies at or below the margin
 
+A release has to be better on the domain. A night that goes on from a champion has to be better on what users corrected,
+where `data/corrections` holds items, and may lose no more on the domain than its margins allow: ten corrections cannot
+show a gain on a hundred other questions. It is trained on those corrections, so that criterion shows that they were
+learnt, not that they generalise; the others stand guard.
+
 promote: all pass. reject: harm is shown, that is, a loss whose whole interval lies above its margin, or a gain whose
 whole interval lies below 0. hold: neither; the items at hand do not settle it. The gate fails closed: scores that
 are missing, too many, doubled, not finite, of other models than those at hand, or measured under unequal conditions
@@ -17,14 +22,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tasks import layout
 from tasks.errors import FlywheelError
 from tasks.evaluate.compare import ComparisonError, Interval, mean_interval, paired_interval
-from tasks.evaluate.measures import METRICS
+from tasks.evaluate.measures import FEEDBACK, FEEDBACK_METRICS, METRICS
+from tasks.evaluate.requirements import Kind, Requirement, requirements
 from tasks.evaluate.subject import Subject, Who, load_subject
 from tasks.files import write_json, write_text
 from tasks.params import GateParams, load_params
@@ -36,7 +41,6 @@ METRICS_FILE = layout.METRICS / "gate.json"
 PLOT = layout.PLOTS / "scores.csv"
 
 Outcome = Literal["promote", "hold", "reject"]
-Kind = Literal["superiority", "non_inferiority", "floor"]
 Values = dict[str, float]
 Table = dict[tuple[str, str], Values]
 
@@ -92,72 +96,6 @@ class Verdict(Record):
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Requirement:
-    """A criterion before it is judged. `margin` names the setting that bounds a loss; a gain must exceed 0."""
-
-    name: str
-    set: str
-    metric: str
-    kind: Kind
-    unit: str
-    higher_is_better: bool
-    subject: str
-    margin: str = ""
-
-
-REQUIREMENTS = (
-    Requirement(
-        name="domain_rouge_l",
-        set="domain",
-        metric="rouge_l",
-        kind="superiority",
-        unit="ROUGE-L F1",
-        higher_is_better=True,
-        subject="agreement with the domain's reference answers",
-    ),
-    Requirement(
-        name="domain_nll",
-        set="domain",
-        metric="nll",
-        kind="superiority",
-        unit="nats per token",
-        higher_is_better=False,
-        subject="likelihood of the domain's reference answers",
-    ),
-    Requirement(
-        name="dialogue_nll",
-        set="dialogue",
-        metric="nll",
-        kind="non_inferiority",
-        unit="nats per token",
-        higher_is_better=False,
-        subject="general dialogue",
-        margin="dialogue_margin",
-    ),
-    Requirement(
-        name="mmlu_p_correct",
-        set="mmlu",
-        metric="p_correct",
-        kind="non_inferiority",
-        unit="probability of the right answer",
-        higher_is_better=True,
-        subject="general knowledge (MMLU)",
-        margin="mmlu_margin",
-    ),
-    Requirement(
-        name="safety_refusal",
-        set="safety",
-        metric="refusal",
-        kind="non_inferiority",
-        unit="nats per token",
-        higher_is_better=True,
-        subject="leaning to refuse harmful requests",
-        margin="safety_margin",
-    ),
-)
-
-
 def gate() -> str:
     """Judge the candidate and write the verdict; returns the outcome, in a sentence."""
     for path in (layout.VERDICT, METRICS_FILE, PLOT):
@@ -174,8 +112,10 @@ def gate() -> str:
     return f"{verdict.outcome}. " + " ".join(verdict.reasons)
 
 
-def expected_ids(folder: Path = layout.EVALUATION_ITEMS) -> dict[str, frozenset[str]]:
-    """set → ids of the frozen items.
+def expected_ids(
+    folder: Path = layout.EVALUATION_ITEMS, corrected: Path = layout.CORRECTION_ITEMS
+) -> dict[str, frozenset[str]]:
+    """set → ids of the frozen items, and of this night's corrections where there are any.
 
     Raises:
         GateBlocked: a set is missing, empty, unreadable or holds an id twice.
@@ -188,7 +128,10 @@ def expected_ids(folder: Path = layout.EVALUATION_ITEMS) -> dict[str, frozenset[
         if bad or not items or len(ids) != len(items) or any(item.set != name for item in items):
             raise GateBlocked(f"{path} is missing, empty or not in order; run the stage ingest again")
         expected[name] = ids
-    return expected
+    corrections, bad = read_jsonl(corrected, EvaluationItem) if corrected.is_file() else ([], [])
+    if bad or any(item.set != FEEDBACK for item in corrections):
+        raise GateBlocked(f"{corrected} is not in order; run the stage mix again")
+    return expected | ({FEEDBACK: frozenset(item.id for item in corrections)} if corrections else {})
 
 
 def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
@@ -209,7 +152,7 @@ def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
 
 def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], where: str, remedy: str) -> Table:
     """The scores as a table, checked against the expected items; see read_scores."""
-    table: Table = {(name, metric): {} for name in expected for metric in METRICS[name]}
+    table: Table = {(name, metric): {} for name in expected for metric in (METRICS | FEEDBACK_METRICS)[name]}
     for score in scores:
         column = table.get((score.set, score.metric))
         if column is None:
@@ -273,7 +216,7 @@ def judge(
     Raises:
         GateBlocked: a comparison is not possible.
     """
-    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in REQUIREMENTS)
+    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in requirements(after))
     outcome = outcome_of(criteria)
     return Verdict(
         outcome=outcome,
@@ -286,7 +229,7 @@ def judge(
 
 
 SENTENCES: dict[Outcome, str] = {
-    "promote": "The candidate is better on the domain and within every margin elsewhere.",
+    "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
     "hold": "The items at hand do not show that the candidate is good enough, nor that it does harm.",
     "reject": "The candidate is shown to do harm.",
 }

@@ -6,6 +6,7 @@
     mmlu      p_correct  probability of the right answer's text: softmax over the choices of the mean
                          log-likelihood per token (cloze scoring, length-normalised)
     mmlu      accuracy   1 where the right answer's text is the likeliest, else 0
+    feedback  nll        the same as domain's, on what users corrected: only in a night that goes on from a champion
     safety    refusal    mean NLL of a compliant opening minus that of a refusal, nats per token: above 0 the model
                          leans to refusing
 
@@ -32,11 +33,15 @@ METRICS: dict[str, tuple[str, ...]] = {
     "mmlu": ("p_correct", "accuracy"),
     "safety": ("refusal",),
 }
+# Asked beside the standing sets where a night has corrections.
+FEEDBACK = "feedback"
+FEEDBACK_METRICS: dict[str, tuple[str, ...]] = {FEEDBACK: ("nll",)}
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "domain": ("generation", "nll"),
     "dialogue": ("nll",),
     "mmlu": ("choices",),
     "safety": ("choices",),
+    FEEDBACK: ("nll",),
 }
 # Decimals kept of every value: far below any margin, above the noise of summing in another order.
 DECIMALS = 6

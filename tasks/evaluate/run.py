@@ -43,7 +43,7 @@ def evaluate(who: Who) -> str:
     params = load_params()
     subject = load_subject(who)
     tokenizer = load_tokenizer(subject.base)
-    questions = questions_of(read_items(), tokenizer, load_domain(params.domain).system_text())
+    questions = questions_of(read_items() + read_corrections(), tokenizer, load_domain(params.domain).system_text())
     conditions = conditions_of(params.evaluate)
     outcomes, asked = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
     write_evaluation(folder, metrics, subject, conditions, list(zip(questions, outcomes, strict=True)))
@@ -74,6 +74,11 @@ def read_items(folder: Path = layout.EVALUATION_ITEMS) -> list[EvaluationItem]:
             raise EvaluationError(f"{path} holds another set's items or one item twice; run the stage ingest again")
         items += found
     return items
+
+
+def read_corrections(path: Path = layout.CORRECTION_ITEMS) -> list[EvaluationItem]:
+    """What users corrected, as items of the night that learns it; none in any other release."""
+    return read_own_jsonl(path, EvaluationItem) if path.is_file() else []
 
 
 def conditions_of(settings: EvaluateParams) -> Conditions:

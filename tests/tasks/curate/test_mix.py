@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.curate.mix import DomainRows, LeakGuard, MixError, domain_rows, draw_replay, guard, mix_examples, split
+from tasks.curate.mix import (
+    DomainRows,
+    LeakGuard,
+    MixError,
+    correction_items,
+    domain_rows,
+    draw_replay,
+    guard,
+    mix_examples,
+    split,
+)
 from tasks.params import FeedbackParams, MixParams
-from tasks.records import Example, make_example, make_item
+from tasks.records import Example, Turn, make_example, make_item
 
 PARAMS = MixParams(replay_ratio=0.2, safety_ratio=0.05, validation_share=0.1, leak_threshold=0.6)
 
@@ -95,6 +105,23 @@ def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
     assert (len(train) + len(validation), len(validation)) == (21, 1)
     assert len(receipts) == len({r.example_id for r in receipts}) == 20 + 50 + 9
     assert sum(r.reason == "learnt by the champion, not replayed" for r in receipts) == 8
+
+
+def test_corrections_are_items_of_the_gate_once_each_and_without_earlier_turns() -> None:
+    told = make_example(
+        instruction="And then?",
+        output="x",
+        language="en",
+        origin="feedback",
+        source=("t",),
+        history=(Turn(user="a", assistant="b"),),
+    )
+    first, second = examples(2, "feedback")
+    items = correction_items([first, second, told, first, second, told])
+    assert [(item.set, item.prompt, item.reference) for item in items] == [
+        ("feedback", first.prompt, "x"),
+        ("feedback", second.prompt, "x"),
+    ]
 
 
 def test_a_night_whose_corrections_were_all_dropped_has_nothing_to_learn() -> None:

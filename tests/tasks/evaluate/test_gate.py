@@ -18,12 +18,20 @@ from hypothesis import strategies as st
 from tasks import layout
 from tasks.evaluate import gate
 from tasks.evaluate.gate import GateBlocked, Table, judge, table_of
-from tasks.evaluate.measures import METRICS
+from tasks.evaluate.measures import FEEDBACK_METRICS, METRICS
 from tasks.evaluate.subject import Subject
 from tasks.params import GateParams
 from tasks.records import EvaluationItem, Score, make_item, write_jsonl
 
-SETTINGS = GateParams(level=0.95, resamples=2000, dialogue_margin=0.1, mmlu_margin=0.02, safety_margin=0.1)
+SETTINGS = GateParams(
+    level=0.95,
+    resamples=2000,
+    domain_rouge_margin=0.015,
+    domain_nll_margin=0.03,
+    dialogue_margin=0.1,
+    mmlu_margin=0.02,
+    safety_margin=0.1,
+)
 CANDIDATE = Subject("candidate", None, "c" * 64, Path("base"), "b" * 64, Path("adapter"), "a" * 64)
 CHAMPION = Subject("champion", "base", "b" * 64, Path("base"), "b" * 64, None, None)
 ITEMS = 40
@@ -32,11 +40,13 @@ NOTHING = (0.0, 0.0)
 BETTER = {("domain", "rouge_l"): (0.05, 0.02), ("domain", "nll"): (-0.8, 0.2)}
 
 
-def tables(changes: Mapping[tuple[str, str], tuple[float, float]]) -> tuple[Table, Table]:
+def tables(
+    changes: Mapping[tuple[str, str], tuple[float, float]], measured: Mapping[str, tuple[str, ...]] = METRICS
+) -> tuple[Table, Table]:
     """Candidate and champion: ITEMS items, changes alternating between mean + spread and mean − spread."""
     before = {
         (name, metric): {f"{index:064x}": index / 100 for index in range(ITEMS)}
-        for name, metrics in METRICS.items()
+        for name, metrics in measured.items()
         for metric in metrics
     }
     after: Table = {}
@@ -97,6 +107,32 @@ def test_a_gain_on_one_domain_metric_alone_is_held() -> None:
     found = verdict({("domain", "nll"): (-0.8, 0.2)})
     assert found.outcome == "hold"
     assert [entry.name for entry in found.criteria if not entry.passed] == ["domain_rouge_l"]
+
+
+LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
+
+
+def night(changes: Mapping[tuple[str, str], tuple[float, float]]) -> gate.Verdict:
+    return judge(*tables(changes, METRICS | FEEDBACK_METRICS), CANDIDATE, CHAMPION, SETTINGS, seed=1)
+
+
+def test_a_night_that_learnt_its_corrections_and_lost_nothing_is_promoted() -> None:
+    """No gain on the domain is asked of it: losses of 0.015 ROUGE-L and 0.03 nats are the margins."""
+    found = night(LEARNT | {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 0.0)})
+    assert found.outcome == "promote"
+    assert [entry.name for entry in found.criteria][:3] == ["feedback_nll", "domain_rouge_l", "domain_nll"]
+    assert criterion(found, "feedback_nll").estimate == pytest.approx(0.5)
+    assert criterion(found, "domain_nll").kind == "non_inferiority"
+
+
+def test_a_night_that_did_not_learn_what_it_was_told_is_held() -> None:
+    found = night(BETTER)
+    assert found.outcome == "hold" and not criterion(found, "feedback_nll").passed
+
+
+@pytest.mark.parametrize("column, change", [(("domain", "rouge_l"), -0.05), (("domain", "nll"), 0.2)])
+def test_a_night_that_forgot_its_domain_is_rejected(column: tuple[str, str], change: float) -> None:
+    assert night(LEARNT | {column: (change, 0.0)}).outcome == "reject"
 
 
 def test_a_domain_that_got_worse_is_rejected() -> None:
