@@ -230,9 +230,10 @@ def ended(work: Work, state: State) -> tuple[str, str, str | None]:
     if version is None:
         raise NightFailed("the release registered no version")
     verdict, said = version.tags.get("verdict", ""), state.message or ""
-    if verdict == "promote" and "champion" not in version.aliases:
-        return "hold", said, version.number
-    return verdict, said, version.number
+    if verdict == "promote":
+        return "promote" if "champion" in version.aliases else "hold", said, version.number
+    failed = [item["reason"] for item in work.registry.verdict(version)["criteria"] if not item["passed"]]
+    return verdict, " ".join([f"version {version.number} was judged {verdict}.", *failed]), version.number
 
 
 def show_card(work: Work, night: Night, cleaned: Cleaned) -> None:
