@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from flows.server import EmbeddedServer, prefect_environment
@@ -57,8 +58,11 @@ def worker(project: Path, surroundings: dict[str, str]) -> Iterator[None]:
         process = subprocess.Popen(command, cwd=project, env=surroundings, stdout=log, stderr=log)
     try:
         yield
-    finally:
-        process.terminate()
+    finally:  # at once: a scheduled run may have begun, and a worker waits for its runs
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
         process.wait(60)
 
 
