@@ -7,9 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tasks.registry.versions import Version
 
 Answer = tuple[dict[str, Any], str]
 
@@ -29,6 +32,12 @@ def answer(work: Callable[[], Answer], as_json: bool) -> None:
         click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
         sys.exit(1)
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else words)
+
+
+def brief(version: Version) -> dict[str, Any]:
+    """A version as --json shows it."""
+    keys = ("verdict", "manifest_sha256", "git_sha", "override")
+    return {"version": version.number, "aliases": list(version.aliases), **{k: version.tags.get(k) for k in keys}}
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

@@ -37,7 +37,7 @@ class Metrics:
         self.engine_up = gauge("engine_up", "1 while the engine answers and holds the served version")
         self.store_up = gauge("store_up", "1 while the database answers")
         self.last_night = gauge(
-            "last_night_timestamp_seconds", "When the last finished night ended (Unix); 0 for never"
+            "last_night_timestamp_seconds", "When the last night that did not fail ended (Unix); 0 for never"
         )
         self.last_switch = gauge("last_switch_seconds", "From seeing the alias to traffic, the last time")
         self.first_token = Histogram(

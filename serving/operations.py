@@ -51,16 +51,15 @@ def metrics(request: Request) -> Response:
 
 
 def read_last_night(service: ChatService) -> None:
-    """Set the gauge of the last finished night; without a database it keeps its value."""
+    """Set the gauge of the last night that did not fail; without a database it keeps its value."""
     from tasks.errors import FlywheelError
-    from tasks.store.nights import last_nights
+    from tasks.overdue import last_finished
 
     try:
-        nights = last_nights(service.storage.store, service.settings.domain, 10)
+        finished = last_finished(service.storage.store, service.settings.domain)
     except (FlywheelError, ServiceError):
         return
-    ended = [night.closed_at.timestamp() for night in nights if night.closed_at is not None]
-    service.metrics.last_night.set(max(ended, default=0.0))
+    service.metrics.last_night.set(finished.timestamp() if finished else 0.0)
 
 
 def page_of_login(request: Request, error: str | None = None) -> HTMLResponse:

@@ -71,18 +71,30 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def fresh_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory that takes the place of `path` when the block ends without error."""
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path`, gone when the block ends unless it was renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(directory: Path, target: Path) -> None:
+    """Rename a whole directory to `target`, in place of what is there."""
+    if target.exists():
+        shutil.rmtree(target)
+    directory.replace(target)
+
+
+@contextmanager
+def fresh_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary directory that takes the place of `path` when the block ends without error."""
+    with scratch_directory(path) as temporary:
+        yield temporary
+        take_place(temporary, path)
 
 
 def _listing(directory: Path) -> dict[str, str]:
@@ -125,3 +137,11 @@ def verify_manifest(directory: Path) -> str:
     if problems:
         raise ManifestError(f"{directory} does not match its manifest ({'; '.join(problems)})")
     return digest_of(listed)
+
+
+def holds(directory: Path, digest: str) -> bool:
+    """Whether a directory is here, whole, and has this digest."""
+    try:
+        return verify_manifest(directory) == digest
+    except (ManifestError, OSError):
+        return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -38,7 +38,7 @@ PARTNER = ("text", "version", "digest", "who", "position", "finish_reason")
 
 @dataclass(frozen=True)
 class Night:
-    """One run of the nightly flow. `since` is the last promoted night when it began; `rows` is how many it claimed."""
+    """One run of the nightly flow. `rows` is how many it claimed."""
 
     number: int
     domain: str
@@ -46,7 +46,6 @@ class Night:
     closed_at: datetime | None
     outcome: str | None
     snapshot: str | None
-    since: int
     flow_run_id: str
     version: str | None
     reason: str
@@ -71,8 +70,7 @@ def open_night(store: Store, domain: str, flow_run_id: str) -> Night:
 
 
 def _begin(session: Session, domain: str, flow_run_id: str) -> NightTable:
-    since = _last_promoted(session, domain)
-    row = NightTable(domain=domain, started_at=now(), since=since, flow_run_id=flow_run_id, reason="", rows=0)
+    row = NightTable(domain=domain, started_at=now(), flow_run_id=flow_run_id, reason="", rows=0)
     session.add(row)
     session.flush()
     claimed = session.execute(
@@ -190,14 +188,3 @@ def last_nights(store: Store, domain: str, n: int) -> list[Night]:
     with store.read() as session:
         wanted = select(NightTable).where(NightTable.domain == domain).order_by(NightTable.number.desc()).limit(n)
         return [_night(row) for row in session.scalars(wanted)]
-
-
-def last_promoted_night(store: Store, domain: str) -> int:
-    """The number of the last night that promoted a version, 0 where none did."""
-    with store.read() as session:
-        return _last_promoted(session, domain)
-
-
-def _last_promoted(session: Session, domain: str) -> int:
-    wanted = select(func.max(NightTable.number)).where(NightTable.domain == domain, NightTable.outcome == "promote")
-    return int(session.scalar(wanted) or 0)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tasks.store.columns import Json, Moment, Words
 
 # The newest migration. Kept here so that opening a store needs no Alembic.
-HEAD = "0001"
+HEAD = "0002"
 
 ROLES = ("chat", "review", "admin")
 FINISH_REASONS = ("stop", "length", "cancelled", "error")
@@ -114,7 +114,7 @@ class AnswerTable(Base):
 
 
 class NightTable(Base):
-    """One run of the nightly flow. `since` is the last promoted night when it began, `rows` how many it claimed."""
+    """One run of the nightly flow. `rows` is how many it claimed."""
 
     __tablename__ = "nights"
     __table_args__ = (
@@ -135,7 +135,6 @@ class NightTable(Base):
     closed_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     snapshot: Mapped[str | None]
-    since: Mapped[int] = mapped_column(Number)
     flow_run_id: Mapped[str]
     version: Mapped[str | None]
     reason: Mapped[str]

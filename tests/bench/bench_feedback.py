@@ -12,17 +12,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
 from tasks.store.feedback import FeedbackIn, feedback_on, record_feedback
-from tasks.store.identities import Identity, create_identity
+from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
-from tasks.store.store import Store, new_id
+from tasks.store.store import Store
+from tests.answers import serve_answer
 from tests.postgres import PostgresServer
 
 RATE, THREADS = 100, 12
@@ -41,38 +40,13 @@ class Result:
     worst: float
 
 
-def an_answer(store: Store, anna: Identity) -> AnswerRecord:
-    """One answer served to one person."""
-    answer = AnswerRecord(
-        id=new_id("ans"),
-        conversation_id=ensure_conversation(store, None, anna, "construction"),
-        identity_id=anna.id,
-        domain="construction",
-        messages=[{"role": "user", "content": "What is AB 04? " * 20}],
-        text="A contract. " * 50,
-        version="1",
-        digest="d" * 64,
-        prompt_sha256="p" * 64,
-        finish_reason="stop",
-        prompt_tokens=100,
-        completion_tokens=100,
-        first_token_ms=80.0,
-        latency_ms=2000.0,
-        draft_id=None,
-        position=None,
-        who="champion",
-        created_at=datetime.now(UTC),
-    )
-    record_answer(store, answer)
-    return answer
-
-
 def measure(database: str, url: str, seconds: int) -> Result:
     """Post at the rate for so long, each with a correction of 500 characters."""
     migrate(url)
     store = Store.open(url)
     anna, _ = create_identity(store, "anna", "chat")
-    answer = an_answer(store, anna)
+    question = [{"role": "user", "content": "What is AB 04? " * 20}]
+    answer = serve_answer(store, anna, messages=question, text="A contract. " * 50)
     latencies: list[float] = []
     lock = threading.Lock()
 

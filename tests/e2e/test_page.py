@@ -6,13 +6,14 @@ FLYWHEEL_PICTURES=1 writes the documentation's pictures too.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from serving.errors import ServiceError
 from tasks.store.identities import disable_identity
@@ -180,18 +181,25 @@ def test_an_expert_corrects_answer_after_answer_without_the_mouse(embedded: Gate
     expect(page.locator("#fw-question textarea")).to_be_focused()
 
 
-def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Gateway, visit: Visit) -> None:
-    page, person = visit(embedded)
-    embedded.engine.answers["Tell me everything"] = ["word " * 2000]
-    embedded.engine.pause = 0.05
+@contextlib.contextmanager
+def a_long_answer(gateway: Gateway, page: Page) -> Iterator[None]:
+    """An answer that has begun and would take minutes."""
+    gateway.engine.answers["Tell me everything"] = ["word " * 2000]
+    gateway.engine.pause = 0.05
     try:
         page.fill("#fw-question textarea", "Tell me everything")
         page.keyboard.press("Enter")
         expect(page.locator(".fw-final")).to_contain_text("word word")
+        yield
+    finally:
+        gateway.engine.pause = 0.0
+
+
+def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Gateway, visit: Visit) -> None:
+    page, person = visit(embedded)
+    with a_long_answer(embedded, page):
         page.click("#fw-stop")
         expect(page.locator(".fw-note")).to_contain_text("Stopped by you")
-    finally:
-        embedded.engine.pause = 0.0
     page.wait_for_selector("#fw-send")
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
     page.click("#fw-new")
@@ -200,18 +208,11 @@ def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Ga
 
 def test_closing_the_tab_ends_the_answer(embedded: Gateway, visit: Visit) -> None:
     page, person = visit(embedded)
-    embedded.engine.answers["Tell me everything"] = ["word " * 2000]
-    embedded.engine.pause = 0.05
-    try:
-        page.fill("#fw-question textarea", "Tell me everything")
-        page.keyboard.press("Enter")
-        expect(page.locator(".fw-final")).to_contain_text("word word")
+    with a_long_answer(embedded, page):
         page.close()
         deadline = time.monotonic() + 20
         while not embedded.answers_to(person) and time.monotonic() < deadline:
             time.sleep(0.2)
-    finally:
-        embedded.engine.pause = 0.0
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
 
 

@@ -12,16 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
 from tasks.store.feedback import feedback_on
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
-from tasks.store.store import Store, new_id
+from tasks.store.store import Store
+from tests.answers import serve_answer
 from tests.postgres import PostgresServer
 
 POSTS, KILLS, LIMIT_SECONDS = 300, 8, 240
@@ -73,29 +72,7 @@ def prepare(url: str) -> tuple[Store, str]:
     migrate(url)
     store = Store.open(url)
     anna, _ = create_identity(store, "anna", "chat")
-    conversation = ensure_conversation(store, None, anna, "construction")
-    answer = AnswerRecord(
-        id=new_id("ans"),
-        conversation_id=conversation,
-        identity_id=anna.id,
-        domain="construction",
-        messages=[{"role": "user", "content": "What?"}],
-        text="This.",
-        version="1",
-        digest="d",
-        prompt_sha256="p",
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-        first_token_ms=1.0,
-        latency_ms=1.0,
-        draft_id=None,
-        position=None,
-        who="champion",
-        created_at=datetime.now(UTC),
-    )
-    record_answer(store, answer)
-    return store, answer.id
+    return store, serve_answer(store, anna).id
 
 
 def run(url: str, answer: str, folder: Path, root: Path, crashes: list[Callable[[], None] | None]) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from tasks import layout
-from tasks.files import verify_manifest, write_json, write_manifest
-from tasks.records import Example, make_example, write_jsonl
+from tasks.files import verify_manifest
+from tasks.records import Example, make_example
 from tasks.train.checkpoints import is_complete, step_of
+from tests.training import lay_training
 
 pytestmark = pytest.mark.slow
 
@@ -40,19 +40,7 @@ def an_example(number: int) -> Example:
 
 def build(folder: Path, root: Path, model: Path) -> Path:
     """A repository with 31 examples: two epochs of 8 steps, a checkpoint at every second."""
-    for name in ("infra/accelerate", "infra/deepspeed", "domains/construction"):
-        shutil.copytree(root / name, folder / name)
-    (folder / ".flywheel").mkdir()
-    (folder / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
-    shutil.copytree(model, folder / "data/base_model")
-    settings = yaml.safe_load((root / "params.yaml").read_text())
-    settings["sft"].update(SETTINGS)
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
-    write_json(folder / "data/start/start.json", {"digest": None})
-    write_manifest(folder / "data/start")
-    write_jsonl(folder / "data/mix/train.jsonl", map(an_example, range(31)))
-    write_jsonl(folder / "data/mix/validation.jsonl", map(an_example, range(50, 53)))
-    return folder
+    return lay_training(folder, root, model, map(an_example, range(31)), map(an_example, range(50, 53)), SETTINGS)
 
 
 def start(folder: Path, root: Path) -> subprocess.Popen[str]:

@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
 from tasks.store.feedback import FeedbackIn, record_feedback
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store, new_id, now
+from tests.answers import serve_answer
 
 
 @contextlib.contextmanager
@@ -28,28 +28,9 @@ def correct(root: Path, count: int, domain: str = "toy", text: str = "Better.") 
         person, _ = create_identity(store, new_id("person"), "chat")
         made = []
         for number in range(count):
-            conversation = ensure_conversation(store, None, person, domain)
-            answer = AnswerRecord(
-                id=new_id("chatcmpl"),
-                conversation_id=conversation,
-                identity_id=person.id,
-                domain=domain,
-                messages=[{"role": "user", "content": f"Question {number} of {person.name}?"}],
-                text="Poor.",
-                version="base",
-                digest="",
-                prompt_sha256="0" * 64,
-                finish_reason="stop",
-                prompt_tokens=1,
-                completion_tokens=1,
-                first_token_ms=1.0,
-                latency_ms=1.0,
-                draft_id=None,
-                position=None,
-                who="champion",
-                created_at=now(),
-            )
-            record_answer(store, answer)
+            question = [{"role": "user", "content": f"Question {number} of {person.name}?"}]
+            served = {"text": "Poor.", "version": "base", "digest": "", "created_at": now()}
+            answer = serve_answer(store, person, id=new_id("chatcmpl"), domain=domain, messages=question, **served)
             said = FeedbackIn(key=answer.id, answer_id=answer.id, kind="correction", text=f"{text} {number}")
             made.append(record_feedback(store, person, said)[0].id)
         return made

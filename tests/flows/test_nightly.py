@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.store.nights import Night, last_nights
 from tests.flows.feedback import correct, store_of
 from tests.flows.project import Project
 from tests.flows.toy import environment, make_toy, set_param, set_wanted
+from tests.mlflow_store import lay_mlflow
 
 # Where the night is killed, in this order: a step of the night or a stage of its release.
 KILLS = (
@@ -31,7 +33,7 @@ KILLS = (
 @pytest.fixture(scope="module")
 def project(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One project for the module; the tests below are its history, in order."""
-    project = Project(make_toy(tmp_path_factory.mktemp("nightly") / "toy"), prefect_api)
+    project = Project(lay_mlflow(make_toy(tmp_path_factory.mktemp("nightly") / "toy")), prefect_api)
     project.release("--reason", "first")
     return project
 
@@ -108,20 +110,45 @@ def test_a_failed_release_closes_the_night_and_the_next_one_takes_its_correction
     assert "Promoted" in project.release("--nightly")
 
 
-def kill(project: Project, step: str, moment: str) -> None:
-    command = [sys.executable, "-m", "tests.flows.killed_night", step, moment]
-    surroundings = environment(project.root) | {"PREFECT_API_URL": project.api}
-    done = subprocess.run(command, cwd=project.root, env=surroundings, capture_output=True, text=True, timeout=300)
-    assert done.returncode == -9, done.stdout + done.stderr
+@pytest.fixture
+def kill(project: Project) -> Iterator[Callable[[str, str], None]]:
+    """Runs a night that is killed at a step."""
+    command = [sys.executable, "-m", "tests.flows.killed_night"]
+    with subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=environment(project.root) | {"PREFECT_API_URL": project.api},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    ) as nights:
+        assert nights.stdin is not None and nights.stdout is not None
+
+        def kill(step: str, moment: str) -> None:
+            print(step, moment, file=nights.stdin)
+            said = []
+            for line in nights.stdout:
+                if line.startswith("ended "):
+                    assert line == "ended -9\n", "".join(said)
+                    return
+                said.append(line)
+            pytest.fail("".join(said))
+
+        yield kill
+        nights.stdin.close()
 
 
 @pytest.mark.slow
-def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(project: Project) -> None:
+def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(
+    project: Project, kill: Callable[[str, str], None]
+) -> None:
     """kill -9 seven times on the way, feedback arriving meanwhile: the same rows, one version, one promotion."""
     versions, ids = len(project.registry.versions()), correct(project.root, 5)
     snapshots, packages = set(), set()
     for step, moment in KILLS:
-        kill(project, step, moment)
+        kill(step, moment)
         snapshots.add(nights(project.root)[0].snapshot if step != "claim" else None)
         correct(project.root, 1)
         if step in ("register", "close"):

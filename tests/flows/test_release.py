@@ -101,12 +101,12 @@ def test_a_failing_stage_fails_the_release_and_registers_nothing(project: Projec
     set_wanted(project.root, fail=False)
 
 
-def wait_for_worker(project: Project) -> int:
+def wait_for_worker(project: Project, release: subprocess.Popen[str]) -> int:
     path = project.root / "worker.pid"
-    path.unlink(missing_ok=True)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 120
     while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline
+        assert release.poll() is None, release.communicate()[0]
+        assert time.monotonic() < deadline, "sft was not reached"
         time.sleep(0.1)
     return int(path.read_text())
 
@@ -118,12 +118,16 @@ def is_alive(process: int) -> bool:
 @pytest.fixture
 def sleeping(project: Project, first: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A release in the middle of sft, and the process id of a worker in a session of its own that ignores SIGTERM."""
+    set_param(project.root, "sft", "epochs", 5)  # other than in the first release: there is something to train
     set_wanted(project.root, sleep=300)
+    (project.root / "worker.pid").unlink(missing_ok=True)
     process = project.start()
-    yield process, wait_for_worker(project)
-    process.kill()
-    process.wait()
-    set_wanted(project.root, sleep=0)
+    try:
+        yield process, wait_for_worker(project, process)
+    finally:
+        process.kill()
+        process.wait()
+        set_wanted(project.root, sleep=0)
 
 
 def test_cancelling_in_prefect_ends_the_stage_and_all_it_started(

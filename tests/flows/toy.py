@@ -74,6 +74,9 @@ def _domain() -> dict:
     for key in ("base_model", "human", "general", "mmlu", "safety"):
         for source in domain[key] if isinstance(domain[key], list) else [domain[key]]:
             source |= {"package": "", "files": ["source.txt"]}
+    for key in ("evaluation_files", "seeds", "documents", "triples"):
+        domain.pop(key, None)
+    domain["embedder"] = {"name": "characters"}
     return {**domain, "name": "toy", "system_prompt": "prompts/system.txt"}
 
 
@@ -127,16 +130,21 @@ def _mix() -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from tasks.files import sha256_file
+    from tasks.curate.data_docs import mark_of
+    from tasks.curate.receipt import join
+    from tasks.curate.said import said_schema
+    from tasks.records import Receipt
+    from tasks.tables import table_of
 
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
-    _write("data/validate/result.json", json.dumps({"success": True, "results": [], "statistics": {}}))
-    mark = f"<!-- of result {sha256_file(Path('data/validate/result.json'))} -->"
-    _write("reports/data_docs/index.html", mark)  # spares each test the 10 s that rendering costs
+    _write("data/validate/results/human.json", json.dumps({"success": True, "results": [], "statistics": {}}))
+    _write("data/validate/parameters.json", "{}\n")
+    _write("reports/data_docs/index.html", mark_of(Path()))  # spares each test the 10 s that rendering costs
     _write("data/mix/train.jsonl", "{}\n")
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
-    rows = pyarrow.table({"example_id": ["a", "b"], "stage": ["mix", "mix"], "kept": [True, False]})
+    steps = [Receipt(example_id=name, stage="mix", kept=name == "a", reason="said") for name in "ab"]
+    rows = join(table_of(steps, Receipt), said_schema().empty_table(), pyarrow.array(["a"]))
     pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 

@@ -21,6 +21,7 @@ import uvicorn
 
 from tasks import layout
 from tasks.params import Params, load_params
+from tests.mlflow_store import lay_mlflow
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub_engine.py"
@@ -91,7 +92,7 @@ def make_home(folder: Path, base_model: Path) -> Path:
         shutil.copy(base_model / name, folder / layout.BASE_MODEL / name)
     shutil.copytree(ROOT / "domains", folder / "domains")
     migrate(None, folder)
-    return folder
+    return lay_mlflow(folder)
 
 
 @dataclass

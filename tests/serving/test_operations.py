@@ -80,6 +80,8 @@ def test_the_last_finished_night_is_read_from_the_store(gateway: Any) -> None:
     closed = close_night(store, night.number, "skip", "too little")
     assert closed.closed_at is not None
     assert metric(gateway, "flywheel_last_night_timestamp_seconds") == pytest.approx(closed.closed_at.timestamp())
+    close_night(store, open_night(store, DOMAIN, "run").number, "failed", "sft ran out of memory")
+    assert metric(gateway, "flywheel_last_night_timestamp_seconds") == pytest.approx(closed.closed_at.timestamp())
 
 
 def test_reasons_for_people_outside_hold_no_folders() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def make_home(folder: Path, root: Path, model: Path, **engine: Any) -> Path:
     (folder / layout.BASE_MODEL).parent.mkdir(parents=True)
     (folder / layout.BASE_MODEL).symlink_to(model)
     return folder
-
-
-def need_engine(root: Path) -> None:
-    """The engine's tests are skipped where its environment is not built, but never in CI."""
-    if not (root / layout.ENGINE_PYTHON).exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{layout.ENGINE_PYTHON} is missing: `make environments` builds it")
-        pytest.skip(f"{layout.ENGINE_PYTHON} is missing: `make environments` builds it")
 
 
 MODULES = ("q_proj", "v_proj", "o_proj", "gate_proj", "down_proj")

@@ -16,8 +16,9 @@ import pytest
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import check
 from tasks.engine.process import free_port
+from tests.environments import need_engine
 
-from .conftest import QUESTIONS, SYSTEM, make_adapter, make_home, need_engine, probes_of
+from .conftest import QUESTIONS, SYSTEM, make_adapter, make_home, probes_of
 
 pytestmark = pytest.mark.slow
 # Nats a token: both sides count in fp32 and differ in the order of sums only.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tasks import layout
 from tasks.evaluate import run
 from tasks.evaluate.measures import softmax_of_negatives
 from tasks.prompts import encode_answer, encode_text
+from tests.environments import need_engine
 
 from .test_run import Plain, items, scores_of
 
@@ -25,10 +25,7 @@ TOLERANCE = 0.005
 @pytest.fixture(scope="module")
 def measured(repository: Path, root: Path) -> Iterator[Plain]:
     """The candidate, measured through an engine; works in the repository."""
-    if not (root / layout.ENGINE_PYTHON).exists():
-        if os.environ.get("CI"):
-            pytest.fail("the engine's environment is missing: `make environments` builds it")
-        pytest.skip("the engine's environment is missing: `make environments` builds it")
+    need_engine(root)
     (repository / ".venv-engine").symlink_to(root / ".venv-engine")
     settings = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
     settings["evaluate"]["backend"] = "engine"

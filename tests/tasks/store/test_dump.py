@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tasks.store.identities import Identity, authenticate, create_identity
 from tasks.store.ledger import append, entries
 from tasks.store.migrate import migrate
 from tasks.store.nights import close_night, feedback_upto, open_night
+from tasks.store.schema import HEAD
 from tasks.store.store import Store
 from tests.postgres import PostgresServer
 
@@ -86,6 +88,19 @@ def test_life_goes_on_after_a_restore(store: Store, target: str, serve: Serve) -
     opened.close()
 
 
+def test_a_dump_of_an_older_schema_is_loaded_and_brought_up_to_date(filled: Store, target: str) -> None:
+    """As a Flywheel of schema 0001 wrote it: its nights had one column more."""
+    head, *rows, _ = [json.loads(line) for line in dump(filled)]
+    for row in rows:
+        row["row"] |= {"since": 0} if row["table"] == "nights" else {}
+    older = [json.dumps(value).encode() + b"\n" for value in [head | {"revision": "0001"}, *rows]]
+    end = {"rows": len(rows), "sha256": sha256(b"".join(older)).hexdigest()}
+    assert load(target, [*older, json.dumps({"end": end}).encode()])["nights"] == 1
+    opened = Store.open(target)
+    assert list(dump(opened)) == list(dump(filled))
+    opened.close()
+
+
 def test_a_store_with_rows_is_not_loaded_into(filled: Store, target: str) -> None:
     lines = list(dump(filled))
     load(target, lines)
@@ -120,7 +135,7 @@ def test_what_is_no_dump_is_refused_in_words(tmp_path: Path) -> None:
 
 def test_a_dump_is_lines_of_json_with_times_in_utc(filled: Store) -> None:
     head, *rows, end = [json.loads(line) for line in dump(filled)]
-    assert head == {"flywheel_store": 1, "revision": "0001"}
+    assert head == {"flywheel_store": 1, "revision": HEAD}
     assert end["end"]["rows"] == len(rows)
     moments = [row["row"]["created_at"] for row in rows if "created_at" in row["row"]]
     assert {datetime.fromisoformat(moment).utcoffset() for moment in moments} == {timedelta(0)}

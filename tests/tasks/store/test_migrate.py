@@ -16,6 +16,7 @@ from sqlalchemy import inspect, text
 from tasks.store.address import database_url, make_engine
 from tasks.store.errors import StoreOutdated
 from tasks.store.migrate import configuration, downgrade, migrate
+from tasks.store.nights import close_night, open_night
 from tasks.store.schema import HEAD, Base
 from tasks.store.store import Store
 
@@ -74,6 +75,28 @@ def facts(engine: object) -> set[tuple[str, ...]]:
 
 def test_the_head_that_code_knows_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(configuration()).get_heads() == [HEAD]
+
+
+def test_going_back_to_the_first_schema_says_which_night_was_promoted_last_before_each(url: str) -> None:
+    """Promoted: nights 1 and 3 of one domain, 2 of another."""
+    migrate(url)
+    store = Store.open(url)
+    for domain, outcome in (
+        ("one", "promote"),
+        ("two", "promote"),
+        ("one", "promote"),
+        ("one", "skip"),
+        ("two", "hold"),
+    ):
+        close_night(store, open_night(store, domain, "run").number, outcome, "because")
+    store.close()
+    downgrade(url, "0001")
+    engine = make_engine(database_url(url))
+    with engine.connect() as connection:
+        since = connection.execute(text("SELECT number, since FROM nights ORDER BY number")).all()
+    engine.dispose()
+    assert [tuple(row) for row in since] == [(1, 0), (2, 0), (3, 1), (4, 3), (5, 2)]
+    assert migrate(url) == HEAD
 
 
 def test_starters_that_come_together_all_find_the_schema_made(url: str) -> None:

@@ -20,7 +20,6 @@ from tasks.store.nights import (
     feedback_upto,
     get_night,
     last_nights,
-    last_promoted_night,
     open_night,
     update_night,
 )
@@ -39,7 +38,7 @@ def test_a_night_claims_what_is_there_and_leaves_what_comes_later(store: Store, 
     say(store, anna, answer, 3)
     first = open_night(store, "construction", "run-1")
     say(store, anna, answer, 2)
-    assert (first.rows, first.since, first.outcome) == (3, 0, None)
+    assert (first.rows, first.outcome) == (3, None)
     assert len(feedback_upto(store, "construction", first.number)) == 3
     close_night(store, first.number, "skip", "too little")
     second = open_night(store, "construction", "run-2")
@@ -188,16 +187,14 @@ def test_a_forgotten_person_is_in_no_night(store: Store, anna: Identity, serve: 
     assert {row["identity_id"] for row in feedback_upto(store, "construction", night.number)} == {anna.id}
 
 
-def test_a_night_remembers_the_last_promoted_one(store: Store) -> None:
-    assert last_promoted_night(store, "construction") == 0
+def test_a_night_keeps_how_it_ended(store: Store) -> None:
     outcomes = ["promote", "hold", "reject", "skip"]
     numbers = []
     for outcome in outcomes:
         night = open_night(store, "construction", "run")
         numbers.append(night.number)
         close_night(store, night.number, outcome, "because", version="7" if outcome == "promote" else None)
-    assert last_promoted_night(store, "construction") == numbers[0]
-    assert open_night(store, "construction", "run").since == numbers[0]
+    open_night(store, "construction", "run")
     nights = last_nights(store, "construction", 3)
     assert [night.outcome for night in nights] == [None, "skip", "reject"]
     promoted = get_night(store, numbers[0])
@@ -229,6 +226,6 @@ def test_what_is_no_night_or_no_word_of_it_is_refused(store: Store) -> None:
 
 def test_the_database_itself_refuses_a_second_unfinished_night(store: Store) -> None:
     open_night(store, "construction", "run")
-    insert = "INSERT INTO nights (domain, started_at, since, flow_run_id, reason, rows) VALUES ('construction', '2026-01-01', 0, '', '', 0)"  # noqa: E501
+    insert = "INSERT INTO nights (domain, started_at, flow_run_id, reason, rows) VALUES ('construction', '2026-01-01', '', '', 0)"  # noqa: E501
     with pytest.raises(Exception, match=r"(?i)unique"), store.write() as session:
         session.execute(text(insert))

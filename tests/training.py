@@ -1,0 +1,37 @@
+"""A repository to train in: settings, model and examples as the stages before sft would leave them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.files import write_json, write_manifest
+from tasks.records import Example, write_jsonl
+
+
+def lay_training(
+    folder: Path,
+    root: Path,
+    model: Path,
+    train: Iterable[Example],
+    validation: Iterable[Example],
+    sft: Mapping[str, Any],
+) -> Path:
+    """Lay it out in `folder`, with other settings in the section sft; returns it."""
+    for name in ("infra/accelerate", "infra/deepspeed", "domains/construction"):
+        shutil.copytree(root / name, folder / name)
+    (folder / ".flywheel").mkdir()
+    (folder / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
+    shutil.copytree(model, folder / "data/base_model")
+    settings = yaml.safe_load((root / "params.yaml").read_text())
+    settings["sft"].update(sft)
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    write_json(folder / "data/start/start.json", {"digest": None})
+    write_manifest(folder / "data/start")
+    write_jsonl(folder / "data/mix/train.jsonl", train)
+    write_jsonl(folder / "data/mix/validation.jsonl", validation)
+    return folder
