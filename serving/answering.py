@@ -116,7 +116,7 @@ class Answering:
             body["top_p"] = wanted.top_p
         if wanted.stop:
             body["stop"] = wanted.stop
-        if wanted.seed is not None:
+        if wanted.seed is not None and self.service.settings.engine.forward_seed:
             body["seed"] = wanted.seed + number  # equal seeds would give n equal answers
         return body
 
