@@ -9,14 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tasks import layout
-from tasks.params import Positive, Section, SettingsError, mistakes
+from tasks.params import Positive, Section, SettingsError, Similarity, mistakes
 
+SOURCES = (
+    "base_model",
+    "embedder",
+    "human",
+    "evaluation_files",
+    "seeds",
+    "documents",
+    "triples",
+    "general",
+    "mmlu",
+    "safety",
+)
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 
@@ -30,30 +42,105 @@ class BaseModelSource(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     licence: Text
     licence_url: Text
+    terms: str = ""  # a word that params.yaml must name in accepted_terms before the model is used
+    terms_file: str = ""  # in the package: the terms themselves
+    chat_template: str = ""  # a file of the domain's folder, for models that come without one
+    # Role markers of that template which the model's tokenizer does not call special tokens of its own accord.
+    markers: Annotated[list[Text], Field(default_factory=list)]
     pad_token: Text
 
 
+class EmbedderSource(Section):
+    """The sentence embedder: a sentence-transformers folder, or `characters` (none: character n-grams, any language).
+
+    `files` names the folder's modules.json; the folder is the model.
+    """
+
+    name: Text
+    package: str = ""
+    files: Annotated[list[Text], Field(max_length=1, default_factory=list)]
+    # A cosine means another thing with every model, so thresholds stand with it. None: what was measured for its kind
+    # (tasks/curate/embed.py). params.yaml can override them.
+    same_cosine: Similarity | None = None  # two examples say the same
+    leak_cosine: Similarity | None = None  # an example is too close to an evaluation item
+    licence: str = ""
+    attribution: str = ""
+    url: str = ""
+
+
 class Columns(Section):
-    """Which field of a row holds what; a dotted path reaches into nested rows."""
+    """Which field of a row holds what; a dotted path reaches into nested rows. Alpaca and ShareGPT need none."""
 
     question: Text
     answer: Text
+    input: str = ""
+    system: str = ""
+    history: str = ""
     category: str = ""
     sources: str = ""
     id: str = ""
 
 
 class HumanSource(Section):
-    """Questions with answers that people wrote, as JSON lines."""
+    """Questions with answers that people wrote. The form is told by the file's ending, unless it is named."""
 
     name: Text
     package: str = ""
     files: Texts
-    columns: Columns
+    form: Literal["auto", "jsonl", "alpaca", "sharegpt", "csv", "xlsx"] = "auto"
+    columns: Columns | None = None
     licence: Text
     attribution: Text
     url: str = ""
     advertising: Annotated[list[Text], Field(default_factory=list)]
+
+
+class EvaluationSource(Section):
+    """Questions with answers to evaluate on, as JSON lines: question, answer, category. Never trained on.
+
+    A domain that names any draws its evaluation items from these, and from none of its human sources.
+    """
+
+    name: Text
+    package: str = ""
+    files: Texts
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class SeedSource(Section):
+    """Seed instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification."""
+
+    name: Text
+    package: str = ""
+    files: Texts
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class DocumentSource(Section):
+    """Documents for Self-QA: text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text."""
+
+    name: Text
+    package: str = ""
+    files: Texts
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class TripleSource(Section):
+    """A knowledge graph for Self-KV: triples as CSV, JSON lines or RDF/Turtle; `templates` words them, by relation."""
+
+    name: Text
+    package: str = ""
+    files: Texts
+    templates: Text
+    licence: Text
+    attribution: Text
+    url: str = ""
 
 
 class DialogueSource(Section):
@@ -105,6 +192,20 @@ class SafetySource(Section):
         return self
 
 
+AnySource = (
+    HumanSource
+    | EvaluationSource
+    | SeedSource
+    | DocumentSource
+    | TripleSource
+    | DialogueSource
+    | MmluSource
+    | SafetySource
+    | BaseModelSource
+    | EmbedderSource
+)
+
+
 class EvaluationSizes(Section):
     """How many items a set is drawn to when it is frozen."""
 
@@ -121,7 +222,12 @@ class Domain(Section):
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
     system_prompt: Text
     base_model: BaseModelSource
-    human: Annotated[list[HumanSource], Field(min_length=1)]
+    embedder: EmbedderSource
+    human: Annotated[list[HumanSource], Field(default_factory=list)]
+    evaluation_files: Annotated[list[EvaluationSource], Field(default_factory=list)]
+    seeds: Annotated[list[SeedSource], Field(default_factory=list)]
+    documents: Annotated[list[DocumentSource], Field(default_factory=list)]
+    triples: Annotated[list[TripleSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
     mmlu: MmluSource
     safety: SafetySource
@@ -141,7 +247,7 @@ class Domain(Section):
         """The system prompt that every conversation of this domain begins with."""
         return (self.folder / self.system_prompt).read_text(encoding="utf-8").strip()
 
-    def paths(self, source: HumanSource | DialogueSource | MmluSource | SafetySource | BaseModelSource) -> list[Path]:
+    def paths(self, source: AnySource) -> list[Path]:
         """The files of a source, patterns expanded, in sorted order."""
         root = layout.PACKAGES if source.package else self.folder
         return [path for pattern in source.files for path in sorted(root.glob(pattern))]
@@ -188,11 +294,14 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         files = source.get("files")
         for pattern in files if isinstance(files, list) else []:
             problems += _pattern_problems(f"{key}.files", base, str(pattern))
+        for name in ("chat_template", "templates"):
+            if isinstance(file := source.get(name), str) and file:
+                problems += _text_problems(f"{key}.{name}", folder / file)
     return problems
 
 
 def _sources(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for key in ("base_model", "human", "general", "mmlu", "safety"):
+    for key in SOURCES:
         value = raw.get(key)
         for number, source in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(source, dict):

@@ -14,6 +14,7 @@ from tasks.errors import FlywheelError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -39,27 +40,157 @@ class ValidateParams(Section):
     max_total_tokens: Positive
 
 
-class DedupParams(Section):
-    """Near duplicates by MinHash over character shingles (no spaces between words assumed)."""
+class EmbedParams(Section):
+    """Sentence embeddings of questions, and of questions with answers."""
 
-    near_threshold: Annotated[float, Field(gt=0.0, le=1.0)]
+    batch_size: Positive
+    max_characters: Positive
+    threads: Positive
+
+
+class DedupParams(Section):
+    """Three passes: exact; near by MinHash over character shingles (no spaces assumed); by meaning (cosine)."""
+
+    near_threshold: Similarity
     shingle: Positive
     permutations: Annotated[int, Field(ge=16)]
+    semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml
+    approximate_from: Positive
+
+
+class BudgetParams(Section):
+    """How many examples k-center takes: exactly one of the three is set, the others are 0."""
+
+    count: Annotated[int, Field(ge=0)]
+    share: Annotated[float, Field(ge=0.0, le=1.0)]
+    radius: Annotated[float, Field(ge=0.0, le=2.0)]
+
+    @model_validator(mode="after")
+    def _one(self) -> BudgetParams:
+        if sum(bool(value) for value in (self.count, self.share, self.radius)) != 1:
+            raise ValueError("exactly one of count, share and radius is set, the others are 0")
+        return self
+
+
+class NuggetsParams(Section):
+    """Golden scores (Li et al. 2023, arXiv 2312.10302). `pairs` bounds the forward passes: examples times tasks."""
+
+    pairs: Positive
+    tasks: Positive
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)]
+    share: Annotated[float, Field(ge=0.0, le=1.0)]
+    max_tokens: Positive
+    batch_size: Positive
+    threads: Positive
+
+    @model_validator(mode="after")
+    def _one(self) -> NuggetsParams:
+        if bool(self.threshold) == bool(self.share):
+            raise ValueError("exactly one of threshold and share is set, the other is 0")
+        return self
 
 
 class SelectParams(Section):
     """Which of the deduplicated examples are trained on."""
 
-    method: Literal["all"]
+    method: Literal["all", "random", "k_center", "nuggets", "k_center_nuggets"]
+    budget: BudgetParams
+    nuggets: NuggetsParams
+
+
+class BoostParams(Section):
+    """Weak spots: the `share` of selected examples that the model finds hardest, seen `repeat` times an epoch."""
+
+    share: Share
+    repeat: Positive
+    max_perplexity: Annotated[float, Field(gt=1.0)]
 
 
 class MixParams(Section):
-    """General replay, refusals, held-out validation share and the leak guard."""
+    """General replay, refusals, weak spots, held-out validation share and the leak guard."""
 
     replay_ratio: Share
     safety_ratio: Share
     validation_share: Share
-    leak_threshold: Annotated[float, Field(gt=0.0, le=1.0)]
+    leak_threshold: Similarity
+    leak_semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml
+    boost: BoostParams
+
+
+class TeacherParams(Section):
+    """Who writes: the local engine on the base model, or any OpenAI-compatible endpoint (key in FLYWHEEL_TEACHER_KEY).
+
+    Prices are in one currency a million tokens; `budget_cost` 0 sets no limit in money.
+    """
+
+    kind: Literal["local", "url"]
+    url: str
+    model: str
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)]
+    max_tokens: Positive
+    concurrency: Positive
+    retries: Annotated[int, Field(ge=0)]
+    timeout_seconds: Annotated[float, Field(gt=0.0)]
+    budget_tokens: Positive
+    budget_cost: Annotated[float, Field(ge=0.0)]
+    price_input: Annotated[float, Field(ge=0.0)]
+    price_output: Annotated[float, Field(ge=0.0)]
+
+    @model_validator(mode="after")
+    def _address(self) -> TeacherParams:
+        if (self.kind == "url") != bool(self.url and self.model):
+            raise ValueError("url and model go with kind: url, and only with it")
+        if self.budget_cost and not (self.price_input or self.price_output):
+            raise ValueError("budget_cost needs price_input and price_output")
+        return self
+
+
+class ChunkParams(Section):
+    """How documents are cut, in tokens of the base model."""
+
+    tokens: Positive
+    overlap: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _smaller(self) -> ChunkParams:
+        if self.overlap >= self.tokens:
+            raise ValueError("overlap must be below tokens")
+        return self
+
+
+class SelfInstructParams(Section):
+    """Self-Instruct (Wang et al. 2022, arXiv 2212.10560). 0 examples switches it off."""
+
+    examples: Annotated[int, Field(ge=0)]
+    max_requests: Positive
+    seeds_per_prompt: Positive
+    max_similarity: Similarity
+
+
+class SelfQaParams(Section):
+    """Self-QA from documents. 0 chunks switches it off."""
+
+    chunks: Annotated[int, Field(ge=0)]
+    questions_per_chunk: Positive
+    min_groundedness: Similarity
+
+
+class SelfKvParams(Section):
+    """Self-KV from triples. 0 examples switches it off."""
+
+    examples: Annotated[int, Field(ge=0)]
+    two_hop_share: Annotated[float, Field(ge=0.0, le=1.0)]
+    paraphrase: bool
+
+
+class ConstructParams(Section):
+    """How instruction data is built. A method runs where it is on and the domain has the sources for it."""
+
+    teacher: TeacherParams
+    chunk: ChunkParams
+    self_instruct: SelfInstructParams
+    self_qa: SelfQaParams
+    self_kv: SelfKvParams
 
 
 class LoraParams(Section):
@@ -154,6 +285,7 @@ class EngineParams(Section):
     max_adapters: Annotated[int, Field(ge=2)]
     max_adapter_rank: Positive
     kv_cache_gib: Annotated[float, Field(gt=0.0)]
+    forward_seed: bool
     start_seconds: Positive
     max_nll_difference: Annotated[float, Field(gt=0.0)]
     min_answer_agreement: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -193,7 +325,10 @@ class Params(Section):
 
     domain: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     seed: Annotated[int, Field(ge=0)]
+    accepted_terms: list[str]
+    construct_: ConstructParams = Field(alias="construct")
     validate_: ValidateParams = Field(alias="validate")
+    embed: EmbedParams
     dedup: DedupParams
     select: SelectParams
     mix: MixParams

@@ -45,6 +45,7 @@ class Example(Record):
     origin: Origin
     source: tuple[str, ...]
     category: str = ""
+    evidence: str = ""  # the passage or triples that the answer has to follow from, where there is one
 
     @property
     def prompt(self) -> str:
@@ -63,6 +64,42 @@ def make_example(*, instruction: str, output: str, **fields: Any) -> Example:
         "history": [[turn.user, turn.assistant] for turn in history],
     }
     return Example(id=digest_of(content), instruction=instruction, output=output, **fields)
+
+
+class Seed(Record):
+    """A seed instruction with its answer, checked by hand; its id is that of the example it also is.
+
+    `classification`: the answer is one of a few labels, or begins with it.
+    """
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    instruction: str
+    input: str = ""
+    output: str
+    classification: bool = False
+
+
+class Document(Record):
+    """A document's text as its parser gave it; spans of characters count in `text`.
+
+    `name` is where it comes from, "<source>/<file>" (or "<source>/<file>/<row id>"), `sha256` that of the whole file.
+    """
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str
+    title: str = ""
+    text: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Triple(Record):
+    """One edge of a knowledge graph. `file` is "<source>/<file>", `line` its place there, counted from 1."""
+
+    subject: str
+    relation: str
+    object: str
+    file: str
+    line: int = Field(ge=1)
 
 
 class Message(Record):
@@ -120,6 +157,11 @@ class EvaluationItem(Record):
     category: str = ""
     source: tuple[str, ...] = ()
 
+    @property
+    def whole(self) -> str:
+        """The question with its right answer."""
+        return f"{self.prompt}\n{self.reference or self.choices[self.answer or 0]}"
+
     @model_validator(mode="after")
     def _one_kind(self) -> EvaluationItem:
         if bool(self.reference) == bool(self.choices):
@@ -165,6 +207,21 @@ class BadLine(Record):
     text: str
 
 
+class Dropped(Record):
+    """A candidate example that a method of construction did not keep, for the quarantine; `score` as in Receipt."""
+
+    id: str
+    origin: Origin
+    instruction: str
+    input: str = ""
+    output: str = ""
+    source: tuple[str, ...] = ()
+    evidence: str = ""
+    reason: str
+    detail: str = ""
+    score: float | None = None
+
+
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
@@ -200,6 +257,20 @@ def read_own_jsonl(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     if bad:
         raise RecordError(f"{bad[0].file}:{bad[0].line}: {bad[0].cause} ({len(bad)} bad lines); run dvc repro")
     return records
+
+
+def read_committed(path: Path, kind: type[AnyRecord], refusal: type[FlywheelError]) -> AnyRecord:
+    """The one record of a committed JSON file, such as a pointer below state/.
+
+    Raises:
+        refusal: the file is missing or malformed; the words say what is wrong.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise refusal(f"{path} is missing; `git checkout -- {path}` brings it back") from None
+    except ValidationError as error:
+        raise refusal(f"{path}: {'; '.join(item['msg'] for item in error.errors())}") from None
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> None:

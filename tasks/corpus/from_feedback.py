@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tasks import layout
 from tasks.corpus.personal import masked
 from tasks.domain import load_domain
 from tasks.errors import FlywheelError
-from tasks.files import ManifestError, fresh_directory, verify_manifest, write_json, write_manifest
+from tasks.files import fresh_directory, holds, scratch_directory, take_place, write_json, write_manifest
 from tasks.params import FeedbackParams, load_params
 from tasks.records import (
     Example,
@@ -31,10 +31,12 @@ from tasks.records import (
     Turn,
     make_example,
     make_preference,
+    read_committed,
     read_own_jsonl,
     write_jsonl,
 )
 from tasks.stage import run_stage
+from tasks.tables import write_records
 
 STAGE = "feedback"
 ROWS = "rows.jsonl"
@@ -100,27 +102,17 @@ def read_feedback_pointer(root: Path = Path()) -> FeedbackPointer:
     Raises:
         SnapshotError: it is missing or malformed.
     """
-    path = root / layout.FEEDBACK_POINTER
-    try:
-        return FeedbackPointer.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SnapshotError(f"{path} is missing; `git checkout -- {path}` brings it back") from None
-    except ValidationError as error:
-        raise SnapshotError(f"{path}: {'; '.join(item['msg'] for item in error.errors())}") from None
+    return read_committed(root / layout.FEEDBACK_POINTER, FeedbackPointer, SnapshotError)
 
 
 def write_snapshot(reactions: Sequence[Reaction], root: Path) -> str:
     """Lay a snapshot under its own digest below `root`; equal rows give an equal digest, which is returned."""
     folder = root / layout.FEEDBACK_SNAPSHOTS
-    with fresh_directory(folder / "new") as fresh:
-        write_jsonl(fresh / ROWS, reactions)
-        digest = write_manifest(fresh)
-    target = folder / digest
-    if _holds(target, digest):
-        return digest
-    with fresh_directory(target) as fresh:
-        write_jsonl(fresh / ROWS, reactions)
-        write_manifest(fresh)
+    with scratch_directory(folder / "snapshot") as scratch:
+        write_jsonl(scratch / ROWS, reactions)
+        digest = write_manifest(scratch)
+        if not holds(folder / digest, digest):
+            take_place(scratch, folder / digest)
     return digest
 
 
@@ -133,18 +125,11 @@ def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reactio
     if pointer.digest is None:
         return []
     folder = root / layout.FEEDBACK_SNAPSHOTS / pointer.digest
-    if not _holds(folder, pointer.digest):
+    if not holds(folder, pointer.digest):
         raise SnapshotError(
             f"{folder} is missing or differs from its digest; `flywheel nightly` takes the snapshot again"
         )
     return read_own_jsonl(folder / ROWS, Reaction)
-
-
-def _holds(folder: Path, digest: str) -> bool:
-    try:
-        return verify_manifest(folder) == digest
-    except (ManifestError, OSError):
-        return False
 
 
 def clean(reactions: Sequence[Reaction], settings: FeedbackParams, since: int, language: str) -> Cleaned:
@@ -246,10 +231,10 @@ def stage() -> str:
     language = load_domain(params.domain).language
     cleaned = clean(read_snapshot(pointer), params.feedback, pointer.since, language)
     with fresh_directory(layout.FEEDBACK) as folder:
-        write_jsonl(folder / "examples.jsonl", cleaned.examples)
+        write_records(folder / "examples.parquet", cleaned.examples, Example)
         write_jsonl(folder / "preferences.jsonl", cleaned.preferences)
         write_jsonl(folder / "signals.jsonl", cleaned.signals)
-        write_jsonl(folder / "receipt.jsonl", cleaned.receipts)
+        write_records(folder / "receipt.parquet", cleaned.receipts, Receipt)
         write_json(folder / "new.json", sorted(cleaned.new))
         write_json(folder / "facts.json", cleaned.facts())
     return (

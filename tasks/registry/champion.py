@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tasks import layout
 from tasks.errors import FlywheelError
@@ -25,7 +25,7 @@ from tasks.files import (
     write_json,
     write_manifest,
 )
-from tasks.records import Record
+from tasks.records import Record, read_committed
 from tasks.stage import run_stage
 
 STAGE = "champion"
@@ -56,13 +56,7 @@ def read_pointer(root: Path = Path()) -> Pointer:
     Raises:
         PointerError: it is missing or malformed.
     """
-    path = root / layout.CHAMPION_POINTER
-    try:
-        return Pointer.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PointerError(f"{path} is missing; `git checkout -- {path}` brings it back") from None
-    except ValidationError as error:
-        raise PointerError(f"{path}: {'; '.join(item['msg'] for item in error.errors())}") from None
+    return read_committed(root / layout.CHAMPION_POINTER, Pointer, PointerError)
 
 
 def weights_of(pointer: Pointer) -> Path:

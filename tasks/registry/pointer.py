@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks import layout
 from tasks.errors import FlywheelError
-from tasks.files import ManifestError, fresh_directory, verify_manifest, write_json
+from tasks.files import fresh_directory, holds, verify_manifest, write_json
 from tasks.registry.champion import Pointer, read_pointer
 from tasks.registry.runs import PACKAGE_ARTIFACT
 from tasks.registry.versions import Registry, Version
@@ -44,7 +44,7 @@ def refresh_pointer(registry: Registry, root: Path) -> Pointer:
 def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
     """The version's package under its digest, checked; what is there already is only checked."""
     target = root / layout.WEIGHTS / version.manifest
-    if _holds(target, version.manifest):
+    if holds(target, version.manifest):
         return target
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -61,10 +61,3 @@ def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
 def _place(found: Path, target: Path) -> None:
     with fresh_directory(target) as folder:
         shutil.copytree(found, folder, dirs_exist_ok=True)
-
-
-def _holds(folder: Path, digest: str) -> bool:
-    try:
-        return verify_manifest(folder) == digest
-    except (ManifestError, OSError):
-        return False

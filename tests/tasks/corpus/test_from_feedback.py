@@ -17,10 +17,13 @@ from tasks.corpus.from_feedback import (
     clean,
     read_feedback_pointer,
     read_snapshot,
+    stage,
     write_snapshot,
 )
+from tasks.files import write_json
 from tasks.params import FeedbackParams
-from tasks.records import Message, Reaction
+from tasks.records import Example, Message, Reaction, Receipt
+from tasks.tables import read_records
 
 SETTINGS = FeedbackParams(start="champion", max_rows_per_identity=3, repeat=1, replay_examples=1)
 
@@ -138,6 +141,28 @@ def test_a_snapshot_is_found_again_by_its_digest(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("Better", "Worse"))
     with pytest.raises(SnapshotError, match="differs from its digest"):
         read_snapshot(pointer, tmp_path)
+
+
+def test_a_snapshot_leaves_nothing_but_itself(tmp_path: Path) -> None:
+    digests = {write_snapshot(rows, tmp_path) for rows in ([said(1)], [said(1), said(2)], [said(1)])}
+    assert {path.name for path in (tmp_path / layout.FEEDBACK_SNAPSHOTS).iterdir()} == digests
+
+
+def test_the_stage_writes_examples_and_receipts_as_tables(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".flywheel").mkdir()
+    for name in ("params.yaml", "domains", "infra", ".flywheel/packages"):
+        (tmp_path / name).symlink_to(root / name)
+    rows = [said(1), said(2, text="Poor answer.")]
+    pointer = FeedbackPointer(count=2, digest=write_snapshot(rows, tmp_path), watermark=1)
+    write_json(tmp_path / layout.FEEDBACK_POINTER, pointer.model_dump(mode="json"))
+    monkeypatch.chdir(tmp_path)
+    assert stage() == "1 corrections, 1 of them new, 0 preferences, 0 signals"
+    (example,) = read_records(layout.FEEDBACK / "examples.parquet", Example)
+    receipts = read_records(layout.FEEDBACK / "receipt.parquet", Receipt)
+    assert example.output == "Better answer 1."
+    assert [(receipt.kept, receipt.detail) for receipt in receipts] == [(True, "f1"), (False, "f2")]
 
 
 @pytest.mark.parametrize(
