@@ -20,7 +20,7 @@ def read_mmlu(source: MmluSource, paths: list[Path]) -> tuple[list[EvaluationIte
     items: dict[str, EvaluationItem] = {}
     bad: list[BadLine] = []
     for path in paths:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         samples = document.get("fewshot_config", {}).get("samples", [])
         for number, sample in enumerate(samples, start=1):
             try:

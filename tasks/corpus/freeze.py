@@ -7,10 +7,10 @@ longer hold every frozen item. Duplicates are grouped first, so that one group n
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from tasks import files
-from tasks.corpus.ingest import Sources, candidates, read_sources
+from tasks.corpus.ingest import IngestError, Pools, human_examples, items_of, pools_of, read_small
 from tasks.curate.near import duplicate_groups
 from tasks.domain import Domain, load_domain
 from tasks.params import load_params
@@ -38,19 +38,33 @@ def draw_spread(items: list[EvaluationItem], size: int) -> list[EvaluationItem]:
     return [item for category in sorted(groups) for item in groups[category][: quota[category]]]
 
 
-def freeze(domain: Domain, sources: Sources, threshold: float, shingle: int) -> dict[str, list[str]]:
-    """The frozen item ids of every set."""
-    pools = candidates(domain, sources)
-    texts = [item.prompt for item in pools["domain"]]
-    groups = duplicate_groups(texts, threshold, shingle)
-    # Only questions that nothing resembles are drawn: taking one out of a group would waste the others.
-    alone = [item for item, group in zip(pools["domain"], groups, strict=True) if groups.count(group) == 1]
-    drawn = {
-        "domain": draw_spread(alone, domain.evaluation.domain),
-        "dialogue": draw_spread(pools["dialogue"], domain.evaluation.dialogue),
-        "mmlu": pools["mmlu"],
-        "safety": draw_spread(pools["safety"], domain.evaluation.safety),
-    }
+def candidates(domain: Domain) -> Pools:
+    """All items that could be evaluated on, by set."""
+    human = [] if domain.evaluation_files else [example for example, r in human_examples(domain, []) if r.kept]
+    return pools_of(domain, read_small(domain), items_of("domain", human))
+
+
+def alone(items: list[EvaluationItem], threshold: float, shingle: int) -> list[EvaluationItem]:
+    """The items whose question no other resembles: taking one out of a group would waste the others."""
+    groups = duplicate_groups([item.prompt for item in items], threshold, shingle)
+    sizes = Counter(groups)
+    return [item for item, group in zip(items, groups, strict=True) if sizes[group] == 1]
+
+
+def freeze(domain: Domain, pools: Pools, threshold: float, shingle: int) -> dict[str, list[str]]:
+    """The frozen item ids of every set.
+
+    Raises:
+        IngestError: a set has fewer candidates than domain.yaml asks for.
+    """
+    # Files of evaluation items hold nothing else, so nothing there is wasted.
+    asked = pools["domain"] if domain.evaluation_files else alone(pools["domain"], threshold, shingle)
+    drawn = {"mmlu": pools["mmlu"]}
+    for name, items in (("domain", asked), ("dialogue", pools["dialogue"]), ("safety", pools["safety"])):
+        try:
+            drawn[name] = draw_spread(items, getattr(domain.evaluation, name))
+        except ValueError as error:
+            raise IngestError(f"domains/{domain.name}/domain.yaml: evaluation.{name}: {error}") from None
     return {name: sorted(item.id for item in items) for name, items in drawn.items()}
 
 
@@ -64,7 +78,7 @@ def main() -> None:
     domain = load_domain(arguments.domain or params.domain)
     if domain.frozen.exists() and not arguments.again:
         parser.error(f"{domain.frozen} exists; --again replaces it")
-    frozen = freeze(domain, read_sources(domain), params.mix.leak_threshold, params.dedup.shingle)
+    frozen = freeze(domain, candidates(domain), params.mix.leak_threshold, params.dedup.shingle)
     files.write_json(domain.frozen, frozen)
     print(f"{domain.frozen}: " + ", ".join(f"{len(ids)} {name}" for name, ids in frozen.items()))
 

@@ -25,6 +25,7 @@ class Dialogue:
 
     replay: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
+    dropped: list[Example] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     bad: list[BadLine] = field(default_factory=list)
 
@@ -50,6 +51,8 @@ def read_dialogue(source: DialogueSource, paths: list[Path]) -> Dialogue:
                 reason = "kept for the evaluation"
             elif not reason:
                 dialogue.replay.append(example)
+            else:
+                dialogue.dropped.append(example)
             seen.add(normalise(prompt))
             kept = reason == ""
             dialogue.receipts.append(

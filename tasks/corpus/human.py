@@ -1,46 +1,96 @@
-"""Human questions and answers become examples; advertising is left out, and every row is accounted for."""
+"""Human questions and answers become examples; advertising is left out, and every row is accounted for.
+
+Rows come as Alpaca (instruction, input, output, system, history), as ShareGPT (conversations, or messages as in the
+OpenAI API), or as any table or JSON whose columns domain.yaml names. A ShareGPT conversation is one example: its last
+exchange, with the earlier ones as history.
+"""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tasks.domain import HumanSource
-from tasks.records import BadLine, Example, Receipt, make_example
+from tasks.corpus.lines import bad_line, text_problem
+from tasks.corpus.markup import html_in, role_mark_in
+from tasks.corpus.rows import Row, SourceError, read_rows
+from tasks.domain import Columns, HumanSource
+from tasks.records import BadLine, Example, Receipt, Turn, make_example
 
 STAGE = "ingest"
 # The end of a sentence in Latin or Chinese writing: a mark followed by space, or a full-width mark.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+ALPACA = Columns(question="instruction", answer="output", input="input", system="system", history="history")
+CONVERSATIONS = ("conversations", "messages")
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+         "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"}  # fmt: skip
 
 
 def read_human(
     source: HumanSource, paths: list[Path], language: str
 ) -> tuple[list[Example], list[Receipt], list[BadLine]]:
-    """Read one source of human Q&A.
+    """One source of human Q&A as a whole, for callers that need all of it.
 
     Returns:
         The examples, one receipt for each row that became or would have become one, and the rows for the quarantine.
     """
-    examples: list[Example] = []
-    receipts: list[Receipt] = []
     bad: list[BadLine] = []
+    pairs = list(human_rows(source, paths, language, bad))
+    return [example for example, receipt in pairs if receipt.kept], [receipt for _, receipt in pairs], bad
+
+
+def human_rows(
+    source: HumanSource, paths: list[Path], language: str, bad: list[BadLine]
+) -> Iterator[tuple[Example, Receipt]]:
+    """Each row that is an example, with its receipt, one in memory at a time; what cannot be one goes to `bad`.
+
+    An example that holds HTML or role marks has a receipt that says so, and its row goes to `bad` as well.
+
+    Raises:
+        SourceError: a file has no row in the form that domain.yaml says; an unusable table.
+    """
     for path in paths:
-        for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if not raw.strip():
-                continue
+        columns: Columns | None = None
+        read = 0
+        for row in read_rows(path):
             try:
-                row = json.loads(raw.decode("utf-8"))
-                example, receipt = _example_of(row, source, language, f"{path.name}:{number}")
-            except (ValueError, RecursionError) as error:
-                text = raw[:2000].decode("utf-8", errors="replace")
-                bad.append(BadLine(file=path.as_posix(), line=number, cause=str(error), text=text))
+                if row.cause:
+                    raise ValueError(row.cause)
+                if read == 0:
+                    columns = columns_of(source, path, row.fields)
+                read += 1
+                example, receipt = _example_of(row, columns, source, language, f"{path.name}:{row.number}")
+            except ValueError as error:
+                bad.append(bad_line(path, row.number, str(error), row.text))
                 continue
-            receipts.append(receipt)
-            if receipt.kept:
-                examples.append(example)
-    return examples, receipts, bad
+            if not receipt.kept and receipt.detail:  # the piece of markup
+                bad.append(bad_line(path, row.number, f"{receipt.reason}: {receipt.detail}", row.text))
+            yield example, receipt
+        if not read:
+            raise SourceError(f"{path}: not one row can be read{f' ({bad[-1].cause})' if bad else ''}")
+
+
+def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Columns | None:
+    """How a file's rows are read: the columns domain.yaml names, Alpaca's, or None for ShareGPT's conversations.
+
+    Raises:
+        SourceError: neither named nor to be told from the first row, or a named column is not in the table.
+    """
+    if source.form == "sharegpt" or (source.form == "auto" and not source.columns and _conversation_in(fields)):
+        return None
+    if source.columns:
+        if path.suffix.casefold() in (".csv", ".tsv", ".xlsx"):
+            wanted = [name for name in source.columns.model_dump().values() if name]
+            if missing := [name for name in wanted if name not in fields]:
+                raise SourceError(f"{path}: no column {', '.join(missing)}; it has {', '.join(fields)}")
+        return source.columns
+    if source.form == "alpaca" or {"instruction", "output"} <= fields.keys():
+        return ALPACA
+    raise SourceError(
+        f"{path}: which column is the question and which the answer? Name them under `columns` of "
+        f"{source.name} in domain.yaml; the file has {', '.join(fields) or 'none'}"
+    )
 
 
 def strip_advertising(answer: str, names: list[str]) -> str:
@@ -52,27 +102,81 @@ def strip_advertising(answer: str, names: list[str]) -> str:
     return joiner.join(kept).strip()
 
 
-def _example_of(row: Any, source: HumanSource, language: str, line: str) -> tuple[Example, Receipt]:
-    columns = source.columns
-    question, answer = _text(row, columns.question), _text(row, columns.answer)
-    names = source.advertising
+def _example_of(
+    row: Row, columns: Columns | None, source: HumanSource, language: str, line: str
+) -> tuple[Example, Receipt]:
+    said = _mapped(row.fields, columns) if columns else _conversed(row.fields)
+    answer, names = said.pop("output"), source.advertising
     cleaned = strip_advertising(answer, names)
-    advertised = any(name.casefold() in question.casefold() for name in names) or not cleaned
-    identity = _text(row, columns.id) if columns.id else line
+    identity = _text(row.fields, columns.id) if columns and columns.id else line
+    sources = _texts(row.fields, columns.sources) if columns else ()
+    category = _text(row.fields, columns.category) if columns and columns.category else ""
     example = make_example(
-        instruction=question,
+        **said,
         output=cleaned or answer,
         language=language,
         origin="human",
-        source=(f"{source.name}/{identity}", *_texts(row, columns.sources)),
-        category=_text(row, columns.category) if columns.category else "",
+        source=(f"{source.name}/{identity}", *sources),
+        category=category,
     )
-    reason = "advertises its publisher" if advertised else "read"
-    detail = "a sentence that names the publisher was left out" if cleaned != answer and not advertised else ""
-    return example, Receipt(example_id=example.id, stage=STAGE, kept=not advertised, reason=reason, detail=detail)
+    advertised = any(name.casefold() in example.prompt.casefold() for name in names) or not cleaned
+    reason, detail = ("advertises its publisher", "") if advertised else markup_problem(example)
+    kept = not reason
+    if kept:
+        reason, detail = "read", "a sentence that names the publisher was left out" if cleaned != answer else ""
+    return example, Receipt(example_id=example.id, stage=STAGE, kept=kept, reason=reason, detail=detail)
+
+
+def markup_problem(example: Example) -> tuple[str, str]:
+    """Why an example is not trained on, and the piece of text that is the matter; nothing where there is none."""
+    turns = [text for turn in example.history for text in (turn.user, turn.assistant)]
+    for text in (example.system, *turns, example.prompt, example.output):
+        if mark := role_mark_in(text):
+            return "role mark in the text", mark
+    for text in (example.output, *(turn.assistant for turn in example.history)):
+        if tag := html_in(text):
+            return "HTML in the answer", tag
+    return "", ""
+
+
+def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    return {
+        "instruction": _text(fields, columns.question),
+        "input": _optional(fields, columns.input),
+        "output": _text(fields, columns.answer),
+        "system": _optional(fields, columns.system),
+        "history": _history(fields, columns.history),
+    }
+
+
+def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
+    """A conversation: an optional system message, then user and assistant by turns; ended by the assistant."""
+    turns = [_turn(turn) for turn in _conversation_in(fields)]
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
+    if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2) or not turns:
+        raise ValueError("a conversation must go user, assistant, user, assistant, and end with an answer")
+    said = [text for _, text in turns]
+    history = tuple(Turn(user=user, assistant=reply) for user, reply in zip(said[:-2:2], said[1:-2:2], strict=True))
+    return {"instruction": said[-2], "output": said[-1], "system": system, "history": history}
+
+
+def _conversation_in(fields: dict[str, Any]) -> list[Any]:
+    found: Any = next((fields[name] for name in CONVERSATIONS if name in fields), [])
+    return found if isinstance(found, list) else []
+
+
+def _turn(turn: Any) -> tuple[str, str]:
+    if not isinstance(turn, dict):
+        raise ValueError("a turn of a conversation must be an object")
+    role = turn.get("from", turn.get("role"))
+    if role not in ROLES:
+        raise ValueError(f"a turn is from {str(role)[:40]!r}; known are {', '.join(ROLES)}")
+    return ROLES[role], _text(turn, "value" if "value" in turn else "content")
 
 
 def _field(row: Any, path: str) -> Any:
+    if isinstance(row, dict) and path in row:
+        return row[path]  # a column may have a dot in its name
     value = row
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -85,13 +189,37 @@ def _text(row: Any, path: str) -> str:
     value = _field(row, path)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"field {path!r} must be a text that is not empty")
+    if problem := text_problem(value):
+        raise ValueError(f"field {path!r}: {problem}")
     return value.strip()
 
 
+def _optional(row: dict[str, Any], path: str) -> str:
+    try:
+        value = _field(row, path) if path else ""
+    except ValueError:
+        return ""
+    return _text(row, path) if value not in (None, "") else ""
+
+
 def _texts(row: Any, path: str) -> tuple[str, ...]:
+    """A list of texts; in a table, one text with semicolons between."""
     if not path:
         return ()
     value = _field(row, path)
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(";") if part.strip()]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"field {path!r} must be a list of texts")
     return tuple(value)
+
+
+def _history(row: dict[str, Any], path: str) -> tuple[Turn, ...]:
+    """Earlier turns, as Alpaca has them: a list of pairs."""
+    if not path or not row.get(path):
+        return ()
+    pairs = row[path]
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"field {path!r} must be a list of pairs of user and assistant")
+    said = [{"user": user, "assistant": reply} for user, reply in pairs]
+    return tuple(Turn(user=_text(pair, "user"), assistant=_text(pair, "assistant")) for pair in said)

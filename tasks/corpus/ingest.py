@@ -1,27 +1,37 @@
 """Stage `ingest`: a domain's sources become records, and its frozen evaluation items are laid aside.
 
 Reads the files named in domain.yaml; writes data/ingest. Nothing is dropped in silence: what cannot be read is in
-quarantine.jsonl, and every example has a receipt.
+quarantine.jsonl, and every example has a receipt. Human examples and documents pass through one at a time; what a
+domain has in hundreds (seeds, general dialogue, benchmark items) is held whole.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from tasks import layout
 from tasks.corpus.benchmarks import read_mmlu, read_safety, refused
+from tasks.corpus.documents import read_documents
 from tasks.corpus.general import Dialogue, read_dialogue
-from tasks.corpus.human import read_human
+from tasks.corpus.human import human_rows
+from tasks.corpus.rows import SourceError
+from tasks.corpus.seeds import read_items, read_seeds
+from tasks.corpus.triples import read_triples
 from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory
 from tasks.params import load_params
-from tasks.records import BadLine, EvaluationItem, Example, Receipt, make_item, write_jsonl
+from tasks.records import BadLine, Document, EvaluationItem, Example, Receipt, Seed, Triple, make_item, write_jsonl
 from tasks.stage import run_stage
+from tasks.tables import record_writer, write_records
 
 STAGE = "ingest"
+HELD_OUT = "kept for the evaluation"
 Pools = dict[str, list[EvaluationItem]]
+Frozen = dict[str, list[str]]
 
 
 class IngestError(FlywheelError):
@@ -29,44 +39,93 @@ class IngestError(FlywheelError):
 
 
 @dataclass
-class Sources:
-    """Everything that was read from a domain's sources."""
+class Small:
+    """What a domain has little of, read whole."""
 
-    human: list[Example]
     general: Dialogue
+    seeds: list[tuple[Seed, Example]]
+    items: list[EvaluationItem]  # of the domain's own evaluation files
     mmlu: list[EvaluationItem]
     safety: list[EvaluationItem]
-    receipts: list[Receipt]
     bad: list[BadLine]
 
 
-def read_sources(domain: Domain) -> Sources:
-    """Read every source of a domain."""
-    human: list[Example] = []
-    receipts: list[Receipt] = []
-    bad: list[BadLine] = []
-    for source in domain.human:
-        examples, seen, unread = read_human(source, domain.paths(source), domain.language)
-        human, receipts, bad = human + examples, receipts + seen, bad + unread
-    general = Dialogue()
-    for dialogue_source in domain.general:
-        found = read_dialogue(dialogue_source, domain.paths(dialogue_source))
+@dataclass
+class Passed:
+    """What the pass over the human examples found: evaluation items among them, and how many examples are left."""
+
+    held: dict[str, EvaluationItem] = field(default_factory=dict)
+    examples: int = 0
+
+
+def read_small(domain: Domain) -> Small:
+    """Read every source but human examples, documents and triples."""
+    general, bad = Dialogue(), list[BadLine]()
+    for source in domain.general:
+        found = read_dialogue(source, domain.paths(source))
         general.replay += found.replay
         general.held_out += found.held_out
-        receipts, bad = receipts + found.receipts, bad + found.bad
+        general.dropped += found.dropped
+        general.receipts += found.receipts
+        bad += found.bad
+    seeds: dict[str, tuple[Seed, Example]] = {}
+    for seed_source in domain.seeds:
+        read, unread = read_seeds(seed_source, domain.paths(seed_source), domain.language)
+        seeds |= {seed.id: (seed, example) for seed, example in read}
+        bad += unread
+    items: dict[str, EvaluationItem] = {}
+    for item_source in domain.evaluation_files:
+        own, unread = read_items(item_source, domain.paths(item_source))
+        items |= {item.id: item for item in own}
+        bad += unread
     mmlu, rejected = read_mmlu(domain.mmlu, domain.paths(domain.mmlu))
     safety = read_safety(domain.safety, domain.paths(domain.safety))
-    return Sources(human, general, mmlu, safety, receipts, bad + rejected)
+    return Small(general, list(seeds.values()), list(items.values()), mmlu, safety, bad + rejected)
 
 
-def candidates(domain: Domain, sources: Sources) -> Pools:
-    """All items that could be evaluated on, by set."""
+def human_examples(domain: Domain, bad: list[BadLine]) -> Iterator[tuple[Example, Receipt]]:
+    """Every human example with its receipt, source after source; what cannot be read goes to `bad`."""
+    for source in domain.human:
+        yield from human_rows(source, domain.paths(source), domain.language, bad)
+
+
+def item_of(name: str, example: Example) -> EvaluationItem:
+    """The evaluation item that an example would be."""
+    return make_item(
+        set=name, prompt=example.prompt, reference=example.output, category=example.category, source=example.source
+    )
+
+
+def items_of(name: str, examples: list[Example]) -> list[EvaluationItem]:
+    """The items of examples, each one once."""
+    items: dict[str, EvaluationItem] = {}
+    for example in examples:
+        item = item_of(name, example)
+        items.setdefault(item.id, item)
+    return list(items.values())
+
+
+def pools_of(domain: Domain, small: Small, human: list[EvaluationItem]) -> Pools:
+    """All items that could be evaluated on, by set; `human` are those that the human examples would be."""
     return {
-        "domain": _items("domain", sources.human),
-        "dialogue": _items("dialogue", sources.general.held_out),
-        "mmlu": sources.mmlu,
-        "safety": sources.safety,
+        "domain": small.items if domain.evaluation_files else human,
+        "dialogue": items_of("dialogue", small.general.held_out),
+        "mmlu": small.mmlu,
+        "safety": small.safety,
     }
+
+
+def read_frozen(domain: Domain) -> Frozen:
+    """The frozen items' ids, by set.
+
+    Raises:
+        IngestError: no list is frozen.
+    """
+    try:
+        frozen: Frozen = json.loads(domain.frozen.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IngestError(f"{domain.frozen} is missing; make it: python -m tasks.corpus.freeze") from None
+    return frozen
 
 
 def frozen_items(domain: Domain, pools: Pools) -> Pools:
@@ -75,11 +134,7 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
     Raises:
         IngestError: no list is frozen, or an item on it is no longer in the sources.
     """
-    try:
-        frozen: dict[str, list[str]] = json.loads(domain.frozen.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IngestError(f"{domain.frozen} is missing; make it: python -m tasks.corpus.freeze") from None
-    result: Pools = {}
+    frozen, result = read_frozen(domain), Pools()
     for name in layout.EVALUATION_SETS:
         by_id = {item.id: item for item in pools[name]}
         wanted = frozen.get(name, [])
@@ -96,50 +151,96 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
 
 def ingest(domain: Domain) -> str:
     """Read the sources and write data/ingest; returns what happened, in a sentence."""
-    sources = read_sources(domain)
-    sets = frozen_items(domain, candidates(domain, sources))
-    held_out = {(item.prompt, item.reference) for item in sets["domain"]}
-    examples, receipts = _lay_aside(sources, held_out)
-    evaluated = {item.id for item in sets["safety"]}
-    refusals = refused(domain.safety, [item for item in sources.safety if item.id not in evaluated], domain.language)
-    receipts += [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="read", detail="safety") for e in refusals]
+    small = read_small(domain)
+    bad = small.bad
     with fresh_directory(layout.INGEST) as folder:
-        write_jsonl(folder / "examples.jsonl", examples)
-        write_jsonl(folder / "general.jsonl", sources.general.replay)
-        write_jsonl(folder / "safety.jsonl", refusals)
+        with (
+            record_writer(folder / "receipt.parquet", Receipt) as note,
+            record_writer(folder / "dropped.parquet", Example) as drop,
+        ):
+            passed = _pass_humans(folder, domain, small, bad, note, drop)
+            sets = frozen_items(domain, pools_of(domain, small, list(passed.held.values())))
+            refusals = _refusals(domain, small, sets["safety"])
+            for receipt in small.general.receipts:
+                note(receipt)
+            for example in small.general.dropped + small.general.held_out:
+                drop(example)
+            for example in refusals:
+                note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="safety"))
+        write_records(folder / "general.parquet", small.general.replay, Example)
+        write_records(folder / "safety.parquet", refusals, Example)
+        write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
+        documents = write_records(folder / "documents.parquet", _documents(domain, bad), Document)
+        triples = write_records(folder / "triples.parquet", _triples(domain, bad), Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
-        write_jsonl(folder / "quarantine.jsonl", sources.bad)
-        write_jsonl(folder / "receipt.jsonl", receipts)
+        write_jsonl(folder / "quarantine.jsonl", bad)
     counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
     return (
-        f"{len(examples)} examples, {len(sources.general.replay)} general, {len(refusals)} refusals, "
-        f"evaluation: {counts}; "
-        f"{len(sources.bad)} in quarantine"
+        f"{passed.examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
+        f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
+        f"{len(bad)} in quarantine"
     )
 
 
-def _items(name: str, examples: list[Example]) -> list[EvaluationItem]:
-    items: dict[str, EvaluationItem] = {}
-    for example in examples:
-        item = make_item(
-            set=name, prompt=example.prompt, reference=example.output, category=example.category, source=example.source
-        )
-        items.setdefault(item.id, item)
-    return list(items.values())
+def _pass_humans(
+    folder: Path,
+    domain: Domain,
+    small: Small,
+    bad: list[BadLine],
+    note: Callable[[Receipt], None],
+    drop: Callable[[Example], None],
+) -> Passed:
+    """Write the human examples and the seeds, each with its receipt; evaluation items are held back."""
+    passed, seeds, seen = Passed(), {seed.id for seed, _ in small.seeds}, set[str]()
+    own = {item.id: item for item in small.items}
+    held_out = set(own) if domain.evaluation_files else set(read_frozen(domain).get("domain", []))
+    with record_writer(folder / "examples.parquet", Example) as keep:
+        for example, receipt in human_examples(domain, bad):
+            item = item_of("domain", example)
+            if receipt.kept and item.id in held_out:
+                passed.held.setdefault(item.id, item)
+                receipt = receipt.model_copy(update={"kept": False, "reason": HELD_OUT})
+            note(receipt)
+            if receipt.kept:
+                passed.examples += 1
+                seen |= {example.id} & seeds
+                keep(example)
+            else:
+                drop(example)
+        for seed, example in small.seeds:
+            if seed.id not in seen:  # a seed may be drawn from the human examples
+                passed.examples += 1
+                note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
+                keep(example)
+    return passed
 
 
-def _lay_aside(sources: Sources, held_out: set[tuple[str, str]]) -> tuple[list[Example], list[Receipt]]:
-    """The examples that are not evaluation items, and the receipts with those items marked."""
-    frozen = {example.id for example in sources.human if (example.prompt, example.output) in held_out}
-    examples = [example for example in sources.human if example.id not in frozen]
-    receipts = [
-        receipt.model_copy(update={"kept": False, "reason": "kept for the evaluation"})
-        if receipt.example_id in frozen
-        else receipt
-        for receipt in sources.receipts
-    ]
-    return examples, receipts
+def _refusals(domain: Domain, small: Small, evaluated: list[EvaluationItem]) -> list[Example]:
+    """Harmful requests that are not evaluated on, with a refusal to train on."""
+    kept_apart = {item.id for item in evaluated}
+    return refused(domain.safety, [item for item in small.safety if item.id not in kept_apart], domain.language)
+
+
+def _documents(domain: Domain, bad: list[BadLine]) -> Iterator[Document]:
+    for source in domain.documents:
+        documents, unread = read_documents(source, domain.paths(source))
+        read = 0
+        for read, document in enumerate(documents, start=1):  # noqa: B007  # the count is used behind the loop
+            yield document
+        if not read:
+            first = unread[0]
+            raise SourceError(f"{source.name}: not one document can be read, first {first.file}: {first.cause}")
+        bad += unread
+
+
+def _triples(domain: Domain, bad: list[BadLine]) -> Iterator[Triple]:
+    for source in domain.triples:
+        triples, unread = read_triples(source, domain.paths(source), domain.language)
+        if not triples:
+            raise SourceError(f"{source.name}: not one triple can be read{f' ({unread[0].cause})' if unread else ''}")
+        bad += unread
+        yield from triples
 
 
 def main() -> str:

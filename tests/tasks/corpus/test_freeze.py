@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.corpus.freeze import draw_spread
-from tasks.corpus.ingest import IngestError, candidates, frozen_items, read_sources
+from tasks.corpus.freeze import candidates, draw_spread
+from tasks.corpus.ingest import IngestError, frozen_items
 from tasks.domain import load_domain
 from tasks.records import EvaluationItem, make_item
 
@@ -49,7 +49,7 @@ def test_the_frozen_sets_are_in_the_real_sources_and_disjoint_from_what_may_be_t
 ) -> None:
     monkeypatch.chdir(root)
     domain = load_domain("construction")
-    pools = candidates(domain, read_sources(domain))
+    pools = candidates(domain)
     sets = frozen_items(domain, pools)
     assert {name: len(found) for name, found in sets.items()} == {
         "domain": 100,
@@ -65,7 +65,7 @@ def test_a_source_that_lost_a_frozen_item_is_refused(
 ) -> None:
     monkeypatch.chdir(root)
     domain = load_domain("construction")
-    pools = candidates(domain, read_sources(domain))
+    pools = candidates(domain)
     lost = json.loads(domain.frozen.read_text())["domain"][0]
     pools["domain"] = [item for item in pools["domain"] if item.id != lost]
     with pytest.raises(IngestError, match=f"1 domain items have left the sources, first {lost[:12]}"):

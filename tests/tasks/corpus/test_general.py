@@ -29,6 +29,7 @@ def test_a_prompt_of_an_evaluation_topic_is_never_replayed(tmp_path: Path) -> No
     dialogue = read_dialogue(SOURCE, paths)
     assert [example.output for example in dialogue.held_out] == ["Bread"]
     assert [example.output for example in dialogue.replay] == ["A model"]
+    assert [example.output for example in dialogue.dropped] == ["Bytes", "Nobody"]
     reasons = {receipt.reason for receipt in dialogue.receipts if not receipt.kept}
     assert reasons == {"kept for the evaluation", "prompt occurs before"}
 

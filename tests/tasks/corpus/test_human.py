@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tasks.corpus.human import read_human, strip_advertising
+from tasks.corpus.rows import SourceError
 from tasks.domain import HumanSource
+from tasks.records import Turn
 
 
 def source(**fields: Any) -> HumanSource:
@@ -48,13 +50,18 @@ def test_a_row_that_is_only_advertising_has_a_receipt_and_is_not_trained_on(tmp_
 @pytest.mark.parametrize(
     "line, cause",
     [
-        (b"\xff", "utf-8"),
+        (b"\xff", "not UTF-8 at byte 0"),
         (b"{", "line 1 column 2"),
+        (b"[]", "a row must be an object, not list"),
         (json.dumps({"q": "x"}).encode(), "field 'a' is missing"),
         (json.dumps(row(a="  ")).encode(), "field 'a' must be a text that is not empty"),
         (json.dumps(row(q=7)).encode(), "field 'q' must be a text"),
-        (json.dumps({**row(), "refs": "Law 1"}).encode(), "field 'refs' must be a list"),
-        (b"[" * 100_000, "recursion"),
+        (json.dumps({**row(), "refs": 7}).encode(), "field 'refs' must be a list"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"q":' * 100_000, "nested too deeply"),
+        (b'{"q": "' + b"x" * 1_000_000 + b'"}', "a line of 1,000,010 bytes; 1,000,000 are the most"),
+        (b'{"q": "\\ud800", "a": "A."}', "field 'q': half a surrogate pair, U+D800"),
+        (b'{"q": "Q", "a": "\\u0000"}', "field 'a': the control character U+0000"),
     ],
 )
 def test_a_row_that_cannot_be_read_goes_to_quarantine_with_line_and_cause(
@@ -66,3 +73,173 @@ def test_a_row_that_cannot_be_read_goes_to_quarantine_with_line_and_cause(
     assert len(examples) == 1
     assert (bad[0].file, bad[0].line) == (path.as_posix(), 2)
     assert cause in bad[0].cause
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    path.write_text("\ufeff" + json.dumps(row()) + "\r\n", encoding="utf-8")
+    examples, _, bad = read_human(source(), [path], "en")
+    assert len(examples) == 1 and bad == []
+
+
+def test_a_file_in_utf16_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    path.write_text(json.dumps(row()), encoding="utf-16")
+    with pytest.raises(SourceError, match="UTF-16; save it as UTF-8"):
+        read_human(source(), [path], "en")
+
+
+@pytest.mark.parametrize(
+    "fields, reason, detail",
+    [
+        ({"a": "Up to <b>15</b> m²."}, "HTML in the answer", "<b>"),
+        ({"a": 'See <a href="x">this</a>.'}, "HTML in the answer", '<a href="x">'),
+        ({"a": "Ten weeks.&nbsp;Or more."}, "HTML in the answer", "&nbsp;"),
+        ({"a": "Yes.<|im_end|>\n<|im_start|>system"}, "role mark in the text", "<|im_end|>"),
+        ({"q": "<start_of_turn>model"}, "role mark in the text", "<start_of_turn>"),
+        ({"q": "[INST] Who? [/INST]"}, "role mark in the text", "[INST]"),
+    ],
+)
+def test_html_and_role_marks_are_in_receipt_and_quarantine_and_not_trained_on(
+    tmp_path: Path, fields: dict[str, str], reason: str, detail: str
+) -> None:
+    path = tmp_path / "faq.jsonl"
+    path.write_text(json.dumps({**row(), **fields}))
+    examples, [receipt], [bad] = read_human(source(), [path], "en")
+    assert examples == []
+    assert (receipt.kept, receipt.reason, receipt.detail) == (False, reason, detail)
+    assert bad.cause == f"{reason}: {detail}"
+
+
+@pytest.mark.parametrize("answer", ["If a < b and c > d.", "Use x<y.", "R&D costs", "0 < p > 1", "<Boverket> says so"])
+def test_comparisons_and_ampersands_are_not_taken_for_html(tmp_path: Path, answer: str) -> None:
+    path = tmp_path / "faq.jsonl"
+    path.write_text(json.dumps(row(a=answer)))
+    assert len(read_human(source(), [path], "en")[0]) == 1
+
+
+def test_alpaca_is_known_by_its_fields_with_input_system_and_history(tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.json"
+    rows = [
+        {
+            "instruction": "Shorten.",
+            "input": "A long text",
+            "output": "A text",
+            "system": "Be brief.",
+            "history": [["Hi", "Hello"]],
+        },
+        {"instruction": "Name one.", "input": "", "output": "One."},
+    ]
+    path.write_text(json.dumps(rows, indent=2))
+    examples, _, bad = read_human(source(columns=None), [path], "en")
+    assert bad == []
+    first, second = examples
+    assert (first.prompt, first.output, first.system) == ("Shorten.\n\nA long text", "A text", "Be brief.")
+    assert first.history == (Turn(user="Hi", assistant="Hello"),)
+    assert (second.input, second.system, second.history) == ("", "", ())
+    assert second.source == ("faq/alpaca.json:2",)
+
+
+def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    said = [("system", "S"), ("human", "Q1"), ("gpt", "A1"), ("human", "Q2"), ("gpt", "A2")]
+    openai = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    lines = [
+        {"conversations": [{"from": who, "value": text} for who, text in said]},
+        {"messages": openai},
+        {"messages": openai[:1]},
+        {"conversations": [{"from": "tool", "value": "x"}]},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    examples, _, bad = read_human(source(columns=None), [path], "en")
+    assert [(e.system, e.instruction, e.output) for e in examples] == [("S", "Q2", "A2"), ("", "Q", "A")]
+    assert examples[0].history == (Turn(user="Q1", assistant="A1"),)
+    assert "end with an answer" in bad[0].cause and "a turn is from 'tool'" in bad[1].cause
+
+
+def test_a_csv_with_semicolons_quotes_and_lines_inside_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_text(
+        '\ufeffq;a;topic;refs\r\n"How; long?";"Ten\r\nweeks ""or so"""; roofs ;Law 1; \r\nQ2;A2;roofs;"L1; L2"\r\n'
+    )
+    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs"}
+    examples, _, bad = read_human(source(columns=columns), [path], "en")
+    assert [(e.instruction, e.output) for e in examples] == [("How; long?", 'Ten\nweeks "or so"'), ("Q2", "A2")]
+    assert examples[1].source == ("faq/faq.csv:4", "L1", "L2")
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    "line, cause",
+    [
+        (b"Q,A,one too many", "3 fields, and the header has 2"),
+        (b"Q", "1 fields, and the header has 2"),
+        (b"Q,\xff\xfe", "field 'a': not UTF-8"),
+        (b"Q," + b"x" * 1_000_001, "a line of 1,000,004 bytes"),
+        (b"Q," + b"x" * 200_000, "field larger than field limit"),
+        (b'Q,"never closed', "not CSV: unexpected end of data"),
+    ],
+)
+def test_a_bad_row_of_a_csv_costs_that_row_alone(tmp_path: Path, line: bytes, cause: str) -> None:
+    path = tmp_path / "faq.csv"
+    path.write_bytes(b"q,a\nQ1,A1\n" + line + b"\n" + (b"" if b"never" in line else b"Q3,A3\n"))
+    examples, _, [bad] = read_human(source(columns={"question": "q", "answer": "a"}), [path], "en")
+    assert len(examples) == (1 if b"never" in line else 2)
+    assert bad.line == 3 and cause in bad.cause
+
+
+def test_a_sheet_is_read_below_its_header(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for cells in (["q", "a", "topic"], ["Q1", 30, "roofs"], [None, None, None], ["Q2", None, "roofs"]):
+        book.active.append(cells)
+    book.save(tmp_path / "faq.xlsx")
+    columns = {"question": "q", "answer": "a", "category": "topic"}
+    examples, _, [bad] = read_human(source(columns=columns), [tmp_path / "faq.xlsx"], "en")
+    assert [(e.instruction, e.output) for e in examples] == [("Q1", "30")]
+    assert (bad.line, bad.cause) == (4, "field 'a' must be a text that is not empty")
+
+
+def test_behind_a_mistake_a_list_is_given_up_and_the_quarantine_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "faq.json"
+    path.write_text(f"[{json.dumps(row())}, 7, {json.dumps(row(q='Q2'))}, {{,}}, {json.dumps(row(q='Q3'))}]")
+    examples, _, bad = read_human(source(), [path], "en")
+    assert [e.instruction for e in examples] == ["Q?", "Q2"]
+    assert [(line.line, line.cause[:16]) for line in bad] == [(2, "a row must be an"), (4, "not JSON, or mor")]
+    assert bad[1].cause.endswith("the rest of the list is not read")
+
+
+def test_a_long_list_is_read_block_by_block(tmp_path: Path) -> None:
+    """5,000 rows of about 60 bytes are five blocks; rows stand across the blocks' borders."""
+    path = tmp_path / "faq.json"
+    path.write_text(json.dumps([row(q=f"Question {n}?") for n in range(5000)]))
+    examples, _, bad = read_human(source(), [path], "en")
+    assert [e.instruction for e in examples] == [f"Question {n}?" for n in range(5000)]
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    "name, content, columns, message",
+    [
+        (
+            "faq.csv",
+            "question,answer\nQ,A\n",
+            {"question": "q", "answer": "answer"},
+            "no column q; it has question, answer",
+        ),
+        ("faq.csv", "a,b\nQ,A\n", None, "which column is the question"),
+        ("faq.csv", "q,q\nQ,A\n", None, "must name each column once"),
+        ("faq.csv", "", None, "no header"),
+        ("faq.xlsx", "not a sheet", None, "not an office file"),
+        ("faq.json", '{\n"q": 1}', None, "neither a JSON list of rows nor JSON lines"),
+        ("faq.ods", "x", None, "rows are read from .jsonl"),
+        ("faq.jsonl", "{", None, "not one row can be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, content: str, columns: Any, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SourceError, match=message):
+        read_human(source(columns=columns), [tmp_path / name], "en")
