@@ -6,12 +6,13 @@ Imports are made inside the verbs, so that `flywheel --help` answers at once.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, brief, home, json_option
 from flywheel.loop_verbs import VERBS as LOOP
+from flywheel.new_domain import new_domain
 from flywheel.platform_verbs import VERBS as PLATFORM
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _status() -> Answer:
     }
     found = {
         "domain": kept.domain,
-        **{alias: version and _brief(version) for alias, version in named.items()},
+        **{alias: version and brief(version) for alias, version in named.items()},
         "versions": len(versions),
         "changed_stages": changed,
     }
@@ -93,11 +94,6 @@ def _status() -> Answer:
         )
     lines.append("  next run   " + (", ".join(changed) if changed else "every stage is up to date"))
     return found, "\n".join(lines)
-
-
-def _brief(version: Version) -> dict[str, Any]:
-    keys = ("verdict", "manifest_sha256", "git_sha", "override")
-    return {"version": version.number, "aliases": list(version.aliases), **{k: version.tags.get(k) for k in keys}}
 
 
 def _words(version: Version) -> str:
@@ -122,7 +118,7 @@ def _card() -> Answer:
     return {"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths))
 
 
-for verb in (*LOOP, *PLATFORM):
+for verb in (*LOOP, *PLATFORM, new_domain):
     main.add_command(verb)
 
 

@@ -1,0 +1,37 @@
+"""The verb `flywheel new-domain`."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from flywheel.answers import Answer, answer, home, json_option
+
+
+@click.command("new-domain")
+@click.argument("name")
+@click.option(
+    "--from", "folder", required=True, type=click.Path(path_type=Path), help="A folder of PDFs, Word files and a CSV."
+)
+@json_option
+def new_domain(name: str, folder: Path, as_json: bool) -> None:
+    """Build the domain NAME from a folder of your own material, and say what was decided.
+
+    A table of questions and answers (CSV, XLSX or JSON) is needed; PDF, Word, HTML, Markdown and text files become
+    documents. Language, columns and title are found out; the folder itself is not changed.
+    """
+
+    def work() -> Answer:
+        from tasks.corpus.new_domain import new_domain as build
+
+        source = folder.absolute()
+        with contextlib.chdir(home()):
+            built = build(name, source)
+        lines = [f"domains/{name} is built.", *(f"  {decision}" for decision in built.decisions)]
+        lines.append(f"Next: set `domain: {name}` in params.yaml, then run `make run`.")
+        return asdict(built), "\n".join(lines)
+
+    answer(work, as_json)

@@ -1,0 +1,162 @@
+"""A folder of a team's own material becomes a domain that ingest runs on, with nothing asked."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tasks import layout
+from tasks.corpus.folder import columns_in, guess_columns, language_of, look
+from tasks.corpus.ingest import ingest
+from tasks.corpus.new_domain import NewDomainError, new_domain
+from tasks.corpus.rows import SourceError
+from tasks.domain import Columns, load_domain
+from tasks.records import Document, Example, Receipt, Seed, read_own_jsonl
+from tasks.tables import read_records
+
+THINGS = [
+    "Roofs of clay tile",
+    "Outer walls of brick",
+    "Floors of old oak",
+    "Windows that face north",
+    "Iron garden gates",
+    "Stoves for burning wood",
+    "Pumps in a deep well",
+    "Drains under the yard",
+    "Panels on the shed",
+    "Stairs to a cellar",
+    "Beams above the kitchen",
+    "Fences by the road",
+]
+ASKED = (
+    "last how many years?",
+    "cost whom how much?",
+    "need which permit?",
+    "are cleaned by whom?",
+    "break how often?",
+)
+QUESTIONS = [f"{thing} {asked}" for thing in THINGS for asked in ASKED]  # sixty, none near another
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with the default domain and the packages it reads."""
+    shutil.copytree(root / "domains", tmp_path / "domains")
+    shutil.copy(root / "params.yaml", tmp_path)
+    for name in ("infra", layout.PACKAGES):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A Word file, a Markdown file, an empty PDF, and a CSV of sixty questions under names of its own."""
+    from docx import Document as Word
+
+    made = tmp_path / "handbook [draft]"
+    made.mkdir()
+    write_csv(made / "our questions.csv", QUESTIONS)
+    word = Word()
+    word.add_paragraph("The house stands on a slab of concrete, and its roof has clay tiles.")
+    word.save(str(made / "house.docx"))
+    (made / "README.md").write_text("# Looking after a house\n\nEverything that we know about it.")
+    (made / "scan.pdf").touch()
+    return made
+
+
+def write_csv(path: Path, questions: Sequence[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8-sig") as stream:
+        writer = csv.writer(stream, delimiter=";")
+        writer.writerow(["Nr", "Text", "Reply from the office"])
+        writer.writerows(
+            [n, text, f"The office says about number {n} that it depends."] for n, text in enumerate(questions)
+        )
+
+
+def test_a_folder_becomes_a_domain_that_ingest_runs_on(project: Path, folder: Path) -> None:
+    built = new_domain("house", folder)
+    assert (built.language, built.title) == ("en", "Looking after a house")
+    domain = load_domain("house")
+    assert domain.human[0].columns == Columns(question="Text", answer="Reply from the office", id="Nr")
+    assert domain.evaluation.domain == 12, "one in five of sixty"
+    assert domain.system_text() == "You answer questions about Looking after a house."
+    assert any("scan.pdf: empty" in decision for decision in built.decisions)
+
+    said = ingest(domain)
+    assert said.startswith("48 examples, 48 of them seeds, 2 documents")
+    examples = read_records(layout.INGEST / "examples.parquet", Example)
+    frozen = {item["prompt"] for item in map(json.loads, (layout.EVALUATION_ITEMS / "domain.jsonl").open())}
+    assert len(frozen) == 12 and frozen.isdisjoint(example.instruction for example in examples)
+    seeds = read_own_jsonl(layout.INGEST / "seeds.jsonl", Seed)
+    assert {seed.id for seed in seeds} == {example.id for example in examples}, "a seed is an example, once"
+    names = [document.name for document in read_records(layout.INGEST / "documents.parquet", Document)]
+    assert names == ["house-documents/README.md", "house-documents/house.docx"]
+    kept_and_dropped = [layout.INGEST / f"{name}.parquet" for name in ("examples", "general", "safety", "dropped")]
+    told = {example.id for path in kept_and_dropped for example in read_records(path, Example)}
+    receipts = read_records(layout.INGEST / "receipt.parquet", Receipt)
+    assert {receipt.example_id for receipt in receipts} == told, "what a receipt speaks of can be looked up"
+
+
+def test_too_few_questions_are_refused_and_leave_nothing(project: Path, folder: Path) -> None:
+    write_csv(folder / "our questions.csv", QUESTIONS[:49])
+    with pytest.raises(NewDomainError, match="the tables hold 49 different questions; 50 are needed"):
+        new_domain("house", folder)
+    assert not Path("domains/house").exists()
+
+
+@pytest.mark.parametrize(
+    "name, message", [("construction", "exists already"), ("Häuser", "small letters"), ("../x", "small letters")]
+)
+def test_a_name_that_is_taken_or_no_name_is_refused(project: Path, folder: Path, name: str, message: str) -> None:
+    with pytest.raises(NewDomainError, match=message):
+        new_domain(name, folder)
+    assert Path("domains/construction/domain.yaml").exists()
+
+
+def test_a_folder_without_a_table_is_refused_with_what_was_found(project: Path, folder: Path) -> None:
+    (folder / "our questions.csv").write_text("Year;Rain\n2020;7\n")
+    (folder / "our questions.csv").rename(folder / "rain.csv")
+    with pytest.raises(
+        NewDomainError, match=r"(?s)no table of questions and answers.*rain.csv: no column of questions"
+    ):
+        new_domain("house", folder)
+
+
+@pytest.mark.parametrize(
+    "rows, columns",
+    [
+        ([{"Fråga": "Hur?", "Svar": "Så."}], Columns(question="Fråga", answer="Svar")),
+        ([{"编号": "1", "问题": "谁", "答案": "我"}], Columns(question="问题", answer="答案", id="编号")),
+        ([{"x": "谁登记？", "y": "车主", "z": "公安机关交通管理部门"}], Columns(question="x", answer="z")),
+        ([{"q": "A?", "a": "B", "topic": ""}], Columns(question="q", answer="a")),
+        ([{"id": "1", "q": "A?", "a": "B"}, {"id": "1", "q": "C?", "a": "D"}], Columns(question="q", answer="a")),
+    ],
+)
+def test_columns_are_told_by_name_or_by_content(rows: list[dict[str, str]], columns: Columns) -> None:
+    assert guess_columns(rows) == columns
+
+
+def test_alpaca_and_sharegpt_need_no_columns_and_rows_with_a_text_are_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": []}))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "text": "A law."}))
+    (tmp_path / ".hidden.csv").write_text("x")
+    assert columns_in(tmp_path / "a.json") is None and columns_in(tmp_path / "b.jsonl") is None
+    found = look(tmp_path)
+    assert [path.name for path in found.tables] == ["a.json", "b.jsonl"]
+    assert [path.name for path in found.documents] == ["c.jsonl"]
+    assert found.unused == {}
+
+
+def test_the_language_is_told_without_spaces_too() -> None:
+    assert language_of(["机动车应当在公安机关登记以后才可以上道路行驶。"]) == "zh"
+    assert language_of(["Hur länge håller ett tak av tegel i Sverige?"]) == "sv"
+    with pytest.raises(SourceError, match="cannot be told"):
+        language_of(["1234"])
