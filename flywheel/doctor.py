@@ -200,8 +200,8 @@ def check_settings(root: Path) -> Iterator[Check]:
         return
     code = (
         "from tasks.params import load_params; from tasks.domain import load_domain; "
-        "from tasks.errors import FlywheelError\n"
-        "try: load_domain(load_params().domain)\n"
+        "from tasks.errors import FlywheelError; from tasks.train.base_model import check_terms\n"
+        "try: params = load_params(); check_terms(load_domain(params.domain), params.accepted_terms)\n"
         "except FlywheelError as error: raise SystemExit(str(error))"
     )
     done = subprocess.run([str(python), "-c", code], cwd=root, capture_output=True, text=True)

@@ -9,6 +9,7 @@ what is rendered here is counted and hashed only.
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import Tokenizer
 
+# transformers' own tags around what the assistant says; they render as what they hold.
+_GENERATION = re.compile(r"(\{%[-+]?\s*)(end)?generation\b")
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -70,7 +73,7 @@ class PromptBook:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
-        return environment.from_string(self.template_text)
+        return environment.from_string(_plain(self.template_text))
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -116,6 +119,11 @@ class PromptBook:
         """Load everything, so that the first request is not slower than the others."""
         self.count(self.render([{"role": "user", "content": "?"}]))
         self.at_least("")
+
+
+def _plain(template: str) -> str:
+    """A chat template in Jinja's own tags."""
+    return _GENERATION.sub(lambda tag: tag[1] + ("endif" if tag[2] else "if true"), template)
 
 
 def prompt_sha256(prompt: str) -> str:

@@ -1,20 +1,26 @@
 """Stage base_model: the general language model that is tuned, in safetensors, with its licence and a manifest.
 
-Why: the default base comes as a package that holds one quantised GGUF file; every later stage reads a plain
-Hugging Face folder instead. Needs the package's file under .flywheel/packages and no network.
+Why: base models come as packages that hold a quantised GGUF file, whole or in parts; every later stage reads a plain
+Hugging Face folder instead. Needs the packages' files under .flywheel/packages and no network. A model whose licence
+has terms of its own is used only where params.yaml accepts them; one without a chat template gets the domain's.
 Limits: GGUF only; the weights are those of the quantised file, widened to fp32, not the publisher's originals.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tasks import layout
 from tasks.domain import BaseModelSource, Domain, load_domain
 from tasks.errors import FlywheelError
-from tasks.files import fresh_directory, sha256_file, write_json, write_manifest, write_text
+from tasks.files import fresh_directory, write_json, write_manifest, write_text
 from tasks.params import load_params
 from tasks.stage import run_stage
 
@@ -27,19 +33,82 @@ class BaseModelError(FlywheelError):
     """The base model's file is not the one the domain names, or cannot be converted."""
 
 
-def checked_file(domain: Domain) -> Path:
-    """The base model's one file, after its SHA-256 was compared with domain.yaml.
+def check_terms(domain: Domain, accepted: Collection[str]) -> None:
+    """Refuse a base model whose licence has terms that params.yaml does not accept.
 
     Raises:
-        BaseModelError: more than one file, not a GGUF file, or another content than the one that was pinned.
+        BaseModelError: says which terms, where they can be read, and which setting accepts them.
+    """
+    source = domain.base_model
+    if source.terms and source.terms not in accepted:
+        text = f"{layout.PACKAGES / source.terms_file} or " if source.terms_file else ""
+        raise BaseModelError(
+            f"{source.name} is used under the terms of {source.licence}. Read them: {text}{source.licence_url}. "
+            f"To accept them, write accepted_terms: [{source.terms}] into params.yaml"
+        )
+
+
+def checked_files(domain: Domain) -> list[Path]:
+    """The base model's GGUF file, or the parts of it in order, after the SHA-256 of the whole was compared.
+
+    Raises:
+        BaseModelError: not one GGUF file or parts of one, or another content than the one domain.yaml pins.
     """
     paths = domain.paths(domain.base_model)
-    if len(paths) != 1 or paths[0].suffix != ".gguf":
-        raise BaseModelError(f"base_model.files must name one .gguf file, found {[path.name for path in paths]}")
-    found = sha256_file(paths[0])
+    whole = len(paths) == 1 and paths[0].suffix == ".gguf"
+    parts = len(paths) > 1 and all(path.name.startswith(f"{paths[0].stem}.part") for path in paths)
+    if not whole and not (parts and paths[0].stem.endswith(".gguf")):
+        names = [path.name for path in paths]
+        raise BaseModelError(f"base_model.files must name one .gguf file, or its parts in order; found {names}")
+    found = sha256_of(paths)
     if found != domain.base_model.sha256:
         raise BaseModelError(f"{paths[0]} has SHA-256 {found}, domain.yaml pins {domain.base_model.sha256}")
-    return paths[0]
+    return paths
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """The SHA-256 of files as if they were one, in hex, read in blocks."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def assembled(paths: Sequence[Path]) -> Iterator[Path]:
+    """The one file that the parts make, gone when the block ends; a file that is whole is used where it lies."""
+    if len(paths) == 1:
+        yield paths[0]
+        return
+    layout.HOME.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.HOME, prefix="assembled-") as folder:
+        whole = Path(folder) / paths[0].stem
+        with whole.open("wb") as target:
+            for path in paths:
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, target, 1 << 20)
+        yield whole
+
+
+def own_template(tokenizer: Any, domain: Domain) -> None:
+    """Give a model that has none the domain's chat template, and hold its role markers for special tokens.
+
+    A marker that is no special token could be typed by a user, who would then speak in another role.
+
+    Raises:
+        BaseModelError: there is no template at all, or a marker is no token of the vocabulary.
+    """
+    source = domain.base_model
+    if unknown := [marker for marker in source.markers if marker not in tokenizer.get_vocab()]:
+        raise BaseModelError(f"base_model.markers {unknown} are not in the model's vocabulary")
+    if source.markers:
+        tokenizer.add_special_tokens({"additional_special_tokens": source.markers})
+    if source.chat_template:
+        tokenizer.chat_template = (domain.folder / source.chat_template).read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise BaseModelError(f"{source.name} has no chat template; name one in base_model.chat_template")
 
 
 def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
@@ -78,7 +147,9 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
 
 
 def licence_text(source: BaseModelSource, packages: Path = layout.PACKAGES) -> str:
-    """The licence as the package carries it; where it carries none, its name and address."""
+    """The terms or the licence as the package carries it; where it carries none, its name and address."""
+    if source.terms_file:
+        return (packages / source.terms_file).read_text(encoding="utf-8")
     folders = sorted(packages.glob(f"{source.package.replace('-', '_')}-*.dist-info")) if source.package else []
     for folder in folders:
         for pattern in LICENCE_FILES:
@@ -89,11 +160,17 @@ def licence_text(source: BaseModelSource, packages: Path = layout.PACKAGES) -> s
 
 def notice(source: BaseModelSource, file: Path) -> str:
     """What the folder holds, where it comes from and what was changed, as the licence asks."""
+    terms = (
+        f"{source.name} is provided under and subject to the terms at {source.licence_url}.\n" if source.terms else ""
+    )
+    template = f"Added: the chat template {source.chat_template} of this domain.\n" if source.chat_template else ""
+    name = file.name if file.suffix == ".gguf" else f"{file.stem} in parts,"
     return (
-        f"{source.name}, licensed under {source.licence} ({source.licence_url}).\n"
-        f"Source: {file.name} from the package {source.package or 'of this domain'}, SHA-256 {source.sha256}.\n"
+        f"{source.name}, licensed under {source.licence} ({source.licence_url}).\n{terms}"
+        f"Source: {name} from the package {source.package or 'of this domain'}, SHA-256 {source.sha256}.\n"
         f"Changed: the quantised weights were widened to fp32 safetensors, and {source.pad_token} became the pad "
         "token.\n"
+        f"{template}"
     )
 
 
@@ -105,25 +182,34 @@ def strip_local(folder: Path) -> None:
         write_json(path, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
 
 
-def convert(domain: Domain, target: Path) -> str:
-    """Write the domain's base model to `target`, whole or not at all; returns the folder's digest."""
-    file = checked_file(domain)
-    tokenizer, model = load_gguf(file)
-    own_pad_token(tokenizer, model, domain.base_model.pad_token)
+def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str:
+    """Write the domain's base model to `target`, whole or not at all; returns the folder's digest.
+
+    Raises:
+        BaseModelError: its terms are not among the `accepted` ones, or its files are not those that are pinned.
+    """
+    source = domain.base_model
+    check_terms(domain, accepted)
+    files = checked_files(domain)
+    with assembled(files) as file:
+        tokenizer, model = load_gguf(file)
+    own_pad_token(tokenizer, model, source.pad_token)
+    own_template(tokenizer, domain)
     with fresh_directory(target) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         strip_local(folder)
         (folder / "model.safetensors").chmod(0o644)
-        write_text(folder / "LICENSE.txt", licence_text(domain.base_model))
-        write_text(folder / "NOTICE.txt", notice(domain.base_model, file))
+        write_text(folder / f"LICENSE{Path(source.terms_file).suffix or '.txt'}", licence_text(source))
+        write_text(folder / "NOTICE.txt", notice(source, files[0]))
         return write_manifest(folder)
 
 
 def stage() -> str:
     """Convert the base model of the domain that params.yaml names."""
-    domain = load_domain(load_params().domain)
-    digest = convert(domain, layout.BASE_MODEL)
+    params = load_params()
+    domain = load_domain(params.domain)
+    digest = convert(domain, layout.BASE_MODEL, params.accepted_terms)
     return f"{domain.base_model.name} in {layout.BASE_MODEL}, digest {digest[:12]}"
 
 

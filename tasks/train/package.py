@@ -130,10 +130,10 @@ def base_of(domain: Domain, digest: str) -> dict[str, Any]:
 def model_card(params: Params, domain: Domain, training: dict[str, Any]) -> str:
     """The model card: what it is, from what, how; Hugging Face's front matter on top."""
     lora, sft, source = params.sft.lora, params.sft, domain.base_model
-    sources = [*((item.attribution, item.licence, item.url) for item in domain.human)]
-    sources += [(item.attribution, item.licence, item.url) for item in domain.general]
-    sources.append((domain.safety.attribution, domain.safety.licence, domain.safety.url))
-    data = [f"- {who} (licence {licence}{', ' + url if url else ''})" for who, licence, url in sources]
+    kinds = (domain.human, domain.seeds, domain.documents, domain.triples, domain.general, [domain.safety])
+    sources = [item for kind in kinds for item in kind]
+    lines = [f"- {s.attribution} (licence {s.licence}{', ' + s.url if s.url else ''})" for s in sources]
+    data = list(dict.fromkeys(lines))  # a source that gives documents and triples stands here once
     return "\n".join(
         [
             "---",
