@@ -1,24 +1,45 @@
 """Near duplicates of texts, by the Jaccard similarity of their character shingles.
 
-Characters, not words, so that Chinese and other writing without spaces works alike. MinHash LSH (Broder 1997;
-datasketch) proposes pairs and the exact similarity decides, so the threshold means what it says. Candidates are
-proposed from a similarity well below the threshold, which makes a missed pair unlikely: with 128 permutations,
-fewer than one in a thousand at the threshold itself.
+Characters, not words, so that Chinese and other writing without spaces works alike. MinHash signatures (Broder 1997; in
+the form of Dahlgaard, Knudsen and Thorup 2017, which rensa computes) are cut into bands (Indyk and Motwani 1998): two
+texts that share a whole band are proposed, a sketch of a byte a permutation (Li and König 2010) throws out most of
+what was proposed in vain, and the exact similarity decides, so the threshold means what it says.
+
+Limits: a pair at the threshold is missed by fewer than one in a thousand (`bands_for`). In a bucket of more than
+`MOST` texts each one is compared with the first `MOST` of them only. An index keeps some 400 bytes
+a text, and not the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-PROPOSE_FROM = 0.6  # of the threshold
+if TYPE_CHECKING:
+    import numpy as np
+
+MISS = 1e-3  # probability with which a pair at the threshold may go unseen
+MOST = 32  # texts of one bucket that each other one is compared with
+BATCH = 4096  # texts compared at once
+HASHED = 128  # texts hashed at once: their shingles stay in the processor's cache
+DEVIATIONS = 4.0  # of the sketch's estimate below the threshold at which a pair is thrown out unread
+SEED = 1
+SPACES = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isalnum()})
+Texts = Sequence[str] | Mapping[int, str]
+GAPS = re.compile(r"[\W_]+")
 
 
 def normalise(text: str) -> str:
-    """A text as it is compared: compatibility forms and case folded, punctuation and space runs made one space."""
+    """A text as it is compared: compatibility forms and case folded, punctuation and space runs made one space.
+
+    Where nothing else is left (a face, three dots), the signs themselves are compared.
+    """
+    if text.isascii():  # the same, several times faster
+        return " ".join(text.lower().translate(SPACES).split()) or text.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\W_]+", " ", folded).strip()
+    return GAPS.sub(" ", folded).strip() or folded.strip()
 
 
 def shingles(text: str, size: int) -> frozenset[str]:
@@ -34,8 +55,56 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
     return len(left & right) / len(left | right)
 
 
+def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The shingles of all texts as 64-bit hashes, one after the other, and where each text begins (and the last ends).
+
+    Returns:
+        Hashes, uint64 of shape (shingles,), with repeats; offsets, uint64 of shape (texts + 1,).
+    """
+    import numpy as np
+
+    # No normalised text holds NUL, so filling up with it keeps short texts apart from long ones.
+    clean = [normalise(text).ljust(size, "\0") for text in texts]
+    lengths = np.fromiter(map(len, clean), dtype=np.int64, count=len(clean))
+    codes = np.frombuffer("".join(clean).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    windows = max(len(codes) - size + 1, 0)
+    hashes = np.zeros(windows, dtype=np.uint64)
+    for place in range(size):
+        hashes *= np.uint64(0x100000001B3)
+        hashes += codes[place : place + windows]
+    hashes ^= hashes >> np.uint64(29)  # the polynomial's low bits alone would be poor: mix them
+    hashes *= np.uint64(0xBF58476D1CE4E5B9)
+    hashes ^= hashes >> np.uint64(32)
+    inside = np.ones(len(codes), dtype=bool)
+    ends = np.cumsum(lengths)
+    for place in range(1, size):
+        inside[ends - place] = False  # windows that reach into the next text
+    return hashes[inside[:windows]], np.concatenate([[0], np.cumsum(lengths - size + 1)]).astype(np.uint64)
+
+
+def signatures(texts: Sequence[str], size: int, permutations: int) -> np.ndarray:
+    """The texts' MinHash signatures, uint64 of shape (texts, permutations)."""
+    import numpy as np
+    from rensa import RMinHash
+
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(*shingle_hashes(texts, size), permutations, SEED)
+    return np.array(matrix.to_rows(), dtype=np.uint64)
+
+
+def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
+    """How a signature is cut: the number of bands and the rows of each.
+
+    Two texts of similarity s share a band with probability 1 - (1 - s^rows)^bands. Of the cuts that miss fewer than
+    `MISS` at the threshold, the one with most rows proposes fewest pairs below it.
+    """
+    for rows in range(permutations, 1, -1):
+        if (1.0 - threshold**rows) ** (permutations // rows) <= MISS:
+            return permutations // rows, rows
+    return permutations, 1
+
+
 class NearIndex:
-    """Finds the indexed texts that are similar to a text.
+    """The compact traces of many texts, and which of them may be near each other or near other texts.
 
     Args:
         threshold: Jaccard similarity from which texts count as near.
@@ -44,47 +113,165 @@ class NearIndex:
     """
 
     def __init__(self, threshold: float, shingle: int, permutations: int = 128) -> None:
-        from datasketch import MinHashLSH
-
         self.threshold, self.shingle, self.permutations = threshold, shingle, permutations
-        self._lsh = MinHashLSH(threshold=threshold * PROPOSE_FROM, num_perm=permutations)
-        self._shingles: list[frozenset[str]] = []
+        self.bands, self.rows = bands_for(threshold, permutations)
+        self._keys: list[np.ndarray] = []
+        self._sketches: list[np.ndarray] = []
+        self._count = 0
 
-    def add(self, text: str) -> int:
-        """Index a text; returns its number, counted from 0."""
-        number, grams = len(self._shingles), shingles(text, self.shingle)
-        self._shingles.append(grams)
-        self._lsh.insert(number, self._minhash(grams))
-        return number
+    def __len__(self) -> int:
+        """How many texts are indexed."""
+        return self._count
 
-    def near(self, text: str) -> list[tuple[int, float]]:
-        """Numbers and similarities of the indexed texts at or above the threshold, nearest first."""
-        grams = shingles(text, self.shingle)
-        proposed = self._lsh.query(self._minhash(grams))
-        scored = [(number, jaccard(grams, self._shingles[number])) for number in proposed]
-        return sorted((pair for pair in scored if pair[1] >= self.threshold), key=lambda pair: (-pair[1], pair[0]))
+    def add(self, texts: Sequence[str]) -> None:
+        """Index texts; they are numbered in the order they come, from 0."""
+        for start in range(0, len(texts), BATCH):
+            keys, sketch = self._traces(texts[start : start + BATCH])
+            self._keys.append(keys)
+            self._sketches.append(sketch)
+        self._count += len(texts)
 
-    def _minhash(self, grams: frozenset[str]) -> object:
-        from datasketch import MinHash
+    def pairs(self, order: np.ndarray | None = None) -> np.ndarray:
+        """Proposed pairs of indexed texts, unverified: int64 of shape (pairs, 2), the lower number first, sorted.
 
-        # The shingles are a set, whose order differs from process to process; a MinHash does not depend on it.
-        minhash = MinHash(num_perm=self.permutations, seed=1)
-        minhash.update_batch([gram.encode() for gram in grams])
-        return minhash
+        Args:
+            order: all numbers, those first that a large bucket's members shall be compared with.
+        """
+        import numpy as np
+
+        keys, sketch = self._joined()
+        order = np.arange(len(self)) if order is None else order
+        found = [np.empty((0, 2), dtype=np.int64)]
+        for band in range(self.bands if len(self) else 0):
+            left, right = _equal_runs(keys[:, band][order])
+            found += self._alike(np.stack([order[left], order[right]], axis=1), sketch, sketch)
+        return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+
+    def matches(self, texts: Sequence[str]) -> np.ndarray:
+        """Proposed pairs of (number of one of `texts`, number of an indexed text), unverified, as in `pairs`.
+
+        For an index that is small against the texts, such as evaluation items: buckets are compared in full.
+        """
+        import numpy as np
+
+        keys, sketch = self._joined()
+        found = [np.empty((0, 2), dtype=np.int64)]
+        for start in range(0, len(texts) if len(self) else 0, BATCH):
+            asked, asked_sketch = self._traces(texts[start : start + BATCH])
+            for band in range(self.bands):
+                pairs = _cross_runs(asked[:, band], keys[:, band])
+                found += [part + [start, 0] for part in self._alike(pairs, asked_sketch, sketch)]
+        return np.unique(np.concatenate(found), axis=0)
+
+    def _traces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Band keys, uint64 of shape (texts, bands), and sketches, uint8 of shape (texts, permutations)."""
+        import numpy as np
+
+        blocks = [texts[start : start + HASHED] for start in range(0, len(texts), HASHED)]
+        signature = np.concatenate([signatures(block, self.shingle, self.permutations) for block in blocks])
+        banded = signature[:, : self.bands * self.rows].reshape(len(texts), self.bands, self.rows)
+        keys = np.zeros((len(texts), self.bands), dtype=np.uint64)
+        for row in range(self.rows):
+            keys = (keys ^ banded[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
+            keys ^= keys >> np.uint64(31)
+        return keys, signature.astype(np.uint8)
+
+    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
+        import numpy as np
+
+        if len(self._keys) > 1:
+            self._keys, self._sketches = [np.concatenate(self._keys)], [np.concatenate(self._sketches)]
+        if not self._keys:
+            return np.empty((0, self.bands), np.uint64), np.empty((0, self.permutations), np.uint8)
+        return self._keys[0], self._sketches[0]
+
+    def _alike(self, pairs: np.ndarray, left: np.ndarray, right: np.ndarray) -> Iterator[np.ndarray]:
+        """The pairs whose sketches do not rule out that they reach the threshold."""
+        import numpy as np
+
+        deviation = (self.threshold * (1.0 - self.threshold) / self.permutations) ** 0.5
+        enough = (self.threshold - DEVIATIONS * deviation) * self.permutations
+        for start in range(0, len(pairs), 1 << 16):
+            block = pairs[start : start + (1 << 16)]
+            equal = np.count_nonzero(left[block[:, 0]] == right[block[:, 1]], axis=1)
+            yield block[equal >= enough]
+
+
+def _equal_runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of equal keys as pairs: each one with the first `MOST` places of its own key that come before it."""
+    import numpy as np
+
+    ordered = np.argsort(keys, kind="stable")
+    keys = keys[ordered]
+    begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    sizes = np.diff(np.append(begins, len(keys)))
+    begin = np.repeat(begins, sizes)
+    lefts, rights = [], []
+    for step in range(min(MOST, int(sizes.max()) - 1)):
+        places = np.flatnonzero(np.arange(len(keys)) - begin > step)
+        lefts.append(ordered[begin[places] + step])
+        rights.append(ordered[places])
+    if not lefts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return np.concatenate(lefts), np.concatenate(rights)
+
+
+def _cross_runs(asked: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """All pairs of a place in `asked` and a place in `keys` that hold the same key."""
+    import numpy as np
+
+    ordered = np.argsort(keys, kind="stable")
+    begin, end = np.searchsorted(keys[ordered], asked, "left"), np.searchsorted(keys[ordered], asked, "right")
+    sizes = end - begin
+    left = np.repeat(np.arange(len(asked)), sizes)
+    place = np.arange(len(left)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
+    return np.stack([left, ordered[place]], axis=1)
+
+
+def similarities(pairs: np.ndarray, left: Texts, right: Texts, shingle: int) -> np.ndarray:
+    """The exact Jaccard similarity of each pair (number in `left`, number in `right`): float64 of shape (pairs,).
+
+    A mapping need hold only the texts that the pairs name.
+    """
+    import numpy as np
+
+    result = np.empty(len(pairs))
+    for start in range(0, len(pairs), BATCH):
+        block = pairs[start : start + BATCH]
+        lefts, left_at = np.unique(block[:, 0], return_inverse=True)
+        rights, right_at = np.unique(block[:, 1], return_inverse=True)
+        one = _shingle_sets([left[int(number)] for number in lefts], shingle)
+        other = _shingle_sets([right[int(number)] for number in rights], shingle)
+        for place, (first, second) in enumerate(zip(left_at, right_at, strict=True)):
+            a, b = one[first], other[second]
+            shared = np.intersect1d(a, b, assume_unique=True).size
+            result[start + place] = shared / (a.size + b.size - shared)
+    return result
+
+
+def _shingle_sets(texts: Sequence[str], size: int) -> list[np.ndarray]:
+    import numpy as np
+
+    hashes, offsets = shingle_hashes(texts, size)
+    return [np.unique(part) for part in np.split(hashes, offsets[1:-1].astype(np.int64))]
+
+
+def near_pairs(texts: Sequence[str], threshold: float, shingle: int, permutations: int = 128) -> np.ndarray:
+    """All pairs of near texts: int64 of shape (pairs, 2)."""
+    index = NearIndex(threshold, shingle, permutations)
+    index.add(texts)
+    pairs = index.pairs()
+    return pairs[similarities(pairs, texts, texts, shingle) >= threshold]
 
 
 def duplicate_groups(texts: Sequence[str], threshold: float, shingle: int, permutations: int = 128) -> list[int]:
     """Group near duplicates transitively; returns for each text the number of the first text of its group."""
-    index, parent = NearIndex(threshold, shingle, permutations), list(range(len(texts)))
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(number: int) -> int:
-        while parent[number] != number:
-            number = parent[number]
-        return number
-
-    for number, text in enumerate(texts):
-        for other, _ in index.near(text):
-            left, right = sorted((root(number), root(other)))
-            parent[right] = left
-        index.add(text)
-    return [root(number) for number in range(len(texts))]
+    pairs, count = near_pairs(texts, threshold, shingle, permutations), len(texts)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    _, first = np.unique(labels, return_index=True)
+    return [int(first[label]) for label in labels]

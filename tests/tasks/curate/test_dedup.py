@@ -2,37 +2,159 @@
 
 from __future__ import annotations
 
-from tasks.curate.dedup import keep_best
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import layout
+from tasks.curate.dedup import KINDS, Verdicts, deduplicate, receipts_of, verdicts_of, write
+from tasks.curate.embed import Embeddings, embeddings_table
+from tasks.curate.traces import exact_text, numbers_of
 from tasks.params import DedupParams
-from tasks.records import Example, make_example
+from tasks.records import Example, Receipt, Turn, make_example
+from tasks.tables import read_records, table_writer, write_records
+from tests.planted import FILE, Kind, among, measure, plant, read_planted, text_of
 
-PARAMS = DedupParams(near_threshold=0.8, shingle=3, permutations=128)
-
-
-def example(question: str, answer: str, *sources: str) -> Example:
-    return make_example(instruction=question, output=answer, language="en", origin="human", source=("x", *sources))
+PARAMS = DedupParams(near_threshold=0.8, shingle=5, permutations=128, semantic_threshold=None, approximate_from=20_000)
 
 
-def test_the_one_with_most_sources_then_the_longest_answer_is_kept() -> None:
+def example(question: str, answer: str, *sources: str, **fields: object) -> Example:
+    made = {"language": "en", "origin": "human", "source": ("x", *sources)} | fields
+    return make_example(instruction=question, output=answer, **made)
+
+
+def apart(count: int) -> np.ndarray:
+    """Unit vectors at right angles: nothing means the same as anything."""
+    return np.eye(count, dtype=np.float32)
+
+
+def verdicts(examples: list[Example], whole: np.ndarray | None = None, question: np.ndarray | None = None) -> Verdicts:
+    whole = apart(len(examples)) if whole is None else whole
+    question = whole if question is None else question
+    return deduplicate(examples, Embeddings([e.id for e in examples], question, whole), 0.85, PARAMS)
+
+
+def keepers(examples: list[Example], whole: np.ndarray | None = None, question: np.ndarray | None = None) -> list[int]:
+    return verdicts(examples, whole, question).keeper.tolist()
+
+
+def test_corrections_go_before_people_then_most_sources_then_the_longest_answer() -> None:
     short = example("What is the RUT deduction?", "A deduction.")
     long = example("What is the RUT deduction", "A tax deduction for household services.")
-    sourced = example("what is the RUT deduction?", "Tax.", "Law 67")
+    sourced = example("what is the RUT  deduction?", "Tax.", "Law 67")
+    made = example("What is the RUT deduction?", "A" * 90, "a", "b", "c", origin="self_kv")
+    corrected = example("What is the RUT deduction?", "No.", origin="feedback")
     other = example("How high may a fence be?", "1.8 m.")
-    kept, receipts = keep_best([short, long, other, sourced], PARAMS)
-    assert kept == [other, sourced]
-    dropped = {receipt.example_id: receipt.detail for receipt in receipts if not receipt.kept}
-    assert dropped == {short.id: sourced.id, long.id: sourced.id}
-    kept, _ = keep_best([short, long], PARAMS)
-    assert kept == [long]
+    assert keepers([short, long, other]) == [1, -1, -1]
+    assert keepers([short, long, other, sourced, made]) == [3, 3, -1, -1, 3]
+    assert keepers([short, long, other, sourced, made, corrected]) == [5, 5, -1, 5, 5, -1]
 
 
 def test_two_questions_with_one_answer_are_not_duplicates() -> None:
-    yes = "Yes."
-    kept, _ = keep_best([example("May I build a shed?", yes), example("Is ROT paid by the invoice?", yes)], PARAMS)
-    assert len(kept) == 2
+    assert keepers([example("May I build a shed?", "Yes."), example("Is ROT paid by the invoice?", "Yes.")]) == [-1, -1]
 
 
-def test_every_example_has_one_receipt() -> None:
-    examples = [example(f"Question number {n} about a different matter {n * n}?", f"Answer {n}.") for n in range(20)]
-    _, receipts = keep_best(examples, PARAMS)
-    assert sorted(receipt.example_id for receipt in receipts) == sorted(e.id for e in examples)
+def test_the_same_words_after_other_turns_ask_another_thing() -> None:
+    before = (Turn(user="How high may a fence be?", assistant="That depends on your municipality."),)
+    assert keepers([example("And how long?", "3 m."), example("And how long?", "2 m.", history=before)]) == [-1, -1]
+
+
+def test_questions_that_differ_in_a_number_are_not_near_whatever_they_share() -> None:
+    """One digit of 60 characters: Jaccard above 0.8."""
+    questions = [f"What does section {n} of the Planning and Building Act say about fences?" for n in (41, 42)]
+    assert keepers([example(questions[0], "Height."), example(questions[1], "Colour.")]) == [-1, -1]
+    assert keepers([example(questions[0], "Height."), example(questions[0].replace("fences", "fence"), "Co.")]) == [
+        -1,
+        0,
+    ]
+
+
+def test_a_template_with_another_name_is_not_near_but_the_same_triple_is() -> None:
+    question = "Which body of the state passed the law that is called the {} Act of the Kingdom?"
+    rail, road = (example(question.format(n), "The Riksdag.", f"t:{n}", origin="self_kv") for n in ("Rail", "Road"))
+    again = example(question.format("Rail") + " Say", "The Riksdag did.", "t:Rail", origin="self_kv")
+    assert keepers([rail, road, again]) == [2, -1, -1]
+
+
+def test_a_chain_keeps_both_ends_and_every_dropped_one_duplicates_what_stays() -> None:
+    """Of 16 shingles each, 11 are shared by neighbours (11 of 21), 6 by the ends (6 of 26). The middle goes."""
+    letters = ("abcdefghijklmnopqrst", "fghijklmnopqrstuvwxy", "klmnopqrstuvwxyzéàüö")
+    examples = [example(question, "x" * (30 - 9 * n)) for n, question in enumerate(letters)]
+    near = PARAMS.model_copy(update={"near_threshold": 0.5})
+    found = deduplicate(examples, Embeddings([e.id for e in examples], apart(3), apart(3)), 0.85, near)
+    assert found.keeper.tolist() == [-1, 0, -1]
+
+
+def test_meaning_needs_the_whole_and_nearly_the_question() -> None:
+    """Cosines of wholes 0.9 in each pair, of questions 0.8 and 0.7. The bounds are 0.85 and 0.75."""
+
+    def pairs(*cosines: float) -> np.ndarray:
+        vectors = np.zeros((4, 4), dtype=np.float32)
+        for pair, cosine in enumerate(cosines):
+            vectors[2 * pair, 2 * pair] = 1
+            vectors[2 * pair + 1, 2 * pair : 2 * pair + 2] = cosine, (1 - cosine**2) ** 0.5
+        return vectors
+
+    examples = [example(q, "x" * (9 - n)) for n, q in enumerate(("One?", "Deux?", "Drei?", "Fyra?"))]
+    found = verdicts(examples, pairs(0.9, 0.9), pairs(0.8, 0.7))
+    assert found.keeper.tolist() == [-1, 0, -1, -1]
+    assert KINDS[found.kind[1]] == "semantic" and found.score[1] == pytest.approx(0.9)
+
+
+def test_equal_questions_never_stay_both_when_the_best_of_them_goes() -> None:
+    """The best of three equal questions says the same as a better one: all three go for that one."""
+    better = example("Quite another wording of it?", "x" * 20, "a", "b")
+    equal = [example("What is it?", "y" * n) for n in (9, 8, 7)]
+    whole = apart(4)
+    whole[1] = whole[0]
+    assert keepers([better, *equal], whole) == [-1, 0, 0, 0]
+
+
+def test_signs_and_ordinals_tell_questions_apart_and_clothes_do_not() -> None:
+    assert exact_text(" Ｗhat is\tC++？ ") == exact_text("what is c++") != exact_text("What is C#?")
+    assert exact_text("2+2?") != exact_text("2-2?") and exact_text("?!") == "?!"
+    assert numbers_of("第七十三条 at ７ and 7 + 7") == ["+", "7", "第七十三"]
+
+
+@pytest.mark.parametrize("kind, planted, least", [("exact", 84, 84), ("near", 420, 416)])
+def test_planted_duplicates_are_found_and_nothing_else_is_dropped(kind: Kind, planted: int, least: int) -> None:
+    """All exact copies, 99% of the edited ones at Jaccard 0.8, no row for one that it does not repeat."""
+    rows = among(read_planted(), kind)
+    found = measure(rows, keepers([row.example() for row in rows]), kind)
+    assert found.planted == planted and found.found >= least and found.false == 0
+
+
+def test_the_planted_rows_are_what_their_script_plants() -> None:
+    assert FILE.read_text(encoding="utf-8") == text_of(plant())
+
+
+def test_every_row_has_one_receipt_that_names_the_row_that_stays() -> None:
+    examples = [example("What is ROT?", "x" * 9), example("What is ROT?", "y"), example("What is RUT?", "z")]
+    receipts = receipts_of([e.id for e in examples], verdicts(examples), 0, 3)
+    assert [(r.example_id, r.kept, r.reason, r.detail, r.score) for r in receipts] == [
+        (examples[0].id, True, "no better duplicate", "", None),
+        (examples[1].id, False, "exact duplicate", examples[0].id, 1.0),
+        (examples[2].id, True, "no better duplicate", "", None),
+    ]
+
+
+def test_from_file_to_file_rows_keep_their_order_and_each_has_a_receipt(tmp_path: Path) -> None:
+    rows = [row.example() for row in read_planted() if row.kind in ("base", "exact")]
+    rows = list({row.id: row for row in rows}.values())
+    write_records(tmp_path / "examples.parquet", rows, Example)
+    table = embeddings_table([(r.id, r.id, r.id) for r in rows], lambda texts: apart(len(texts)))
+    with table_writer(tmp_path / "vectors.parquet", table.schema) as writer:
+        writer.write(table)
+    ids, found = verdicts_of(tmp_path / "examples.parquet", PARAMS, 0.85, tmp_path / "vectors.parquet")
+    write(tmp_path / "examples.parquet", tmp_path / "out", ids, found)
+    kept = read_records(tmp_path / "out/examples.parquet", Example)
+    assert found.keeper.tolist() == keepers(rows)
+    assert kept == [row for row, keeper in zip(rows, found.keeper, strict=True) if keeper < 0]
+    receipts = read_records(tmp_path / "out/receipt.parquet", Receipt)
+    assert [r.example_id for r in receipts] == [row.id for row in rows]
+    assert layout.DEDUP.name == receipts[0].stage
+
+
+def test_no_rows_give_no_rows() -> None:
+    assert keepers([], np.empty((0, 3), np.float32)) == []

@@ -1,0 +1,99 @@
+"""Deduplication and leak guard on planted rows: what each pass finds, what it drops wrongly, and what leaks pass.
+
+Run by `make bench`. The rows are tests/planted.py's. Each language goes with the embedder that a domain in it has.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.curate.dedup import deduplicate
+from tasks.curate.embed import Embeddings, cosines, embed_texts, question_text, whole_text
+from tasks.curate.leaks import LeakGuard, LeakThresholds
+from tasks.domain import Domain, load_domain
+from tasks.params import Params, load_params
+from tasks.records import Example, make_item
+from tests.planted import LANGUAGES, Found, Kind, Planted, among, measure, read_planted
+
+CHARACTERS = {"name": "characters"}
+KINDS: tuple[Kind, ...] = ("exact", "near", "paraphrase")
+
+
+def domain_in(language: str) -> Domain:
+    """A domain with the embedder of its language: the default domain's, or character n-grams."""
+    domain = load_domain("construction")
+    embedder = domain.embedder if language == domain.language else type(domain.embedder)(**CHARACTERS)
+    return domain.model_copy(update={"embedder": embedder})
+
+
+def embeddings_of(examples: list[Example], domain: Domain, params: Params) -> Embeddings:
+    """The examples' embeddings, questions and wholes encoded together."""
+    count = len(examples)
+    texts = [question_text(e) for e in examples] + [whole_text(e) for e in examples]
+    vectors = embed_texts(texts, domain, params.embed)
+    return Embeddings([example.id for example in examples], vectors[:count], vectors[count:])
+
+
+def passed_leaks(
+    rows: list[Planted], embeddings: Embeddings, domain: Domain, params: Params
+) -> tuple[int, int, int, int]:
+    """With the base rows as items: leaks planted, passed, other rows and how many of these are kept out."""
+    bases = {row.of: row for row in rows if row.kind == "base"}
+    items = [make_item(set="domain", prompt=row.question, reference=row.answer) for row in bases.values()]
+    question, whole = embeddings.rows([row.example().id for row in bases.values()])
+    guard = LeakGuard(
+        items,
+        Embeddings([item.id for item in items], question, whole),
+        LeakThresholds(params.mix.leak_threshold, cosines(domain).leak, params.dedup.shingle),
+    )
+    tried = [row for row in rows if row.kind != "base"]
+    found = guard.check([row.example() for row in tried], embeddings)
+    copies = [leak for row, leak in zip(tried, found, strict=True) if row.of in bases]
+    others = [leak for row, leak in zip(tried, found, strict=True) if row.of not in bases]
+    return len(copies), copies.count(None), len(others), len(others) - others.count(None)
+
+
+def measure_kind(rows: list[Planted], kind: Kind, embeddings: Embeddings, domain: Domain, params: Params) -> Found:
+    """How one kind of copies fares."""
+    chosen = among(rows, kind)
+    examples = [row.example() for row in chosen]
+    verdicts = deduplicate(examples, embeddings, cosines(domain).same, params.dedup)
+    return measure(chosen, verdicts.keeper.tolist(), kind)
+
+
+def main() -> None:
+    """Print the table."""
+    table = Table(title="Planted duplicates and leaks")
+    for column in (
+        "language",
+        "embedder",
+        "exact",
+        "near",
+        "paraphrased",
+        "false drops",
+        "leaks passed",
+        "false leaks",
+    ):
+        table.add_column(column, justify="right")
+    params = load_params()
+    for language in LANGUAGES:
+        rows = [row for row in read_planted() if row.language == language]
+        domain, examples = domain_in(language), [row.example() for row in rows]
+        embeddings = embeddings_of(examples, domain, params)
+        found = [measure_kind(rows, kind, embeddings, domain, params) for kind in KINDS]
+        leaks, passed, others, kept_out = passed_leaks(rows, embeddings, domain, params)
+        cells = [f"{kind.found} of {kind.planted}" for kind in found]
+        table.add_row(
+            language,
+            domain.embedder.name,
+            *cells,
+            str(sum(kind.false for kind in found)),
+            f"{passed} of {leaks}",
+            f"{kept_out} of {others}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
