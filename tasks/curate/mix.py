@@ -1,28 +1,46 @@
 """Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
 
-Leak guard: an example whose question, or question and answer together, resemble those of any evaluation item is
-left out (similarity in near.py). Replay is drawn in order of content hash, so that a changed ratio only adds or
-removes; the validation rows are drawn the same way, from both kinds in proportion.
+Whatever enters passes the leak guard first (leaks.py), replay and corrections included. Replay is drawn in order of
+content hash, so that a changed ratio only adds or removes; the validation rows are drawn the same way, from both kinds
+in proportion.
 
-New corrections are seen several times an epoch, and never held out. Where training goes on from a champion's adapter,
-which has learnt the other domain examples already, only a number of those is replayed.
+New corrections are seen several times an epoch, and never held out; weak spots, where `mix.boost` asks for them, are
+seen more often, too (boost.py). Where training goes on from a champion's adapter, which has learnt the other domain
+examples already, only a number of those is replayed.
+
+In memory are the texts that passed, as Arrow tables; what is decided is decided about ids.
 """
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks import layout
-from tasks.curate.near import NearIndex
+from tasks.curate.embed import read_embeddings
+from tasks.curate.funnel import write_funnel
+from tasks.curate.leaks import LeakGuard, leak_guard
+from tasks.domain import load_domain
 from tasks.errors import FlywheelError
-from tasks.files import digest_of, fresh_directory, write_json, write_text
+from tasks.files import digest_of, fresh_directory, write_json
 from tasks.params import FeedbackParams, MixParams, Params, load_params
-from tasks.records import EvaluationItem, Example, Receipt, make_item, read_own_jsonl, write_jsonl
+from tasks.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
 from tasks.stage import run_stage
+from tasks.tables import read_batches, records_of, schema_of, write_records
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STAGE = "mix"
+POOLS = {
+    "domain": (layout.SELECT / "examples.parquet", layout.EMBED / "examples.parquet"),
+    "general": (layout.VALIDATE / "general.parquet", layout.EMBED / "general.parquet"),
+    "safety": (layout.VALIDATE / "safety.parquet", layout.EMBED / "safety.parquet"),
+}
 
 
 class MixError(FlywheelError):
@@ -31,54 +49,40 @@ class MixError(FlywheelError):
 
 @dataclass(frozen=True)
 class DomainRows:
-    """The domain's part of a training set: `repeated` rows are only trained on, of `plain` ones some validate."""
+    """The domain's part of a training set, as ids: `repeated` ones are only trained on, of `plain` some validate."""
 
-    plain: list[Example]
-    repeated: list[Example]
-    left_out: list[Example]
-
-
-class LeakGuard:
-    """Knows the evaluation items, and says of an example which of them it resembles."""
-
-    def __init__(self, items: list[EvaluationItem], threshold: float, shingle: int) -> None:
-        self.items = items
-        self._prompts = NearIndex(threshold, shingle)
-        self._wholes = NearIndex(threshold, shingle)
-        for item in items:
-            self._prompts.add(item.prompt)
-            self._wholes.add(_whole(item.prompt, item.reference or item.choices[item.answer or 0]))
-
-    def leak(self, example: Example) -> tuple[EvaluationItem, float] | None:
-        """The evaluation item that the example resembles most, with the similarity, or None."""
-        near = self._prompts.near(example.prompt) + self._wholes.near(_whole(example.prompt, example.output))
-        if not near:
-            return None
-        number, similarity = max(near, key=lambda pair: pair[1])
-        return self.items[number], similarity
+    plain: list[str]
+    repeated: list[str]
+    left_out: list[str]
 
 
-def _whole(prompt: str, answer: str) -> str:
-    return f"{prompt}\n{answer}"
+@dataclass(frozen=True)
+class Mixture:
+    """The ids to train on, in order and as often as they come, those to validate with, and what became of every one."""
+
+    train: list[str]
+    validation: list[str]
+    receipts: list[Receipt]
 
 
-def guard(examples: list[Example], leak_guard: LeakGuard) -> tuple[list[Example], list[Receipt]]:
-    """The examples that resemble no evaluation item, and a receipt for each that does."""
-    kept, receipts = [], []
-    for example in examples:
-        if found := leak_guard.leak(example):
-            item, similarity = found
-            reason = f"resembles an evaluation item ({item.set})"
-            receipts.append(
-                Receipt(example_id=example.id, stage=STAGE, kept=False, reason=reason, detail=item.id, score=similarity)
-            )
-        else:
-            kept.append(example)
-    return kept, receipts
+def guard(examples: Path, embeddings: Path, leaks: LeakGuard) -> tuple[pa.Table, list[Receipt]]:
+    """The examples of a file that resemble no evaluation item, and a receipt for each that does."""
+    import pyarrow as pa
+
+    vectors, kept, receipts = read_embeddings(embeddings), [], []
+    for table in read_batches(examples):
+        found = leaks.check(records_of(table, Example), vectors)
+        kept.append(table.filter(pa.array([leak is None for leak in found], pa.bool_())))
+        receipts += [
+            Receipt(example_id=i, stage=STAGE, kept=False, reason=leak.reason, detail=leak.item.id, score=leak.score)
+            for i, leak in zip(table["id"].to_pylist(), found, strict=True)
+            if leak is not None
+        ]
+    return pa.concat_tables(kept) if kept else schema_of(Example).empty_table(), receipts
 
 
-def draw_replay(pool: list[Example], rows: int, key: str, ratio: float) -> list[Example]:
-    """The examples of a pool that make up `ratio` of a set of `rows`, in order of hash; `key` is the ratio's setting.
+def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float) -> list[str]:
+    """The ids of a pool that make up `ratio` of a set of `rows`, in order of hash; `key` is the ratio's setting.
 
     Raises:
         MixError: the pool holds too few.
@@ -89,55 +93,66 @@ def draw_replay(pool: list[Example], rows: int, key: str, ratio: float) -> list[
             f"mix.{key} = {ratio} asks for {wanted} examples and there are {len(pool)}; "
             "lower it, or add sources to domain.yaml"
         )
-    return sorted(pool, key=lambda example: example.id)[:wanted]
+    return sorted(pool)[:wanted]
 
 
-def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """Training and validation rows; the validation rows are the first `share` in order of hash."""
-    ordered = sorted(examples, key=lambda example: example.id)
+def split(ids: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """Training and validation ids; the validation ones are the first `share` in order of hash."""
+    ordered = sorted(ids)
     count = round(len(ordered) * share)
     return ordered[count:], ordered[:count]
 
 
-def domain_rows(domain: list[Example], new: set[str], goes_on: bool, settings: FeedbackParams) -> DomainRows:
+def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: FeedbackParams) -> DomainRows:
     """What of the domain examples is trained on; `goes_on`: from a champion that has learnt those not in `new`.
 
     Raises:
         MixError: training goes on from a champion, and no new correction is left to learn.
     """
-    corrections = [example for example in domain if example.id in new]
-    known = [example for example in domain if example.id not in new]
+    corrections = [identity for identity in domain if identity in new]
+    known = [identity for identity in domain if identity not in new]
     if not goes_on:
         return DomainRows(known, corrections * settings.repeat, [])
     if not corrections:
         raise MixError("none of the new corrections passed validation and the leak guard: nothing new to learn")
     salt = sorted(new)  # another draw each night, the same one for the same corrections
-    order = sorted(known, key=lambda example: digest_of([salt, example.id]))
+    order = sorted(known, key=lambda identity: digest_of([salt, identity]))
     replayed, rest = order[: settings.replay_examples], order[settings.replay_examples :]
     return DomainRows(replayed, corrections * settings.repeat, rest)
 
 
-def mix_examples(
-    rows: DomainRows, pool: list[Example], refusals: list[Example], params: MixParams, seed: int
-) -> tuple[list[Example], list[Example], list[Receipt]]:
-    """The shuffled training rows, the validation rows, and a receipt for every example."""
-    count = round((len(rows.plain) + len(rows.repeated)) / (1.0 - params.replay_ratio - params.safety_ratio))
+def mix_rows(
+    rows: DomainRows,
+    pool: Sequence[str],
+    refusals: Sequence[str],
+    params: MixParams,
+    seed: int,
+    boosted: Sequence[str] = (),
+) -> Mixture:
+    """The shuffled training ids, the validation ids, and a receipt for every example.
+
+    `boosted` are trained on again, as often as they come, where they are not held out for validation.
+    """
+    train, validation = split(rows.plain, params.validation_share)
+    trained = set(train)
+    extra = [*rows.repeated, *(identity for identity in boosted if identity in trained)]
+    count = round((len(rows.plain) + len(extra)) / (1.0 - params.replay_ratio - params.safety_ratio))
     replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio)
     replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio)
-    train, validation = split(rows.plain, params.validation_share)
     replay_train, replay_validation = split(replay, params.validation_share)
-    train, validation = train + rows.repeated + replay_train, validation + replay_validation
+    train, validation = train + extra + replay_train, validation + replay_validation
     random.Random(seed).shuffle(train)
-    drawn = {example.id for example in replay}
-    fates = {example.id: (True, "training") for example in train}
-    fates |= {example.id: (True, "validation") for example in validation}
-    fates |= {example.id: (False, "learnt by the champion, not replayed") for example in rows.left_out}
-    fates |= {example.id: (False, "replay has enough") for example in pool + refusals if example.id not in drawn}
+    drawn = set(replay)
+    fates = dict.fromkeys(train, (True, "training")) | dict.fromkeys(validation, (True, "validation"))
+    fates |= dict.fromkeys(extra[len(rows.repeated) :], (True, "training, more often: a weak spot"))
+    fates |= dict.fromkeys(rows.left_out, (False, "learnt by the champion, not replayed"))
+    unused = (identity for identity in [*pool, *refusals] if identity not in drawn)
+    fates |= dict.fromkeys(unused, (False, "replay has enough"))
     receipts = [Receipt(example_id=i, stage=STAGE, kept=kept, reason=reason) for i, (kept, reason) in fates.items()]
-    return train, validation, receipts
+    return Mixture(train, validation, receipts)
 
 
-def correction_items(corrections: list[Example]) -> list[EvaluationItem]:
+def correction_items(corrections: Iterable[Example]) -> list[EvaluationItem]:
     """What users corrected, once each, for the gate to ask whether it was learnt. An item has no earlier turns."""
     items = [
         make_item(set="feedback", prompt=e.prompt, reference=e.output, category=e.category, source=e.source)
@@ -147,58 +162,66 @@ def correction_items(corrections: list[Example]) -> list[EvaluationItem]:
     return list({item.id: item for item in items}.values())
 
 
-def evaluation_items() -> list[EvaluationItem]:
-    """The items of all evaluation sets."""
-    paths = [layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS]
-    return [item for path in paths for item in read_own_jsonl(path, EvaluationItem)]
+class Texts:
+    """The examples that passed the guard, found by their ids."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        import pyarrow as pa
+
+        self._table = pa.concat_tables(tables)
+        self._place = {identity: place for place, identity in enumerate(self._table["id"].to_pylist())}
+
+    def examples(self, ids: Sequence[str]) -> Iterator[Example]:
+        """The examples of these ids in their order, some at a time in memory."""
+        for start in range(0, len(ids), 1000):
+            yield from records_of(self._table.take([self._place[i] for i in ids[start : start + 1000]]), Example)
+
+
+def boost(rows: DomainRows, texts: Texts, params: Params) -> tuple[list[str], dict[str, str]]:
+    """Ids of weak spots, as often as they are seen beyond once, and what is wrong with those that look bad."""
+    if not params.mix.boost.share:
+        return [], {}
+    from tasks.curate.boost import weak_spots
+
+    spots = weak_spots(list(texts.examples(rows.plain)), params)
+    return spots.weak * (params.mix.boost.repeat - 1), spots.doubtful
 
 
 def mix() -> str:
     """Mix data/select with general replay into data/mix; returns what happened, in a sentence."""
-    params: Params = load_params()
-    leak_guard = LeakGuard(evaluation_items(), params.mix.leak_threshold, params.dedup.shingle)
-    selected = read_own_jsonl(layout.SELECT / "examples.jsonl", Example)
-    domain, leaks = guard(selected, leak_guard)
-    pool, replay_leaks = guard(read_own_jsonl(layout.INGEST / "general.jsonl", Example), leak_guard)
-    refusals, refusal_leaks = guard(read_own_jsonl(layout.INGEST / "safety.jsonl", Example), leak_guard)
+    params = load_params()
+    leaks = leak_guard(params, load_domain(params.domain))
+    passed = {name: guard(*paths, leaks) for name, paths in POOLS.items()}
+    texts = Texts([table for table, _ in passed.values()])
+    ids = {name: table["id"].to_pylist() for name, (table, _) in passed.items()}
     new = set(json.loads((layout.FEEDBACK / "new.json").read_text(encoding="utf-8")))
     goes_on = (layout.START / "adapter").is_dir()
-    rows = domain_rows(domain, new, goes_on, params.feedback)
-    train, validation, receipts = mix_examples(rows, pool, refusals, params.mix, params.seed)
-    write_jsonl(layout.CORRECTION_ITEMS, correction_items(rows.repeated) if goes_on else [])
-    leaks = leaks + replay_leaks + refusal_leaks
+    rows = domain_rows(ids["domain"], new, goes_on, params.feedback)
+    boosted, doubtful = boost(rows, texts, params)
+    mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
+    receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
+    leaked = [receipt for _, found in passed.values() for receipt in found]
+    write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if goes_on else [])
     with fresh_directory(layout.MIX) as folder:
-        write_jsonl(folder / "train.jsonl", train)
-        write_jsonl(folder / "validation.jsonl", validation)
-        write_jsonl(folder / "receipt.jsonl", receipts + leaks)
-    replay = sum(example.origin == "general" for example in train + validation)
+        write_jsonl(folder / "train.jsonl", texts.examples(mixture.train))
+        write_jsonl(folder / "validation.jsonl", texts.examples(mixture.validation))
+        write_records(folder / "receipt.parquet", receipts + leaked, Receipt)
     counts = {
-        "domain": len(domain),
-        "corrections": sum(example.id in new for example in domain),
+        "domain": len(ids["domain"]),
+        "corrections": len(new.intersection(ids["domain"])),
         "not_replayed": len(rows.left_out),
-        "replay": replay,
-        "leaks": len(leaks),
-        "train": len(train),
-        "validation": len(validation),
+        "replay": len({*ids["general"], *ids["safety"]}.intersection(mixture.train + mixture.validation)),
+        "boosted": len(set(boosted).intersection(mixture.train)),
+        "leaks": len(leaked),
+        "train": len(mixture.train),
+        "validation": len(mixture.validation),
     }
     write_json(layout.METRICS / "mix.json", counts)
     write_funnel(counts)
     return (
-        f"{len(train)} to train on ({replay} general), {len(validation)} to validate, {counts['leaks']} leaks kept out"
+        f"{counts['train']} to train on ({counts['replay']} general), {counts['validation']} to validate, "
+        f"{counts['leaks']} leaks kept out"
     )
-
-
-def write_funnel(counts: dict[str, int]) -> None:
-    """Write how many examples each stage let through, for `dvc plots show`."""
-    rows = [("ingest", _lines("ingest", "examples.jsonl")), ("feedback", _lines("feedback", "examples.jsonl"))]
-    rows += [("validate", _lines("validate", "examples.jsonl"))]
-    rows += [("dedup", _lines("dedup", "examples.jsonl")), ("select", _lines("select", "examples.jsonl"))]
-    rows += [("leak guard", counts["domain"]), ("replay added", counts["replay"]), ("train", counts["train"])]
-    write_text(layout.PLOTS / "data_counts.csv", "stage,examples\n" + "".join(f"{s},{n}\n" for s, n in rows))
-
-
-def _lines(stage: str, name: str) -> int:
-    return len((layout.INGEST.parent / stage / name).read_bytes().splitlines())
 
 
 if __name__ == "__main__":

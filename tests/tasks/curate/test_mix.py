@@ -2,150 +2,262 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.curate.mix import (
-    DomainRows,
-    LeakGuard,
-    MixError,
-    correction_items,
-    domain_rows,
-    draw_replay,
-    guard,
-    mix_examples,
-    split,
+from tasks import layout
+from tasks.curate import boost
+from tasks.curate.boost import Spots
+from tasks.curate.mix import DomainRows, MixError, correction_items, domain_rows, draw_replay, mix, mix_rows, split
+from tasks.files import digest_of, write_json
+from tasks.params import BoostParams, FeedbackParams, MixParams
+from tasks.records import EvaluationItem, Example, Receipt, Turn, make_example, make_item, read_own_jsonl, write_jsonl
+from tasks.tables import read_records, table_writer, write_records
+
+PARAMS = MixParams(
+    replay_ratio=0.2,
+    safety_ratio=0.05,
+    validation_share=0.1,
+    leak_threshold=0.6,
+    leak_semantic_threshold=0.95,
+    boost=BoostParams(share=0, repeat=2, max_perplexity=1000),
 )
-from tasks.params import FeedbackParams, MixParams
-from tasks.records import Example, Turn, make_example, make_item
-
-PARAMS = MixParams(replay_ratio=0.2, safety_ratio=0.05, validation_share=0.1, leak_threshold=0.6)
 
 
-def examples(count: int, origin: str = "human") -> list[Example]:
-    return [
-        make_example(instruction=f"{origin} {n}", output="x", language="en", origin=origin, source=("t",))
-        for n in range(count)
-    ]
+def ids(count: int, kind: str = "domain") -> list[str]:
+    """Content hashes, in no order of theirs."""
+    return [digest_of([kind, number]) for number in range(count)]
 
 
-def plain(domain: list[Example]) -> DomainRows:
+def plain(domain: list[str]) -> DomainRows:
     """Domain rows of a release without feedback."""
     return DomainRows(domain, [], [])
 
 
-REFUSALS = [e.model_copy(update={"category": "safety"}) for e in examples(9, "self_qa")]
+REFUSALS = ids(9, "safety")
 
 
 def test_replay_makes_up_the_asked_share_of_the_whole() -> None:
     """75 domain rows with ratios of 0.2 and 0.05: 100 rows, of which 20 are general and 5 are refusals."""
-    train, validation, _ = mix_examples(plain(examples(75)), examples(50, "general"), REFUSALS, PARAMS, seed=1)
-    categories = [e.category or e.origin for e in train + validation]
-    assert {name: categories.count(name) for name in set(categories)} == {"human": 75, "general": 20, "safety": 5}
-    assert draw_replay(examples(50, "general"), 80, "replay_ratio", 0.0) == []
+    domain, general = ids(75), ids(50, "general")
+    mixed = mix_rows(plain(domain), general, REFUSALS, PARAMS, seed=1)
+    rows = mixed.train + mixed.validation
+    assert [len(set(rows) & set(pool)) for pool in (domain, general, REFUSALS)] == [75, 20, 5]
+    assert len(rows) == 100
+    assert draw_replay(general, 80, "replay_ratio", 0.0) == []
 
 
 def test_too_small_a_pool_is_an_error_that_says_what_to_change() -> None:
     with pytest.raises(MixError, match=r"mix\.replay_ratio = 0\.2 asks for 20 examples and there are 19; lower it"):
-        draw_replay(examples(19, "general"), 100, "replay_ratio", 0.2)
+        draw_replay(ids(19), 100, "replay_ratio", 0.2)
 
 
 @given(st.integers(0, 60), st.floats(0, 0.9))
 def test_a_split_loses_nothing_and_repeats_nothing(count: int, share: float) -> None:
-    pool = examples(count)
+    pool = ids(count)
     train, validation = split(pool, share)
-    assert sorted(e.id for e in train + validation) == sorted(e.id for e in pool)
+    assert sorted(train + validation) == sorted(pool)
     assert split(pool[::-1], share) == (train, validation)
 
 
 def test_every_example_has_one_receipt_and_validation_holds_both_kinds() -> None:
-    domain, pool = examples(75), examples(50, "general")
-    train, validation, receipts = mix_examples(plain(domain), pool, REFUSALS, PARAMS, seed=1)
-    assert (len(train), len(validation)) == (90, 10)
-    assert {example.origin for example in validation} == {"human", "general"}
-    assert sorted(r.example_id for r in receipts) == sorted(e.id for e in domain + pool + REFUSALS)
-    assert sum(not r.kept for r in receipts) == 30 + 4
+    domain, pool = ids(75), ids(50, "general")
+    mixed = mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=1)
+    assert (len(mixed.train), len(mixed.validation)) == (90, 10)
+    assert set(mixed.validation) & set(domain) and set(mixed.validation) & set(pool)
+    assert sorted(r.example_id for r in mixed.receipts) == sorted(domain + pool + REFUSALS)
+    assert sum(not r.kept for r in mixed.receipts) == 30 + 4
 
 
 def test_the_order_of_training_depends_on_the_seed_alone() -> None:
-    domain, pool = examples(80), examples(50, "general")
-    once = mix_examples(plain(domain), pool, REFUSALS, PARAMS, seed=1)[0]
-    assert mix_examples(plain(domain[::-1]), pool[::-1], REFUSALS, PARAMS, seed=1)[0] == once
-    assert mix_examples(plain(domain), pool, REFUSALS, PARAMS, seed=2)[0] != once
+    domain, pool = ids(80), ids(50, "general")
+    once = mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=1).train
+    assert mix_rows(plain(domain[::-1]), pool[::-1], REFUSALS, PARAMS, seed=1).train == once
+    assert mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=2).train != once
+
+
+def test_weak_spots_are_seen_more_often_unless_they_are_held_out_and_replay_grows_with_them() -> None:
+    """60 rows of which 6 validate; ten of the other 54 are seen twice more: 80 rows of the domain, 26.7 = 27 replayed,
+    and 5 refusals: 80 / 0.75 = 107 in all, less the roundings.
+    """
+    domain = ids(60)
+    train, held_out = split(domain, 0.1)
+    boosted = [*train[:10], *held_out[:1]] * 2
+    mixed = mix_rows(plain(domain), ids(50, "general"), REFUSALS, PARAMS, seed=1, boosted=boosted)
+    assert {mixed.train.count(row) for row in train[:10]} == {3}
+    assert {mixed.train.count(row) for row in train[10:]} == {1}
+    assert mixed.train.count(held_out[0]) == 0
+    assert len(mixed.train) + len(mixed.validation) == 60 + 20 + round(107 * 0.2) + round(107 * 0.05)
+    reasons = {receipt.example_id: receipt.reason for receipt in mixed.receipts}
+    assert reasons[train[0]] == "training, more often: a weak spot"
+    assert (reasons[train[10]], reasons[held_out[0]]) == ("training", "validation")
 
 
 FEEDBACK = FeedbackParams(start="champion", max_rows_per_identity=9, repeat=3, replay_examples=10)
 
 
 def test_without_a_champion_to_go_on_from_everything_is_trained_on_and_corrections_more_often() -> None:
-    domain = examples(20)
-    rows = domain_rows(domain, {domain[0].id, domain[1].id}, False, FEEDBACK)
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, False, FEEDBACK)
     assert rows == DomainRows(domain[2:], [domain[0], domain[1]] * 3, [])
 
 
 def test_going_on_from_a_champion_replays_only_a_part_of_what_it_has_learnt() -> None:
     """20 examples, 2 of them new: 2 × 3 rows to learn, 10 of the other 18 replayed, 8 left out."""
-    domain = examples(20)
-    rows = domain_rows(domain, {domain[0].id, domain[1].id}, True, FEEDBACK)
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, True, FEEDBACK)
     assert (len(rows.plain), len(rows.repeated), len(rows.left_out)) == (10, 6, 8)
-    again = domain_rows(domain[::-1], {domain[0].id, domain[1].id}, True, FEEDBACK)
+    again = domain_rows(domain[::-1], {domain[0], domain[1]}, True, FEEDBACK)
     assert again.plain == rows.plain
-    other_night = domain_rows(domain, {domain[2].id}, True, FEEDBACK)
-    assert {e.id for e in other_night.plain} != {e.id for e in rows.plain}
+    other_night = domain_rows(domain, {domain[2]}, True, FEEDBACK)
+    assert set(other_night.plain) != set(rows.plain)
 
 
 def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
     """6 rows of corrections and 10 replayed: 16 / 0.75 = 21 in all, 4 general and 1 refusal; 1 in 10 validates."""
-    domain = examples(20)
-    rows = domain_rows(domain, {domain[0].id, domain[1].id}, True, FEEDBACK)
-    train, validation, receipts = mix_examples(rows, examples(50, "general"), REFUSALS, PARAMS, seed=1)
-    assert sum(e.id == domain[0].id for e in train) == 3
-    assert not {domain[0].id, domain[1].id} & {e.id for e in validation}
-    assert (len(train) + len(validation), len(validation)) == (21, 1)
-    assert len(receipts) == len({r.example_id for r in receipts}) == 20 + 50 + 9
-    assert sum(r.reason == "learnt by the champion, not replayed" for r in receipts) == 8
-
-
-def test_corrections_are_items_of_the_gate_once_each_and_without_earlier_turns() -> None:
-    told = make_example(
-        instruction="And then?",
-        output="x",
-        language="en",
-        origin="feedback",
-        source=("t",),
-        history=(Turn(user="a", assistant="b"),),
-    )
-    first, second = examples(2, "feedback")
-    items = correction_items([first, second, told, first, second, told])
-    assert [(item.set, item.prompt, item.reference) for item in items] == [
-        ("feedback", first.prompt, "x"),
-        ("feedback", second.prompt, "x"),
-    ]
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, True, FEEDBACK)
+    mixed = mix_rows(rows, ids(50, "general"), REFUSALS, PARAMS, seed=1)
+    assert mixed.train.count(domain[0]) == 3
+    assert not {domain[0], domain[1]} & set(mixed.validation)
+    assert (len(mixed.train) + len(mixed.validation), len(mixed.validation)) == (21, 1)
+    assert len(mixed.receipts) == len({r.example_id for r in mixed.receipts}) == 20 + 50 + 9
+    assert sum(r.reason == "learnt by the champion, not replayed" for r in mixed.receipts) == 8
 
 
 def test_a_night_whose_corrections_were_all_dropped_has_nothing_to_learn() -> None:
     with pytest.raises(MixError, match="nothing new to learn"):
-        domain_rows(examples(20), {"f" * 64}, True, FEEDBACK)
+        domain_rows(ids(20), {"f" * 64}, True, FEEDBACK)
 
 
-@pytest.mark.parametrize(
-    "question, answer, leaks",
-    [
-        ("How long does a building permit take?", "Anything.", True),
-        ("how long does a building-permit take", "Ten weeks.", True),
-        ("How long may a building permit take, then?", "The statutory time is ten weeks in most cases.", True),
-        ("May I keep bees in a terraced house?", "Yes.", False),
-        ("Quelle est la capitale?", "Paris", False),
-    ],
-)
-def test_what_resembles_an_evaluation_item_is_kept_out(question: str, answer: str, leaks: bool) -> None:
-    item = make_item(
-        set="domain",
-        prompt="How long does a building permit take?",
-        reference="The statutory time is ten weeks in most cases.",
-    )
-    example = make_example(instruction=question, output=answer, language="en", origin="human", source=("t",))
-    kept, receipts = guard([example], LeakGuard([item], 0.6, 5))
-    assert (kept == []) is leaks
-    assert [receipt.detail for receipt in receipts] == ([item.id] if leaks else [])
+def example(instruction: str, output: str = "Ten weeks.", origin: str = "human", **fields: Any) -> Example:
+    return make_example(instruction=instruction, output=output, language="en", origin=origin, source=("t",), **fields)
+
+
+def test_corrections_are_items_of_the_gate_once_each_and_without_earlier_turns() -> None:
+    told = example("And then?", origin="feedback", history=(Turn(user="a", assistant="b"),))
+    first, second = example("One?", origin="feedback"), example("Two?", origin="feedback")
+    items = correction_items([first, second, told, first, second, told])
+    assert [(item.set, item.prompt, item.reference) for item in items] == [
+        ("feedback", "One?", "Ten weeks."),
+        ("feedback", "Two?", "Ten weeks."),
+    ]
+
+
+# --- the stage ---
+
+ITEM = make_item(set="domain", prompt="How long does a building permit take?", reference="Ten weeks in most cases.")
+DOMAIN = [
+    example(f"{verb} a {thing}?")
+    for verb in ("Who builds", "May I paint", "What costs", "Must I heat")
+    for thing in ("chimney", "fence", "greenhouse", "jetty", "sauna", "well")
+]
+LEAKS = [
+    example("How long does a building permit take?", "Anything."),
+    example("how long does a building-permit take", "Another thing."),
+]
+GENERAL = [example(f"Tell me of the planet {name}.", origin="general") for name in ["Mars", "Venus", "Pluto", "Saturn"]]
+SAFETY = [example(f"Help me to steal a {name}.", origin="general", category="safety") for name in ("car", "boat")]
+
+
+def directions(texts: Sequence[str]) -> Any:
+    """A direction for every text that has nothing to do with those of others."""
+    seeds = [int(digest_of(text)[:8], 16) for text in texts]
+    rows = np.stack([np.random.default_rng(seed).standard_normal(64) for seed in seeds])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Receipt]]:
+    """Runs the stage on 24 domain examples, two leaks, four general ones and two refusals."""
+    from tasks.curate.embed import embeddings_table, question_text, whole_text
+
+    (tmp_path / ".flywheel").mkdir()
+    (tmp_path / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
+    for name in ("domains", "infra"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    files = {layout.SELECT / "examples": DOMAIN + LEAKS, layout.VALIDATE / "general": GENERAL}
+    files |= {layout.VALIDATE / "safety": SAFETY}
+    for path, rows in files.items():
+        write_records(path.with_suffix(".parquet"), rows, Example)
+        table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in rows], directions)
+        with table_writer((layout.EMBED / path.name).with_suffix(".parquet"), table.schema) as writer:
+            writer.write(table)
+    for name in layout.EVALUATION_SETS:
+        write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", [ITEM] if name == "domain" else [])
+    table = embeddings_table([(ITEM.id, ITEM.prompt, ITEM.whole)], directions)
+    with table_writer(layout.EMBED / "evaluation.parquet", table.schema) as writer:
+        writer.write(table)
+    for name in ("ingest", "feedback", "construct", "validate", "dedup"):
+        write_records(layout.INGEST.parent / name / "examples.parquet", DOMAIN, Example)
+
+    def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
+        settings = yaml.safe_load((root / "params.yaml").read_text())
+        settings["mix"] |= {"replay_ratio": 0.1, "safety_ratio": 0.05, "leak_semantic_threshold": 0.95, **changes}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        write_json(layout.FEEDBACK / "new.json", list(new))
+        mix()
+        return read_records(layout.MIX / "receipt.parquet", Receipt)
+
+    return go
+
+
+def trained() -> list[Example]:
+    return read_own_jsonl(layout.MIX / "train.jsonl", Example)
+
+
+def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[..., list[Receipt]]) -> None:
+    """24 / 0.85 = 28 rows: 3 general ones, 1 refusal; of the 24 and of the 4, 5% validate: 1 and 0."""
+    receipts = run()
+    assert sorted(r.example_id for r in receipts) == sorted(e.id for e in DOMAIN + LEAKS + GENERAL + SAFETY)
+    leaks = [receipt for receipt in receipts if receipt.detail == ITEM.id]
+    assert [receipt.example_id for receipt in leaks] == [example.id for example in LEAKS]
+    validation = read_own_jsonl(layout.MIX / "validation.jsonl", Example)
+    assert (len(trained()), len(validation)) == (27, 1)
+    counts = json.loads((layout.METRICS / "mix.json").read_text())
+    assert counts == {
+        "domain": 24,
+        "corrections": 0,
+        "not_replayed": 0,
+        "replay": 4,
+        "boosted": 0,
+        "leaks": 2,
+        "train": 27,
+        "validation": 1,
+    }
+    assert read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem) == []
+
+
+def test_a_night_that_goes_on_writes_its_corrections_as_items(run: Callable[..., list[Receipt]]) -> None:
+    (layout.START / "adapter").mkdir(parents=True)
+    run(new=(DOMAIN[3].id,))
+    assert [item.prompt for item in read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem)] == [DOMAIN[3].prompt]
+    assert sum(example.id == DOMAIN[3].id for example in trained()) > 1
+
+
+def test_weak_spots_are_asked_for_only_where_the_settings_boost(
+    run: Callable[..., list[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 24 examples may be weak spots; the first is one, the second is doubtful and says so in its receipt."""
+    seen: list[int] = []
+
+    def weak_spots(examples: list[Example], _: Any) -> Spots:
+        seen.append(len(examples))
+        return Spots([DOMAIN[0].id], {DOMAIN[1].id: "a weak spot not weighted: why"})
+
+    monkeypatch.setattr(boost, "weak_spots", weak_spots)
+    run()
+    assert seen == []
+    receipts = {r.example_id: r for r in run(boost={"share": 0.1, "repeat": 3, "max_perplexity": 100})}
+    assert seen == [24]
+    assert sum(example.id == DOMAIN[0].id for example in trained()) in (0, 3)
+    assert receipts[DOMAIN[1].id].detail == "a weak spot not weighted: why"

@@ -1,0 +1,235 @@
+"""What deduplication and selection are worth on the default domain, at the same number of training tokens.
+
+Five arms: every valid example; deduplicated; and, of half that number, k-center's, k-center's with Nuggets, and a
+random draw. Each is trained on for as many tokens as one pass over everything takes (a smaller set is seen more often),
+with the settings of params.yaml, from the base model, and without replay; then the frozen domain items are asked.
+
+    python tests/bench/bench_ablation.py            the table of what is measured so far
+    python tests/bench/bench_ablation.py --run 1    does that many steps that are still missing: some minutes each
+
+Run it where the stages up to `dedup` have been run. Everything is kept under .flywheel/ablation; a step that was killed
+goes on from its checkpoint. Intervals are over the items, for one training each: another seed moves scores, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks import layout
+from tasks.domain import Domain, load_domain
+from tasks.evaluate.compare import paired_interval
+from tasks.files import digest_of, sha256_file, verify_manifest, write_json
+from tasks.params import Params, load_params
+from tasks.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
+from tasks.tables import read_records
+
+HOME = layout.HOME / "ablation"
+ARMS = ("everything", "dedup", "random", "k_center", "k_center_nuggets")
+SHARE, BEFORE_NUGGETS = 0.5, 0.75  # of the deduplicated examples
+
+
+def choose_arm(arm: str) -> None:
+    """Write the examples of an arm into HOME/<arm>."""
+    params = load_params()
+    write_jsonl(HOME / arm / "examples.jsonl", choose(arm, params, load_domain(params.domain)))
+
+
+def chosen(arm: str) -> list[Example]:
+    """The examples of an arm."""
+    return read_own_jsonl(HOME / arm / "examples.jsonl", Example)
+
+
+def choose(arm: str, params: Params, domain: Domain) -> list[Example]:
+    """The examples of an arm, chosen."""
+    if arm == "everything":
+        return read_records(layout.VALIDATE / "examples.parquet", Example)
+    examples = read_records(layout.DEDUP / "examples.parquet", Example)
+    size = round(SHARE * len(examples))
+    if arm == "dedup":
+        return examples
+    if arm == "random":
+        return sorted(examples, key=lambda example: digest_of([params.seed, example.id]))[:size]
+    if arm == "k_center":
+        return covering(examples, size)
+    wide = covering(examples, round(BEFORE_NUGGETS * len(examples)))
+    return golden(wide, size, params, domain)
+
+
+def covering(examples: list[Example], size: int) -> list[Example]:
+    """The first picks of k-center greedy."""
+    from tasks.curate.k_center import k_center
+
+    return [examples[row] for row in k_center(vectors(examples), size).picks]
+
+
+def vectors(examples: list[Example]) -> Any:
+    """Unit vectors of question and answer together."""
+    from tasks.curate.embed import read_embeddings
+
+    return read_embeddings(layout.EMBED / "examples.parquet").rows([example.id for example in examples])[1]
+
+
+def golden(examples: list[Example], size: int, params: Params, domain: Domain) -> list[Example]:
+    """Those with the best golden scores, equal ones by their mean gain."""
+    from tasks.curate.nuggets import score_examples
+    from tasks.curate.select import plan_pairs
+
+    tasks = plan_pairs(params.select.nuggets, len(examples))[1]
+    scores = score_examples(examples, vectors(examples), tasks, params, domain)
+    write_json(HOME / "golden.json", {"tasks": tasks, "scores": [[golden.score, golden.gain] for golden in scores]})
+    order = sorted(range(len(examples)), key=lambda row: (-scores[row].score, -scores[row].gain, examples[row].id))
+    return [examples[row] for row in order[:size]]
+
+
+def lengths(examples: Sequence[Example], domain: Domain, params: Params) -> dict[str, int]:
+    """Tokens of prompt and answer of each example, by id."""
+    from tasks.evaluate.run import load_tokenizer
+    from tasks.prompts import encode_example
+
+    tokenizer, system = load_tokenizer(layout.BASE_MODEL), domain.system_text()
+    encoded = ((e.id, encode_example(tokenizer, system, e, params.sft.max_tokens)) for e in examples)
+    return {identity: len(prompt) + len(answer) for identity, (prompt, answer) in encoded}
+
+
+def training_rows(examples: list[Example], tokens: dict[str, int], budget: int, seed: int) -> list[Example]:
+    """Whole passes over the examples, each in another order, until the next one would exceed the budget in tokens."""
+    rows: list[Example] = []
+    for example in passes(examples, seed):
+        budget -= tokens[example.id]
+        if budget < 0:
+            return rows
+        rows.append(example)
+    return rows
+
+
+def passes(examples: list[Example], seed: int) -> Iterator[Example]:
+    """The examples, shuffled, again and again."""
+    generator = random.Random(seed)
+    while examples:
+        yield from generator.sample(examples, len(examples))
+
+
+def train_arm(arm: str) -> None:
+    """Train, and put the adapter into HOME/<arm>."""
+    from tasks.train.job import SftJob, launch_files
+    from tasks.train.launch import CONFIGS, read_launch
+    from tasks.train.sft import train, write_adapter
+
+    params = load_params()
+    domain = load_domain(params.domain)
+    everything, examples = chosen("everything"), chosen(arm)
+    tokens = lengths(everything, domain, params)
+    rows = training_rows(examples, tokens, sum(tokens[example.id] for example in everything), params.seed)
+    run = HOME / "runs" / arm
+    run.mkdir(parents=True, exist_ok=True)
+    write_jsonl(run / "train.jsonl", rows)
+    write_jsonl(run / "validation.jsonl", [])
+    settings = read_launch(params.sft.launch)
+    job = SftJob(
+        base_model=layout.BASE_MODEL,
+        train=run / "train.jsonl",
+        validation=run / "validation.jsonl",
+        system=domain.system_text(),
+        seed=params.seed,
+        processes=settings["num_processes"],
+        settings=params.sft.model_copy(update={"epochs": 1}),
+        base_digest=verify_manifest(layout.BASE_MODEL),
+        launch_files=launch_files(params.sft.launch, settings, CONFIGS),
+    )
+    write_adapter(train(job, run), HOME / arm / "adapter", domain.base_model.name)
+    counts = {"examples": len(examples), "rows": len(rows), "tokens": sum(tokens[row.id] for row in rows)}
+    write_json(HOME / arm / "counts.json", counts)
+    shutil.rmtree(run)
+
+
+def measure_arm(arm: str) -> None:
+    """Ask the frozen domain items, as a release does."""
+    from tasks.evaluate.measures import questions_of, scores_of
+    from tasks.evaluate.run import conditions_of, load_tokenizer, measure
+    from tasks.evaluate.subject import ADAPTER_FILES, Subject
+
+    params = load_params()
+    items = read_own_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", EvaluationItem)
+    tokenizer = load_tokenizer(layout.BASE_MODEL)
+    questions = questions_of(items, tokenizer, load_domain(params.domain).system_text())
+    adapter, base = HOME / arm / "adapter", verify_manifest(layout.BASE_MODEL)
+    digest = digest_of({name: sha256_file(adapter / name) for name in ADAPTER_FILES})
+    subject = Subject(f"ablation_{arm}", None, digest, layout.BASE_MODEL, base, adapter, digest)
+    outcomes, _ = measure(questions, subject, conditions_of(params.evaluate), params.evaluate, tokenizer.eos_token_id)
+    scores = [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+    write_jsonl(HOME / arm / "scores.jsonl", scores)
+
+
+def missing() -> Iterator[tuple[str, Any]]:
+    """The steps that have not been done, in order."""
+    for arm in ARMS:
+        if not (HOME / arm / "examples.jsonl").exists():
+            yield f"choose {arm}", lambda arm=arm: choose_arm(arm)
+        if not (HOME / arm / "counts.json").exists():
+            yield f"train {arm}", lambda arm=arm: train_arm(arm)
+        if not (HOME / arm / "scores.jsonl").exists():
+            yield f"measure {arm}", lambda arm=arm: measure_arm(arm)
+
+
+def values(arm: str, metric: str) -> list[float]:
+    """An arm's scores of one metric, in order of item."""
+    rows = [json.loads(line) for line in (HOME / arm / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row["value"] for row in sorted(rows, key=lambda row: row["id"]) if row["metric"] == metric]
+
+
+def report() -> Table:
+    """Each arm's means, and its difference from the random draw with a 95% interval over the items."""
+    table = Table(title="Held-out domain items; difference from `random`, below 0 is better for NLL, above for ROUGE-L")
+    for column in ("arm", "examples", "rows", "tokens", "NLL", "difference", "ROUGE-L", "difference"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for arm in (arm for arm in ARMS if (HOME / arm / "scores.jsonl").exists()):
+        counts = json.loads((HOME / arm / "counts.json").read_text(encoding="utf-8"))
+        cells = [arm, *(f"{counts[key]:,}" for key in ("examples", "rows", "tokens"))]
+        for metric, digits in (("nll", 3), ("rouge_l", 4)):
+            cells += [
+                f"{sum(values(arm, metric)) / len(values(arm, metric)):.{digits}f}",
+                difference(arm, metric, digits),
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def difference(arm: str, metric: str, digits: int) -> str:
+    """The mean paired difference from the random draw, with its interval."""
+    if arm == "random" or not (HOME / "random" / "scores.jsonl").exists():
+        return ""
+    found = paired_interval(values(arm, metric), values("random", metric), level=0.95, resamples=10_000, seed=0)
+    return f"{found.estimate:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def main() -> None:
+    """Do the steps that were asked for, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=int, default=0, metavar="STEPS")
+    steps = parser.parse_args().run
+    os.environ.update(layout.OFFLINE)
+    console = Console(width=150)
+    for name, step in list(missing())[:steps]:
+        console.print(name)
+        step()
+    left = [name for name, _ in missing()]
+    console.print(report())
+    if (HOME / "golden.json").exists():
+        golden = json.loads((HOME / "golden.json").read_text(encoding="utf-8"))
+        full = sum(score == 1.0 for score, _ in golden["scores"])
+        console.print(f"{full} of {len(golden['scores'])} golden scores are 1, over {golden['tasks']} tasks each")
+    if left:
+        console.print(f"{len(left)} steps are missing, next: {left[0]}; --run 1 does it")
+
+
+if __name__ == "__main__":
+    main()
