@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, brief, home, json_option
 
 if TYPE_CHECKING:
     from tasks.params import Params
@@ -31,11 +31,6 @@ def _live() -> Iterator[tuple[Params, Registry, Store]]:
     migrate(home=home())
     with contextlib.closing(Store.open(home=home())) as store:
         yield params, Registry(params.domain, home()), store
-
-
-def _brief(version: Version) -> dict[str, Any]:
-    keys = ("verdict", "manifest_sha256", "git_sha", "override")
-    return {"version": version.number, "aliases": list(version.aliases), **{k: version.tags.get(k) for k in keys}}
 
 
 @click.command()
@@ -93,7 +88,7 @@ def _promoted(registry: Registry, store: Store, chosen: Version, before: Version
     after = registry.get("champion")
     previous = before.number if before and before.number != chosen.number else None
     words = f"version {chosen.number} is champion" + (f"; version {previous} is previous" if previous else "") + served
-    return {"champion": _brief(after), "previous": previous}, words
+    return {"champion": brief(after), "previous": previous}, words
 
 
 @click.command()
@@ -110,7 +105,7 @@ def rollback(reason: str, as_json: bool) -> None:
             champion, previous = deploy.roll_back(registry, store, deploy.this_person(), reason)
             words = f"version {champion.number} is champion again; version {previous.number} is previous"
             served, said = serving_words(store, champion, params)
-            return {"champion": _brief(champion), "previous": previous.number, "served": served}, words + said
+            return {"champion": brief(champion), "previous": previous.number, "served": served}, words + said
 
     answer(work, as_json)
 
@@ -157,11 +152,13 @@ def trace(identity: str, as_json: bool) -> None:
     """
 
     def work() -> Answer:
+        from tasks import layout
+        from tasks.registry.trace import example_words
         from tasks.registry.trace import trace as story_of
 
         with _live() as (_, registry, store):
-            found = story_of(registry, store, identity)
-        return found, "\n".join(_lines(found))
+            found = story_of(registry, store, identity, home() / layout.RECEIPT)
+        return found, "\n".join(example_words(found) if found["kind"] == "example" else _lines(found))
 
     answer(work, as_json)
 

@@ -1,105 +1,155 @@
-"""The Great Expectations suite for examples, and the facts about an example that it needs measured.
+"""The suites: what every record of a type and origin has to be, as Great Expectations' own JSON in suites/.
 
-An example is a row of plain columns; whatever an expectation cannot see for itself (length in tokens, language)
-is measured here and put beside the text, so that a failing row can be named by its id and looked at.
+One file a record type, and for examples one an origin: example.self_qa.json. A bound that params.yaml or domain.yaml
+sets stands in the JSON as {"$PARAMETER": name}. Every expectation carries in its meta a `reason`: what a row is that
+fails it, in the words of receipts and of the release card.
+
+Rows are validated a batch at a time, each with its `id`, and the batches' results added up, so that memory does not
+grow with the data. Whatever concerns all rows at once (how many, repeats) is therefore counted by the stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks import layout
 from tasks.errors import FlywheelError
-from tasks.params import ValidateParams
-from tasks.prompts import messages_of
-from tasks.records import Example
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUITE = "examples"
-TEXTS = ("id", "instruction", "output", "language", "origin", "category")
-MEASURES = ("special_tokens", "output_tokens", "total_tokens", "language_confidence")
-COLUMNS = (*TEXTS, "content", *MEASURES)
-# Below this length a detector guesses; such texts are not judged by language.
-MIN_CHARACTERS_TO_DETECT = 40
+    from tasks.domain import Domain
+    from tasks.params import Params
+
+FOLDER = Path(__file__).parent / "suites"
+COLUMNS = "expect_table_columns_to_match_ordered_list"
+ROW_COUNT = "expect_table_row_count_to_be_between"
 
 
 class SuiteError(FlywheelError):
-    """The suite cannot be built for this domain."""
+    """A suite is missing, or cannot be read."""
 
 
-def measure(examples: list[Example], tokenizer: Any, system: str, language: str) -> pd.DataFrame:
-    """One row an example: its texts, and prompt, output and total length in tokens, and confidence in `language`."""
-    import pandas as pd
-
-    confidence = language_confidence(language)
-    rows = []
-    for example in examples:
-        system_text = example.system or system
-        rendered = tokenizer.apply_chat_template(
-            messages_of(system_text, example.prompt, example.history), tokenize=False, add_generation_prompt=True
-        )
-        prompt_tokens = len(tokenizer(rendered, add_special_tokens=False)["input_ids"])
-        output_tokens = len(tokenizer(example.output, add_special_tokens=False)["input_ids"]) + 1
-        row = example.model_dump(mode="json", include=set(TEXTS))
-        row |= {
-            "content": f"{example.system}\n{example.prompt}\n{example.output}",
-            "special_tokens": sum(
-                example.prompt.count(t) + example.output.count(t) for t in tokenizer.all_special_tokens
-            ),
-            "output_tokens": output_tokens,
-            "total_tokens": prompt_tokens + output_tokens,
-            "language_confidence": confidence(f"{example.prompt}\n{example.output}"),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+def suite_names() -> list[str]:
+    """The names of all suites, in order."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def language_confidence(language: str) -> Callable[[str], float]:
-    """A function from a text to the confidence (0 to 1) that it is in `language`, an ISO 639-1 code. Works offline.
-
-    The detector (lingua) spreads its confidence over all languages it knows, and English about Swedish law may get
-    little of it; a text of another language gets next to none, which is what the bound in params.yaml separates.
+def read_suite(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """A suite as it stands in its file.
 
     Raises:
-        SuiteError: the detector does not know the language.
+        SuiteError: there is none of this name, it is no JSON, or it is not called as its file.
     """
-    from lingua import IsoCode639_1, Language, LanguageDetectorBuilder
-
+    path = folder / f"{name}.json"
     try:
-        wanted = Language.from_iso_code_639_1(IsoCode639_1.from_str(language.upper()))
-    except ValueError:
-        raise SuiteError(f"language {language!r} in domain.yaml is not one that can be detected") from None
-    detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
-
-    def confidence(text: str) -> float:
-        if len(text) < MIN_CHARACTERS_TO_DETECT:
-            return 1.0
-        # Its last digits differ from run to run (sums in no fixed order), and stage outputs may not.
-        return float(f"{detector.compute_language_confidence(text, wanted):.3g}")
-
-    return confidence
-
-
-def build_suite(params: ValidateParams, language: str) -> Any:
-    """The suite: schema, content, lengths in tokens, language, duplicates and row count."""
-    import great_expectations as gx
-    from great_expectations import expectations as gxe
-
-    suite = gx.ExpectationSuite(name=SUITE)
-    for expectation in (
-        gxe.ExpectTableColumnsToMatchOrderedList(column_list=list(COLUMNS)),
-        gxe.ExpectTableRowCountToBeBetween(min_value=params.min_rows),
-        gxe.ExpectColumnValuesToNotBeNull(column="id"),
-        gxe.ExpectColumnValuesToMatchRegex(column="instruction", regex=r"\S"),
-        gxe.ExpectColumnValuesToMatchRegex(column="output", regex=r"\S"),
-        gxe.ExpectColumnValuesToBeUnique(column="content"),
-        gxe.ExpectColumnValuesToBeInSet(column="special_tokens", value_set=[0]),
-        gxe.ExpectColumnValuesToBeBetween(column="output_tokens", min_value=params.min_output_tokens),
-        gxe.ExpectColumnValuesToBeBetween(column="total_tokens", max_value=params.max_total_tokens),
-        gxe.ExpectColumnValuesToBeInSet(column="language", value_set=[language]),
-        gxe.ExpectColumnValuesToBeBetween(column="language_confidence", min_value=params.min_language_confidence),
-    ):
-        suite.add_expectation(expectation)
+        suite: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuiteError(f"{path} is missing: every record type and origin has a suite; write one") from None
+    except ValueError as error:
+        raise SuiteError(f"{path} is no JSON: {error}") from None
+    if suite.get("name") != name:
+        raise SuiteError(f"{path}: its name is {suite.get('name')!r} and has to be {name!r}")
     return suite
+
+
+def columns_of(name: str) -> list[str]:
+    """The columns that a suite expects, in order: its rows are measured to hold these.
+
+    Raises:
+        SuiteError: it expects none.
+    """
+    for expectation in read_suite(name)["expectations"]:
+        if expectation["type"] == COLUMNS:
+            return list(expectation["kwargs"]["column_list"])
+    raise SuiteError(f"{name}.json: {COLUMNS} is missing")
+
+
+def parameters(params: Params, domain: Domain, special_tokens: list[str]) -> dict[str, Any]:
+    """What the suites' $PARAMETERs stand for."""
+    return {
+        "language": domain.language,
+        "languages": [domain.language],
+        "min_language_confidence": params.validate_.min_language_confidence,
+        "min_output_tokens": params.validate_.min_output_tokens,
+        "max_total_tokens": params.validate_.max_total_tokens,
+        "min_groundedness": params.construct_.self_qa.min_groundedness,
+        "special_tokens": sorted(special_tokens),
+        "evaluation": layout.EVALUATION_ITEMS.as_posix(),
+    }
+
+
+class Checker:
+    """Validates batches of rows with Great Expectations; importing it takes some 8 s, at the first batch."""
+
+    def __init__(self, parameters: dict[str, Any], folder: Path = FOLDER) -> None:
+        self._parameters = parameters
+        self._folder = folder
+        self._suites: dict[str, Any] = {}
+
+    def check(self, name: str, frame: pd.DataFrame) -> list[dict[str, Any]]:
+        """The results of a suite's expectations, in its order, on rows that have an `id`; without times and run ids.
+
+        Raises:
+            SuiteError: there is no such suite, or it names an expectation that does not exist.
+        """
+        batch = self._batches.get_batch({"dataframe": frame})
+        result = batch.validate(
+            self._suite(name),
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]},
+            expectation_parameters=self._parameters,
+        )
+        order = {_subject(item): place for place, item in enumerate(read_suite(name, self._folder)["expectations"])}
+        results = [_plain(item) for item in result.to_json_dict()["results"]]
+        return sorted(results, key=lambda item: order[_subject(item)])
+
+    def _suite(self, name: str) -> Any:
+        import great_expectations as gx
+
+        import tasks.curate.expectations  # noqa: F401 - known by name from here on
+
+        if name not in self._suites:
+            raw = read_suite(name, self._folder)
+            try:
+                self._suites[name] = gx.ExpectationSuite(name=name, expectations=raw["expectations"])
+            except Exception as error:  # several of its own, and pydantic's
+                raise SuiteError(f"{name}.json: {error}") from error
+        return self._suites[name]
+
+    @cached_property
+    def _batches(self) -> Any:
+        import great_expectations as gx
+
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        asset = context.data_sources.add_pandas("records").add_dataframe_asset("rows")
+        return asset.add_batch_definition_whole_dataframe("batch")
+
+
+def _subject(item: dict[str, Any]) -> str:
+    """What tells an expectation from the others of its suite."""
+    kwargs = item["kwargs"]
+    return json.dumps([item["type"], kwargs.get("column"), kwargs.get("column_list")])
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any]:
+    config = item["expectation_config"]
+    return {
+        "type": config["type"],
+        "kwargs": {key: value for key, value in config["kwargs"].items() if key != "batch_id"},
+        "reason": config.get("meta", {}).get("reason", ""),
+        "success": item["success"],
+        "result": item["result"],
+        "exception": _exception(item["exception_info"]),
+    }
+
+
+def _exception(info: dict[str, Any]) -> str:
+    """Why an expectation could not be evaluated, or "": Great Expectations nests it under the metric's name."""
+    if info.get("raised_exception"):
+        return str(info.get("exception_message"))
+    nested = [value for value in info.values() if isinstance(value, dict) and value.get("raised_exception")]
+    return str(nested[0].get("exception_message")) if nested else ""

@@ -1,166 +1,238 @@
 """Stage `validate`: Great Expectations decides which examples may go on.
 
-A row that fails an expectation goes to quarantine with the expectation's name. Exact repeats keep their first row.
-The suite fails, and stops the run with the rows named, when too large a share of rows fails or too few are left;
-a schema that differs stops it always. Data docs are rendered from result.json outside the stage (data_docs.py).
+Every record has a suite of its type, every example that of its origin (suites/). An example that fails goes to
+quarantine with the reason; an exact repeat keeps its first row. General replay and refusals are judged like the rest.
+What examples are built from or judged by (seeds, documents, triples, preferences, evaluation items) is judged too, and
+only stops the run: it is too late to leave it out.
+
+The run stops, with rows named, when too large a share of a file's rows fails, when too few examples are left, or when a
+suite fails as a whole. Rows pass a batch at a time: memory holds one batch, and 16 bytes for every example seen. Data
+docs are rendered from results/ outside the stage (data_docs.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from tasks import layout
-from tasks.curate.suite import MEASURES, SUITE, build_suite, measure
+from tasks.curate.measure import batches_of, example_rows, frame, row_of
+from tasks.curate.outcome import Failure, Outcome
+from tasks.curate.suite import Checker, parameters
 from tasks.domain import load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, verify_manifest, write_json
 from tasks.params import ValidateParams, load_params
-from tasks.records import Example, Receipt, read_own_jsonl, write_jsonl
+from tasks.records import Document, EvaluationItem, Example, Preference, Receipt, Record, Seed, Triple
 from tasks.stage import run_stage
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tasks.tables import TableWriter, schema_of, table_of, table_writer
 
 STAGE = "validate"
-TABLE_EXPECTATIONS = ("expect_table_row_count_to_be_between", "expect_table_columns_to_match_ordered_list")
+RESULTS = "results"
+EXAMPLES = layout.CONSTRUCT / "examples.parquet"
+GENERAL = layout.INGEST / "general.parquet"
+SAFETY = layout.INGEST / "safety.parquet"
+# What is judged and goes no further: suite, kind of record, files, and whether there have to be rows.
+MATERIAL: tuple[tuple[str, type[Record], tuple[Path, ...], bool], ...] = (
+    ("seed", Seed, (layout.INGEST / "seeds.jsonl",), False),
+    ("document", Document, (layout.INGEST / "documents.parquet",), False),
+    ("triple", Triple, (layout.INGEST / "triples.parquet",), False),
+    ("preference", Preference, (layout.FEEDBACK / "preferences.jsonl",), False),
+    (
+        "evaluation_item",
+        EvaluationItem,
+        tuple(layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS),
+        True,
+    ),
+)
 
 
 class SuiteFailed(FlywheelError):
-    """The examples as a whole are not fit for training."""
+    """The records as a whole are not fit for training."""
 
 
-def run_suite(frame: pd.DataFrame, params: ValidateParams, language: str) -> dict[str, Any]:
-    """Run the suite over measured examples; returns Great Expectations' own result as JSON, without run times."""
-    import great_expectations as gx
+@dataclass
+class Judge:
+    """Judges batches of examples: which are kept, which fail and why, which repeat an earlier one."""
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("examples").add_dataframe_asset(SUITE)
-    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-    result = batch.validate(
-        build_suite(params, language),
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]},
-    )
-    return without_run(result.to_json_dict())
+    checker: Checker
+    tokenizer: Any
+    system: str
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _seen: set[bytes] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
 
+    def batch(self, examples: list[Example], suite: str) -> Batch:
+        """Judge a batch; `suite` is that of all of them, or "" for that of each one's origin."""
+        first, repeats = self._without_repeats(examples)
+        by_suite: dict[str, list[Example]] = {}
+        for example in first:
+            by_suite.setdefault(suite or f"example.{example.origin}", []).append(example)
+        failures: dict[str, Failure] = {}
+        for name, members in sorted(by_suite.items()):
+            rows = frame(name, example_rows(members, self.tokenizer, self.system))
+            outcome = self.outcomes.setdefault(name, Outcome(name))
+            failures |= outcome.add(self.checker.check(name, rows), len(members))
+        self._failed |= failures.keys()
+        return Batch(
+            kept=[example for example in first if example.id not in failures],
+            failed=[(example, failures[example.id]) for example in first if example.id in failures],
+            repeats=[example for example in repeats if example.id not in self._failed],
+        )
 
-def without_run(result: dict[str, Any]) -> dict[str, Any]:
-    """A validation result without what differs from run to run: times, run ids, batch ids."""
-    return {
-        "success": result["success"],
-        "statistics": result["statistics"],
-        "results": sorted(
-            (
-                {
-                    "success": item["success"],
-                    "type": item["expectation_config"]["type"],
-                    "kwargs": {k: v for k, v in item["expectation_config"]["kwargs"].items() if k != "batch_id"},
-                    "result": item["result"],
-                    "exception": item["exception_info"].get("exception_message"),
-                }
-                for item in result["results"]
-            ),
-            key=lambda item: json.dumps([item["type"], item["kwargs"]], sort_keys=True),
-        ),
-    }
-
-
-def failures(result: dict[str, Any]) -> dict[str, list[str]]:
-    """Example id → what it fails, in words; from the row expectations of a result."""
-    failed: dict[str, list[str]] = defaultdict(list)
-    for item in result["results"]:
-        for row in item["result"].get("unexpected_index_list") or []:
-            column = item["kwargs"]["column"]
-            reason = f"{item['type']}({column})"
-            value = row.get(column)
-            if column in MEASURES:
-                reason += f" is {value:.3g}"
-            failed[row["id"]].append(reason)
-    return dict(failed)
+    def _without_repeats(self, examples: list[Example]) -> tuple[list[Example], list[Example]]:
+        first: list[Example] = []
+        repeats: list[Example] = []
+        for example in examples:
+            key = bytes.fromhex(example.id)[:16]
+            (repeats if key in self._seen else first).append(example)
+            self._seen.add(key)
+        return first, repeats
 
 
-def check_suite(result: dict[str, Any], failed: dict[str, list[str]], rows: int, params: ValidateParams) -> None:
-    """Stop the run where the examples as a whole fail.
+@dataclass(frozen=True)
+class Batch:
+    """What became of a batch of examples. Repeats of a row that failed are left out: they fail with it."""
+
+    kept: list[Example]
+    failed: list[tuple[Example, Failure]]
+    repeats: list[Example]
+
+    @property
+    def receipts(self) -> Iterator[Receipt]:
+        """A receipt for each."""
+        for example in self.kept:
+            yield Receipt(example_id=example.id, stage=STAGE, kept=True, reason="passes the suite")
+        for example, failure in self.failed:
+            yield Receipt(example_id=example.id, stage=STAGE, kept=False, reason=failure.reason, detail=failure.detail)
+        for example in self.repeats:
+            source = next(iter(example.source), "")
+            yield Receipt(example_id=example.id, stage=STAGE, kept=True, reason="exact repeat", detail=source)
+
+
+@dataclass
+class Counts:
+    """How many examples of a file were seen, kept, failed, and repeated others."""
+
+    rows: int = 0
+    valid: int = 0
+    quarantined: int = 0
+    repeats: int = 0
+
+    def add(self, rows: int, batch: Batch) -> None:
+        """Count a batch of `rows`."""
+        self.rows += rows
+        self.valid += len(batch.kept)
+        self.quarantined += len(batch.failed)
+        self.repeats += len(batch.repeats)
+
+
+def judge_file(path: Path, suite: str, judge: Judge, folder: Path, receipts: TableWriter) -> Counts:
+    """Judge a file of examples into `folder`: the kept ones under its name, the others to quarantine.jsonl."""
+    counts = Counts()
+    with (
+        table_writer(folder / path.name, schema_of(Example)) as kept,
+        (folder / "quarantine.jsonl").open("a", encoding="utf-8") as quarantine,
+    ):
+        for examples in batches_of(path, Example):
+            batch = judge.batch(examples, suite)
+            counts.add(len(examples), batch)
+            kept.write(table_of(batch.kept, Example))
+            receipts.write(table_of(list(batch.receipts), Receipt))
+            for example, _ in batch.failed:
+                quarantine.write(json.dumps(example.model_dump(mode="json"), ensure_ascii=False) + "\n")
+    return counts
+
+
+def judge_material(checker: Checker) -> dict[str, Outcome]:
+    """Judge what examples are built from and judged by; what a domain does not have is not judged."""
+    outcomes = {}
+    for suite, kind, paths, wanted in MATERIAL:
+        outcome, make_row = Outcome(suite), row_of(kind)
+        for path in paths:
+            for records in batches_of(path, kind):
+                rows = [make_row(record) for record in records]
+                outcome.add(checker.check(suite, frame(suite, rows)), len(rows))
+        if wanted and not outcome.rows:
+            outcome.add(checker.check(suite, frame(suite, [])), 0)
+        if outcome.rows or wanted:
+            outcomes[suite] = outcome
+    return outcomes
+
+
+def check_outcomes(outcomes: list[Outcome], max_failing_share: float) -> list[str]:
+    """What stops the run: suites that fail as a whole, and a larger share of rows that fail; the first ones named."""
+    problems = [problem for outcome in outcomes for problem in outcome.broken]
+    rows, failing = sum(outcome.rows for outcome in outcomes), sum(outcome.failing for outcome in outcomes)
+    if rows and failing / rows > max_failing_share:
+        names = ", ".join(outcome.suite for outcome in outcomes if outcome.failing)
+        named = [f"\n  {key[:40]}: {why.detail}" for outcome in outcomes for key, why in outcome.named.items()]
+        problems.append(
+            f"{failing} of {rows} rows fail ({names}), more than the allowed {max_failing_share:.0%}"
+            + "".join(named[:20])
+        )
+    return problems
+
+
+def check(judged: dict[str, list[Outcome]], valid: int, params: ValidateParams) -> None:
+    """Stop the run where the records as a whole are unfit; `judged` are the outcomes that share one bound.
 
     Raises:
-        SuiteFailed: a table expectation fails, an expectation could not be evaluated, too many rows fail, or too
-            few are left; the first failing rows are named.
+        SuiteFailed: with everything that is wrong, and the first failing rows.
     """
-    problems = [
-        f"{item['type']} could not be evaluated: {item['exception']}" for item in result["results"] if item["exception"]
-    ]
-    problems += [
-        f"{item['type']} fails: observed {item['result'].get('observed_value')}"
-        for item in result["results"]
-        if item["type"] in TABLE_EXPECTATIONS and not item["success"]
-    ]
-    share = len(failed) / rows if rows else 1.0
-    if share > params.max_failing_share:
-        problems.append(f"{len(failed)} of {rows} rows fail, more than the allowed {params.max_failing_share:.0%}")
-    elif rows - len(failed) < params.min_rows:
-        problems.append(f"{rows - len(failed)} rows are left, fewer than validate.min_rows = {params.min_rows}")
+    problems = [text for group in judged.values() for text in check_outcomes(group, params.max_failing_share)]
+    if valid < params.min_rows:
+        problems.append(f"{valid} rows are left, fewer than validate.min_rows = {params.min_rows}")
     if problems:
-        named = "".join(f"\n  {identity[:12]}: {'; '.join(why)}" for identity, why in sorted(failed.items())[:20])
-        raise SuiteFailed("; ".join(problems) + named)
-
-
-def without_repeats(examples: list[Example]) -> tuple[list[Example], list[Example]]:
-    """The examples with each content once (its first row), and the repeats."""
-    first: dict[str, Example] = {}
-    repeats = []
-    for example in examples:
-        if example.id in first:
-            repeats.append(example)
-        else:
-            first[example.id] = example
-    return list(first.values()), repeats
+        raise SuiteFailed("; ".join(problems))
 
 
 def validate() -> str:
-    """Validate data/construct and write data/validate; returns what happened, in a sentence."""
+    """Validate data/construct and its material, write data/validate; returns what happened, in a sentence."""
     from transformers import AutoTokenizer
 
     params = load_params()
     domain = load_domain(params.domain)
     verify_manifest(layout.BASE_MODEL)
     tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
-    read = read_own_jsonl(layout.CONSTRUCT / "examples.jsonl", Example)
-    examples, repeats = without_repeats(read)
-    frame = measure(examples, tokenizer, domain.system_text(), domain.language)
-    result = run_suite(frame, params.validate_, domain.language)
-    failed = failures(result)
-    check_suite(result, failed, len(examples), params.validate_)
-    kept = [example for example in examples if example.id not in failed]
-    _write(kept, repeats, [example for example in examples if example.id in failed], failed, result)
-    write_json(
-        layout.METRICS / "validate.json",
-        {"rows": len(read), "valid": len(kept), "quarantined": len(failed), "repeats": len(repeats)},
-    )
-    return f"{len(kept)} of {len(read)} rows are valid, {len(failed)} in quarantine, {len(repeats)} repeats"
-
-
-def _write(
-    kept: list[Example],
-    repeats: list[Example],
-    quarantined: list[Example],
-    failed: dict[str, list[str]],
-    result: dict[str, Any],
-) -> None:
-    receipts = [Receipt(example_id=e.id, stage=STAGE, kept=True, reason="passes the suite") for e in kept]
-    receipts += [
-        Receipt(example_id=e.id, stage=STAGE, kept=False, reason="fails the suite", detail="; ".join(failed[e.id]))
-        for e in quarantined
-    ]
-    receipts += [
-        Receipt(example_id=e.id, stage=STAGE, kept=True, reason="exact repeat", detail=e.source[0]) for e in repeats
-    ]
+    settings = parameters(params, domain, tokenizer.all_special_tokens)
+    checker = Checker(settings)
     with fresh_directory(layout.VALIDATE) as folder:
-        write_jsonl(folder / "examples.jsonl", kept)
-        write_jsonl(folder / "quarantine.jsonl", quarantined)
-        write_jsonl(folder / "receipt.jsonl", receipts)
-        write_json(folder / "result.json", result)
+        write_json(folder / "parameters.json", settings)
+        judged = {}
+        files = {}
+        with table_writer(folder / "receipt.parquet", schema_of(Receipt)) as receipts:
+            for path, suite in ((EXAMPLES, ""), (GENERAL, "example.general"), (SAFETY, "example.safety")):
+                judge = Judge(checker, tokenizer, domain.system_text())
+                files[path.stem] = judge_file(path, suite, judge, folder, receipts)
+                judged[path.stem] = list(judge.outcomes.values())
+        judged |= {name: [outcome] for name, outcome in judge_material(checker).items()}
+        for outcome in (outcome for group in judged.values() for outcome in group):
+            write_json(folder / RESULTS / f"{outcome.suite}.json", outcome.as_result())
+        counts = files["examples"]
+        check(judged, counts.valid, params.validate_)
+    write_json(layout.METRICS / "validate.json", _metrics(files, judged))
+    others = files["general"].quarantined + files["safety"].quarantined
+    return (
+        f"{counts.valid} of {counts.rows} rows are valid, {counts.quarantined} in quarantine, "
+        f"{counts.repeats} repeats; "
+        f"{others} of the general ones in quarantine; {sum(map(len, judged.values()))} suites"
+    )
+
+
+def _metrics(files: dict[str, Counts], judged: dict[str, list[Outcome]]) -> dict[str, Any]:
+    examples = files["examples"]
+    suites = {outcome.suite: outcome for group in judged.values() for outcome in group}
+    return {
+        "rows": examples.rows,
+        "valid": examples.valid,
+        "quarantined": examples.quarantined,
+        "repeats": examples.repeats,
+        "suites": {name: {"rows": o.rows, "failing": o.failing} for name, o in suites.items()},
+    }
 
 
 if __name__ == "__main__":

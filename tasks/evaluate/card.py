@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 from tasks import layout
+from tasks.curate.funnel import Funnel, read_funnel
 from tasks.errors import FlywheelError
+from tasks.evaluate.card_funnel import draw_funnel
 from tasks.files import write_text
 
 TEMPLATES = Path(__file__).parent
@@ -64,6 +66,7 @@ class Card:
     licences: list[dict[str, str]]
     params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
+    funnel: Funnel | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -110,6 +113,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         licences=licences(domain),
         params=params,
         lineage=lineage or {},
+        funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
     )
 
 
@@ -211,12 +215,12 @@ def _plain(value: str) -> str:
 
 
 def draw(card: Card) -> dict[str, str]:
-    """SVG charts by name: scores, counts, loss; a chart without data is left out."""
+    """SVG charts by name: scores, funnel, loss; a chart without data is left out."""
     charts = {}
     if card.scores:
         charts["scores"] = _draw_scores(card.scores)
-    if card.counts:
-        charts["counts"] = _draw_counts(card.counts)
+    if card.funnel is not None and card.funnel.lanes:
+        charts["funnel"] = _svg(draw_funnel(card.funnel.lanes))
     if card.loss:
         charts["loss"] = _draw_loss(card.loss)
     return charts
@@ -244,14 +248,6 @@ def _draw_scores(rows: list[ScoreRow]) -> str:
                 ax.errorbar(place, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=3)
         ax.set_xticks([0, 1], ["before", "after"])
         ax.set_title(f"{row.set}\n{row.metric}".replace("_", " "), fontsize=9, color=INK)
-    return _svg(drawing)
-
-
-def _draw_counts(counts: list[tuple[str, int]]) -> str:
-    drawing, (ax,) = _figure(6.4, 0.32 * len(counts) + 0.5)
-    bars = ax.barh([stage for stage, _ in counts], [number for _, number in counts], color=AFTER)
-    ax.bar_label(bars, padding=3, fontsize=8)
-    ax.invert_yaxis()
     return _svg(drawing)
 
 

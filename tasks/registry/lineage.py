@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.registry.versions import Registry, Version
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DIGESTS = (
     "dvc_lock_sha256",
@@ -42,18 +45,17 @@ def lineage(registry: Registry, version: Version) -> dict[str, Any]:
 
 def receipt_rows(registry: Registry, version: Version) -> list[dict[str, Any]]:
     """The receipt of a version's examples: one row for every example that any stage saw."""
+    return list(_receipt(registry, version).to_pylist())
+
+
+def _receipt(registry: Registry, version: Version, columns: list[str] | None = None) -> pa.Table:
     import pyarrow.parquet
 
     with tempfile.TemporaryDirectory() as folder:
         path = registry.client.download_artifacts(version.run_id, "receipt.parquet", folder)
-        return list(pyarrow.parquet.read_table(Path(path)).to_pylist())
+        return pyarrow.parquet.read_table(Path(path), columns=columns)
 
 
 def _example_counts(registry: Registry, version: Version) -> dict[str, int]:
-    rows = receipt_rows(registry, version)
-    counts = {"rows": len(rows)}
-    for row in rows:
-        if isinstance(row.get("kept"), bool):
-            key = "kept" if row["kept"] else "dropped"
-            counts[key] = counts.get(key, 0) + 1
-    return counts
+    trained = _receipt(registry, version, ["trained"])["trained"].to_pylist()
+    return {"rows": len(trained), "trained": sum(trained), "left_out": len(trained) - sum(trained)}

@@ -5,10 +5,14 @@ Joins the store (who said what of which answer) with the receipts kept with each
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
+from tasks.curate.receipt import find_receipts
 from tasks.errors import FlywheelError
 from tasks.registry.lineage import lineage, receipt_rows
 from tasks.registry.versions import Registry, UnknownVersion, Version
@@ -33,8 +37,10 @@ class Lesson:
     version: str
 
 
-def trace(registry: Registry, store: Store, identity: str) -> dict[str, Any]:
+def trace(registry: Registry, store: Store, identity: str, receipt: Path | None = None) -> dict[str, Any]:
     """The story of an answer, a feedback row, an example (its id, or the first 8 characters or more) or a version.
+
+    `receipt` is that of the last run in this checkout, where there is one: it may know examples no version has seen.
 
     Raises:
         NothingToTrace: there is nothing of this id.
@@ -46,7 +52,7 @@ def trace(registry: Registry, store: Store, identity: str) -> dict[str, Any]:
     try:
         return {"kind": "version", **lineage(registry, registry.get(identity))}
     except UnknownVersion as unknown:
-        if story := trace_example(registry, identity):
+        if story := trace_example(registry, store, identity.lower(), receipt):
             return {"kind": "example", **story}
         raise NothingToTrace(f"{identity} is no answer, feedback row, example or version here; {unknown}") from None
 
@@ -141,14 +147,67 @@ def trace_feedback(registry: Registry, store: Store, row: FeedbackRow) -> dict[s
     }
 
 
-def trace_example(registry: Registry, prefix: str) -> dict[str, Any] | None:
-    """An example: what each stage did with it in the newest version that saw it, and which versions trained on it."""
-    if len(prefix) < 8:
-        return None
-    story, trained = None, []
+def trace_example(registry: Registry, store: Store, prefix: str, receipt: Path | None = None) -> dict[str, Any] | None:
+    """An example: what it says, what each stage did with it when it was last seen, and which versions trained on it.
+
+    What was last seen is the run in this checkout, or else the newest version. Where more examples begin with
+    `prefix`, the others are named.
+    """
+    seen = [("the last run here", row) for row in find_receipts(receipt, prefix)] if _is_file(receipt) else []
+    trained: dict[str, list[str]] = {}
     for version in registry.versions():
-        for row in receipt_rows(registry, version):
-            if str(row["example_id"]).startswith(prefix):
-                story = story or {"example": row["example_id"], "seen_by": version.number, "story": row["story"]}
-                trained += [version.number] if row["trained"] else []
-    return {**story, "trained_by": trained} if story else None
+        for row in _receipts(registry, version, prefix):
+            seen.append((f"version {version.number}", row))
+            if row["trained"]:
+                trained.setdefault(row["example_id"], []).append(version.number)
+    if not seen:
+        return None
+    by, row = seen[0]
+    identity = row["example_id"]
+    return {
+        "example": identity,
+        "origin": row.get("origin"),  # receipts of older versions tell less
+        "source": row.get("source"),
+        "instruction": row.get("instruction") or _said(store, row),
+        "output": row.get("output"),
+        "seen_by": by,
+        "last_word": f"{row['last_stage']}: {row['reason']}",
+        "story": row["story"],
+        "trained_by": trained.get(identity, []),
+        "others": sorted({other["example_id"] for _, other in seen} - {identity}),
+    }
+
+
+def _is_file(path: Path | None) -> TypeGuard[Path]:
+    return path is not None and path.is_file()
+
+
+def _receipts(registry: Registry, version: Version, prefix: str) -> list[dict[str, Any]]:
+    """The rows of a version's receipt whose id begins with `prefix`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = registry.client.download_artifacts(version.run_id, "receipt.parquet", folder)
+        return find_receipts(Path(path), prefix)
+
+
+def _said(store: Store, row: dict[str, Any]) -> str:
+    """What a user's correction was about: receipts do not copy it, and it may have been forgotten since."""
+    for said in (step["detail"] for step in row["story"] if step["stage"] == FEEDBACK_STAGE):
+        feedback = get_feedback(store, said)
+        answer = get_answer(store, feedback.answer_id) if feedback is not None else None
+        if answer is not None:
+            return _question(answer)
+    return ""
+
+
+def example_words(story: dict[str, Any]) -> Iterator[str]:
+    """The story of an example in lines for people: one a step, what was measured behind it."""
+    for key in ("example", "origin", "source", "instruction", "output", "seen_by", "last_word"):
+        value = story[key]
+        yield f"{key.replace('_', ' '):<12} {', '.join(value) if isinstance(value, list) else value or ''}".rstrip()
+    for step in story["story"]:
+        score = f" {step['score']:.3g}" if step["score"] is not None else ""
+        detail = f" ({step['detail']})" if step["detail"] else ""
+        yield f"  {step['stage']:<10} {'kept' if step['kept'] else 'dropped':<8} {step['reason']}{score}{detail}"
+    yield f"{'trained by':<12} {', '.join(f'version {number}' for number in story['trained_by']) or 'no version'}"
+    if story["others"]:
+        yield f"{'also':<12} {', '.join(story['others'])}"

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from flywheel.cli import main
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry
+from tests.mlflow_store import lay_mlflow
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     patch = pytest.MonkeyPatch()
     patch.chdir(home)
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    registry = Registry("construction", home)
+    registry = Registry("construction", lay_mlflow(home))
     for number in ("1", "2"):
         run_id = open_run(registry.client, home, "construction", f"inputs {number}", "test")
         registry.client.log_param(run_id, "sft.epochs", number)
@@ -91,3 +92,9 @@ def test_promote_with_a_reason_and_rollback(home: Path) -> None:
 
 def test_a_card_without_a_release_says_what_to_do(home: Path) -> None:
     assert "make run" in run_json("card", status=1)["error"]
+
+
+def test_a_domain_is_not_built_from_a_folder_that_is_not_there(home: Path) -> None:
+    result = CliRunner().invoke(main, ["new-domain", "house", "--from", "nowhere", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.output)["error"].endswith("nowhere is not a folder")

@@ -6,9 +6,15 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tasks.curate.receipt import join
+from tasks.curate.said import said_schema
 from tasks.evaluate.card import CardError, ScoreRow, collect, markdown_cell, markdown_quote, render_card
+from tasks.records import Receipt
+from tasks.tables import table_of
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\n# heading [link](javascript:alert(1)) `code` |'
 
@@ -65,7 +71,23 @@ def release(tmp_path: Path) -> Path:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
+    write_receipt(tmp_path / "reports/receipt.parquet")
     return tmp_path
+
+
+def write_receipt(path: Path) -> None:
+    """Of two examples one is trained on, the other dropped for a hostile reason."""
+    steps = [
+        Receipt(example_id="a" * 64, stage="ingest", kept=True, reason="read"),
+        Receipt(example_id="a" * 64, stage="mix", kept=True, reason="training"),
+        Receipt(example_id="b" * 64, stage="ingest", kept=False, reason=HOSTILE, detail=HOSTILE, score=0.5),
+    ]
+    said = [
+        {"id": letter * 64, "origin": "human", "source": [HOSTILE], "instruction": HOSTILE, "output": HOSTILE}
+        for letter in "ab"
+    ]
+    table = pa.Table.from_pylist(said, schema=said_schema())
+    pq.write_table(join(table_of(steps, Receipt), table, pa.array(["a" * 64])), path)
 
 
 def test_hostile_text_in_answers_and_sources_is_shown_and_never_run(release: Path) -> None:
@@ -108,11 +130,20 @@ def test_the_card_shows_verdict_scores_charts_and_licences(release: Path) -> Non
     assert page.count("<svg") == 3
 
 
+def test_the_card_shows_the_funnel_and_samples_of_every_reason(release: Path) -> None:
+    page = render_card(release).read_text()
+    assert "domain examples: 2 seen, 1 trained on" in page
+    tags = [tag for tag, _ in Tags(page).found]
+    assert tags.count("details") == 1 and "b" * 12 in page and "(0.5" in page
+    assert "| ingest | &lt;script&gt;" in (release / "reports/release_card.md").read_text()
+
+
 def test_what_is_missing_is_left_out_but_a_verdict_must_be_there(release: Path) -> None:
     (release / "reports/plots/sft_loss.csv").unlink()
     (release / "reports/evaluation/champion/answers.jsonl").unlink()
+    (release / "reports/receipt.parquet").unlink()
     card = collect(release)
-    assert card.loss == [] and card.samples == []
+    assert card.loss == [] and card.samples == [] and card.funnel is None
     assert card.scores == [ScoreRow("domain", "nll", (3.5, 3.0, 4.0), (3.0, 2.5, 3.5))]
     (release / "reports/verdict.json").unlink()
     with pytest.raises(CardError, match=r"verdict\.json is missing"):

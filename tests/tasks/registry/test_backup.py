@@ -21,6 +21,7 @@ from tasks.registry.versions import Registry
 from tasks.store.identities import authenticate, create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
+from tests.mlflow_store import lay_mlflow
 
 PASSPHRASE = "correct horse battery"  # noqa: S105 - of tests
 # Opening by an identity is quick; a passphrase is slow on purpose.
@@ -57,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, root: Path, key_of_anna: list
     store = Store.open(home=home)
     key_of_anna.append(create_identity(store, "Anna 安娜", "chat")[1])
     store.close()
-    registry = Registry("construction", home)
+    registry = Registry("construction", lay_mlflow(home))
     run = open_run(registry.client, home, "construction", "inputs", "test")
     package = home / "package"
     package.mkdir()

@@ -14,11 +14,6 @@ from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pointer")
-
-
 def champion_of(registry: Registry, folder: Path) -> str:
     """Put a package of one file into the registry and make it champion by override; returns its digest."""
     (folder / "adapter").mkdir(parents=True)
@@ -29,12 +24,6 @@ def champion_of(registry: Registry, folder: Path) -> str:
     version = registry.register(run_id, {"manifest_sha256": digest, "verdict_sha256": "v", "verdict": "hold"})
     registry.promote(registry.override(version, "a test"))
     return digest
-
-
-@pytest.fixture
-def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Registry(request.node.name[:60], home)
 
 
 def test_without_a_champion_the_pointer_names_the_base_model(registry: Registry, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tasks.registry.pointer import fetch_weights
 from tasks.registry.probes import EVALUATION_ARTIFACT, ProbesUnavailable, fetch_probes
 from tasks.registry.runs import experiment_id
 from tasks.registry.versions import Registry, Version
+from tests.mlflow_store import lay_mlflow
 
 ANSWERS = [
     {"id": letter * 64, "set": group, "prompt": f"Question {letter}?", "reference": "Right.", "text": f"Said {letter}."}
@@ -47,7 +48,7 @@ def registered(tmp_path: Path, base_model: Path, monkeypatch: pytest.MonkeyPatch
     evaluation.mkdir()
     for name, rows in (("answers", ANSWERS), ("scores", SCORES)):
         (evaluation / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    registry = Registry("probed", tmp_path)
+    registry = Registry("probed", lay_mlflow(tmp_path))
     run = a_run(registry)
     registry.client.log_artifacts(run, str(package), "package")
     registry.client.log_artifacts(run, str(evaluation), EVALUATION_ARTIFACT)

@@ -16,18 +16,6 @@ from tasks.store.store import Store
 from tests.tasks.registry.registered import judged
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reconcile")
-
-
-@pytest.fixture
-def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """One database for the module, one registered model for each test."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Registry(request.node.name[:60], home)
-
-
 @pytest.fixture
 def store(home: Path) -> Iterator[Store]:
     url = f"sqlite:///{home / 'store.db'}"

@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tasks.curate.receipt import join, write_parquet
+from tasks.curate.receipt import join
+from tasks.curate.said import said_schema
 from tasks.records import Receipt
-from tasks.registry.trace import NothingToTrace, trace
+from tasks.registry.trace import NothingToTrace, example_words, trace
 from tasks.registry.versions import Registry
-from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
 from tasks.store.feedback import FeedbackIn, record_feedback
 from tasks.store.identities import Identity, create_identity
 from tasks.store.migrate import migrate
-from tasks.store.store import Store, now
+from tasks.store.store import Store
+from tasks.tables import table_of
+from tests.answers import serve_answer
+from tests.mlflow_store import lay_mlflow
 from tests.tasks.registry.registered import judged
 
 EXAMPLE, OTHER = "e" * 64, "f" * 64
@@ -33,28 +38,9 @@ class World:
     second: str = ""
 
     def serve(self, number: int, question: str, version: str, digest: str) -> str:
-        answer = AnswerRecord(
-            id=f"chatcmpl-{number}",
-            conversation_id=ensure_conversation(self.store, None, self.person, self.registry.domain),
-            identity_id=self.person.id,
-            domain=self.registry.domain,
-            messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}],
-            text="Poor.",
-            version=version,
-            digest=digest,
-            prompt_sha256="0" * 64,
-            finish_reason="stop",
-            prompt_tokens=1,
-            completion_tokens=1,
-            first_token_ms=1.0,
-            latency_ms=1.0,
-            draft_id=None,
-            position=None,
-            who="champion",
-            created_at=now(),
-        )
-        record_answer(self.store, answer)
-        return answer.id
+        asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
+        served = {"domain": self.registry.domain, "version": version, "digest": digest, "text": "Poor."}
+        return serve_answer(self.store, self.person, id=f"chatcmpl-{number}", messages=asked, **served).id
 
     def correct(self, number: int, question: str, text: str) -> str:
         answer = self.serve(number, question, "base", "")
@@ -64,7 +50,11 @@ class World:
     def register(self, package: str, feedback: str, example: str, continues: str, folder: Path) -> None:
         version = judged(self.registry, package)
         receipt = Receipt(example_id=example, stage="feedback", kept=True, reason="said", detail=feedback)
-        write_parquet(folder / "receipt.parquet", join([[receipt]], {example}))
+        said = {"id": example, "origin": "human", "source": ["faq/1"], "instruction": "Who decides?", "output": "They."}
+        rows = join(
+            table_of([receipt], Receipt), pa.Table.from_pylist([said], schema=said_schema()), pa.array([example])
+        )
+        pq.write_table(rows, folder / "receipt.parquet")
         self.registry.client.log_artifact(version.run_id, str(folder / "receipt.parquet"))
         self.registry.client.set_model_version_tag(self.registry.domain, version.number, "continues", continues)
 
@@ -76,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     migrate(url)
     store = Store.open(url)
     person, _ = create_identity(store, "anna", "chat")
-    world = World(Registry("toy", folder), store, person)
+    world = World(Registry("toy", lay_mlflow(folder)), store, person)
     first = world.correct(1, "Who approves changes to the drawings?", "The design lead.")
     second = world.correct(2, "Which helmet do visitors wear?", "An orange one.")
     world.register("1", first, EXAMPLE, "base", folder)
@@ -108,6 +98,21 @@ def test_a_correction_leads_to_the_versions_that_learnt_it(world: World) -> None
 def test_an_example_is_found_by_the_beginning_of_its_id(world: World) -> None:
     story = trace(world.registry, world.store, EXAMPLE[:8])
     assert (story["example"], story["trained_by"]) == (EXAMPLE, ["1"])
+    words = "\n".join(example_words(story))
+    assert "Who decides?" in words and "faq/1" in words and f"feedback   kept     said ({world.first})" in words
+
+
+def test_an_example_that_only_the_last_run_here_saw_is_found_too_and_those_like_it_are_named(
+    world: World, tmp_path: Path
+) -> None:
+    unseen = ["abcdef12" + digit * 56 for digit in "34"]
+    steps = [Receipt(example_id=i, stage="construct", kept=False, reason="not grounded", score=0.25) for i in unseen]
+    rows = join(table_of(steps, Receipt), said_schema().empty_table(), pa.array([], type=pa.string()))
+    pq.write_table(rows, tmp_path / "receipt.parquet")
+    story = trace(world.registry, world.store, "abcdef12", tmp_path / "receipt.parquet")
+    assert (story["example"], story["others"], story["trained_by"]) == (unseen[0], [unseen[1]], [])
+    assert (story["seen_by"], story["last_word"]) == ("the last run here", "construct: not grounded")
+    assert "  construct  dropped  not grounded 0.25" in list(example_words(story))
 
 
 @pytest.mark.parametrize("identity", ["chatcmpl-forged", "eeee", "9", "' OR 1=1 --"])

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tasks.registry.versions import PromotionRefused, Registry, UnknownVersion
 from tests.tasks.registry.registered import BASE, judged
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("registry")
-
-
-@pytest.fixture
-def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """One database for the module, one registered model for each test."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Registry(request.node.name[:60], home)
 
 
 def test_the_first_promoted_version_becomes_champion_over_the_base(registry: Registry) -> None:
