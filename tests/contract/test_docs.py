@@ -60,6 +60,7 @@ def test_every_schema_is_a_valid_schema() -> None:
 
 def test_every_data_package_is_attributed() -> None:
     attributed = (ROOT / "docs" / "attributions.md").read_text()
-    for line in (ROOT / "infra/locks/packages.txt").read_text().split():
-        name, version = line.split("==")
-        assert f"`{name}` {version}" in attributed
+    for lock in (ROOT / "infra/locks").glob("packages*.txt"):
+        for line in lock.read_text().split():
+            name, version = line.split("==")
+            assert f"`{name}` {version}" in attributed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -34,6 +35,33 @@ def test_a_stage_is_a_module_that_exists_and_depends_on_its_own_source(name: str
     source = Path(module[1].replace(".", "/") + ".py")
     assert importlib.util.find_spec(module[1]) is not None
     assert any(Path(dep) in (source, *source.parents) for dep in entries(STAGES[name], "deps"))
+
+
+def imported(path: Path) -> set[Path]:
+    """The modules of tasks that a module imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = {Path(name.replace(".", "/") + ".py") for name in names if name.startswith("tasks.")}
+    return {path for path in found if (ROOT / path).is_file()}
+
+
+DATA_STAGES = [name for name, stage in STAGES.items() if re.search(r"-m tasks\.(corpus|curate)\.", stage["cmd"])]
+
+
+@pytest.mark.parametrize("name", DATA_STAGES)
+def test_a_data_stage_depends_on_every_module_of_its_room_that_it_reaches(name: str) -> None:
+    start = Path(STAGES[name]["cmd"].split()[-1].replace(".", "/") + ".py")
+    reached, waiting = set[Path](), {start}
+    while waiting:
+        path = waiting.pop()
+        reached.add(path)
+        waiting |= {other for other in imported(path) if other.parent == start.parent} - reached
+    deps = {Path(dep) for dep in entries(STAGES[name], "deps")}
+    assert {str(path) for path in reached if not deps & {path, *path.parents}} == set()
 
 
 @pytest.mark.parametrize("name", STAGES)
