@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.registry.versions import Registry, Version
     from tasks.store.store import Store
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.1  # a look is one small query
 
 
 def gateway_answers(params: Params) -> bool:
