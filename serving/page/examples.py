@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from tasks.domain import Domain, load_domain
+from tasks.errors import FlywheelError
 from tasks.params import SettingsError
 
 # A longer question makes no good button.
@@ -15,12 +16,18 @@ MAX_CHARACTERS = 70
 
 
 def domain_examples(name: str, count: int = 4) -> tuple[str, list[str]]:
-    """A domain's title and example questions; the bare name and none where its data is not installed here."""
+    """A domain's title and example questions; the bare name and none where its data is not installed here.
+
+    A source that cannot be read gives no examples: that is for stage `ingest` to say, and no reason not to serve.
+    """
     try:
         domain = load_domain(name)
-        return domain.title, example_questions(domain, count)
     except SettingsError:
         return name, []
+    try:
+        return domain.title, example_questions(domain, count)
+    except FlywheelError:
+        return domain.title, []
 
 
 def example_questions(domain: Domain, count: int) -> list[str]:

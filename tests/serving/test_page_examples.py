@@ -16,6 +16,15 @@ def test_a_domain_that_is_not_here_gives_its_name_and_no_examples(
     assert domain_examples("law") == ("law", [])
 
 
+def test_a_source_that_cannot_be_read_gives_the_title_and_no_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.flows.toy import make_toy
+
+    monkeypatch.chdir(make_toy(tmp_path))  # its questions are a bare text file
+    assert domain_examples("toy") == (load_domain("toy").title, [])
+
+
 def test_the_default_domains_examples_are_short_different_and_never_evaluated_on(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
