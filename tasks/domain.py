@@ -81,109 +81,68 @@ class Columns(Section):
     id: str = ""
 
 
-class HumanSource(Section):
-    """Questions with answers that people wrote. The form is told by the file's ending, unless it is named."""
+class Source(Section):
+    """Material of others: where its files lie, under what licence, and how it is attributed."""
 
     name: Text
     package: str = ""
     files: Texts
-    form: Literal["auto", "jsonl", "alpaca", "sharegpt", "csv", "xlsx"] = "auto"
-    columns: Columns | None = None
     licence: Text
     attribution: Text
     url: str = ""
+
+
+class HumanSource(Source):
+    """Questions with answers that people wrote. The form is told by the file's ending, unless it is named."""
+
+    form: Literal["auto", "jsonl", "alpaca", "sharegpt", "csv", "xlsx"] = "auto"
+    columns: Columns | None = None
     advertising: Annotated[list[Text], Field(default_factory=list)]
 
 
-class EvaluationSource(Section):
+class EvaluationSource(Source):
     """Questions with answers to evaluate on, as JSON lines: question, answer, category. Never trained on.
 
     A domain that names any draws its evaluation items from these, and from none of its human sources.
     """
 
-    name: Text
-    package: str = ""
-    files: Texts
-    licence: Text
-    attribution: Text
-    url: str = ""
 
-
-class SeedSource(Section):
+class SeedSource(Source):
     """Seed instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification."""
 
-    name: Text
-    package: str = ""
-    files: Texts
-    licence: Text
-    attribution: Text
-    url: str = ""
 
-
-class DocumentSource(Section):
+class DocumentSource(Source):
     """Documents for Self-QA: text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text."""
 
-    name: Text
-    package: str = ""
-    files: Texts
-    licence: Text
-    attribution: Text
-    url: str = ""
 
-
-class TripleSource(Section):
+class TripleSource(Source):
     """A knowledge graph for Self-KV: triples as CSV, JSON lines or RDF/Turtle; `templates` words them, by relation."""
 
-    name: Text
-    package: str = ""
-    files: Texts
     templates: Text
-    licence: Text
-    attribution: Text
-    url: str = ""
 
 
-class DialogueSource(Section):
+class DialogueSource(Source):
     """General dialogue in chatterbot's YAML form, one topic a file: replay against forgetting."""
 
-    name: Text
-    package: str = ""
-    files: Texts
     language: Text
-    licence: Text
-    attribution: Text
-    url: str = ""
     evaluation_topics: Texts
     max_answer_characters: Positive = 600
 
 
-class MmluSource(Section):
+class MmluSource(Source):
     """Multiple-choice questions of general knowledge, from few-shot YAML files."""
 
-    name: Text
-    package: str = ""
-    files: Texts
-    licence: Text
-    attribution: Text
-    url: str = ""
 
-
-class SafetySource(Section):
+class SafetySource(Source):
     """Harmful requests, one a line, and the openings of a refusal and of a compliant answer.
 
     Requests that are not evaluated on may be trained on, with the answers in `replay_refusals`; none of these may be
     the `refusal` that is scored, or the evaluation would measure a phrase that was learnt by heart.
     """
 
-    name: Text
-    package: str = ""
-    files: Texts
     refusal: Text
     compliance: Text
     replay_refusals: Texts
-    licence: Text
-    attribution: Text
-    url: str = ""
 
     @model_validator(mode="after")
     def _unlearnt(self) -> SafetySource:
@@ -192,18 +151,7 @@ class SafetySource(Section):
         return self
 
 
-AnySource = (
-    HumanSource
-    | EvaluationSource
-    | SeedSource
-    | DocumentSource
-    | TripleSource
-    | DialogueSource
-    | MmluSource
-    | SafetySource
-    | BaseModelSource
-    | EmbedderSource
-)
+AnySource = Source | BaseModelSource | EmbedderSource
 
 
 class EvaluationSizes(Section):
