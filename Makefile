@@ -84,7 +84,10 @@ lock: $(UV) ## Resolve new locks from pyproject.toml and infra/locks/*.in
 	  infra/locks/packages.in -o infra/locks/packages.txt
 	@for list in infra/locks/packages-*.in; do $(UV) pip compile -q --upgrade --no-deps --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --no-header --python-version 3.11 $$list -o $${list%.in}.txt; done
-	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt infra/locks/engine.txt
+	@grep -v '^trl==' infra/locks/main.txt > .flywheel/constraints.txt
+	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \
+	  -c .flywheel/constraints.txt infra/locks/bench-trl.in -o infra/locks/bench-trl.txt
+	@sed -i 's/+cpu$$//' infra/locks/main.txt infra/locks/evaluation.txt infra/locks/engine.txt infra/locks/bench-trl.txt
 	@wc -l infra/locks/*.txt
 
 clean: ## Remove what the stages made (not the environments, registry or caches)

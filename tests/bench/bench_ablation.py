@@ -120,9 +120,9 @@ def passes(examples: list[Example], seed: int) -> Iterator[Example]:
 
 def train_arm(arm: str) -> None:
     """Train, and put the adapter into HOME/<arm>."""
-    from tasks.train.job import SftJob, launch_files
-    from tasks.train.launch import CONFIGS, read_launch
-    from tasks.train.sft import train, write_adapter
+    from tasks.train.execute import execute
+    from tasks.train.sft import describe
+    from tasks.train.trained import write_trained
 
     params = load_params()
     domain = load_domain(params.domain)
@@ -133,19 +133,13 @@ def train_arm(arm: str) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write_jsonl(run / "train.jsonl", rows)
     write_jsonl(run / "validation.jsonl", [])
-    settings = read_launch(params.sft.launch)
-    job = SftJob(
-        base_model=layout.BASE_MODEL,
-        train=run / "train.jsonl",
-        validation=run / "validation.jsonl",
-        system=domain.system_text(),
-        seed=params.seed,
-        processes=settings["num_processes"],
-        settings=params.sft.model_copy(update={"epochs": 1}),
-        base_digest=verify_manifest(layout.BASE_MODEL),
-        launch_files=launch_files(params.sft.launch, settings, CONFIGS),
+    job = describe(params, domain).model_copy(
+        update={
+            "data": {name: run / f"{name}.jsonl" for name in ("train", "validation")},
+            "settings": params.sft.model_copy(update={"epochs": 1}),
+        }
     )
-    write_adapter(train(job, run), HOME / arm / "adapter", domain.base_model.name)
+    write_trained(execute(job, run), HOME / arm, domain.base_model.name)
     counts = {"examples": len(examples), "rows": len(rows), "tokens": sum(tokens[row.id] for row in rows)}
     write_json(HOME / arm / "counts.json", counts)
     shutil.rmtree(run)
