@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks import layout
-from tasks.params import EngineParams, Params, ServingParams, SettingsError, load_params
+from tasks.params import EngineParams, Params, ServingParams, load_params
+from tasks.settings import SettingsError
 
 
 @dataclass(frozen=True)

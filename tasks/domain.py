@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tasks import layout
-from tasks.params import Positive, Section, SettingsError, Similarity, mistakes
+from tasks.settings import Positive, Section, SettingsError, Similarity, mistakes
 
 SOURCES = (
     "base_model",

@@ -31,6 +31,7 @@ LOGS = HOME / "logs"
 WORKSPACES = HOME / "workspaces"
 STORE = HOME / "store"
 PLATFORM_UP = HOME / "platform" / "up.json"  # there from the beginning of `make up` to the end of `make down`
+MEASURED = HOME / "measured"  # what each training stage last took: seconds, memory, energy
 SECRETS = HOME / "secrets"
 FEEDBACK_SNAPSHOTS = HOME / "feedback"
 
@@ -49,7 +50,11 @@ MIX = Path("data/mix")
 CORRECTIONS = Path("data/corrections")
 CORRECTION_ITEMS = CORRECTIONS / "feedback.jsonl"
 
+PAIRS = Path("data/pairs")
+PRETRAIN = Path("models/pretrain")
 SFT = Path("models/sft")
+REWARD = Path("models/reward")
+ALIGN = Path("models/align")
 PACKAGE = Path("models/package")
 
 REPORTS = Path("reports")
@@ -61,6 +66,7 @@ VERDICT = REPORTS / "verdict.json"
 CARD_HTML = REPORTS / "release_card.html"
 CARD_MARKDOWN = REPORTS / "release_card.md"
 DATA_DOCS = REPORTS / "data_docs"
+ESTIMATE = REPORTS / "estimate.json"
 
 EVALUATION_SETS = ("domain", "dialogue", "mmlu", "safety")
 

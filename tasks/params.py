@@ -1,33 +1,18 @@
-"""params.yaml, typed. Every mistake in it is reported at once, by key, before anything runs."""
+"""params.yaml, typed: one section per stage. Training's sections are in tasks/training_params.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.settings import Port, Positive, Section, Share, Similarity, parse_settings
+from tasks.training_params import AlignParams, MethodsParams, PretrainParams, RewardParams, SftParams, TrainingParams
 
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-class SettingsError(FlywheelError):
-    """A settings file is wrong; the message lists every mistake by file and key."""
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ValidateParams(Section):
@@ -193,33 +178,6 @@ class ConstructParams(Section):
     self_kv: SelfKvParams
 
 
-class LoraParams(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685)."""
-
-    rank: Positive
-    alpha: Positive
-    dropout: Share
-    target_modules: Annotated[list[str], Field(min_length=1)]
-
-
-class SftParams(Section):
-    """Supervised fine-tuning. Batch sizes are in sequences, lengths in tokens."""
-
-    method: Literal["lora"]
-    launch: str
-    precision: Literal["fp32", "bf16"]
-    epochs: Positive
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    warmup_ratio: Share
-    weight_decay: Annotated[float, Field(ge=0.0)]
-    max_grad_norm: Annotated[float, Field(gt=0.0)]
-    batch_size: Positive
-    gradient_accumulation: Positive
-    max_tokens: Positive
-    save_every: Positive
-    lora: LoraParams
-
-
 class PackageParams(Section):
     """What a package must hold to before it may be judged."""
 
@@ -332,7 +290,11 @@ class Params(Section):
     dedup: DedupParams
     select: SelectParams
     mix: MixParams
+    methods: MethodsParams
+    pretrain: PretrainParams
     sft: SftParams
+    reward: RewardParams
+    align: AlignParams
     package: PackageParams
     evaluate: EvaluateParams
     gate: GateParams
@@ -351,9 +313,12 @@ class Params(Section):
             problems.append("validate.min_output_tokens must be below sft.max_tokens")
         if self.mix.replay_ratio + self.mix.safety_ratio >= 1.0:
             problems.append("mix.replay_ratio and mix.safety_ratio must leave room for the domain: below 1 together")
-        launch_file = Path("infra/accelerate") / f"{self.sft.launch}.yaml"
-        if not launch_file.is_file():
-            problems.append(f"sft.launch: {launch_file} does not exist")
+        for name, stage in self.training():
+            launch_file = Path("infra/accelerate") / f"{stage.launch}.yaml"
+            if not launch_file.is_file():
+                problems.append(f"{name}.launch: {launch_file} does not exist")
+        if self.align.online and self.align.rollout.max_prompt_tokens >= self.align.max_tokens:
+            problems.append("align.rollout.max_prompt_tokens must be below align.max_tokens")
         if (self.engine.kind == "url") != bool(self.engine.url):
             problems.append("engine.url goes with engine.kind: url, and only with it")
         if self.serving.host not in LOOPBACK and not self.serving.tls_certificate:
@@ -366,11 +331,22 @@ class Params(Section):
             problems.append("serving.tls_certificate and serving.tls_key go together")
         if self.serving.max_prompt_tokens + self.serving.max_tokens > self.engine.max_model_tokens:
             problems.append("serving.max_prompt_tokens + serving.max_tokens must be at most engine.max_model_tokens")
-        if self.sft.lora.rank > self.engine.max_adapter_rank:
-            problems.append("sft.lora.rank must be at most engine.max_adapter_rank, or the engine cannot serve it")
+        if (rank := self.served_rank()) > self.engine.max_adapter_rank:
+            problems.append(
+                f"engine.max_adapter_rank must be at least {rank}, the rank that methods.{self.sft.method} gives"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def training(self) -> list[tuple[str, TrainingParams]]:
+        """The stages that train, by the names of their sections."""
+        return [("pretrain", self.pretrain), ("sft", self.sft), ("reward", self.reward), ("align", self.align)]
+
+    def served_rank(self) -> int:
+        """The rank at which an engine has to serve the adapter of sft.method; 0 where that is no low-rank adapter."""
+        rank = getattr(self.methods.of(self.sft.method), "rank", 0)
+        return 2 * rank if self.sft.method == "pissa" else rank
 
 
 def load_params(path: Path = layout.PARAMS) -> Params:
@@ -380,29 +356,3 @@ def load_params(path: Path = layout.PARAMS) -> Params:
         SettingsError: the file is missing, is not YAML, or holds mistakes; all of them are listed by key.
     """
     return parse_settings(path, Params)
-
-
-def parse_settings(path: Path, kind: type[Settings]) -> Settings:
-    """Read a YAML file into a typed settings class, with every mistake in one SettingsError."""
-    try:
-        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: the file does not exist") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
-
-
-def mistakes(error: ValidationError) -> list[str]:
-    """One line for each mistake pydantic found: the key, then what is wrong with it."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        lines.append(f"{key}: {message}" if key else message)
-    return lines

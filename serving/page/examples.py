@@ -9,7 +9,7 @@ import json
 
 from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
-from tasks.params import SettingsError
+from tasks.settings import SettingsError
 
 # A longer question makes no good button.
 MAX_CHARACTERS = 70

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from tasks.params import Positive, Section, SettingsError, mistakes
+from tasks.settings import Positive, Section, SettingsError, mistakes
 
 Wordings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 

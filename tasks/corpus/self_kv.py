@@ -24,8 +24,8 @@ from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING
 
 from tasks.corpus.kv_templates import Template, Templates
-from tasks.params import SettingsError
 from tasks.records import Dropped, Example, Receipt, Triple, make_example
+from tasks.settings import SettingsError
 
 if TYPE_CHECKING:
     from tasks.engine.teacher import Teacher

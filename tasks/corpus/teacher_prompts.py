@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from tasks.params import Section, parse_settings
+from tasks.settings import Section, parse_settings
 
 FOLDER = Path(__file__).with_name("prompts")
 FALLBACK = "en"

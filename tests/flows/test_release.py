@@ -44,7 +44,7 @@ def test_a_promoted_release_ends_with_a_champion_and_a_summary(project: Project,
     assert champion.number == "1" and contract <= champion.tags.keys()
     assert champion.tags["dirty"] == "false" and champion.tags["prefect_flow_run_id"] == project.last_run()["id"]
     run = project.registry.client.get_run(champion.run_id)
-    assert run.info.status == "FINISHED" and run.data.params["sft.lora.rank"] == "16"
+    assert run.info.status == "FINISHED" and run.data.params["methods.lora.rank"] == "16"
     assert run.data.metrics["verdict.domain_rouge_l.low"] == 0.01
 
 

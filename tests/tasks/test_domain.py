@@ -11,7 +11,7 @@ import yaml
 
 from tasks import layout
 from tasks.domain import load_domain
-from tasks.params import SettingsError
+from tasks.settings import SettingsError
 
 
 @pytest.fixture

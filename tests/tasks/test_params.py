@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.params import SettingsError, load_params
+from tasks.params import load_params
+from tasks.settings import SettingsError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.corpus.kv_templates import Templates, load_templates
-from tasks.params import SettingsError
+from tasks.settings import SettingsError
 
 
 def a_template(**fields: Any) -> dict[str, Any]:

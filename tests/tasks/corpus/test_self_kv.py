@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tasks.corpus.kv_templates import Templates
 from tasks.corpus.self_kv import Built, Fact, build, tells_answer
 from tasks.engine.teacher_cache import Ask, Reply
-from tasks.params import ConstructParams, SettingsError
+from tasks.params import ConstructParams
 from tasks.records import Triple
+from tasks.settings import SettingsError
 
 ONE = {"path": ["made by"], "questions": ["Who made {subject}?", "By whom is {subject}?"], "answers": ["{object}."]}
 TWO = {
