@@ -20,18 +20,32 @@ def lay_training(
     train: Iterable[Example],
     validation: Iterable[Example],
     sft: Mapping[str, Any],
+    sections: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Lay it out in `folder`, with other settings in the section sft; returns it."""
+    """Lay it out in `folder`, with other settings in the section sft (`lora`: in methods) and in others; returns it."""
     for name in ("infra/accelerate", "infra/deepspeed", "domains/construction"):
         shutil.copytree(root / name, folder / name)
     (folder / ".flywheel").mkdir()
     (folder / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
     shutil.copytree(model, folder / "data/base_model")
     settings = yaml.safe_load((root / "params.yaml").read_text())
-    settings["sft"].update(sft)
+    settings["methods"]["lora"].update(sft.get("lora", {}))
+    settings["sft"].update({key: value for key, value in sft.items() if key != "lora"})
+    _update(settings, sections or {})
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     write_json(folder / "data/start/start.json", {"digest": None})
     write_manifest(folder / "data/start")
+    write_json(folder / "models/pretrain/none/why.json", {"why": "test"})
+    write_manifest(folder / "models/pretrain/none")
     write_jsonl(folder / "data/mix/train.jsonl", train)
     write_jsonl(folder / "data/mix/validation.jsonl", validation)
     return folder
+
+
+def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Change settings in place; sections are changed key by key."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            _update(settings[key], value)
+        else:
+            settings[key] = value

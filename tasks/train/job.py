@@ -1,7 +1,8 @@
-"""One supervised fine-tuning, described whole: what the stage hands to its worker processes.
+"""One training, described whole: what a stage hands to its worker processes.
 
 The description's digest, together with the content of every file it names and the versions of the libraries, is the
 name of the checkpoint folder: a run goes on from a checkpoint only if nothing that shapes the weights has changed.
+Each stage that trains has a job class of its own beside its worker.
 """
 
 from __future__ import annotations
@@ -9,42 +10,63 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks.files import digest_of, sha256_file, write_json
-from tasks.params import SftParams
+from tasks.settings import Section
+from tasks.training_params import MethodsParams, TrainingParams
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")
 TASKS = Path(__file__).parent.parent
-SOURCES = ("prompts.py", "train/batches.py", "train/job.py", "train/sft_worker.py", "train/trainer.py")
-# Settings that move checkpoints in time, but not the weights.
-SHAPELESS = ("save_every",)
+SOURCES = (
+    "prompts.py",
+    "records.py",
+    "train/callbacks.py",
+    "train/job.py",
+    "train/methods.py",
+    "train/plain.py",
+    "train/worker.py",
+)
+# Settings that move checkpoints in time or start a run again, but leave the weights as they are.
+SHAPELESS = ("save_every", "max_restarts")
 
 
-class SftJob(BaseModel):
-    """Everything a worker needs. Paths are relative to the repository root, the working directory of every process."""
+class TrainingJob(BaseModel):
+    """Everything a worker needs. Paths are relative to the repository root, the working directory of every process.
+
+    A stage's own job adds `settings`, the stage's section of params.yaml with its precision resolved.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    sources: ClassVar[tuple[str, ...]] = ()  # the worker's own modules, relative to tasks/
+    worker: ClassVar[str] = ""  # the module that each process runs
 
+    stage: str
     base_model: Path
-    train: Path
-    validation: Path
+    base_digest: str
+    data: dict[str, Path]  # the files that are learnt from and measured on, by name
     system: str
     seed: int
     processes: int
-    settings: SftParams
-    base_digest: str
+    settings: TrainingParams
+    method: dict[str, Any]  # the settings of `settings.method`
     start: Path | None = None  # an adapter to go on from
     start_digest: str | None = None
     launch_files: dict[str, str]  # path → SHA-256 of the accelerate and DeepSpeed files
 
+    def method_section(self) -> Section:
+        """The typed settings of the method."""
+        kind: Any = MethodsParams.model_fields[self.settings.method].annotation
+        section: Section = kind.model_validate(self.method)
+        return section
+
     def digest(self) -> str:
         """SHA-256 over all that shapes the weights."""
         described = self.model_dump(mode="json", exclude={"settings": set(SHAPELESS)})
-        data = [sha256_file(self.train), sha256_file(self.validation)]
-        code = [sha256_file(TASKS / name) for name in SOURCES]
+        data = {name: sha256_file(path) for name, path in self.data.items()}
+        code = [sha256_file(TASKS / name) for name in SOURCES + self.sources]
         return digest_of([described, data, code, [version(name) for name in LIBRARIES]])
 
     def write(self, path: Path) -> None:
@@ -52,9 +74,12 @@ class SftJob(BaseModel):
         write_json(path, self.model_dump(mode="json"))
 
 
-def read_job(path: Path) -> SftJob:
+Job = TypeVar("Job", bound=TrainingJob)
+
+
+def read_job(path: Path, kind: type[Job]) -> Job:
     """The job a stage wrote."""
-    return SftJob.model_validate_json(path.read_text(encoding="utf-8"))
+    return kind.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def launch_files(name: str, settings: dict[str, Any], configs: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Stage `start`: where training starts from, the base model or the adapter of an earlier champion.
+"""Stage `start`: where training starts from, the base model or an earlier champion: its adapter, or its weights.
 
 With new feedback, and `feedback.start: champion`, a night goes on from the champion that its pointer names; otherwise
 training starts from the base model. The candidate is judged against data/champion either way.
@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tasks import layout
+from tasks import layout, packaged
 from tasks.corpus.from_feedback import FeedbackPointer, read_feedback_pointer
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, verify_manifest, write_json, write_manifest
@@ -19,11 +19,12 @@ from tasks.registry.champion import Pointer, weights_of
 from tasks.stage import run_stage
 
 STAGE = "start"
-ADAPTER = layout.START / "adapter"
+ADAPTER = layout.START / packaged.ADAPTER
+MODEL = layout.START / packaged.MODEL
 
 
 class StartError(FlywheelError):
-    """The adapter to go on from does not belong to the base model that is here."""
+    """The version to go on from was not made from the base model that is here, or cannot be gone on from."""
 
 
 def starting_version(pointer: FeedbackPointer, settings: FeedbackParams) -> Pointer | None:
@@ -39,6 +40,17 @@ def adapter_to_continue() -> Path | None:
     return ADAPTER if ADAPTER.is_dir() else None
 
 
+def weights_to_continue() -> Path | None:
+    """The whole weights that data/start holds, checked, or None where training starts from the base model."""
+    verify_manifest(layout.START)
+    return MODEL if MODEL.is_dir() else None
+
+
+def goes_on() -> bool:
+    """Whether training goes on from an earlier version."""
+    return ADAPTER.is_dir() or MODEL.is_dir()
+
+
 def start() -> str:
     """Write data/start; returns what happened, in a sentence.
 
@@ -46,19 +58,31 @@ def start() -> str:
         StartError: the version was trained over another base model.
     """
     version = starting_version(read_feedback_pointer(), load_params().feedback)
-    base = verify_manifest(layout.BASE_MODEL)
+    base, what = verify_manifest(layout.BASE_MODEL), ""
     with fresh_directory(layout.START) as folder:
         if version is not None:
             package = weights_of(version)
             trained_over = json.loads((package / "base.json").read_text(encoding="utf-8"))["digest"]
             if trained_over != base:
                 raise StartError(
-                    f"version {version.version} is an adapter over another base model; set feedback.start: base"
+                    f"version {version.version} was trained over another base model; set feedback.start: base"
                 )
-            shutil.copytree(package / "adapter", folder / "adapter")
+            what = _copy_part(version, packaged.read_package(package), folder)
         write_json(folder / "start.json", {"digest": version.digest if version else None})
         write_manifest(folder)
-    return f"the adapter of version {version.version}" if version else "the base model"
+    return f"the {what} of version {version.version}" if version else "the base model"
+
+
+def _copy_part(version: Pointer, parts: packaged.Packaged, folder: Path) -> str:
+    """Adapter or weights, whichever the version is served as; its name."""
+    if not parts.servable:
+        raise StartError(
+            f"version {version.version} cannot be gone on from ({parts.kind.why}); set feedback.start: base"
+        )
+    found = parts.adapter or parts.model
+    if found is not None:  # read_package finds one of the two at least
+        shutil.copytree(found, folder / found.name)
+    return parts.kind.served_as
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from tasks.domain import load_domain
 from tasks.files import verify_manifest
 from tasks.params import load_params
 from tasks.records import Example, read_own_jsonl
-from tasks.train.batches import encode_rows, plan_epoch
-from tasks.train.sft import clean_config, describe, metrics_of, plot_of
+from tasks.train.sft import describe, metrics_of, plot_of
+from tasks.train.trained import clean_config
+from tasks.train.tuning.batches import encode_rows, plan_epoch
 
 RESULT = {
     "history": [[0, "validation", 4.0], [1, "train", 3.0], [2, "train", 2.0], [2, "validation", 2.5]]

@@ -15,7 +15,8 @@ from tasks import layout
 from tasks.corpus.from_feedback import FeedbackPointer, StartPoint
 from tasks.files import verify_manifest, write_json, write_manifest
 from tasks.params import FeedbackParams
-from tasks.train.start import StartError, adapter_to_continue, start, starting_version
+from tasks.train.start import StartError, adapter_to_continue, goes_on, start, starting_version
+from tasks.train.trained import before_sft
 
 WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPoint(version="3", digest="b" * 64))
 
@@ -89,5 +90,40 @@ def test_an_adapter_over_another_base_is_refused(
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
     lay_version(folder, adapter, "f" * 64)
-    with pytest.raises(StartError, match="version 3 is an adapter over another base model"):
+    with pytest.raises(StartError, match="version 3 was trained over another base model"):
+        start()
+
+
+def lay_package(folder: Path, served_as: str) -> None:
+    """A version with weights of its own, as the flow fetches it."""
+    package = folder / layout.WEIGHTS / "new"
+    (package / "model").mkdir(parents=True)
+    (package / "model/model.safetensors").write_bytes(b"weights")
+    write_manifest(package / "model")
+    write_json(package / "base.json", {"digest": verify_manifest(layout.BASE_MODEL)})
+    write_json(package / "kind.json", {"served_as": served_as, "why": "because"})
+    digest = write_manifest(package)
+    package.rename(folder / layout.WEIGHTS / digest)
+    pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
+    write_json(folder / layout.FEEDBACK_POINTER, pointer)
+
+
+def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    lay_package(folder, "weights")
+    assert start() == "the weights of version 3"
+    begin = before_sft()
+    assert (begin.base, begin.adapter) == (layout.START / "model", None)
+    assert begin.base_digest == verify_manifest(layout.START / "model")
+    assert goes_on()
+
+
+def test_what_no_engine_serves_is_nothing_to_go_on_from(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    lay_package(folder, "nothing")
+    with pytest.raises(StartError, match=r"because\); set feedback\.start: base"):
         start()

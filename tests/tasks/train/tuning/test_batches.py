@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.records import make_example
-from tasks.train.batches import BatchError, PlannedBatches, _deal, count_steps, encode_rows, plan_epoch
+from tasks.train.tuning.batches import BatchError, PlannedBatches, _deal, count_steps, encode_rows, plan_epoch
 
 
 class LetterTokenizer:

@@ -1,0 +1,1 @@
+"""Supervised tuning and continued pretraining: rows, batches, trainer and workers."""
