@@ -6,27 +6,67 @@ because DVC deletes a stage's outputs before it runs.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
 
+from tasks.errors import FlywheelError
 from tasks.files import ManifestError, verify_manifest, write_manifest
 
 FINAL = "final"  # the folder with what the training gave, next to the checkpoints
+ROOM = 1.5  # times the last checkpoint must be free before the next is begun
+
+
+class DiskFull(FlywheelError):
+    """There is no room for another checkpoint."""
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder has a manifest and holds exactly what it lists."""
+    """Whether the folder has a manifest and holds exactly what it lists.
+
+    Raises:
+        OSError: it cannot be read, which says nothing against it.
+    """
     try:
         verify_manifest(folder)
-    except (ManifestError, OSError):
+    except ManifestError:
         return False
     return True
 
 
 def mark_complete(folder: Path) -> None:
-    """Say that every process has written its part. Call it once, when all have."""
+    """Say that every process has written its part. Call it once, when all have.
+
+    The files reach the disk before the manifest does, so that a power cut cannot leave the manifest alone.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
     write_manifest(folder)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def check_room(run: Path) -> None:
+    """Before a checkpoint is written: is there room for one as large as the last, and for half as much again?
+
+    Raises:
+        DiskFull: there is not. The last complete checkpoint is as it was.
+    """
+    written = sorted((path for path in run.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
+    if not written:
+        return
+    needed, free = int(ROOM * size_of(written[-1])), shutil.disk_usage(run).free
+    if free < needed:
+        raise DiskFull(
+            f"{run} has {free / 1e6:.0f} MB left and the next checkpoint needs {needed / 1e6:.0f} MB; "
+            f"make room and run the stage again: it goes on from its last checkpoint"
+        )
 
 
 def step_of(folder: Path) -> int:

@@ -3,17 +3,19 @@
 Nothing may go on writing after the stage that started it: on SIGTERM, SIGINT or any exit of ours the launcher's
 process group is killed; a kill -9 of ours kills the launcher, and the launcher's death kills every worker, both by
 the kernel (PR_SET_PDEATHSIG), because the launcher gives each worker a session of its own.
-Limits: Linux; on several machines the far side is left to DeepSpeed's own launcher.
+One path for all: one process, several, several machines through DeepSpeed's own launcher (a hostfile) or through
+tasks/train/nodes.py (Kubernetes). Limits: Linux; behind a hostfile the far side is left to DeepSpeed's launcher.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,11 +25,14 @@ import yaml
 
 from tasks import layout
 from tasks.errors import FlywheelError
+from tasks.train.nodes import announced, node_flags, with_nodes
 
 CONFIGS = Path("infra/accelerate")
 LAUNCHER_PID = "FLYWHEEL_LAUNCHER_PID"
 PR_SET_PDEATHSIG = 1
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL", re.IGNORECASE)
 GRACE_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 
 
 class LaunchError(FlywheelError):
@@ -43,9 +48,8 @@ def read_launch(name: str) -> dict[str, Any]:
     path = CONFIGS / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in CONFIGS.glob("*.yaml")))
-        raise LaunchError(f"sft.launch: {path} does not exist; there are {known or 'none'}")
-    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return settings
+        raise LaunchError(f"launch: {path} does not exist; there are {known or 'none'}")
+    return with_nodes(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def die_with(parent: int) -> None:
@@ -77,36 +81,76 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
         extra |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         if settings.get("num_machines", 1) == 1:
             extra["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name need not resolve, and nothing listens outside
-    return layout.child_environment(**extra)
+    found = layout.child_environment(**extra)
+    if "deepspeed_hostfile" in (settings.get("deepspeed_config") or {}):
+        # accelerate writes the environment into .deepspeed_env, in the clear, for the other machines.
+        found = {name: value for name, value in found.items() if not SECRET.search(name)}
+    return found
 
 
-def launch(name: str, module: str, arguments: list[str]) -> None:
+def launch_command(name: str, settings: dict[str, Any], module: str, arguments: list[str]) -> list[str]:
+    """The command that starts this machine's processes of a launch; it dies with the process that calls this."""
+    ours = [sys.executable, "-m", "tasks.train.launch", str(os.getpid())]
+    return [*ours, "--config_file", str(CONFIGS / f"{name}.yaml"), *node_flags(settings), "-m", module, *arguments]
+
+
+def _well() -> None:
+    """Where nobody looks after the workers."""
+
+
+def launch(name: str, module: str, arguments: list[str], look: Callable[[], str | None] = _well) -> None:
     """Run `python -m module arguments` in every process of a launch configuration; returns when all are done.
 
+    `look` is asked every second; what it returns is the reason for which the processes are ended.
+
     Raises:
-        LaunchError: one of them failed; their own words stand above, on stderr.
+        LaunchError: one of them failed, and its own words stand above, on stderr; or `look` had them ended.
     """
     settings = read_launch(name)
-    command = [sys.executable, "-m", "tasks.train.launch", str(os.getpid()), str(CONFIGS / f"{name}.yaml"), module]
-    with _owned([*command, *arguments], environment(settings)) as child:
-        status = child.wait()
-    if status:
-        raise LaunchError(f"{module} failed under {name} (status {status}); its own words stand above")
+    with (
+        announced(settings, name, module, arguments),
+        owned(launch_command(name, settings, module, arguments), environment(settings)) as child,
+    ):
+        reason = _watched(child, look)
+    if reason:
+        raise LaunchError(f"{module} was ended: {reason}")
+    if child.returncode:
+        raise LaunchError(f"{module} failed under {name} (status {child.returncode}); its own words stand above")
+
+
+def _watched(child: subprocess.Popen[bytes], look: Callable[[], str | None]) -> str | None:
+    """Wait for the child's end; or return early with what `look` says against waiting on."""
+    while True:
+        try:
+            child.wait(timeout=LOOK_SECONDS)
+            return None
+        except subprocess.TimeoutExpired:
+            if reason := look():
+                return reason
 
 
 @contextmanager
-def _owned(command: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def owned(command: list[str], env: dict[str, str] | None) -> Iterator[subprocess.Popen[bytes]]:
     """A child in a process group of its own that does not outlive this block, whatever ends it."""
 
+    waiting: list[int] | None = []  # signals that came before there was a child to end
+
     def stop(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+        if waiting is None:
+            sys.exit(128 + number)
+        waiting.append(number)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    child = subprocess.Popen(command, env=env, start_new_session=True)
+    child: subprocess.Popen[bytes] | None = None
     try:
+        child = subprocess.Popen(command, env=env, start_new_session=True)
+        early, waiting = waiting, None
+        if early:
+            sys.exit(128 + early[0])
         yield child
     finally:
-        end_group(child)
+        if child is not None:
+            end_group(child)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -127,11 +171,22 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """In the child: tie our life to the stage's, then become `accelerate launch`."""
-    parent, config, module, *arguments = sys.argv[1:]
+    parent, *arguments = sys.argv[1:]
     die_with(int(parent))
-    os.environ[LAUNCHER_PID] = str(os.getpid())
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "-m", module, *arguments]
+    if not _behind_hostfile(arguments):  # there each worker's parent is DeepSpeed's own launcher on its machine
+        os.environ[LAUNCHER_PID] = str(os.getpid())
+    command = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
     os.execv(command[0], command)  # noqa: S606 - the kernel's tie survives exec; no shell is involved
+
+
+def _behind_hostfile(arguments: list[str]) -> bool:
+    """Whether `accelerate launch` will reach other machines by ssh.
+
+    accelerate then writes the environment to a file for them: ours must hold no secret, see `environment`.
+    """
+    config = Path(arguments[arguments.index("--config_file") + 1])
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    return "deepspeed_hostfile" in (settings.get("deepspeed_config") or {})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.params import SettingsError, load_params
+from tasks.params import load_params
+from tasks.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
 ACCELERATE = sorted((ROOT / "infra/accelerate").rglob("*.yaml"))
@@ -26,7 +27,7 @@ def launch_arguments(path: Path) -> argparse.Namespace:
     """What `accelerate launch` makes of a configuration file."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    parsed = launch_command_parser().parse_args(["--config_file", str(path), "-m", "tasks.train.sft_worker"])
+    parsed = launch_command_parser().parse_args(["--config_file", str(path), "-m", "tasks.train.tuning.sft_worker"])
     arguments, _, _ = _validate_launch_command(parsed)
     return arguments
 
@@ -46,14 +47,19 @@ def filled(path: Path, bf16: bool) -> dict[str, Any]:
     return result
 
 
-def test_the_four_launches_are_there_and_nothing_else() -> None:
-    assert [path.relative_to(ROOT / "infra/accelerate").as_posix() for path in ACCELERATE] == [
-        "cpu.yaml",
-        "gpu1.yaml",
-        "gpu8.yaml",
-        "multinode.yaml",
-    ]
+def test_there_is_a_launch_for_each_kind_of_machine_and_nothing_that_is_no_launch() -> None:
+    names = {path.relative_to(ROOT / "infra/accelerate").as_posix() for path in ACCELERATE}
+    assert names >= {"cpu.yaml", "gpu1.yaml", "gpu8.yaml", "multinode.yaml", "kubernetes.yaml"}
     assert [path for path in (ROOT / "infra/accelerate").rglob("*") if path not in ACCELERATE] == []
+
+
+def test_there_are_all_three_stages_with_offload_and_without_for_both_kinds_of_hardware() -> None:
+    assert {path.stem for path in DEEPSPEED} == {
+        f"{device}_zero{stage}{offload}"
+        for device in ("cpu", "gpu")
+        for stage in (1, 2, 3)
+        for offload in ("", "_offload")
+    }
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)
@@ -72,7 +78,8 @@ def test_accelerate_reads_each_file_and_its_launcher_accepts_it(path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "name, machines, processes, cpu", [("cpu", 1, 2, True), ("gpu1", 1, 1, False), ("gpu8", 1, 8, False)]
+    "name, machines, processes, cpu",
+    [("cpu1", 1, 1, True), ("cpu", 1, 2, True), ("gpu1", 1, 1, False), ("gpu8", 1, 8, False)],
 )
 def test_one_machine_takes_any_free_port(name: str, machines: int, processes: int, cpu: bool) -> None:
     found = launch_arguments(ROOT / f"infra/accelerate/{name}.yaml")
@@ -95,7 +102,10 @@ def test_deepspeed_accepts_each_file_once_the_trainer_has_filled_it(path: Path, 
     from deepspeed.runtime.config import DeepSpeedConfig
 
     config = DeepSpeedConfig(filled(path, bf16))
-    assert config.zero_optimization_stage == int(path.stem[-1])
+    assert config.zero_optimization_stage == int(path.stem.removesuffix("_offload")[-1])
+    offloads = config.zero_config.offload_optimizer is not None
+    assert offloads == path.stem.endswith("_offload")
+    assert (config.zero_config.offload_param is not None) == (offloads and config.zero_optimization_stage == 3)
     assert config.bfloat16_config.enabled is bf16
     assert (config.train_micro_batch_size_per_gpu, config.gradient_clipping) == (4, 1.0)
 
@@ -119,7 +129,7 @@ def test_each_deepspeed_file_has_only_known_sections_and_is_used(path: Path) -> 
         "bf16",
         "zero_optimization",
     }
-    assert set(json.loads(path.read_text())) == known
+    assert set(json.loads(path.read_text())) - {"zero_force_ds_cpu_optimizer"} == known
     used = [yaml.safe_load(found.read_text())["deepspeed_config"]["deepspeed_config_file"] for found in ACCELERATE]
     assert path.relative_to(ROOT).as_posix() in used
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.train.launch import LaunchError, environment, launch, read_launch
+from tasks.train import beats
+from tasks.train.launch import LaunchError, _watched, environment, launch, owned, read_launch
 
 # A stage that owns a child with a child of its own, and says their process ids.
 STAGE = """
 import sys
-from tasks.train.launch import _owned
-with _owned(["sh", "-c", "sleep 300 & echo $$ $!; wait"], None) as child:
+from tasks.train.launch import owned
+with owned(["sh", "-c", "sleep 300 & echo $$ $!; wait"], None) as child:
     child.wait()
 """
 
@@ -80,7 +81,7 @@ def test_a_child_whose_parent_is_dead_already_ends_at_once() -> None:
 
 def test_an_unknown_launch_names_those_there_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    with pytest.raises(LaunchError, match=r"gpu80\.yaml does not exist; there are cpu, gpu1, gpu8, multinode"):
+    with pytest.raises(LaunchError, match=r"gpu80\.yaml does not exist; there are cpu, .*gpu8"):
         read_launch("gpu80")
 
 
@@ -111,3 +112,26 @@ def test_a_worker_that_fails_fails_the_stage(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "broken.py").write_text("raise SystemExit(3)")
     with pytest.raises(LaunchError, match="broken failed under one"):
         launch("one", "broken", [])
+
+
+# A worker that begins to train and is then stopped, as by a debugger or a machine that hangs.
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from tasks.train import beats
+beats.begin(Path(sys.argv[1]), 0)
+beats.note("training", 1, 10)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_worker_that_is_stopped_is_noticed_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped process does not act on SIGTERM; it is killed."""
+    monkeypatch.setattr(beats, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("tasks.train.launch.GRACE_SECONDS", 0.5)
+    watch = beats.Watch(tmp_path)
+    with owned([sys.executable, "-c", STOPPED, str(tmp_path)], None) as child:
+        reason = _watched(child, watch.look)
+        assert psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
+    assert reason is not None and reason.startswith("process 0 has given no sign of life for")
+    assert child.returncode == -signal.SIGKILL
