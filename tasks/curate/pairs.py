@@ -1,0 +1,130 @@
+"""Stage `pairs`: preferences between two answers, judged, kept clear of evaluation items, and split by prompt.
+
+They come from choices between drafts (stage feedback) and from domains/<domain>/preferences.jsonl, where a domain has
+one. Great Expectations judges them by the suite `preference`; a pair one of whose answers resembles an evaluation item
+is left out as an example would be (leaks.py). No prompt is on both sides of the split. Where nothing is aligned, or
+there are no preferences, the outputs are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks import layout
+from tasks.corpus.preferences import NAME
+from tasks.curate.embed import Embeddings, embed_texts, evaluation_items, question_text, whole_text
+from tasks.curate.leaks import Leak, LeakGuard, leak_guard
+from tasks.curate.measure import frame, preference_row
+from tasks.curate.outcome import Outcome
+from tasks.curate.suite import Checker, parameters
+from tasks.curate.validate import SuiteFailed, check_outcomes
+from tasks.domain import Domain, load_domain
+from tasks.files import digest_of, fresh_directory, write_manifest
+from tasks.params import Params, load_params
+from tasks.records import Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
+from tasks.stage import run_stage
+
+STAGE = "pairs"
+SUITE = "preference"
+
+
+def read_preferences(domain: Domain) -> list[Preference]:
+    """What people chose, then what the domain ships; a repeat counts once."""
+    paths: list[Path] = [layout.FEEDBACK / NAME, domain.folder / NAME]
+    found = [one for path in paths if path.is_file() for one in read_own_jsonl(path, Preference)]
+    return list({one.id: one for one in found}.values())
+
+
+def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -> dict[str, str]:
+    """Id → reason of each preference that fails its suite.
+
+    Raises:
+        SuiteFailed: more of them do than `validate.max_failing_share` allows.
+    """
+    from transformers import AutoTokenizer
+
+    special = AutoTokenizer.from_pretrained(layout.BASE_MODEL).all_special_tokens
+    outcome = Outcome(SUITE)
+    rows = frame(SUITE, [preference_row(one) for one in preferences])
+    found = outcome.add(Checker(parameters(params, domain, special)).check(SUITE, rows), len(preferences))
+    if problems := check_outcomes([outcome], params.validate_.max_failing_share):
+        raise SuiteFailed("; ".join(problems))
+    return {identity: failure.reason for identity, failure in found.items()}
+
+
+def as_examples(preference: Preference, language: str) -> tuple[Example, Example]:
+    """The prompt with either answer, as the leak guard reads it: all that was said before counts as the question."""
+    question = "\n".join(message.content for message in preference.prompt if message.role != "system")
+    chosen, rejected = (
+        make_example(instruction=question, output=text, language=language, origin="human", source=preference.source)
+        for text in (preference.chosen, preference.rejected)
+    )
+    return chosen, rejected
+
+
+def leaking(preferences: Sequence[Preference], params: Params, domain: Domain) -> dict[str, Receipt]:
+    """Id → receipt of each preference that resembles an evaluation item with one of its answers."""
+    pairs = {one.id: as_examples(one, domain.language) for one in preferences}
+    examples = list({example.id: example for pair in pairs.values() for example in pair}.values())
+    found = dict(zip((example.id for example in examples), _guard(examples, params, domain), strict=True))
+    receipts = {}
+    for identity, pair in pairs.items():
+        leak = next((leak for example in pair if (leak := found[example.id])), None)
+        if leak:
+            receipts[identity] = Receipt(
+                example_id=identity, stage=STAGE, kept=False, reason=leak.reason, detail=leak.item.id, score=leak.score
+            )
+    return receipts
+
+
+def _guard(examples: Sequence[Example], params: Params, domain: Domain) -> list[Leak | None]:
+    """Where no model embeds but a fit to the texts does, the items are embedded again: two fits do not compare."""
+    items = evaluation_items() if not domain.embedder.files else []
+    texts = [(item.prompt, item.whole) for item in items] + [(question_text(e), whole_text(e)) for e in examples]
+    vectors = embed_texts([text for part in zip(*texts, strict=True) for text in part], domain, params.embed)
+    question, whole = vectors[: len(texts)], vectors[len(texts) :]
+    guard = leak_guard(params, domain)
+    if items:
+        count = len(items)
+        known = Embeddings([item.id for item in items], question[:count], whole[:count])
+        guard = LeakGuard(items, known, guard.thresholds)
+        question, whole = question[count:], whole[count:]
+    return guard.check(examples, Embeddings([example.id for example in examples], question, whole))
+
+
+def split(preferences: Sequence[Preference], share: float) -> tuple[list[Preference], list[Preference]]:
+    """Training and validation preferences; the validation prompts are the first `share` in order of their hash."""
+    digests = {one.prompt: digest_of([message.model_dump() for message in one.prompt]) for one in preferences}
+    ordered = sorted(digests.values())
+    held_out = set(ordered[: round(len(ordered) * share)])
+    train = [one for one in preferences if digests[one.prompt] not in held_out]
+    return train, [one for one in preferences if digests[one.prompt] in held_out]
+
+
+def pairs() -> str:
+    """Write data/pairs; returns what happened, in a sentence."""
+    params = load_params()
+    domain = load_domain(params.domain)
+    read = read_preferences(domain) if params.align.alignment != "none" else []
+    failed = failing(read, params, domain) if read else {}
+    valid = [one for one in read if one.id not in failed]
+    leaks = leaking(valid, params, domain) if valid else {}
+    kept = [one for one in valid if one.id not in leaks]
+    train, validation = split(kept, params.reward.validation_share)
+    dropped = [Receipt(example_id=key, stage=STAGE, kept=False, reason=why) for key, why in sorted(failed.items())]
+    with fresh_directory(layout.PAIRS) as folder:
+        write_jsonl(folder / "train.jsonl", train)
+        write_jsonl(folder / "validation.jsonl", validation)
+        write_jsonl(folder / "dropped.jsonl", [*dropped, *leaks.values()])
+        write_manifest(folder)
+    if params.align.alignment == "none":
+        return "none are read: align.alignment is none"
+    return (
+        f"{len(train)} preferences to learn from, {len(validation)} held out, of {len(read)}: "
+        f"{len(failed)} fail the suite, {len(leaks)} leak an evaluation item"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, pairs)

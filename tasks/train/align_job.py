@@ -1,0 +1,64 @@
+"""What stage align hands to its workers: from which policy, by which preferences or reward model.
+
+The policy that training begins from, and is held to, is `base_model` with the adapter `start` over it where there is
+one: the SFT policy, never the plain base model where an SFT adapter exists.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from tasks.train.job import TrainingJob
+from tasks.training_params import AlignParams
+
+
+class AlignJob(TrainingJob):
+    """What both kinds of alignment have."""
+
+    settings: AlignParams
+
+
+class PreferenceJob(AlignJob):
+    """DPO and KTO. `data` has train and validation: preferences as JSON lines, data/pairs."""
+
+    sources: ClassVar[tuple[str, ...]] = (
+        "train/align_job.py",
+        "train/preference/rows.py",
+        "train/preference/trainers.py",
+        "train/preference/worker.py",
+        "train/preference/reference.py",
+    )
+    worker: ClassVar[str] = "tasks.train.preference.worker"
+
+
+class OnlineJob(AlignJob):
+    """PPO, RLOO and GRPO. `data` has prompts and held_out: examples as JSON lines, of which only prompts are used.
+
+    `reward` is models/reward/adapter or models/reward/model; `reward_base` the weights that such an adapter lies over.
+    tasks/train/preference/reward_model.py loads them.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = (
+        "train/align_job.py",
+        "train/online/gae.py",
+        "train/online/group_trainer.py",
+        "train/online/held_out.py",
+        "train/online/held_weights.py",
+        "train/online/kl.py",
+        "train/online/bounds.py",
+        "train/online/plan.py",
+        "train/online/state.py",
+        "train/online/worker.py",
+        "train/online/policy.py",
+        "train/online/ppo_loss.py",
+        "train/online/ppo_trainer.py",
+        "train/preference/reward_model.py",
+        "train/online/rollouts.py",
+    )
+    worker: ClassVar[str] = "tasks.train.online.worker"
+
+    reward: Path
+    reward_digest: str
+    reward_base: Path
+    reward_base_digest: str

@@ -1,0 +1,72 @@
+"""The reward model as the online methods use it: frozen, scoring whole conversations in batches.
+
+Needs torch, transformers and peft: import it in a worker process only. It is the base model with a score head of one
+number in place of its language head (Stiennon et al. 2020, arXiv 2009.01325), read at a conversation's last token.
+Limits: scores have no scale or zero of their own; only differences between answers to one prompt mean something.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.train.trained import ADAPTER_CONFIG
+
+
+class RewardModel(torch.nn.Module):
+    """Scores conversations; nothing in it is trained.
+
+    Args:
+        model: a sequence classifier with one label, whose configuration names its padding token.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.pad_token_id: int = model.config.pad_token_id
+
+    @torch.no_grad()
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The score of each conversation, read at its last token.
+
+        Args:
+            input_ids: (rows, columns) token ids of prompt and answer, as tasks/prompts.py encodes them; padded on
+                either side with any token.
+            attention_mask: (rows, columns), 1 where a token counts.
+
+        Returns:
+            (rows,) scores in fp32.
+        """
+        padded = input_ids.masked_fill(attention_mask == 0, self.pad_token_id)
+        scores: torch.Tensor = self.model(input_ids=padded, attention_mask=attention_mask, use_cache=False).logits
+        return scores[:, 0].float()
+
+
+def load_reward_model(
+    trained: Path, base: Path, dtype: torch.dtype, pad_token_id: int, attention: str = "eager"
+) -> RewardModel:
+    """The reward model that stage reward left.
+
+    Args:
+        trained: models/reward/adapter (over `base`) or models/reward/model (whole weights).
+        base: the base model of an adapter; not read for whole weights.
+        dtype: to compute in.
+        pad_token_id: the tokenizer's.
+        attention: transformers' implementation of it.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    adapter = (trained / ADAPTER_CONFIG).is_file()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base if adapter else trained,
+        num_labels=1,
+        dtype=dtype,
+        attn_implementation=attention,
+        pad_token_id=pad_token_id,
+    )
+    if adapter:
+        model = PeftModel.from_pretrained(model, trained)
+    return RewardModel(model)

@@ -1,0 +1,123 @@
+"""From preferences to token ids: what the reward model ranks and what DPO and KTO learn from.
+
+Rendering is that of SFT and serving (tasks/prompts.py). A conversation without a system message gets the domain's.
+Answers end with the end-of-turn token; nothing is cut in silence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.corpus.preferences import ORDER
+from tasks.prompts import PromptError, encode_answer, encode_text, render_prompt
+from tasks.records import Message, Preference, Turn
+from tasks.training_params import TrainingParams
+
+
+@dataclass
+class Group:
+    """One prompt with all its answers, and which of them was chosen over which (numbers of answers)."""
+
+    prompt: list[int]
+    answers: list[list[int]] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # of each pair: what was compared, e.g. "reference > base_model"
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """Prompt and answer as one, for each answer."""
+        return [self.prompt + answer for answer in self.answers]
+
+
+def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference], max_tokens: int) -> list[Group]:
+    """The preferences by prompt, in order of their first; each answer is there once, however many pairs it is in.
+
+    Raises:
+        PromptError: a conversation is longer than `max_tokens`, holds a special token, or does not end with the user.
+    """
+    groups: dict[tuple[Message, ...], Group] = {}
+    numbers: dict[tuple[tuple[Message, ...], str], int] = {}
+    for preference in preferences:
+        if preference.prompt not in groups:
+            groups[preference.prompt] = Group(encode_prompt(tokenizer, system, preference.prompt))
+        group = groups[preference.prompt]
+        pair = []
+        for text in (preference.chosen, preference.rejected):
+            key = (preference.prompt, text)
+            if key not in numbers:
+                numbers[key] = len(group.answers)
+                group.answers.append(_answer(tokenizer, text, preference, max_tokens - len(group.prompt)))
+            pair.append(numbers[key])
+        group.pairs.append((pair[0], pair[1]))
+        group.kinds.append(kind_of_pair(preference))
+    return list(groups.values())
+
+
+def encode_prompt(tokenizer: Any, system: str, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the assistant's answer begins.
+
+    Raises:
+        PromptError: the messages are not, after a system message, user and assistant in turn, the user last.
+    """
+    if messages and messages[0].role == "system":
+        system, messages = messages[0].content, messages[1:]
+    expected = ["user" if place % 2 == 0 else "assistant" for place in range(len(messages))]
+    if [message.role for message in messages] != expected or len(messages) % 2 == 0:
+        raise PromptError("a preference's prompt has to be user and assistant in turn, and to end with the user")
+    turns = [Turn(user=messages[i].content, assistant=messages[i + 1].content) for i in range(0, len(messages) - 1, 2)]
+    return encode_text(tokenizer, render_prompt(tokenizer, system, messages[-1].content, tuple(turns)))
+
+
+def kind_of_pair(preference: Preference) -> str:
+    """What was compared: pairs made by a rule say it in their source; of all others people chose."""
+    better, worse = preference.source[:2] if len(preference.source) == 3 else ("", "")
+    return f"{better} > {worse}" if (better, worse) in ORDER else "people"
+
+
+def _answer(tokenizer: Any, text: str, preference: Preference, room: int) -> list[int]:
+    ids = encode_answer(tokenizer, text)
+    if len(ids) > room:
+        raise PromptError(f"preference {preference.id[:12]} is {len(ids) - room} tokens longer than max_tokens allows")
+    return ids
+
+
+def steps_of_epoch(rows: int, settings: TrainingParams, processes: int) -> int:
+    """Updates in an epoch. To evaluate at this count comes before saving; to evaluate at an epoch's end, after it."""
+    batches = -(-rows // (settings.batch_size * processes))
+    return -(-batches // settings.gradient_accumulation)
+
+
+def dpo_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """A row for each pair, as TRL's DPOTrainer reads it."""
+    return [
+        {"prompt_ids": group.prompt, "chosen_ids": group.answers[better], "rejected_ids": group.answers[worse]}
+        for group in groups
+        for better, worse in group.pairs
+    ]
+
+
+def kto_rows(groups: Sequence[Group], batch_size: int, seed: int) -> list[dict[str, Any]]:
+    """A row for each answer, as TRL's KTOTrainer reads it, in the order it is trained on.
+
+    An answer is desirable unless another one was chosen over it. Every row also names the answer that stands in for
+    the KL term: its neighbour's in the batch (Ethayarajh et al. 2024, section 4.1).
+    """
+    rows = [
+        {
+            "prompt_ids": group.prompt,
+            "completion_ids": answer,
+            "label": all(number != worse for _, worse in group.pairs),
+        }
+        for group in groups
+        for number, answer in enumerate(group.answers)
+    ]
+    random.Random(seed).shuffle(rows)
+    for first in range(0, len(rows), batch_size):
+        batch = rows[first : first + batch_size]
+        others = [batch[-1], *batch[:-1]] if len(batch) > 1 else [rows[0]]
+        for row, before in zip(batch, others, strict=True):
+            row["KL_completion_ids"] = before["completion_ids"]
+    return rows

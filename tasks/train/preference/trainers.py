@@ -1,0 +1,46 @@
+"""TRL's DPOTrainer and KTOTrainer over rows that are encoded, with the reference's log-probabilities, already.
+
+Needs torch, transformers, trl and peft: import it in a worker process only. Both would encode texts themselves, keep a
+copy of the adapter as reference, and compute its log-probabilities with one process's temporary files, which a second
+process does not find.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import DPOTrainer, KTOTrainer
+
+
+def drop_copy(model: Any) -> None:
+    """Remove the copy of an adapter that TRL adds as a reference; the rows bring what it is for."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+
+
+class EncodedDpo(DPOTrainer):
+    """DPOTrainer over `dpo_rows`."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        drop_copy(self.model)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+class EncodedKto(KTOTrainer):
+    """KTOTrainer over `kto_rows`."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        drop_copy(self.model)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+        return dataset

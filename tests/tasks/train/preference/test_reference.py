@@ -1,0 +1,40 @@
+"""The reference's log-probabilities: against a plain forward pass, and read again instead of computed again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.train.preference.reference import add_reference, log_probability
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+ALONE = SimpleNamespace(world_size=1, process_index=0, device=torch.device("cpu"))
+
+
+def test_it_is_the_sum_over_the_answer_s_tokens(model: Any) -> None:
+    """transformers' own loss is the mean negative log-likelihood of the tokens whose label is not -100."""
+    ids = torch.tensor([[1, 50, 60, 70, 80]])
+    loss = model(input_ids=ids, labels=torch.tensor([[-100, -100, -100, 70, 80]])).loss
+    assert log_probability(model, (1, 50, 60), (70, 80)) == pytest.approx(-2 * loss.item(), abs=1e-4)
+
+
+def test_every_answer_of_a_row_gets_its_own_and_a_resumed_run_reads_them_again(model: Any, tmp_path: Path) -> None:
+    rows = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
+    add_reference(model, rows, tmp_path, ALONE)
+    assert rows[0]["ref_chosen_logps"] == log_probability(model, (1, 50), (60,))
+    assert rows[0]["ref_rejected_logps"] == log_probability(model, (1, 50), (70, 80))
+
+    again = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
+    add_reference(None, again, tmp_path, ALONE)  # without a model nothing can be computed
+    assert again == rows

@@ -1,0 +1,86 @@
+"""Preferences as token ids: grouped by prompt, each answer once, rendered as in SFT and serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.prompts import PromptError
+from tasks.records import Message, Preference, make_preference
+from tasks.train.preference.rows import dpo_rows, encode_groups, encode_prompt, kto_rows
+
+SYSTEM = "Be brief."
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base_model)
+
+
+def a_pair(question: str, chosen: str, rejected: str, *source: str) -> Preference:
+    return make_preference((Message(role="user", content=question),), chosen, rejected, source)
+
+
+PAIRS = [
+    a_pair("One?", "good", "poor", "reference", "base_model", "faq/1"),
+    a_pair("Two?", "right", "wrong", "feedback/3"),
+    a_pair("One?", "good", "off", "reference", "wrong_category", "faq/1"),
+    a_pair("One?", "poor", "off", "base_model", "wrong_category", "faq/1"),
+]
+
+
+def test_a_prompt_s_answers_come_once_however_many_pairs_they_are_in(tokenizer: Any) -> None:
+    one, two = encode_groups(tokenizer, SYSTEM, PAIRS, 64)
+    assert [tokenizer.decode(answer) for answer in one.answers] == ["good<|im_end|>", "poor<|im_end|>", "off<|im_end|>"]
+    assert one.pairs == [(0, 1), (0, 2), (1, 2)]
+    assert one.kinds == ["reference > base_model", "reference > wrong_category", "base_model > wrong_category"]
+    assert (two.pairs, two.kinds) == ([(0, 1)], ["people"])
+
+
+def test_a_prompt_is_rendered_as_it_is_served_with_the_domain_s_system_message(tokenizer: Any) -> None:
+    asked = (
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content="Yes?"),
+        Message(role="user", content="One?"),
+    )
+    messages = [{"role": "system", "content": SYSTEM}, *(message.model_dump() for message in asked)]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(encode_prompt(tokenizer, SYSTEM, asked)) == rendered
+    own = (Message(role="system", content="Sing."), Message(role="user", content="One?"))
+    assert "Sing." in tokenizer.decode(encode_prompt(tokenizer, SYSTEM, own))
+
+
+@pytest.mark.parametrize("roles", [(), ("assistant",), ("user", "user"), ("user", "assistant")])
+def test_a_prompt_that_does_not_end_with_the_user_is_refused(tokenizer: Any, roles: tuple[Any, ...]) -> None:
+    with pytest.raises(PromptError, match="end with the user"):
+        encode_prompt(tokenizer, SYSTEM, [Message(role=role, content="a") for role in roles])
+
+
+def test_an_answer_too_long_is_refused_and_not_cut(tokenizer: Any) -> None:
+    (group,) = encode_groups(tokenizer, SYSTEM, [PAIRS[1]], 64)
+    longest = max(map(len, group.sequences))
+    assert encode_groups(tokenizer, SYSTEM, [PAIRS[1]], longest)
+    with pytest.raises(PromptError, match="1 tokens longer"):
+        encode_groups(tokenizer, SYSTEM, [PAIRS[1]], longest - 1)
+
+
+def test_dpo_reads_a_row_a_pair(tokenizer: Any) -> None:
+    groups = encode_groups(tokenizer, SYSTEM, PAIRS, 64)
+    rows = dpo_rows(groups)
+    told = [(tokenizer.decode(row["chosen_ids"][:-1]), tokenizer.decode(row["rejected_ids"][:-1])) for row in rows]
+    assert told == [("good", "poor"), ("good", "off"), ("poor", "off"), ("right", "wrong")]
+    assert [row["prompt_ids"] for row in rows] == [groups[0].prompt] * 3 + [groups[1].prompt]
+
+
+def test_for_kto_an_answer_is_desirable_unless_another_was_chosen_over_it(tokenizer: Any) -> None:
+    """Five answers; "poor" was chosen once and rejected once. In batches of two the last row is alone."""
+    rows = kto_rows(encode_groups(tokenizer, SYSTEM, PAIRS, 64), batch_size=2, seed=1)
+    labels = {tokenizer.decode(row["completion_ids"][:-1]): row["label"] for row in rows}
+    assert labels == {"good": True, "poor": False, "off": False, "right": True, "wrong": False}
+    answers = [row["completion_ids"] for row in rows]
+    others = [row["KL_completion_ids"] for row in rows]
+    assert others == [answers[1], answers[0], answers[3], answers[2], answers[0]]
