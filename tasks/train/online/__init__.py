@@ -1,0 +1,1 @@
+"""Learning from rewards while answering: PPO, RLOO and GRPO."""

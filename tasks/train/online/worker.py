@@ -1,0 +1,166 @@
+"""One process of an alignment in which the policy answers while it trains: PPO, RLOO or GRPO.
+
+Started by `accelerate launch`; tasks.train.align owns all of them. See tasks/train/worker.py for what it is started
+with and what it leaves. A run that leaves its bounds is not an error: it ends with the last good policy and says why.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tasks.records import Example, read_own_jsonl
+from tasks.train.align_job import OnlineJob
+from tasks.train.methods import prepared
+from tasks.train.online.plan import OnlinePlan, plan_online
+from tasks.train.worker import (
+    check_agreement,
+    common_arguments,
+    history_of,
+    load_model,
+    load_options,
+    load_tokenizer,
+    on_cpu,
+    result_of,
+    run_worker,
+    save_final,
+)
+
+CURVES = tuple(
+    (name, name)
+    for name in (
+        "reward",
+        "kl",
+        "entropy",
+        "kl_coefficient",
+        "answer_tokens",
+        "policy_loss",
+        "value_loss",
+        "clipped",
+        "ratio",
+    )
+)
+
+
+def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
+    """Train from the start or from a checkpoint, and write RUN/final."""
+    if job.settings.alignment == "ppo":
+        train_ppo(job, run, checkpoint)
+        return
+    from tasks.train.online.group_trainer import train_group
+
+    train_group(job, run, checkpoint)
+
+
+def train_ppo(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
+    """PPO from beginning to end; it keeps the last good policy where it stops by itself."""
+    from tasks.train.online.bounds import OutOfBounds, check
+    from tasks.train.online.held_out import compare_held_out
+    from tasks.train.online.held_weights import put
+    from tasks.train.online.policy import drop_value_head
+    from tasks.train.online.rollouts import prompt_rows
+    from tasks.train.online.state import restore
+
+    tokenizer = load_tokenizer(job)
+    longest = job.settings.rollout.max_prompt_tokens
+    (prompts, left_out), (held_out, _) = (
+        prompt_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), longest)
+        for name in ("prompts", "held_out")
+    )
+    trainer = build_ppo(job, run, tokenizer, prompts, load_reward(job, tokenizer))
+    if checkpoint:
+        restore(trainer, Path(checkpoint))
+    stopped = ""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.sound()
+        result = compare_held_out(trainer, held_out)
+        if result["held_out_prompts"] > 1:  # a figure that is missing was no number
+            watched = {name: result.get(f"held_out_{name}", math.nan) for name in ("kl", "reward", "entropy")}
+            check(job.settings.bounds, watched)
+    except OutOfBounds as reason:
+        stopped = str(reason)
+        stop(trainer, stopped)
+        put(trainer.policy, trainer.last_good)
+        result = compare_held_out(trainer, held_out)
+    drop_value_head(trainer.policy)
+    check_agreement(trainer)
+    counts = {"prompts": len(prompts), "prompts_too_long": left_out, "stopped": stopped, **result}
+    save_final(trainer, run, result_of(trainer, CURVES, **counts))
+
+
+def stop(trainer: Any, why: str) -> None:
+    """End a training that left its bounds as transformers would have, and say so."""
+    if trainer.is_world_process_zero():
+        print(f"{trainer.job.stage}: stopped by itself: {why}; the last good policy is kept", flush=True)
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Any) -> Any:
+    """Policy, callbacks and trainer put together; `reward` as in PpoTrainer."""
+    from transformers import PrinterCallback
+    from trl.trainer.utils import disable_dropout_in_model
+
+    from tasks.train.align import PLOT, plot_of
+    from tasks.train.callbacks import LivePlot, MarkCheckpoints, Progress
+    from tasks.train.online.policy import add_value_head
+    from tasks.train.online.ppo_trainer import PpoTrainer
+    from tasks.train.online.state import KeepOnlineState
+
+    plan = plan_online(job.settings, job.processes, len(prompts))
+    policy = prepared(load_model(job), job)
+    disable_dropout_in_model(policy)
+    add_value_head(policy)
+    keep = KeepOnlineState()
+    keep.trainer = trainer = PpoTrainer(
+        job=job,
+        plan=plan,
+        policy=policy,
+        tokenizer=tokenizer,
+        reward=reward,
+        prompts=prompts,
+        arguments=online_arguments(job, run, plan),
+        callbacks=[
+            keep,
+            MarkCheckpoints(),
+            Progress(job.stage),
+            LivePlot(PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def online_arguments(job: OnlineJob, run: Path, plan: OnlinePlan) -> Any:
+    """transformers' configuration of a job."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(**online_options(job, run, plan))
+
+
+def online_options(job: OnlineJob, run: Path, plan: OnlinePlan) -> dict[str, Any]:
+    """What the configurations of all three methods have in common."""
+    return {
+        **common_arguments(job, run),
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": plan.micro,
+        "gradient_accumulation_steps": plan.accumulation,
+        "save_steps": plan.save_every(job.settings.save_every),
+    }
+
+
+def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
+    """The frozen reward model, in the precision of the job, on the device of this process."""
+    from accelerate import PartialState
+
+    from tasks.train.preference.reward_model import load_reward_model
+
+    options = load_options(job)
+    attention = "eager" if on_cpu() else "sdpa"
+    model = load_reward_model(job.reward, job.reward_base, options["dtype"], tokenizer.pad_token_id, attention)
+    return model.to(PartialState().device)
+
+
+if __name__ == "__main__":
+    run_worker(OnlineJob, train)

@@ -1,0 +1,121 @@
+"""Our PPO against TRL 1.12.0's, the last one TRL had, on the same toy task with the same settings and five seeds each.
+
+Run by `make bench`. Both begin from the same policy at random; what is compared is the mean reward of many answers of
+the final policies, with 95% intervals by Student's t over the seeds, next to the best reward there is. TRL 1.12.0
+lives in an environment of its own, .flywheel/bench-trl, built here from infra/locks/bench-trl.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks import layout
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PEER = ROOT / ".flywheel/bench-trl"
+LOCK = ROOT / "infra/locks/bench-trl.txt"
+UV = ROOT / ".flywheel/tools/bin/uv"
+SETTINGS: dict[str, Any] = {
+    "seeds": [1, 2, 3, 4, 5],
+    "updates": 40,
+    "prompts": 4,
+    "answers": 32,
+    "epochs": 4,
+    "learning_rate": 3e-3,
+    "kl_coefficient": 0.02,
+    "clip": 0.2,
+    "value_clip": 0.2,
+    "value_coefficient": 0.1,
+    "gamma": 1.0,
+    "gae_lambda": 0.95,
+}
+
+
+def peer_environment() -> Path:
+    """TRL 1.12.0's Python, installed once."""
+    done = PEER / ".complete"
+    if not done.exists() or done.read_text() != LOCK.read_text():
+        python = PEER / "bin/python"
+        subprocess.run([UV, "venv", "-q", "--clear", "--python", "3.11", PEER], check=True)
+        subprocess.run([UV, "pip", "install", "-q", "--no-deps", "--python", python, "-r", LOCK], check=True)
+        done.write_text(LOCK.read_text())
+    return PEER / "bin/python"
+
+
+def peer_rewards(folder: Path) -> list[float]:
+    """What TRL's final policies earn."""
+    (folder / "settings.json").write_text(json.dumps(SETTINGS))
+    command = [peer_environment(), "-m", "tests.bench.ppo_peer", folder / "settings.json", folder]
+    environment = layout.child_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-4000:])
+    return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("reward ")]
+
+
+def our_rewards(folder: Path) -> list[float]:
+    """What our final policies earn."""
+    from tasks.train.online.worker import build_ppo
+    from tests import online_toy as toy
+    from tests.online_jobs import online_job
+
+    names = ("epochs", "clip", "value_clip", "value_coefficient", "gamma", "gae_lambda", "kl_coefficient")
+    settings = {
+        "learning_rate": SETTINGS["learning_rate"],
+        "batch_size": SETTINGS["prompts"] * SETTINGS["answers"],
+        "save_every": 1000,
+        "max_grad_norm": 1000.0,  # TRL's cuts no gradients
+        "rollout": {name: SETTINGS[name] for name in ("updates", "answers", "prompts")},
+        "ppo": {"minibatches": 1, "kl_horizon": 1e12} | {name: SETTINGS[name] for name in names},
+    }
+    rewards = []
+    for seed in SETTINGS["seeds"]:
+        job = online_job(folder, settings, seed=seed)
+        trainer = build_ppo(job, folder / f"run{seed}", toy.tokenizer(), toy.prompts(), toy.earned)
+        trainer.train()
+        rewards.append(toy.mean_reward(trainer.policy, seed))
+        print(f"ours, seed {seed}: {rewards[-1]:.3f}", flush=True)
+    return rewards
+
+
+def main() -> None:
+    """Train both, print the table; ends with an error where the intervals do not overlap."""
+    from tasks.train.online.held_out import paired_interval
+    from tests import online_toy as toy
+
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    table = Table(title=f"PPO on the toy task, {len(SETTINGS['seeds'])} seeds")
+    for name in ("trainer", "mean reward", "low", "high", "each seed", "seconds"):
+        table.add_column(name)
+    intervals = []
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        for trainer, rewards_of in (("ours", our_rewards), ("TRL 1.12.0", peer_rewards)):
+            began = time.perf_counter()
+            rewards = rewards_of(Path(name))
+            low, high = paired_interval(rewards)
+            intervals.append((low, high))
+            each = " ".join(f"{reward:.3f}" for reward in rewards)
+            mean = sum(rewards) / len(rewards)
+            cells = (f"{mean:.3f}", f"{low:.3f}", f"{high:.3f}", each, f"{time.perf_counter() - began:.0f}")
+            table.add_row(trainer, *cells)
+        os.chdir(ROOT)
+    best = toy.best_rewards()
+    Console(width=120).print(table, f"the best there is: {sum(best) / len(best):.3f}")
+    (ours_low, ours_high), (peer_low, peer_high) = intervals
+    if ours_low > peer_high or peer_low > ours_high:
+        sys.exit("the intervals do not overlap")
+
+
+if __name__ == "__main__":
+    main()
