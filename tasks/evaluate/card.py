@@ -20,6 +20,7 @@ from tasks import layout
 from tasks.curate.funnel import Funnel, read_funnel
 from tasks.errors import FlywheelError
 from tasks.evaluate.card_funnel import draw_funnel
+from tasks.evaluate.card_training import Took, read_took
 from tasks.files import write_text
 
 TEMPLATES = Path(__file__).parent
@@ -67,6 +68,7 @@ class Card:
     params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
+    took: list[Took] = field(default_factory=list)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -114,6 +116,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         params=params,
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
+        took=read_took(root),
     )
 
 

@@ -1,0 +1,116 @@
+"""`flywheel compare`: versions side by side, or base models to begin from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flywheel.answers import Answer, answer, brief, home, json_option
+
+if TYPE_CHECKING:
+    from tasks.evaluate.bases import Candidate, KnownBase
+    from tasks.params import Params
+
+SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a version's run, by how they begin
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--bases", is_flag=True, help="NAMES are base models; otherwise they are versions, or aliases.")
+@json_option
+def compare(names: tuple[str, ...], bases: bool, as_json: bool) -> None:
+    """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
+
+    Base models are asked the domain's own questions by the run that judges releases (some minutes each, once), next
+    to size, licence, languages and estimated cost; one is recommended, with reasons.
+    """
+    answer(lambda: _bases(names) if bases else _versions(names), as_json)
+
+
+def _versions(names: tuple[str, ...]) -> Answer:
+    from flywheel.cli import registry
+
+    kept = registry()
+    versions = [kept.get(name) for name in names]
+    figures = [kept.client.get_run(version.run_id).data.metrics if version.run_id else {} for version in versions]
+    shown = sorted({name for row in figures for name in row if name.startswith(SHOWN)})
+    found = {
+        "versions": [
+            {**brief(version), "figures": {name: row[name] for name in shown if name in row}}
+            for version, row in zip(versions, figures, strict=True)
+        ]
+    }
+    width = max((len(name) for name in shown), default=10) + 2
+    lines = [" " * width + "".join(f"{'version ' + version.number:>14}" for version in versions)]
+    lines.append(f"{'verdict':<{width}}" + "".join(f"{version.tags.get('verdict', '–'):>14}" for version in versions))
+    for name in shown:
+        lines.append(f"{name:<{width}}" + "".join(_cell(row.get(name)) for row in figures))
+    return found, "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'–' if value is None else format(value, '.4g'):>14}"
+
+
+def _bases(names: tuple[str, ...]) -> Answer:
+    import contextlib
+
+    from tasks.domain import load_domain
+    from tasks.evaluate.bases import known_bases, recommend
+    from tasks.params import load_params
+
+    with contextlib.chdir(home()):
+        params = load_params()
+        known, here = known_bases(), load_domain(params.domain)
+        candidates = [_candidate(name, known, params) for name in names]
+        chosen, reasons = recommend(candidates, here.language, params)
+    found = {
+        "domain": params.domain,
+        "bases": [{**asdict(row), "loss": row.loss, "losses": None} for row in candidates],
+        "recommended": chosen,
+        "reasons": reasons,
+    }
+    return found, _words(candidates, chosen, reasons)
+
+
+def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:
+    from tasks.domain import load_domain
+    from tasks.evaluate.bases import ask_base, candidate_of, domain_of, prepare
+    from tasks.evaluate.run import read_items
+    from tasks.train.sizing.estimate_all import estimate_base
+    from tasks.train.sizing.shapes import read_shape
+
+    here = load_domain(params.domain)
+    owner = domain_of(name, known, here)
+    folder = prepare(name, owner, here, params.accepted_terms)
+    items = read_items()
+    scores = ask_base(name, folder, items, params, here.system_text())
+    return candidate_of(
+        name,
+        read_shape(folder).parameters,
+        owner.base_model.licence,
+        known[name].languages,
+        scores,
+        items,
+        estimate_base(home(), folder),
+    )
+
+
+def _words(candidates: list[Candidate], chosen: str, reasons: list[str]) -> str:
+    from tasks.train.sizing.estimate import clock, gib
+
+    lines = [f"  {'base model':<26}{'parameters':>12}{'nats/char':>11}{'memory':>10}{'SFT':>8}  licence, languages"]
+    for row in candidates:
+        mark, size = ("*" if row.name == chosen else " "), row.estimate
+        said = f"{row.licence}, {', '.join(row.languages) or 'not said'}"
+        lines.append(
+            f"{mark} {row.name:<26}{row.parameters:>12,}{row.loss:>11.3f}{gib(size['memory']['needed']):>10}"
+            f"{clock(size['time']['seconds']):>8}  {said}"
+        )
+        figures: list[tuple[str, Any]] = [
+            (f"{name} {metric}", value) for name, metrics in row.means.items() for metric, value in metrics.items()
+        ]
+        lines.append("    " + ", ".join(f"{name} {value:.3f}" for name, value in figures))
+    return "\n".join([*lines, f"recommended: {chosen}", *(f"  {reason}" for reason in reasons)])

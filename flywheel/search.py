@@ -1,0 +1,31 @@
+"""`flywheel search`: better settings of supervised fine-tuning, tried out within a budget."""
+
+from __future__ import annotations
+
+import click
+
+from flywheel.answers import Answer, answer, home, json_option
+
+
+@click.command()
+@click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Trainings to try, at most.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Time to spend.")
+@click.option("--space", type=click.Path(dir_okay=False), default="infra/search.yaml", show_default=True)
+@json_option
+def search(trials: int, minutes: float, space: str, as_json: bool) -> None:
+    """Search for settings with a lower validation loss; each trial is a child run in MLflow.
+
+    Goes on where it was when it is called again. params.yaml stays as it is; the best settings are printed.
+    """
+
+    def work() -> Answer:
+        from flows.search import read_space
+        from flows.search import search as run
+
+        found = run(home(), read_space(home() / space), trials, minutes)
+        best = found["best"]
+        lines = [f"best of {len(found['trials'])} trials: validation loss {best['validation_loss']:.4f} nats a token"]
+        lines += [f"  {name}: {value}" for name, value in best["settings"].items()]
+        return found, "\n".join(lines)
+
+    answer(work, as_json)

@@ -1,0 +1,207 @@
+"""Which base model to begin from: candidates asked the domain's own questions before anything is trained.
+
+Every candidate goes through the same OpenCompass run as a release does, and stands next to what decides too: size,
+licence, languages, and what the estimate says its training costs. A recommendation comes with its reasons.
+Losses a token cannot be compared between tokenizers: a reference's loss is taken over its characters instead, which
+are the same for all (the bits-per-character convention; Gao et al. 2020, arXiv 2101.00027, section 3.1).
+Limits: it says which model answers best before tuning; tuning can reorder models that are close.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from tasks import layout
+from tasks.domain import BaseModelSource, Domain, load_domain
+from tasks.errors import FlywheelError
+from tasks.evaluate.compare import Interval, paired_interval
+from tasks.evaluate.measures import means_of, questions_of, scores_of
+from tasks.evaluate.subject import Subject
+from tasks.files import ManifestError, verify_manifest
+from tasks.params import Params
+from tasks.records import EvaluationItem, Score
+from tasks.settings import Section, SettingsError
+
+BASES = Path("infra/bases.yaml")
+FOLDER = layout.HOME / "bases"
+SUPPORT = "domain"  # the set that a recommendation goes by
+
+
+class BasesError(FlywheelError):
+    """A base model is not known here, or nothing can be recommended."""
+
+
+class KnownBase(Section):
+    """An entry of infra/bases.yaml."""
+
+    domain: str = ""
+    source: BaseModelSource | None = None
+    languages: list[str] = Field(default_factory=list)
+    context: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A base model that was measured. `losses`: nats a character of each reference, by item id; `cost` of training."""
+
+    name: str
+    parameters: int
+    licence: str
+    languages: tuple[str, ...]
+    means: Mapping[str, Mapping[str, float]]
+    losses: Mapping[str, float]
+    estimate: Mapping[str, Any]
+
+    @property
+    def loss(self) -> float:
+        """Mean nats a character over the domain's references."""
+        return math.fsum(self.losses.values()) / len(self.losses)
+
+
+def known_bases(root: Path = Path()) -> dict[str, KnownBase]:
+    """Base models by name: those of infra/bases.yaml, and those that the domains here name themselves."""
+    path = root / BASES
+    entries = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = {name: KnownBase.model_validate(entry) for name, entry in (entries or {}).items()}
+    for file in sorted((root / layout.DOMAINS).glob("*/domain.yaml")):
+        name = yaml.safe_load(file.read_text(encoding="utf-8"))["base_model"]["name"]
+        found.setdefault(name, KnownBase(domain=file.parent.name))
+    return found
+
+
+def domain_of(name: str, known: Mapping[str, KnownBase], here: Domain) -> Domain:
+    """A domain that has this base model; for a `source` of its own, the present one with that base.
+
+    Raises:
+        BasesError: no such base model; those that are known are named.
+    """
+    if name not in known:
+        raise BasesError(f"no base model {name!r} is described in {BASES} or a domain; known: {', '.join(known)}")
+    entry = known[name]
+    if entry.source is not None:
+        return here.model_copy(update={"base_model": entry.source})
+    try:
+        return load_domain(entry.domain)
+    except SettingsError as error:
+        raise BasesError(f"{name}: {error}") from None
+
+
+def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> Path:
+    """The folder with the base model in safetensors, converted on first use; data/base_model where it is that one.
+
+    Raises:
+        BaseModelError: its licence's terms are not accepted in params.yaml, or its files are not those pinned.
+    """
+    from tasks.train.base_model import check_terms, convert
+
+    check_terms(owner, accepted)
+    if owner.base_model == here.base_model and (layout.BASE_MODEL / "MANIFEST.json").is_file():
+        return layout.BASE_MODEL
+    folder = FOLDER / f"{name}-{owner.base_model.sha256[:12]}"
+    try:
+        verify_manifest(folder)
+    except ManifestError:
+        convert(owner, folder, accepted)
+    return folder
+
+
+def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Params, system: str) -> list[Score]:
+    """The scores of one base model on these items, by the run that releases are judged by; known outcomes are kept."""
+    from tasks.evaluate.run import conditions_of, load_tokenizer, measure
+
+    digest = verify_manifest(folder)
+    subject = Subject(
+        who=f"base-{name}",
+        version=None,
+        digest=digest,
+        base=folder,
+        base_digest=digest,
+        adapter=None,
+        adapter_digest=None,
+    )
+    tokenizer = load_tokenizer(folder)
+    questions = questions_of(items, tokenizer, system)
+    conditions = conditions_of(params.evaluate)
+    outcomes, _ = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
+    return [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+
+
+def candidate_of(
+    name: str,
+    parameters: int,
+    licence: str,
+    languages: Sequence[str],
+    scores: Sequence[Score],
+    items: Sequence[EvaluationItem],
+    estimate: Mapping[str, Any],
+) -> Candidate:
+    """A candidate with its losses turned from nats a token into nats a character."""
+    characters = {item.id: len(item.reference or "") for item in items if item.set == SUPPORT}
+    losses = {
+        score.id: score.value * (score.tokens or 1) / characters[score.id]
+        for score in scores
+        if score.set == SUPPORT and score.metric == "nll" and characters.get(score.id)
+    }
+    if not losses:
+        raise BasesError(f"{name} has no losses on the domain's references; nothing can be compared")
+    return Candidate(name, parameters, licence, tuple(languages), means_of(scores), losses, estimate)
+
+
+def against(best: Candidate, other: Candidate, params: Params) -> Interval:
+    """How much less the best loses a character than another, item by item; above 0 it is better."""
+    ids = [item for item in best.losses if item in other.losses]
+    gate = params.gate
+    return paired_interval(
+        [other.losses[item] for item in ids],
+        [best.losses[item] for item in ids],
+        level=gate.level,
+        resamples=gate.resamples,
+        seed=params.seed,
+    )
+
+
+def recommend(candidates: Sequence[Candidate], language: str, params: Params) -> tuple[str, list[str]]:
+    """The base model to take, and why, in sentences.
+
+    The best on the domain's references among those whose training fits here. Where a smaller one is not shown to be
+    worse (the interval of the difference reaches 0), the smaller one.
+
+    Raises:
+        BasesError: none fits here.
+    """
+    fitting = [candidate for candidate in candidates if candidate.estimate["fits"]]
+    if not fitting:
+        raise BasesError("none of these base models can be trained here: " + _why_not(candidates))
+    best = min(fitting, key=lambda candidate: candidate.loss)
+    reasons = [f"{best.name} predicts the domain's references best: {best.loss:.3f} nats a character"]
+    chosen = best
+    for other in sorted(fitting, key=lambda candidate: candidate.parameters):
+        if other is best or other.parameters >= chosen.parameters:
+            continue
+        gap = against(best, other, params)
+        if gap.low <= 0:
+            chosen = other
+            reasons.append(f"{other.name} is smaller and not shown to be worse ({_interval(gap)})")
+    for other in fitting:
+        if other is not chosen and other.parameters != chosen.parameters:
+            reasons.append(f"against {other.name}: {_interval(against(chosen, other, params))} nats a character less")
+    reasons.append(f"it may be used under {chosen.licence}")
+    if chosen.languages and language not in chosen.languages:
+        reasons.append(f"its publisher does not name the domain's language {language!r}: read its answers yourself")
+    left = [candidate for candidate in candidates if not candidate.estimate["fits"]]
+    return chosen.name, reasons + ([f"left out: {_why_not(left)}"] if left else [])
+
+
+def _interval(gap: Interval) -> str:
+    return f"{gap.estimate:.3f} ({gap.low:.3f} to {gap.high:.3f})"
+
+
+def _why_not(candidates: Sequence[Candidate]) -> str:
+    return "; ".join(f"{candidate.name}: {', '.join(candidate.estimate['reasons'])}" for candidate in candidates)

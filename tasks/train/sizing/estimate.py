@@ -1,0 +1,291 @@
+"""What a training will need before it starts: memory, disk, time, energy and money, here and on GPUs for hire.
+
+From formulas (tasks/train/sizing/demand.py) over the real examples, corrected by three real steps where a probe has
+been run (probe.py). `preflight` refuses, before the first step, what cannot fit, and says what would.
+Limits: without a probe, times are good within a factor of two or three; GPUs that are not here are reckoned from
+their vendors' figures in infra/prices.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks import layout
+from tasks.errors import FlywheelError
+from tasks.files import write_json
+from tasks.train.job import TrainingJob
+from tasks.train.launch import read_launch
+from tasks.train.sizing.demand import GIB, Memory, Partition, Training, checkpoint_bytes, memory_of, operations
+from tasks.train.sizing.hired import FORMULA_STARTUP, on_gpu
+from tasks.train.sizing.machines import Prices, free_memory, gpu_memory, read_prices
+from tasks.train.sizing.probe import Probe, known_probe, learnt_rate, run_probe
+from tasks.train.sizing.shapes import read_shape
+from tasks.train.sizing.workload import Workload, read_rows, workload_of
+
+PROBE_SPREAD, FORMULA_SPREAD = 1.25, 3.0  # factors within which the time is expected
+# A run holds more than a probe saw: freed blocks of other sizes that the allocator keeps. Measured by bench_estimate.
+GROWTH = 1.1
+KEPT_CHECKPOINTS = 3  # two, and the one that is being written
+PROBE_FROM_SECONDS = 1200.0  # a stage probes by itself only where the formula expects more than this
+PROBE_FROM_SHARE = 0.5  # or where it expects more than this share of the free memory to be taken
+
+
+class CannotFit(FlywheelError):
+    """The training needs more memory or disk than there is."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """One job with all that its sizes follow from."""
+
+    job: TrainingJob
+    training: Training
+    work: Workload
+    machines: int
+    probe: Probe | None
+
+    @property
+    def ranks_here(self) -> int:
+        """Processes on each machine."""
+        return max(1, self.job.processes // self.machines)
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of one process; after a probe its peak is what was measured, and `runtime` takes up the difference."""
+        found = memory_of(self.training, self.work.largest)
+        if self.probe is None:
+            return found
+        known = found.total - found.runtime
+        return replace(found, runtime=max(0, int(self.probe.peak * GROWTH) - known))
+
+    @property
+    def needed(self) -> int:
+        """Bytes that the processes of one machine take together: of main memory on CPU, of each GPU otherwise."""
+        if not self.training.on_cpu:
+            return self.memory.total
+        if self.probe is not None:
+            return int(self.probe.peak_total * GROWTH)
+        return self.memory.total * self.ranks_here
+
+
+def partition_of(launch: dict[str, Any]) -> Partition:
+    """How the launch's DeepSpeed configuration shares the state out."""
+    path = (launch.get("deepspeed_config") or {}).get("deepspeed_config_file")
+    zero = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}) if path else {}
+    return Partition(
+        stage=int(zero.get("stage", 0)),
+        processes=int(launch["num_processes"]),
+        offload_optimiser=_offloads(zero, "offload_optimizer"),
+        offload_weights=_offloads(zero, "offload_param"),
+    )
+
+
+def _offloads(zero: dict[str, Any], part: str) -> bool:
+    return (zero.get(part) or {}).get("device", "none") != "none"
+
+
+def training_of(job: TrainingJob, launch: dict[str, Any]) -> Training:
+    """The job as the formulas see it."""
+    precision: Literal["fp32", "bf16"] = "bf16" if job.settings.precision == "bf16" else "fp32"
+    return Training(
+        shape=read_shape(job.base_model),
+        method=job.settings.method,
+        section=job.method_section(),
+        precision=precision,
+        partition=partition_of(launch),
+        on_cpu=bool(launch.get("use_cpu")),
+        policies=2 if getattr(job.settings, "online", False) else 1,
+    )
+
+
+def size(job: TrainingJob, probe: Literal["always", "doubt", "known"] = "known") -> Sizing:
+    """Size a job. `probe`: run one where none is known; only where the formula leaves doubt; or never.
+
+    Raises:
+        ProbeError: the three steps failed.
+        ShapeError: the base model cannot be sized.
+    """
+    launch = read_launch(job.settings.launch)
+    training, (rows, checked) = training_of(job, launch), read_rows(job)
+    found = Sizing(job, training, workload_of(job, rows, checked), launch.get("num_machines", 1), known_probe(job))
+    if found.probe is None and (probe == "always" or (probe == "doubt" and in_doubt(found))):
+        measured = run_probe(job, training, rows, checked)
+        found = Sizing(job, training, found.work, found.machines, measured)
+    return found
+
+
+def in_doubt(sizing: Sizing) -> bool:
+    """Whether three real steps are worth their time: for long runs, and where memory may not do but surely could."""
+    free = available(sizing.training.on_cpu)
+    close = PROBE_FROM_SHARE * free < sizing.needed <= free
+    return close or time_of(sizing, read_prices())["seconds"] > PROBE_FROM_SECONDS
+
+
+def available(on_cpu: bool) -> int:
+    """Bytes free for training: main memory of this machine, or its smallest GPU's; 0 where there is none."""
+    return free_memory() if on_cpu else min(gpu_memory(), default=0)
+
+
+def time_of(sizing: Sizing, prices: Prices) -> dict[str, Any]:
+    """Seconds by part, and the range they are expected in."""
+    training, work, probe = sizing.training, sizing.work, sizing.probe
+    rate = probe.rate if probe else _rate(sizing, prices)
+    floor = 0.0 if training.on_cpu else prices.gpu_layer_milliseconds / 1000 * training.shape.layers
+    steps = sum(max(operations(training, batch) / rate, floor) for step in work.steps for batch in step)
+    checking = sum(operations(training, batch) for batch in work.checks) / 3.0 * work.validations
+    saves = len(work.steps) // sizing.job.settings.save_every + 1
+    parts = {
+        "startup": probe.startup if probe else FORMULA_STARTUP,
+        "training": steps,
+        "validation": checking / (probe.check_rate if probe else rate),
+        "saving": saves * (probe.saving if probe else checkpoint_bytes(training) / 3e8),
+    }
+    seconds, spread = sum(parts.values()), PROBE_SPREAD if probe else FORMULA_SPREAD
+    rounded = {name: round(value, 1) for name, value in parts.items()}
+    return {
+        "seconds": round(seconds, 1),
+        "low": seconds / spread,
+        "high": seconds * spread,
+        **rounded,
+        "source": "probe" if probe else "formula",
+    }
+
+
+def _rate(sizing: Sizing, prices: Prices) -> float:
+    """Operations a second of one process, before any probe of this job."""
+    if not sizing.training.on_cpu:
+        return min(gpu.bf16_tflops for gpu in prices.gpus) * 1e12 * prices.gpu_utilisation
+    known = learnt_rate(sizing.training.precision)
+    return known or getattr(prices.this_machine.gflops_per_process, sizing.training.precision) * 1e9
+
+
+def estimate_of(sizing: Sizing, prices: Prices) -> dict[str, Any]:
+    """All that is said of one stage; docs/schemas/estimate.schema.json describes it. Bytes, seconds, kWh, money."""
+    job, training, work = sizing.job, sizing.training, sizing.work
+    took = time_of(sizing, prices)
+    energy = prices.this_machine.power_watts * took["seconds"] / 3.6e6
+    price = prices.this_machine.price_per_hour * took["seconds"] / 3600 + energy * prices.electricity_per_kwh
+    trained, largest = training.trained, work.largest
+    reasons = problems(sizing)
+    return {
+        "stage": job.stage,
+        "method": job.settings.method,
+        "launch": job.settings.launch,
+        "precision": training.precision,
+        "processes": job.processes,
+        "parameters": {
+            "all": training.shape.parameters,
+            "trained": trained,
+            "share": round(trained / (training.shape.parameters + (0 if training.method == "full" else trained)), 6),
+        },
+        "work": {
+            "examples": work.examples,
+            "tokens": work.tokens,
+            "steps": len(work.steps),
+            "largest_batch": {"rows": largest.rows, "tokens": largest.tokens, "scored": largest.scored},
+        },
+        "memory": {
+            "per_process": sizing.memory.as_dict(),
+            "needed": sizing.needed,
+            "available": available(training.on_cpu),
+        },
+        "disk": {"needed": disk_needed(training), "available": disk_free()},
+        "time": {key: round(value, 1) if isinstance(value, float) else value for key, value in took.items()},
+        "energy_kwh": round(energy, 5),
+        "cost": round(price, 4),
+        "gpus": [on_gpu(sizing, gpu, prices) for gpu in prices.gpus],
+        "fits": not reasons,
+        "reasons": reasons,
+        "would_fit": would_fit(sizing, prices) if reasons else [],
+    }
+
+
+def disk_needed(training: Training) -> int:
+    """Bytes of checkpoints while it trains, and of what it leaves."""
+    return KEPT_CHECKPOINTS * checkpoint_bytes(training) + training.trained * 4
+
+
+def disk_free(folder: Path = layout.HOME) -> int:
+    """Bytes free where checkpoints lie."""
+    return shutil.disk_usage(folder if folder.is_dir() else Path()).free
+
+
+def problems(sizing: Sizing) -> list[str]:
+    """Why a job cannot run here, in sentences; empty where it can."""
+    found, free, disk = [], available(sizing.training.on_cpu), disk_free()
+    where = "of main memory" if sizing.training.on_cpu else "on each GPU"
+    if not sizing.training.on_cpu and not free:
+        found.append(f"launch {sizing.job.settings.launch} needs GPUs, and there is none on this machine")
+    elif sizing.needed > free:
+        found.append(f"it needs {gib(sizing.needed)} {where}, and {gib(free)} are free")
+    if (needed := disk_needed(sizing.training)) > disk:
+        found.append(f"checkpoints need {gib(needed)} of disk, and {gib(disk)} are free")
+    return found
+
+
+def would_fit(sizing: Sizing, prices: Prices) -> list[str]:
+    """Changes under which the job would fit here, smallest first, then GPUs that hold it as it is."""
+    from tasks.train.sizing.alternatives import alternatives
+
+    here = [words for words, other in alternatives(sizing) if not problems(other)]
+    hired = [on_gpu(sizing, gpu, prices) for gpu in prices.gpus]
+    return here[:4] + [f"{row['count']} × {row['name']}" for row in hired if row["fits"]][:3]
+
+
+def gib(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{math.ceil(size / (1 << 20))} MiB"
+
+
+def preflight(job: TrainingJob) -> dict[str, Any]:
+    """Size a job that is about to start, and keep what is predicted beside what will be measured.
+
+    Raises:
+        CannotFit: it would not fit; the message says what would.
+    """
+    prices = read_prices()
+    sizing = size(job, "doubt")
+    found = estimate_of(sizing, prices)
+    write_json(predicted_path(job.stage), found)
+    if not found["fits"]:
+        raise CannotFit(refusal(found))
+    took, memory = found["time"], found["memory"]
+    print(
+        f"{job.stage}: {found['work']['steps']} steps, about {clock(took['seconds'])} ({took['source']}), "
+        f"{gib(memory['needed'])} of {gib(memory['available'])} memory",
+        flush=True,
+    )
+    return found
+
+
+def predicted_path(stage: str) -> Path:
+    """Where the prediction of a stage's last run lies."""
+    return layout.MEASURED / f"{stage}.predicted.json"
+
+
+def refusal(found: dict[str, Any]) -> str:
+    """Why, and what would fit."""
+    instead = "; ".join(found["would_fit"]) or "no change that is known here"
+    return f"{found['stage']} cannot run here: {'; '.join(found['reasons'])}. What would fit: {instead}"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def totals(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Time, energy and cost of all stages, one after the other."""
+    return {
+        "seconds": round(sum(row["time"]["seconds"] for row in stages), 1),
+        "energy_kwh": round(sum(row["energy_kwh"] for row in stages), 5),
+        "cost": round(sum(row["cost"] for row in stages), 4),
+    }

@@ -1,0 +1,105 @@
+"""The machines a training is sized for: the GPUs of infra/prices.yaml, and this one as it is.
+
+Needs no torch: memory is read from the kernel (a container's limit counts), GPUs from nvidia-smi.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.settings import Above, Section, parse_settings
+
+PRICES = Path("infra/prices.yaml")
+SHIPPED = Path(__file__).parents[3] / PRICES  # for a folder of links that holds no table of its own
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CGROUP_USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+Amount = Annotated[float, Field(ge=0.0)]
+
+
+class Gpu(Section):
+    """One GPU for hire."""
+
+    name: str
+    memory_gib: Above
+    bf16_tflops: Above
+    power_watts: Above
+    price_per_hour: Amount
+    source: str
+
+
+class Rates(Section):
+    """Billions of operations a second by precision."""
+
+    fp32: Above
+    bf16: Above
+
+
+class ThisMachine(Section):
+    """What an hour of this machine costs, and what it draws."""
+
+    name: str
+    price_per_hour: Amount
+    power_watts: Above
+    gflops_per_process: Rates
+
+
+class Prices(Section):
+    """infra/prices.yaml."""
+
+    currency: str
+    electricity_per_kwh: Amount
+    this_machine: ThisMachine
+    gpu_utilisation: Annotated[float, Field(gt=0.0, le=1.0)]
+    gpu_layer_milliseconds: Amount
+    gpus: Annotated[list[Gpu], Field(min_length=1)]
+
+
+def read_prices(path: Path = PRICES) -> Prices:
+    """The table of machines.
+
+    Raises:
+        SettingsError: the file is missing or holds mistakes; all of them are listed.
+    """
+    return parse_settings(path if path.is_file() or path != PRICES else SHIPPED, Prices)
+
+
+def free_memory() -> int:
+    """Bytes of main memory that processes of ours can still get, within this container's limit."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in zip(CGROUP_LIMITS, CGROUP_USED, strict=True):
+        with contextlib.suppress(OSError, ValueError):
+            # The file cache counts as used but is given back on demand, so only the limit itself is certain.
+            free = min(free, int(limit.read_text()) - _held(used))
+    return max(0, free)
+
+
+def _held(used: Path) -> int:
+    """Bytes in use under a limit that are not cached files."""
+    total = int(used.read_text())
+    with contextlib.suppress(OSError, ValueError):
+        rows = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
+        return max(0, total - int(rows.get("file", rows.get("cache", "0"))))
+    return total
+
+
+def gpu_memory() -> list[int]:
+    """Bytes of each NVIDIA GPU of this machine; empty where there is none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return [int(line) << 20 for line in found.stdout.split()]
+    return []
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0))
