@@ -21,6 +21,7 @@ from flows.workspace import commit_results, is_dirty
 from tasks import layout
 from tasks.errors import FlywheelError
 from tasks.files import sha256_file, verify_manifest
+from tasks.packaged import read_package
 from tasks.params import load_params
 from tasks.registry.inputs import folder_digest
 from tasks.store import approvals
@@ -81,6 +82,7 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
         "base_manifest_sha256": verify_manifest(layout.BASE_MODEL),
         "verdict": str(verdict["outcome"]),
         "verdict_sha256": sha256_file(layout.VERDICT),
+        "served_as": read_package(layout.PACKAGE).kind.served_as,
         "evaluation_sha256": folder_digest(layout.EVALUATION / "candidate") or "none",
         **feedback_tags(),
         "data_snapshot": folder_digest(layout.INGEST) or "none",

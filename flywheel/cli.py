@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from flywheel.answers import Answer, answer, brief, home, json_option
+from flywheel.compare import compare
+from flywheel.estimate import estimate
 from flywheel.loop_verbs import VERBS as LOOP
 from flywheel.new_domain import new_domain
 from flywheel.platform_verbs import VERBS as PLATFORM
+from flywheel.search import search
+from flywheel.smaller import smaller
 
 if TYPE_CHECKING:
     from tasks.registry.versions import Registry, Version
@@ -118,7 +122,7 @@ def _card() -> Answer:
     return {"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths))
 
 
-for verb in (*LOOP, *PLATFORM, new_domain):
+for verb in (*LOOP, *PLATFORM, estimate, compare, search, new_domain, smaller):
     main.add_command(verb)
 
 

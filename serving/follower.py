@@ -22,6 +22,7 @@ from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
 from tasks import layout
 from tasks.errors import FlywheelError
+from tasks.packaged import Packaged, read_package
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,13 @@ log = logging.getLogger("serving")
 
 class NotServed(FlywheelError):
     """A version may not or cannot take traffic; the message says why."""
+
+
+def not_an_adapter(parts: Packaged) -> str:
+    """Why a version that is no adapter is not taken up, and what to do."""
+    if not parts.servable:
+        return f"no engine of ours can serve it ({parts.kind.why})"
+    return "it is whole weights: it needs an engine of its own, not the base model's (docs/packaging.md)"
 
 
 class Follower:
@@ -172,6 +180,9 @@ class Follower:
         from tasks.registry.pointer import fetch_weights
 
         package = fetch_weights(registry, version, self.settings.root)
+        parts = read_package(package)
+        if parts.kind.served_as != "adapter":
+            raise NotServed(not_an_adapter(parts))
         system, name = self._system_of(package), version.manifest[:16]
         self.adapters.load(name, package)
         try:

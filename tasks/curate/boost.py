@@ -19,7 +19,7 @@ from tasks.domain import load_domain
 from tasks.params import Params
 from tasks.prompts import encode_example
 from tasks.records import Example
-from tasks.train.start import adapter_to_continue
+from tasks.train.start import adapter_to_continue, weights_to_continue
 
 BATCH = 8  # sequences a pass
 
@@ -34,7 +34,7 @@ class Spots:
 
 def weak_spots(examples: Sequence[Example], params: Params) -> Spots:
     """The `mix.boost.share` of examples with the highest perplexity, sound and doubtful ones apart."""
-    model, tokenizer = load_model(layout.BASE_MODEL, adapter_to_continue())
+    model, tokenizer = load_model(weights_to_continue() or layout.BASE_MODEL, adapter_to_continue())
     system = load_domain(params.domain).system_text()
     pairs = [encode_example(tokenizer, system, example, params.sft.max_tokens) for example in examples]
     perplexities = [math.exp(min(loss, 700.0)) for loss in answer_losses(model, pairs, BATCH)] if pairs else []

@@ -31,6 +31,7 @@ from tasks.params import FeedbackParams, MixParams, Params, load_params
 from tasks.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
 from tasks.stage import run_stage
 from tasks.tables import read_batches, records_of, schema_of, write_records
+from tasks.train.start import goes_on
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -195,13 +196,13 @@ def mix() -> str:
     texts = Texts([table for table, _ in passed.values()])
     ids = {name: table["id"].to_pylist() for name, (table, _) in passed.items()}
     new = set(json.loads((layout.FEEDBACK / "new.json").read_text(encoding="utf-8")))
-    goes_on = (layout.START / "adapter").is_dir()
-    rows = domain_rows(ids["domain"], new, goes_on, params.feedback)
+    continued = goes_on()
+    rows = domain_rows(ids["domain"], new, continued, params.feedback)
     boosted, doubtful = boost(rows, texts, params)
     mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
     leaked = [receipt for _, found in passed.values() for receipt in found]
-    write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if goes_on else [])
+    write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if continued else [])
     with fresh_directory(layout.MIX) as folder:
         write_jsonl(folder / "train.jsonl", texts.examples(mixture.train))
         write_jsonl(folder / "validation.jsonl", texts.examples(mixture.validation))

@@ -10,10 +10,11 @@ where `data/corrections` holds items, and may lose no more on the domain than it
 show a gain on a hundred other questions. It is trained on those corrections, so that criterion shows that they were
 learnt, not that they generalise; the others stand guard.
 
-promote: all pass. reject: harm is shown, that is, a loss whose whole interval lies above its margin, or a gain whose
-whole interval lies below 0. hold: neither; the items at hand do not settle it. The gate fails closed: scores that
-are missing, too many, doubled, not finite, of other models than those at hand, or measured under unequal conditions
-stop the stage, and no verdict is left behind.
+promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown, that is, a loss whose whole
+interval lies above its margin, or a gain whose whole interval lies below 0. hold: neither; the items at hand do not
+settle it, or nobody could ask the candidate. The gate fails closed: scores that are missing, too many, doubled, not
+finite, of other models than those at hand, or measured under unequal conditions stop the stage, and no verdict is left
+behind.
 """
 
 from __future__ import annotations
@@ -209,25 +210,37 @@ def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: S
 
 
 def judge(
-    after: Table, before: Table, candidate: Subject, champion: Subject, settings: GateParams, seed: int
+    after: Table,
+    before: Table,
+    candidate: Subject,
+    champion: Subject,
+    settings: GateParams,
+    seed: int,
+    asked: Sequence[Requirement] = (),
 ) -> Verdict:
-    """The verdict on the candidate's scores `after` against the champion's `before`.
+    """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
+
+    Nothing named means what is asked of a release, or of a night that learns corrections.
 
     Raises:
         GateBlocked: a comparison is not possible.
     """
-    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in requirements(after))
+    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked or requirements(after))
     outcome = outcome_of(criteria)
+    sentence = SENTENCES[outcome]
+    if outcome == "promote" and candidate.unservable:
+        outcome, sentence = "hold", UNSERVABLE.format(why=candidate.unservable)
     return Verdict(
         outcome=outcome,
         candidate=Side(version=candidate.version, digest=candidate.digest),
         champion=Side(version=champion.version, digest=champion.digest),
         criteria=criteria,
         reported=(accuracy(after, before, settings, seed),),
-        reasons=(SENTENCES[outcome], *(criterion.reason for criterion in criteria)),
+        reasons=(sentence, *(criterion.reason for criterion in criteria)),
     )
 
 
+UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
 SENTENCES: dict[Outcome, str] = {
     "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
     "hold": "The items at hand do not show that the candidate is good enough, nor that it does harm.",

@@ -97,3 +97,7 @@ DOMAIN_KEPT = (
 def requirements(measured: Container[tuple[str, str]]) -> tuple[Requirement, ...]:
     """What is asked of a candidate, by the (set, metric) pairs it was measured on: more or less on the domain."""
     return (*LEARNT, *DOMAIN_KEPT, *ELSEWHERE) if (FEEDBACK, "nll") in measured else (*DOMAIN_GAIN, *ELSEWHERE)
+
+
+# Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
+SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)

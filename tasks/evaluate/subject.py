@@ -1,7 +1,7 @@
-"""Who is measured: a base model, with or without an adapter, checked against its manifests.
+"""Who is measured: a model, with or without an adapter, checked against its manifests.
 
-The candidate is models/package over the base; the champion is what data/champion holds: the base itself, or the
-adapter of an earlier version.
+The candidate is models/package; the champion is what data/champion holds: the base itself, or the parts of an earlier
+version. Either is an adapter over the base, whole weights of its own, or both (tasks/packaged.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tasks import layout
 from tasks.errors import FlywheelError
 from tasks.files import ManifestError, digest_of, sha256_file, verify_manifest
+from tasks.packaged import read_package
 
 Who = Literal["candidate", "champion"]
 
@@ -28,7 +29,11 @@ class SubjectError(FlywheelError):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. `version` is null for a candidate: it gets one only after it is judged."""
+    """A model to measure. `version` is null for a candidate: it gets one only after it is judged.
+
+    `base` holds the weights to load, the base model's or the version's own; `unservable` says why no engine of ours
+    can answer with it, and is empty where one can.
+    """
 
     who: str
     version: str | None
@@ -37,6 +42,7 @@ class Subject:
     base_digest: str
     adapter: Path | None
     adapter_digest: str | None
+    unservable: str = ""
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -56,7 +62,7 @@ def load_subject(who: Who) -> Subject:
         trained_on = json.loads((layout.PACKAGE / "base.json").read_text(encoding="utf-8"))["digest"]
         if trained_on != base_digest:
             raise SubjectError(f"{layout.PACKAGE} belongs to another base model; run the stages sft and package again")
-        return _subject(who, None, digest, base_digest, layout.PACKAGE / "adapter")
+        return subject_in(layout.PACKAGE, who, None, digest, base_digest)
     _verified(layout.CHAMPION)
     path = layout.CHAMPION / "champion.json"
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +70,7 @@ def load_subject(who: Who) -> Subject:
         if facts["digest"] != base_digest:
             raise SubjectError(f"{path} names another base model than the one here; run the stage champion again")
         return replace(base_alone(who), version=facts["version"])
-    return _subject(who, facts["version"], facts["digest"], base_digest, layout.CHAMPION / "adapter")
+    return subject_in(layout.CHAMPION, who, facts["version"], facts["digest"], base_digest)
 
 
 def base_alone(who: str) -> Subject:
@@ -73,8 +79,18 @@ def base_alone(who: str) -> Subject:
     return Subject(who, None, digest, layout.BASE_MODEL, digest, None, None)
 
 
-def _subject(who: Who, version: str | None, digest: str, base_digest: str, adapter: Path) -> Subject:
-    return Subject(who, version, digest, layout.BASE_MODEL, base_digest, adapter, _adapter_digest(adapter))
+def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str) -> Subject:
+    """The model that a package's folder holds, over the base model of this digest where it has no weights of its own.
+
+    Raises:
+        PackageUnreadable: the folder has no parts of a package.
+        SubjectError: its own weights do not match their manifest, or the adapter is incomplete.
+    """
+    parts = read_package(folder)
+    base, own = (parts.model, _verified(parts.model)) if parts.model else (layout.BASE_MODEL, base_digest)
+    adapter_digest = _adapter_digest(parts.adapter) if parts.adapter else None
+    unservable = "" if parts.servable else parts.kind.why
+    return Subject(who, version, digest, base, own, parts.adapter, adapter_digest, unservable)
 
 
 def _verified(directory: Path) -> str:

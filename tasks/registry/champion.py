@@ -1,7 +1,7 @@
 """Stage `champion`: what the candidate is judged against, laid out from its pointer.
 
 state/champion.json names the base model, or a version's package by its digest. The flow has fetched that package into
-.flywheel/weights/DIGEST (tasks/registry/pointer.py); here it is checked and its adapter copied. No mlflow, no network.
+.flywheel/weights/DIGEST (tasks/registry/pointer.py); here it is checked and its parts copied. No mlflow, no network.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tasks.files import (
     write_json,
     write_manifest,
 )
+from tasks.packaged import KIND, read_package
 from tasks.records import Record, read_committed
 from tasks.stage import run_stage
 
@@ -95,10 +96,24 @@ def champion() -> str:
         facts["digest"] = base_digest()
     with fresh_directory(layout.CHAMPION) as folder:
         if pointer.kind == "version":
-            shutil.copytree(weights_of(pointer) / "adapter", folder / "adapter")
+            copy_parts(weights_of(pointer), folder)
         write_json(folder / "champion.json", facts)
         write_manifest(folder)
     return "the base model" if pointer.kind == "base" else f"version {pointer.version}"
+
+
+def copy_parts(package: Path, folder: Path) -> None:
+    """What of a package answers: adapter, weights, and how an engine serves them.
+
+    Raises:
+        PackageUnreadable: it is no package.
+    """
+    parts = read_package(package)
+    for part in (parts.adapter, parts.model):
+        if part is not None:
+            shutil.copytree(part, folder / part.name)
+    if (package / KIND).is_file():
+        shutil.copyfile(package / KIND, folder / KIND)
 
 
 if __name__ == "__main__":

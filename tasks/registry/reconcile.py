@@ -6,7 +6,7 @@ be honoured is recorded, and one that may not is refused and the alias put back.
 
 from __future__ import annotations
 
-from tasks.registry.versions import ROLLED_BACK, PromotionRefused, Registry, Version, check_verdict
+from tasks.registry.versions import ROLLED_BACK, PromotionRefused, Registry, Version, check_verdict, unservable
 from tasks.store import ledger
 from tasks.store.store import Store
 
@@ -24,6 +24,8 @@ def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
     truth = ledger_champion(store, registry.domain)
     if truth is not None and (truth.version, truth.digest) == (version.number, version.manifest):
         return None
+    if reason := unservable(version):
+        return reason
     if version.tags.get("override", "").strip():
         return None
     if version.tags.get(ROLLED_BACK):

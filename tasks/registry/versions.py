@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RELEASED = "released"
 ROLLED_BACK = "rolled_back"
+SERVED_AS = "served_as"  # adapter, weights, or nothing; versions without it are adapters
 
 
 class PromotionRefused(FlywheelError):
@@ -162,11 +163,13 @@ class Registry:
 
         Raises:
             PromotionRefused: no passing verdict for exactly this package against exactly this champion, and no
-                `override` tag with a reason.
+                `override` tag with a reason; or no engine serves it, which no override changes.
         """
         champion = self.alias("champion")
         if champion is not None and champion.number == version.number:
             return champion
+        if reason := unservable(version):
+            raise PromotionRefused(reason)
         if not version.tags.get("override", "").strip():
             check_verdict(version, self.verdict(version), champion)
         if champion is not None:
@@ -189,6 +192,16 @@ class Registry:
         self.client.set_registered_model_alias(self.domain, "previous", champion.number)
         self.client.set_model_version_tag(self.domain, champion.number, ROLLED_BACK, "true")
         return previous, champion
+
+
+def unservable(version: Version) -> str | None:
+    """Why no engine of ours can serve a version; None where one can."""
+    if version.tags.get(SERVED_AS) != "nothing":
+        return None
+    return (
+        f"version {version.number} can be compared, not served: no engine of ours adds virtual tokens. Train with a "
+        "method that is served (docs/packaging.md)"
+    )
 
 
 def check_verdict(version: Version, verdict: dict[str, Any], champion: Version | None) -> None:

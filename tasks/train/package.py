@@ -1,9 +1,10 @@
 """Stage package: everything a server needs to answer as the model was trained to, in one checked folder.
 
-models/package holds the adapter, the prompt it was trained with, which base it belongs to, and a model card; the
-manifest comes last. Nothing is packaged that was not loaded and compared: weights must be finite, and the adapter's
-logits must agree with those of the merged weights.
-Limits: an adapter over the pinned base; merged weights exist in memory only. The scores are in the release card.
+models/package holds an adapter over the pinned base or whole weights (tasks/packaged.py says which and why), the
+prompt it was trained with, which base it belongs to, and a model card; the manifest comes last. Nothing is packaged
+that was not loaded and compared: weights are finite and change answers, merged weights agree with the adapter that
+training left, and a question is the same tokens in training, evaluation and serving. Otherwise the stage fails.
+Limits: weights are written in fp32, whatever they were trained in. The scores are in the release card.
 """
 
 from __future__ import annotations
@@ -17,89 +18,118 @@ from tasks import layout
 from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, sha256_bytes, verify_manifest, write_json, write_manifest, write_text
+from tasks.packaged import ADAPTER, KIND, MODEL, Kind, kind_of_adapter
 from tasks.params import Params, load_params
-from tasks.prompts import render_prompt
+from tasks.prompt_book import PromptBook
+from tasks.prompts import messages_of
 from tasks.stage import run_stage
-from tasks.train.sft import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, METRICS
+from tasks.train.base_model import LOCAL_KEYS
+from tasks.train.packaging import weight_parity
+from tasks.train.packaging.model_card import model_card
+from tasks.train.packaging.prompt_parity import NAMED, check_prompts
+from tasks.train.trained import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights, final
+
+NOT_THE_TOKENIZER = {"config.json", "generation_config.json", "MANIFEST.json"}  # of a model's folder, with its weights
 
 
 class PackageError(FlywheelError):
-    """The adapter must not be judged or served."""
+    """What was trained must not be judged or served."""
 
 
-def refuse_broken_weights(path: Path) -> int:
-    """Read every tensor of a safetensors file; returns how many there are.
+def kind_of(weights: Weights) -> Kind:
+    """How an engine will serve what was trained.
 
     Raises:
-        PackageError: a tensor holds NaN or an infinity, or the file holds no tensor.
+        PackageError: nothing was trained.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise PackageError(f"{path} is not safetensors: {error}") from None
-    broken = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
-    if broken:
-        raise PackageError(f"{path}: {len(broken)} tensors hold NaN or infinities, the first is {broken[0]}")
-    if not tensors:
-        raise PackageError(f"{path} holds no weights")
-    return len(tensors)
+    own_base = weights.base != layout.BASE_MODEL
+    if weights.adapter is None:
+        if not own_base:
+            raise PackageError("nothing was trained: every training stage is switched off")
+        return Kind(served_as="weights", why="every weight was trained")
+    kind = kind_of_adapter(json.loads((weights.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    if own_base and kind.served_as == "adapter":
+        return Kind(served_as="weights", why="merged: it was trained over other weights than the base model's")
+    return kind
 
 
-def probe_prompts(tokenizer: Any, domain: Domain) -> list[str]:
-    """A few fixed prompts, rendered as in training."""
+def refuse_broken(weights: Weights) -> None:
+    """Raises WeightsRefused where a tensor that training left is not finite."""
+    if weights.adapter:
+        weight_parity.refuse_broken_weights(weights.adapter / ADAPTER_WEIGHTS)
+    if weights.base != layout.BASE_MODEL:
+        for path in sorted(weights.base.glob("*.safetensors")):
+            weight_parity.refuse_broken_weights(path)
+
+
+def probe_prompts(domain: Domain) -> list[list[int]]:
+    """A few fixed prompts as tokens, rendered as in training."""
+    book = PromptBook(layout.BASE_MODEL)
     questions = ("Hello.", f"What do I have to know about {domain.title.lower()}?", "How are you today?")
-    return [render_prompt(tokenizer, domain.system_text(), question) for question in questions]
+    return [book.ids(book.render(messages_of(domain.system_text(), question))) for question in questions]
 
 
-def logit_difference(base: Path, adapter: Path, prompts: list[str], tokenizer: Any) -> float:
-    """The largest difference between the logits of the adapter over its base and of the merged weights, in fp32.
-
-    Raises:
-        PackageError: a logit is not finite, or the adapter changes nothing.
-    """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    batch = [tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"] for prompt in prompts]
-
-    def logits(of: Any) -> list[Any]:
-        with torch.no_grad():
-            return [of.eval()(input_ids=ids, use_cache=False).logits for ids in batch]
-
-    plain = logits(model)
-    adapted_model = PeftModel.from_pretrained(model, adapter)
-    adapted = logits(adapted_model)
-    if not all(torch.isfinite(found).all() for found in adapted):
-        raise PackageError("the adapter over its base gives logits that are not finite")
-    if all(torch.equal(found, before) for found, before in zip(adapted, plain, strict=True)):
-        raise PackageError("the adapter changes no logit: it was not trained, or does not fit its base")
-    merged = logits(adapted_model.merge_and_unload(safe_merge=True))
-    return max(float((one - other).abs().max()) for one, other in zip(adapted, merged, strict=True))
-
-
-def check_parity(domain: Domain, adapter: Path, limit: float) -> float:
-    """Compare adapter and merged weights; returns the largest difference of a logit.
+def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], limit: float) -> str:
+    """Put what was trained into the package's folder, compared with what training left; says what was compared.
 
     Raises:
-        PackageError: it is above `limit`, or one of the two is broken.
+        WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
     """
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
+    model = weight_parity.load(weights.base)
+    if weights.adapter is None:
+        return _place_model(weight_parity.logits_of(model, prompts), weights.base, folder, prompts)
+    plain = weight_parity.logits_of(model, prompts)
+    model = weight_parity.adapted(model, weights.adapter)
+    trained = weight_parity.logits_of(model, prompts)
+    weight_parity.refuse_unchanged(trained, plain)
+    if kind.served_as != "weights":
+        _copy_adapter(weights.adapter, folder / ADAPTER)
+    if kind.served_as == "nothing":
+        if weights.base != layout.BASE_MODEL:
+            _copy_model(weights.base, folder / MODEL)
+        return "it changes answers; nothing to merge"
+    model = weight_parity.merge(model)
+    if kind.served_as == "weights":
+        model.save_pretrained(folder / MODEL)
+        finish_model(folder / MODEL)
+        model = weight_parity.load(folder / MODEL)
+    difference = weight_parity.largest_difference(trained, weight_parity.logits_of(model, prompts))
+    weight_parity.refuse_difference(difference, limit, "adapter and merged weights")
+    return "adapter and merged weights agree"
 
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
-    difference = logit_difference(layout.BASE_MODEL, adapter, probe_prompts(tokenizer, domain), tokenizer)
-    if not difference <= limit:
-        raise PackageError(
-            f"merged weights differ by {difference:.2e} in a logit; package.max_logit_difference: {limit}"
-        )
-    return difference
+
+def _place_model(trained: list[Any], source: Path, folder: Path, prompts: list[list[int]]) -> str:
+    """Whole weights, file by file as training left them."""
+    plain = weight_parity.logits_of(weight_parity.load(layout.BASE_MODEL), prompts)
+    weight_parity.refuse_unchanged(trained, plain)
+    _copy_model(source, folder / MODEL)
+    return "whole weights, as they were trained"
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.name in ("config.json", "generation_config.json") or ".safetensors" in path.name:
+            shutil.copyfile(path, target / path.name)
+    finish_model(target)
+
+
+def finish_model(target: Path) -> None:
+    """Tokenizer, template and licence come from the base model: those that every side began with."""
+    for path in sorted(layout.BASE_MODEL.iterdir()):
+        if path.is_file() and path.name not in NOT_THE_TOKENIZER and ".safetensors" not in path.name:
+            shutil.copyfile(path, target / path.name)
+    for name in ("config.json", "generation_config.json"):
+        if (target / name).is_file():
+            settings = json.loads((target / name).read_text(encoding="utf-8"))
+            write_json(target / name, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
+    write_manifest(target)
+
+
+def _copy_adapter(adapter: Path, target: Path) -> None:
+    target.mkdir()
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        shutil.copyfile(adapter / name, target / name)
 
 
 def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
@@ -110,12 +140,12 @@ def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
         "system": domain.system_text(),
         "chat_template": template,
         "chat_template_sha256": sha256_bytes(template.encode()),
-        "special_tokens": {name: settings[name] for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
+        "special_tokens": {name: settings.get(name) for name in NAMED},
     }
 
 
 def base_of(domain: Domain, digest: str) -> dict[str, Any]:
-    """Which base the adapter belongs to."""
+    """Which base model it was made from."""
     source = domain.base_model
     return {
         "name": source.name,
@@ -127,79 +157,34 @@ def base_of(domain: Domain, digest: str) -> dict[str, Any]:
     }
 
 
-def model_card(params: Params, domain: Domain, training: dict[str, Any]) -> str:
-    """The model card: what it is, from what, how; Hugging Face's front matter on top."""
-    lora, sft, source = params.sft.lora, params.sft, domain.base_model
-    kinds = (domain.human, domain.seeds, domain.documents, domain.triples, domain.general, [domain.safety])
-    sources = [item for kind in kinds for item in kind]
-    lines = [f"- {s.attribution} (licence {s.licence}{', ' + s.url if s.url else ''})" for s in sources]
-    data = list(dict.fromkeys(lines))  # a source that gives documents and triples stands here once
-    return "\n".join(
-        [
-            "---",
-            f"base_model: {source.name}",
-            f"language: {domain.language}",
-            "library_name: peft",
-            f"license: {source.licence.lower()}",
-            "pipeline_tag: text-generation",
-            "---",
-            "",
-            f"# {domain.title}",
-            "",
-            f"A LoRA adapter over {source.name}, tuned with Flywheel on questions and answers of its domain.",
-            "What it was judged on, with every score and interval, is in the release card of its version.",
-            "",
-            "## Data",
-            "",
-            f"{training['examples']} examples; {training['tokens']:,} tokens over all epochs ({sft.epochs}), "
-            f"{training['answer_tokens']:,} of them answers, the only ones that are learnt. Drawn from:",
-            "",
-            *data,
-            "",
-            "## Method",
-            "",
-            f"Supervised fine-tuning, loss on the answers only. LoRA of rank {lora.rank}, alpha {lora.alpha}, dropout "
-            f"{lora.dropout} on {', '.join(lora.target_modules)}: {training['trainable_parameters']:,} of "
-            f"{training['parameters']:,} parameters. AdamW, learning rate {sft.learning_rate} with cosine decay, "
-            f"{training['steps']} steps, {sft.precision}, seed {params.seed}.",
-            "",
-            "## Licence",
-            "",
-            f"The base model is licensed under {source.licence} ({source.licence_url}).",
-            "The data's licences stand above; their attribution must go along with the adapter.",
-            "",
-            "## Limits",
-            "",
-            "A small model: its answers can be wrong and are no legal or professional advice. Ask it with the system",
-            "prompt and chat template of prompt.json; it was trained and judged with no other.",
-            "",
-        ]
-    )
+def build(params: Params, domain: Domain, weights: Weights, base_digest: str, target: Path) -> tuple[str, str]:
+    """Write the package to `target`, whole or not at all; returns what was compared, and its digest.
 
-
-def build(params: Params, domain: Domain, base_digest: str, target: Path) -> str:
-    """Write the package to `target`, whole or not at all; returns its digest."""
-    training = json.loads(METRICS.read_text(encoding="utf-8"))
+    Raises:
+        PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
+    """
+    kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
+    refuse_broken(weights)
+    shutil.rmtree(target, ignore_errors=True)
     with fresh_directory(target) as folder:
-        (folder / "adapter").mkdir()
-        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-            shutil.copyfile(ADAPTER / name, folder / "adapter" / name)
-        write_json(folder / "prompt.json", prompt_of(domain, layout.BASE_MODEL))
+        limit = params.package.max_logit_difference
+        compared = place(weights, kind, folder, probe_prompts(domain), limit)
+        served = folder / MODEL if (folder / MODEL).is_dir() else layout.BASE_MODEL
+        check_prompts(domain.system_text(), weights.base, served, prompt)
+        write_json(folder / KIND, kind.model_dump())
+        write_json(folder / "prompt.json", prompt)
         write_json(folder / "base.json", base_of(domain, base_digest))
-        write_text(folder / "README.md", model_card(params, domain, training))
-        return write_manifest(folder)
+        write_text(folder / "README.md", model_card(params, domain, kind))
+        return compared, write_manifest(folder)
 
 
 def stage() -> str:
-    """Check base and adapter, then pack them."""
+    """Check base and what was trained, then pack it."""
     params = load_params()
     domain = load_domain(params.domain)
     base_digest = verify_manifest(layout.BASE_MODEL)
-    verify_manifest(ADAPTER)
-    refuse_broken_weights(ADAPTER / ADAPTER_WEIGHTS)
-    check_parity(domain, ADAPTER, params.package.max_logit_difference)
-    digest = build(params, domain, base_digest, layout.PACKAGE)
-    return f"{layout.PACKAGE}, digest {digest[:12]}; adapter and merged weights agree"
+    compared, digest = build(params, domain, final(), base_digest, layout.PACKAGE)
+    return f"{layout.PACKAGE}, digest {digest[:12]}; {compared}"
 
 
 def main() -> None:

@@ -55,11 +55,13 @@ class Followed:
         return float(next(line for line in lines if line.startswith(f"{name} ")).rsplit(" ", 1)[1])
 
 
-def register(registry: Registry, folder: Path, name: str, base: Path, **prompt: str) -> Version:
+def register(registry: Registry, folder: Path, name: str, base: Path, part: str = "adapter", **prompt: str) -> Version:
     """A version with an adapter of a few bytes; an override lets the alias through without a verdict."""
     package = folder / name
-    (package / "adapter").mkdir(parents=True)
-    (package / "adapter/adapter_model.safetensors").write_text(name)
+    (package / part).mkdir(parents=True)
+    (package / part / "adapter_model.safetensors").write_text(name)
+    served_as = "weights" if part == "model" else "adapter"
+    (package / "kind.json").write_text(json.dumps({"served_as": served_as, "why": "test"}))
     template = (base / "chat_template.jinja").read_text(encoding="utf-8")
     (package / "prompt.json").write_text(json.dumps({"system": f"You are {name}.", "chat_template": template} | prompt))
     digest = write_manifest(package)
@@ -94,6 +96,7 @@ def followed(engine: Stub, base_model: Path, tmp_path_factory: pytest.TempPathFa
         for name in ("first", "second", "damaged", MISBEHAVING)
     }
     versions["foreign"] = register(registry, folder / "packages", "foreign", base_model, chat_template="{{ other }}")
+    versions["whole"] = register(registry, folder / "packages", "whole", base_model, part="model")
     versions["unjudged"] = register(registry, folder / "packages", "unjudged", base_model)
     registry.client.delete_model_version_tag(DOMAIN, versions["unjudged"].number, "override")
     registry.client.log_text(versions["damaged"].run_id, "forged", "package/adapter/adapter_model.safetensors")
@@ -169,7 +172,12 @@ def test_the_version_answers_with_the_system_prompt_it_was_trained_with(followed
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("damaged", "cannot be fetched"), (MISBEHAVING, "does not answer as it was evaluated"), ("foreign", "template")],
+    [
+        ("damaged", "cannot be fetched"),
+        (MISBEHAVING, "does not answer as it was evaluated"),
+        ("foreign", "template"),
+        ("whole", "whole weights"),
+    ],
 )
 def test_a_version_that_fails_leaves_the_old_one_and_says_why(followed: Followed, name: str, reason: str) -> None:
     failures = followed.metric("flywheel_serve_failures_total")

@@ -19,6 +19,7 @@ from tasks import layout
 from tasks.evaluate import gate
 from tasks.evaluate.gate import GateBlocked, Table, judge, table_of
 from tasks.evaluate.measures import FEEDBACK_METRICS, METRICS
+from tasks.evaluate.requirements import SMALLER
 from tasks.evaluate.subject import Subject
 from tasks.params import GateParams
 from tasks.records import EvaluationItem, Score, make_item, write_jsonl
@@ -71,6 +72,24 @@ def test_better_on_the_domain_and_unchanged_elsewhere_is_promoted() -> None:
     assert all(entry.passed for entry in found.criteria)
     assert (found.candidate.version, found.candidate.digest) == (None, "c" * 64)
     assert (found.champion.version, found.champion.digest) == ("base", "b" * 64)
+
+
+def test_a_candidate_that_no_engine_serves_is_held_whatever_it_gained_and_the_reason_says_so() -> None:
+    candidate = replace(CANDIDATE, unservable="prefix tuning: no engine of ours adds virtual tokens to a prompt")
+    found = judge(*tables(BETTER), candidate, CHAMPION, SETTINGS, seed=1)
+    assert found.outcome == "hold"
+    assert all(entry.passed for entry in found.criteria)
+    assert "no engine of ours adds virtual tokens" in found.reasons[0]
+    worse = judge(*tables({("dialogue", "nll"): (1.0, 0.0)}), candidate, CHAMPION, SETTINGS, seed=1)
+    assert worse.outcome == "reject"
+
+
+def test_a_smaller_form_has_to_lose_nothing_beyond_the_margins_and_to_gain_nothing() -> None:
+    """An unchanged domain is held as a release, and passes as a smaller form; a domain that lost more does not."""
+    unchanged = judge(*tables({}), CANDIDATE, CHAMPION, SETTINGS, 1, SMALLER)
+    assert (verdict({}).outcome, unchanged.outcome) == ("hold", "promote")
+    lost = judge(*tables({("domain", "nll"): (0.5, 0.0)}), CANDIDATE, CHAMPION, SETTINGS, 1, SMALLER)
+    assert lost.outcome == "reject"
 
 
 def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,47 @@ def test_a_champion_of_another_base_is_refused(repository: str) -> None:
     write_champion({**facts, "digest": "0" * 64})
     with pytest.raises(SubjectError, match="another base model"):
         load_subject("champion")
+
+
+def write_weights(folder: Path, kind: str = "weights") -> str:
+    """A package with weights of its own; returns their digest."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/model.safetensors").write_bytes(b"own weights")
+    digest = write_manifest(folder / "model")
+    write_json(folder / "kind.json", {"served_as": kind, "why": "because"})
+    return digest
+
+
+def test_whole_weights_are_measured_in_the_place_of_the_base(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    digest = write_weights(layout.PACKAGE)
+    write_manifest(layout.PACKAGE)
+    found = load_subject("candidate")
+    assert (found.base, found.adapter, found.unservable) == (layout.PACKAGE / "model", None, "")
+    assert found.identity == {"base": digest, "adapter": None}
+
+
+def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves_them(repository: str) -> None:
+    digest = write_weights(layout.PACKAGE, "nothing")
+    write_manifest(layout.PACKAGE)
+    found = load_subject("candidate")
+    assert (found.base_digest, found.adapter) == (digest, layout.PACKAGE / "adapter")
+    assert found.unservable == "because"
+
+
+def test_a_champion_of_whole_weights_is_the_same_model_as_the_candidate_it_was(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    write_weights(layout.PACKAGE)
+    write_manifest(layout.PACKAGE)
+    write_weights(layout.CHAMPION)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    assert load_subject("champion").identity == load_subject("candidate").identity
+
+
+def test_own_weights_that_were_changed_are_refused(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    write_weights(layout.PACKAGE)
+    (layout.PACKAGE / "model/model.safetensors").write_bytes(b"other weights")
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match=r"changed: model\.safetensors"):
+        load_subject("candidate")

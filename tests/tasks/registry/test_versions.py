@@ -77,6 +77,15 @@ def test_an_override_with_a_reason_lifts_the_refusal(registry: Registry) -> None
     assert registry.get("champion").tags["override"] == "shown to the board"
 
 
+def test_what_no_engine_serves_is_refused_even_with_an_override(registry: Registry) -> None:
+    version = judged(registry, "a")
+    registry.client.set_model_version_tag(registry.domain, version.number, "served_as", "nothing")
+    version = registry.override(registry.get(version.number), "I want it")
+    with pytest.raises(PromotionRefused, match="no engine of ours adds virtual tokens"):
+        registry.promote(version)
+    assert registry.alias("champion") is None
+
+
 def test_an_override_without_a_reason_is_refused(registry: Registry) -> None:
     with pytest.raises(PromotionRefused, match="needs a reason"):
         registry.override(judged(registry, "1", outcome="hold"), "  ")

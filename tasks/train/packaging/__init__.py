@@ -1,0 +1,1 @@
+"""What makes a package: cards, parity checks, smaller forms."""

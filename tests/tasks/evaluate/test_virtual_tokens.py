@@ -1,0 +1,114 @@
+"""OpenCompass's model with adapters that add virtual tokens: likelihoods and answers are those of peft alone.
+
+peft gives other answers where prompts are padded beside each other or a pass goes on from a cache, so each is compared
+with one plain pass over one text without padding or cache. In the evaluation environment, without a whole run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import layout
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import json, sys
+import peft, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from tasks.evaluate.opencompass_model import AnswerModel
+
+base, folder = sys.argv[1:]
+configs = {
+    "p_tuning_v2": peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+    "p_tuning": peft.PromptEncoderConfig(num_virtual_tokens=5, encoder_hidden_size=16, task_type="CAUSAL_LM"),
+    "prompt_tuning": peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+}
+prompts = ["Hello, how are you today my friend?", "The capital", "What is a permit? I need to know of a shed."]
+answers = ["I am well.", "", "Paris is a city"]
+tokenizer = AutoTokenizer.from_pretrained(base)
+
+def ids_of(text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+@torch.no_grad()
+def logits(model, ids):
+    tensor = torch.tensor([ids])
+    return model(input_ids=tensor, attention_mask=torch.ones_like(tensor)).logits[0, -len(ids):]
+
+def plain_loss(model, prompt, answer):
+    before, after = ids_of(prompt), ids_of(answer)
+    found = logits(model, before + after)[len(before) - 1:-1].log_softmax(-1)
+    return -float(found.gather(1, torch.tensor(after)[:, None]).mean())
+
+def plain_text(model, prompt, tokens=8):
+    ids, new = ids_of(prompt), []
+    while len(new) < tokens and (not new or new[-1] != tokenizer.eos_token_id):
+        new.append(int(logits(model, ids + new)[-1].argmax()))
+    return tokenizer.decode(new, skip_special_tokens=True)
+
+told = {}
+for name, config in configs.items():
+    torch.manual_seed(0)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.5)
+    model.save_pretrained(f"{folder}/{name}")
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), f"{folder}/{name}").eval()
+    ours = AnswerModel(
+        boundary="|", threads=2, path=base, peft_path=f"{folder}/{name}", max_seq_len=60,
+        tokenizer_kwargs={"trust_remote_code": False}, generation_kwargs={"do_sample": False},
+        model_kwargs={"trust_remote_code": False, "device_map": "cpu", "torch_dtype": "torch.float32"},
+    )
+    asked = [(prompts[0], "I am well."), (prompts[0], "Bad"), (prompts[1], "Paris is a city"), (prompts[2], "Yes.")]
+    losses = ours.get_ppl([f"{prompt}|{answer}" for prompt, answer in asked]).tolist()
+    try:
+        ours.get_ppl(["word " * 57 + "|a"])
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
+    told[name] = {
+        "losses": losses, "plain_losses": [plain_loss(model, *pair) for pair in asked],
+        "texts": ours.generate(prompts, 8), "plain_texts": [plain_text(model, prompt) for prompt in prompts],
+        "refused": refused,
+    }
+print("TOLD" + json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("virtual")
+    done = subprocess.run(
+        [root / layout.EVALUATION_PYTHON, "-c", SCRIPT, tiny_model, folder],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout.split("TOLD")[1])
+    return found
+
+
+@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
+def test_likelihoods_are_those_of_one_plain_pass(told: dict[str, dict[str, Any]], method: str) -> None:
+    assert told[method]["losses"] == pytest.approx(told[method]["plain_losses"], abs=2e-5)
+
+
+@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
+def test_answers_asked_together_are_those_asked_alone(told: dict[str, dict[str, Any]], method: str) -> None:
+    assert told[method]["texts"] == told[method]["plain_texts"]
+
+
+def test_virtual_tokens_take_room_of_the_context(told: dict[str, dict[str, Any]]) -> None:
+    """57 or more tokens and 5 virtual ones do not fit into 60."""
+    assert "and 5 virtual ones do not fit" in told["prompt_tuning"]["refused"].replace("does", "do")

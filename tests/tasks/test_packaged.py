@@ -1,0 +1,62 @@
+"""What a package holds, and which adapters an engine loads as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.files import write_json
+from tasks.packaged import PackageUnreadable, kind_of_adapter, read_package
+from tasks.train.methods import SERVED_AS
+from tasks.training_params import Method
+
+# What peft writes for each method that leaves an adapter; PiSSA is converted to a plain LoRA when it is saved.
+WRITTEN: dict[Method, dict[str, Any]] = {
+    "lora": {"peft_type": "LORA", "use_dora": False, "bias": "none", "rank_pattern": {}, "modules_to_save": None},
+    "rslora": {"peft_type": "LORA", "use_rslora": True, "bias": "none"},
+    "pissa": {"peft_type": "LORA", "bias": "none"},
+    "qlora": {"peft_type": "LORA", "bias": "none"},
+    "dora": {"peft_type": "LORA", "use_dora": True, "bias": "none"},
+    "ia3": {"peft_type": "IA3"},
+    "osf": {"peft_type": "OSF"},
+    "p_tuning_v2": {"peft_type": "PREFIX_TUNING"},
+    "p_tuning": {"peft_type": "P_TUNING"},
+    "prompt_tuning": {"peft_type": "PROMPT_TUNING"},
+}
+
+
+@pytest.mark.parametrize("method", WRITTEN)
+def test_the_files_of_a_method_say_the_same_as_the_table_of_methods(method: Method) -> None:
+    assert kind_of_adapter(WRITTEN[method]).served_as == SERVED_AS[method]
+
+
+@pytest.mark.parametrize("beyond", [{"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"rank_pattern": {"q": 4}}])
+def test_a_lora_that_no_engine_loads_is_merged(beyond: dict[str, Any]) -> None:
+    assert kind_of_adapter({"peft_type": "LORA", "bias": "none"} | beyond).served_as == "weights"
+
+
+def test_a_package_from_before_there_were_kinds_is_an_adapter(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    found = read_package(tmp_path)
+    assert (found.kind.served_as, found.model, found.adapter) == ("adapter", None, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("parts", "served_as", "cause"),
+    [
+        ((), "adapter", "neither an adapter nor weights"),
+        (("adapter",), "weights", "holds other parts"),
+        (("adapter", "model"), "adapter", "holds other parts"),
+        (("model",), "magic", r"kind\.json cannot be read"),
+    ],
+)
+def test_a_package_that_contradicts_itself_is_refused(
+    tmp_path: Path, parts: tuple[str, ...], served_as: str, cause: str
+) -> None:
+    for part in parts:
+        (tmp_path / part).mkdir()
+    write_json(tmp_path / "kind.json", {"served_as": served_as, "why": "test"})
+    with pytest.raises(PackageUnreadable, match=cause):
+        read_package(tmp_path)
