@@ -68,7 +68,7 @@ def test_a_data_stage_depends_on_every_module_of_its_room_that_it_reaches(name: 
 def test_what_a_stage_reads_is_in_the_repository_or_the_output_of_another(name: str) -> None:
     made = [out for stage in STAGES.values() for key in ("outs", "metrics", "plots") for out in entries(stage, key)]
     for dep in entries(STAGES[name], "deps"):
-        path = dep.replace("${domain}", "construction").replace("${sft.launch}", "cpu")
+        path = re.sub(r"\$\{\w+\.launch\}", "cpu", dep.replace("${domain}", "construction"))
         assert (ROOT / path).exists() or any(Path(out) in (Path(path), *Path(path).parents) for out in made), dep
 
 
