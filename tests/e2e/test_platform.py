@@ -123,8 +123,14 @@ def test_the_platform_comes_up_mends_itself_and_goes_down_to_the_last_process(pr
 
 
 def check_status(project: Path) -> None:
-    found = flywheel(project, "status")
-    assert found["platform"] == "up" and found["attention"] == []
+    """All is well, once Prefect's first work is done: on a busy machine it answers late just after its start."""
+
+    def calm() -> dict[str, Any] | None:
+        found = flywheel(project, "status", status=None)
+        return None if found["attention"] else found
+
+    found = wait_for(calm)
+    assert found["platform"] == "up"
     assert {name for name, row in found["services"].items() if row["ready"]} == set(found["services"])
     assert found["serving"]["version"] == "base" and found["next_night"] and found["alarm"] is None
     for name in ("admin", "chat"):
