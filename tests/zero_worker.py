@@ -50,6 +50,8 @@ def train(model_folder: str, config: Path, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Every file in turn, in the same processes."""
+    import torch.distributed
+
     from tasks.train.worker import quiet
 
     quiet()
@@ -58,6 +60,8 @@ def main() -> None:
         found = train(model_folder, config, Path(out))
         if found:
             (Path(out) / f"{config.stem}.json").write_text(json.dumps(found))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # gloo's threads must end before the interpreter does, or it aborts
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0, what: str = "it") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "it") -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError, httpx.TransportError):

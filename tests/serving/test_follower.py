@@ -43,7 +43,10 @@ class Followed:
 
     def wait_until_served(self, name: str) -> float:
         began = time.monotonic()
-        wait_for(lambda: self.ready()["version"] == self.versions[name].number, what=f"serving {name}")
+        try:
+            wait_for(lambda: self.ready()["version"] == self.versions[name].number, what=f"serving {name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; /readyz: {self.ready()}") from None
         return time.monotonic() - began
 
     def events(self) -> list[tuple[str, str | None]]:
