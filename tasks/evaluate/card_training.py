@@ -40,11 +40,10 @@ def read_took(root: Path) -> list[Took]:
 def _stage(stage: str, predicted: dict[str, Any], actual: dict[str, Any]) -> list[Took]:
     """Time, memory, energy, trained parameters. A run that died and went on is not what was predicted."""
     time, memory = predicted.get("time", {}), predicted.get("memory", {})
-    peak = actual.get("peak_gpu_bytes") or actual.get("peak_bytes")
     again = f" ({actual['attempts']} attempts)" if actual.get("attempts", 1) > 1 else ""
     figures: tuple[tuple[str, Any, Any, str, float], ...] = (
         (f"time{again}", time.get("seconds"), actual.get("seconds"), "{:.0f} s", 1.0),
-        ("peak memory", memory.get("needed"), peak, "{:.2f} GiB", float(1 << 30)),
+        ("peak memory", memory.get("needed"), _peak(actual), "{:.2f} GiB", float(1 << 30)),
         ("energy", predicted.get("energy_kwh"), actual.get("energy_kwh"), "{:.3f} kWh", 1.0),
         (
             "trained parameters",
@@ -55,6 +54,12 @@ def _stage(stage: str, predicted: dict[str, Any], actual: dict[str, Any]) -> lis
         ),
     )
     return [_row(stage, what, said, did, form, unit) for what, said, did, form, unit in figures if did]
+
+
+def _peak(actual: dict[str, Any]) -> int | None:
+    """What a prediction speaks of: the fullest GPU, or the main memory of all processes together."""
+    gpu = max((one["peak_gpu_bytes"] for one in actual.get("processes", [])), default=0)
+    return gpu or actual.get("peak_bytes")
 
 
 def _row(stage: str, what: str, predicted: float | None, actual: float, form: str, unit: float) -> Took:

@@ -3,9 +3,15 @@
 Each setting is sized by formula and by its own three-step probe, then trained for real, by the stage's own code, on
 the default domain's base model and examples. Asked for: within 25% of the time and 20% of the peak memory, on five.
 
+Constants of the estimate were fitted on one setting, `lora bf16` (GROWTH in tasks/train/sizing/estimate.py, and the
+sizes of a checkpoint). It is measured and shown too, marked as fitted, but is none of the five. Nothing was fitted on
+any other.
+
     python tests/bench/bench_estimate.py            the table of what is measured so far
     python tests/bench/bench_estimate.py --run 1    measures that many settings that are still missing: 2 to 4 min each
 
+Exit status: 1 where a measured setting is off by more than that, by name; 0 otherwise. What is still to be measured
+is named too.
 Run it where the stages up to `mix` have been run, on a machine that does nothing else. Kept under .flywheel/bench.
 """
 
@@ -14,6 +20,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +30,24 @@ from rich.table import Table
 
 from tasks import layout
 from tasks.domain import load_domain
+from tasks.errors import FlywheelError
 from tasks.files import write_json, write_text
 from tasks.params import load_params
 from tasks.train.sizing.aside import inside, lay_aside
 
 HOME = layout.HOME / "bench" / "estimate"
+TIME_OFF, MEMORY_OFF = 0.25, 0.20
+FITTED = ("lora bf16",)
 # Name: settings by dotted name, examples to train on, examples to validate on.
 SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
     "lora bf16": ({"sft.precision": "bf16", "sft.epochs": 1}, 160, 16),
     "lora fp32, batches of 2": ({"sft.precision": "fp32", "sft.batch_size": 2, "sft.epochs": 1}, 72, 8),
     "full bf16": ({"sft.method": "full", "sft.precision": "bf16", "sft.epochs": 1, "sft.batch_size": 2}, 72, 8),
-    "p_tuning_v2 bf16": ({"sft.method": "p_tuning_v2", "sft.precision": "bf16", "sft.epochs": 2}, 96, 8),
+    "p_tuning_v2 bf16": (
+        {"sft.method": "p_tuning_v2", "sft.precision": "bf16", "sft.epochs": 2, "sft.packing": False},
+        96,
+        8,
+    ),
     "lora bf16, rank 64, one process": (
         {
             "sft.precision": "bf16",
@@ -45,7 +60,22 @@ SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
         120,
         8,
     ),
+    "dora bf16, batches of 3, no packing": (
+        {
+            "sft.method": "dora",
+            "sft.precision": "bf16",
+            "sft.epochs": 1,
+            "sft.batch_size": 3,
+            "sft.packing": False,
+        },
+        90,
+        8,
+    ),
 }
+
+
+class NoProbe(FlywheelError):
+    """The probe failed, so there is nothing to compare."""
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -80,6 +110,8 @@ def _both(folder: Path) -> dict[str, Any]:
         job = describe(params, load_domain(params.domain))
         formula = estimate_of(size(job), read_prices())
         probed = estimate_of(size(job, "always"), read_prices())
+        if probed["time"]["source"] != "probe":
+            raise NoProbe("the probe failed; what it said stands above")
         execute(job, run_folder(job))
         actual = json.loads((layout.MEASURED / "sft.json").read_text(encoding="utf-8"))
         return {"formula": _figures(formula), "probe": _figures(probed), "time": probed["time"], "actual": actual}
@@ -89,40 +121,56 @@ def _figures(found: dict[str, Any]) -> dict[str, float]:
     return {"seconds": found["time"]["seconds"], "bytes": found["memory"]["needed"]}
 
 
-def table() -> None:
+def read_measured() -> list[dict[str, Any]]:
+    """A row for each setting that has been measured, in order."""
+    paths = [HOME / f"{number}.json" for number in range(len(SETTINGS))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
+def off(row: dict[str, Any]) -> tuple[float, float]:
+    """By what share of the actual time and peak memory the probe's prediction was off."""
+    actual, probe = row["actual"], row["probe"]
+    return probe["seconds"] / actual["seconds"] - 1, probe["bytes"] / actual["peak_bytes"] - 1
+
+
+def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was predicted too badly, in words."""
+    found = []
+    for row in rows:
+        limits = zip(("time", "peak memory"), off(row), (TIME_OFF, MEMORY_OFF), strict=True)
+        found += [
+            f"{row['name']}: {what} is off by {share:+.0%}, more than {limit:.0%}"
+            for what, share, limit in limits
+            if abs(share) > limit
+        ]
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
     """Print what has been measured."""
     shown = Table(title="Predicted against actual")
-    for column in (
-        "setting",
-        "steps",
-        "s actual",
-        "s probe",
-        "off",
-        "GiB actual",
-        "GiB probe",
-        "off",
-        "s, GiB formula",
-    ):
+    columns = ("setting", "steps", "s actual", "s probe", "off", "GiB actual", "GiB probe", "off", "s, GiB formula")
+    for column in columns:
         shown.add_column(column, justify="left" if column == "setting" else "right")
-    for path in sorted(HOME.glob("*.json")):
-        row = json.loads(path.read_text(encoding="utf-8"))
+    for row in rows:
         actual, probe, formula = row["actual"], row["probe"], row["formula"]
+        time_off, memory_off = off(row)
         shown.add_row(
-            row["name"],
+            row["name"] + (" (fitted)" if row["name"] in FITTED else ""),
             str(actual["steps"]),
             f"{actual['seconds']:.0f}",
             f"{probe['seconds']:.0f}",
-            f"{probe['seconds'] / actual['seconds'] - 1:+.0%}",
+            f"{time_off:+.0%}",
             f"{actual['peak_bytes'] / 2**30:.2f}",
             f"{probe['bytes'] / 2**30:.2f}",
-            f"{probe['bytes'] / actual['peak_bytes'] - 1:+.0%}",
+            f"{memory_off:+.0%}",
             f"{formula['seconds']:.0f}, {formula['bytes'] / 2**30:.2f}",
         )
     Console(width=140).print(shown)
 
 
 def main() -> None:
-    """Measure what is asked for, and show everything."""
+    """Measure what is asked for, show everything, and say what was predicted too badly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=int, default=0, help="settings to measure that are still missing")
     wanted = parser.parse_args().run
@@ -131,7 +179,13 @@ def main() -> None:
         if wanted and not path.is_file():
             write_json(path, measure(name))
             wanted -= 1
-    table()
+    rows = read_measured()
+    table(rows)
+    for name in SETTINGS:
+        if name not in [row["name"] for row in rows]:
+            print(f"not measured yet: {name}")
+    if missed := misses(rows):
+        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":

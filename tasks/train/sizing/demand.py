@@ -21,6 +21,7 @@ GIB = 1 << 30
 # Of a worker without a model: interpreter, torch, transformers, trl, DeepSpeed. Measured on CPU; CUDA adds a context.
 RUNTIME_CPU, RUNTIME_GPU = 900 << 20, 1200 << 20
 ADAM = 8  # bytes: two moments in fp32
+NOTES = 8 << 20  # bytes of a checkpoint beside its weights: tokenizer, states of random numbers and schedules
 LOGIT_COPIES = 5  # of the logits at once: as computed, chosen, their log-softmax, and the gradients of two of these
 
 
@@ -53,6 +54,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Companions:
+    """What a process of an online training holds beside the policy.
+
+    Models have the base model's weights; copies are of what is trained, and whole in each process.
+    """
+
+    whole: int = 0  # models that are whole in each process: the reward model
+    shared: int = 0  # models that ZeRO-3 shares out: TRL's reference where every weight is trained
+    copies: int = 0  # while it learns, such as the reference and the last good policy
+    lent: int = 0  # more of them while it answers
+    saved: int = 0  # those that lie in each checkpoint
+    answers: int = 0  # written at once
+
+
+@dataclass(frozen=True)
 class Training:
     """What is trained, how: all that the formulas depend on beside the batch."""
 
@@ -62,7 +78,7 @@ class Training:
     precision: Literal["fp32", "bf16"]
     partition: Partition
     on_cpu: bool
-    policies: int = 1  # copies of the base model a process holds, such as a reference or reward model
+    beside: Companions = Companions()
 
     @property
     def trained(self) -> int:
@@ -72,7 +88,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process by component; `host` is what ZeRO's offload moves to main memory."""
+    """Bytes of one process by component; `host` is what ZeRO's offload moves to main memory.
+
+    `companions` are other models and copies of the policy; `activations` those of learning, or, of an online method,
+    what answering takes where that is more.
+    """
 
     weights: int
     gradients: int
@@ -81,11 +101,13 @@ class Memory:
     logits: int
     runtime: int
     host: int = 0
+    companions: int = 0
 
     @property
     def total(self) -> int:
         """Bytes on the device that trains (on CPU that is main memory, and `host` lies there too)."""
-        return self.weights + self.gradients + self.optimiser + self.activations + self.logits + self.runtime
+        state = self.weights + self.companions + self.gradients + self.optimiser
+        return state + self.activations + self.logits + self.runtime
 
     def as_dict(self) -> dict[str, int]:
         """Every component, and the total."""
@@ -97,19 +119,21 @@ def memory_of(training: Training, batch: Batch) -> Memory:
     part, width = training.partition, BYTES[training.precision]
     trained = training.trained
     whole = part.processes if part.stage >= 3 else 1
-    weights = int(_weight_bytes(training) * training.policies / whole)
+    weights = _weight_bytes(training) // whole
     gradients = trained * width // (part.processes if part.stage >= 2 else 1)
     # DeepSpeed holds an fp32 copy of what is trained beside the model's own, in fp32 too, and Adam's moments.
     optimiser = trained * (4 + ADAM) // (part.processes if part.stage >= 1 else 1)
     host = (optimiser if part.offload_optimiser else 0) + (weights if part.offload_weights else 0)
+    logits = _logits(training, batch)
     return Memory(
         weights=0 if part.offload_weights and not training.on_cpu else weights,
         gradients=gradients,
         optimiser=0 if part.offload_optimiser and not training.on_cpu else optimiser,
-        activations=_activations(training, batch),
-        logits=_logits(training, batch),
+        activations=max(_activations(training, batch), _answering(training, batch) - logits),
+        logits=logits,
         runtime=RUNTIME_CPU if training.on_cpu else RUNTIME_GPU,
         host=0 if training.on_cpu else host,
+        companions=_companions(training, whole),
     )
 
 
@@ -118,9 +142,26 @@ def _weight_bytes(training: Training) -> int:
     shape, width = training.shape, BYTES[training.precision]
     if training.method == "qlora":
         return shape.linear * 9 // 16 + shape.embedding * width + training.trained * 4
-    # peft keeps adapters in fp32 over a bf16 model.
-    own = 0 if training.method == "full" else training.trained * 4
+    own = 0 if training.method == "full" else _copy_bytes(training)
     return shape.parameters * width + own
+
+
+def _copy_bytes(training: Training) -> int:
+    """What is trained, once. peft keeps adapters in fp32 over a bf16 model."""
+    return training.trained * (BYTES[training.precision] if training.method == "full" else 4)
+
+
+def _companions(training: Training, whole: int) -> int:
+    """Other models, and the copies that are there while it learns."""
+    beside, model = training.beside, training.shape.parameters * BYTES[training.precision]
+    return model * beside.whole + model * beside.shared // whole + _copy_bytes(training) * beside.copies
+
+
+def _answering(training: Training, batch: Batch) -> int:
+    """What writing and judging answers takes instead of activations: keys and values of all of them, and copies."""
+    shape, beside = training.shape, training.beside
+    position = 2 * shape.layers * shape.key_value_heads * shape.head_width * BYTES[training.precision]
+    return beside.answers * batch.tokens * position + _copy_bytes(training) * beside.lent
 
 
 def _activations(training: Training, batch: Batch) -> int:
@@ -160,17 +201,38 @@ def operations(training: Training, batch: Batch) -> float:
     Two for each weight and token forward, as many for the gradient of what goes in, and as many again for the
     gradient of weights that are trained.
     """
+    linear, attention, adapters = _forward(training, batch)
+    return linear * (3.0 if training.method in WHOLE else 2.0) + (attention + adapters) * 3.0
+
+
+def forward_operations(training: Training, batch: Batch) -> float:
+    """Floating-point operations of a pass that only looks: two for each weight and token."""
+    return sum(_forward(training, batch))
+
+
+def _forward(training: Training, batch: Batch) -> tuple[float, float, float]:
+    """Operations of a forward pass: of weights and head, of attention, of what an adapter adds."""
     shape = training.shape
-    passes = 3.0 if training.method in WHOLE else 2.0
-    linear = 2.0 * shape.linear * batch.positions * passes
-    head = 2.0 * shape.vocabulary * shape.hidden * batch.rows * batch.scored * passes
-    attention = 4.0 * shape.heads * shape.head_width * batch.tokens**2 * batch.rows * shape.layers * 3.0
-    adapters = 0.0 if training.method in WHOLE else 6.0 * training.trained * batch.positions
-    if training.method in VIRTUAL:
-        adapters = 0.0
-    return linear + head + attention + adapters
+    weights = shape.linear * batch.positions + shape.vocabulary * shape.hidden * batch.rows * batch.scored
+    attention = 4.0 * shape.heads * shape.head_width * batch.tokens**2 * batch.rows * shape.layers
+    added = training.method not in (*WHOLE, *VIRTUAL)
+    return 2.0 * weights, attention, 2.0 * training.trained * batch.positions if added else 0.0
 
 
 def checkpoint_bytes(training: Training) -> int:
-    """Size of one checkpoint on disk: what is trained as weights, and its optimiser's state with fp32 copies."""
-    return training.trained * (BYTES[training.precision] + 4 + ADAM) + (8 << 20)
+    """Size of one checkpoint on disk.
+
+    What is trained as weights, the same once more as DeepSpeed keeps it, its optimiser's state with an fp32 copy, and
+    tokenizer and notes. A head that is tied to the embedding is written too: beside an adapter DeepSpeed leaves all
+    other frozen weights out, and beside a full tune it no longer looks tied.
+    """
+    shape, width = training.shape, BYTES[training.precision]
+    head = shape.embedding * width if shape.tied else 0
+    copies = training.trained * width * training.beside.saved
+    return 2 * final_bytes(training) + head + training.trained * (4 + ADAM) + copies + NOTES
+
+
+def final_bytes(training: Training) -> int:
+    """Size of the weights that a training leaves."""
+    count = training.shape.parameters if training.method == "full" else training.trained
+    return count * BYTES[training.precision]

@@ -9,10 +9,12 @@ their vendors' figures in infra/prices.yaml.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +23,20 @@ from tasks.errors import FlywheelError
 from tasks.files import write_json
 from tasks.train.job import TrainingJob
 from tasks.train.launch import read_launch
-from tasks.train.sizing.demand import GIB, Memory, Partition, Training, checkpoint_bytes, memory_of, operations
-from tasks.train.sizing.hired import FORMULA_STARTUP, on_gpu
-from tasks.train.sizing.machines import Prices, free_memory, gpu_memory, read_prices
-from tasks.train.sizing.probe import Probe, known_probe, learnt_rate, run_probe
+from tasks.train.sizing.companions import companions_of
+from tasks.train.sizing.demand import GIB, Memory, Partition, Training, checkpoint_bytes, final_bytes, memory_of
+from tasks.train.sizing.duration import time_of
+from tasks.train.sizing.hired import on_gpu
+from tasks.train.sizing.lengths import Row
+from tasks.train.sizing.machines import Prices, free_memory, gpu_free, read_prices
+from tasks.train.sizing.probe import Probe, ProbeError, known_probe, run_probe
 from tasks.train.sizing.shapes import read_shape
 from tasks.train.sizing.workload import Workload, read_rows, workload_of
 
-PROBE_SPREAD, FORMULA_SPREAD = 1.25, 3.0  # factors within which the time is expected
 # A run holds more than a probe saw: freed blocks of other sizes that the allocator keeps. Measured by bench_estimate.
 GROWTH = 1.1
 KEPT_CHECKPOINTS = 3  # two, and the one that is being written
+KEPT_RESULTS = 3  # the workers', the stage's own, and DVC's
 PROBE_FROM_SECONDS = 1200.0  # a stage probes by itself only where the formula expects more than this
 PROBE_FROM_SHARE = 0.5  # or where it expects more than this share of the free memory to be taken
 
@@ -49,6 +54,8 @@ class Sizing:
     work: Workload
     machines: int
     probe: Probe | None
+    rows: tuple[Row, ...]  # what `work` was planned from, learnt from and only measured on
+    checked: tuple[Row, ...]
 
     @property
     def ranks_here(self) -> int:
@@ -100,24 +107,31 @@ def training_of(job: TrainingJob, launch: dict[str, Any]) -> Training:
         precision=precision,
         partition=partition_of(launch),
         on_cpu=bool(launch.get("use_cpu")),
-        policies=2 if getattr(job.settings, "online", False) else 1,
+        beside=companions_of(job),
     )
 
 
 def size(job: TrainingJob, probe: Literal["always", "doubt", "known"] = "known") -> Sizing:
     """Size a job. `probe`: run one where none is known; only where the formula leaves doubt; or never.
 
+    What the formula says cannot run here is not probed, nor what runs on several machines: it would wait for the
+    others. A probe that fails leaves the formula, with a warning.
+
     Raises:
-        ProbeError: the three steps failed.
         ShapeError: the base model cannot be sized.
     """
     launch = read_launch(job.settings.launch)
     training, (rows, checked) = training_of(job, launch), read_rows(job)
-    found = Sizing(job, training, workload_of(job, rows, checked), launch.get("num_machines", 1), known_probe(job))
-    if found.probe is None and (probe == "always" or (probe == "doubt" and in_doubt(found))):
-        measured = run_probe(job, training, rows, checked)
-        found = Sizing(job, training, found.work, found.machines, measured)
-    return found
+    work, machines = workload_of(job, rows, checked), launch.get("num_machines", 1)
+    found = Sizing(job, training, work, machines, known_probe(job), tuple(rows), tuple(checked))
+    wanted = probe == "always" or (probe == "doubt" and in_doubt(found))
+    if found.probe is not None or not wanted or machines > 1 or problems(found):
+        return found
+    try:
+        return replace(found, probe=run_probe(job, training, rows, checked))
+    except ProbeError as error:
+        logging.getLogger(__name__).warning("%s; it is sized by formula alone, which may be off by far", error)
+        return found
 
 
 def in_doubt(sizing: Sizing) -> bool:
@@ -128,41 +142,8 @@ def in_doubt(sizing: Sizing) -> bool:
 
 
 def available(on_cpu: bool) -> int:
-    """Bytes free for training: main memory of this machine, or its smallest GPU's; 0 where there is none."""
-    return free_memory() if on_cpu else min(gpu_memory(), default=0)
-
-
-def time_of(sizing: Sizing, prices: Prices) -> dict[str, Any]:
-    """Seconds by part, and the range they are expected in."""
-    training, work, probe = sizing.training, sizing.work, sizing.probe
-    rate = probe.rate if probe else _rate(sizing, prices)
-    floor = 0.0 if training.on_cpu else prices.gpu_layer_milliseconds / 1000 * training.shape.layers
-    steps = sum(max(operations(training, batch) / rate, floor) for step in work.steps for batch in step)
-    checking = sum(operations(training, batch) for batch in work.checks) / 3.0 * work.validations
-    saves = len(work.steps) // sizing.job.settings.save_every + 1
-    parts = {
-        "startup": probe.startup if probe else FORMULA_STARTUP,
-        "training": steps,
-        "validation": checking / (probe.check_rate if probe else rate),
-        "saving": saves * (probe.saving if probe else checkpoint_bytes(training) / 3e8),
-    }
-    seconds, spread = sum(parts.values()), PROBE_SPREAD if probe else FORMULA_SPREAD
-    rounded = {name: round(value, 1) for name, value in parts.items()}
-    return {
-        "seconds": round(seconds, 1),
-        "low": seconds / spread,
-        "high": seconds * spread,
-        **rounded,
-        "source": "probe" if probe else "formula",
-    }
-
-
-def _rate(sizing: Sizing, prices: Prices) -> float:
-    """Operations a second of one process, before any probe of this job."""
-    if not sizing.training.on_cpu:
-        return min(gpu.bf16_tflops for gpu in prices.gpus) * 1e12 * prices.gpu_utilisation
-    known = learnt_rate(sizing.training.precision)
-    return known or getattr(prices.this_machine.gflops_per_process, sizing.training.precision) * 1e9
+    """Bytes free for training: main memory of this machine, or of its fullest GPU; 0 where there is none."""
+    return free_memory() if on_cpu else min(gpu_free(), default=0)
 
 
 def estimate_of(sizing: Sizing, prices: Prices) -> dict[str, Any]:
@@ -208,7 +189,7 @@ def estimate_of(sizing: Sizing, prices: Prices) -> dict[str, Any]:
 
 def disk_needed(training: Training) -> int:
     """Bytes of checkpoints while it trains, and of what it leaves."""
-    return KEPT_CHECKPOINTS * checkpoint_bytes(training) + training.trained * 4
+    return KEPT_CHECKPOINTS * checkpoint_bytes(training) + KEPT_RESULTS * final_bytes(training)
 
 
 def disk_free(folder: Path = layout.HOME) -> int:
@@ -218,14 +199,29 @@ def disk_free(folder: Path = layout.HOME) -> int:
 
 def problems(sizing: Sizing) -> list[str]:
     """Why a job cannot run here, in sentences; empty where it can."""
-    found, free, disk = [], available(sizing.training.on_cpu), disk_free()
-    where = "of main memory" if sizing.training.on_cpu else "on each GPU"
-    if not sizing.training.on_cpu and not free:
-        found.append(f"launch {sizing.job.settings.launch} needs GPUs, and there is none on this machine")
-    elif sizing.needed > free:
-        found.append(f"it needs {gib(sizing.needed)} {where}, and {gib(free)} are free")
-    if (needed := disk_needed(sizing.training)) > disk:
+    found = _on_processors(sizing) if sizing.training.on_cpu else _on_gpus(sizing)
+    if (needed := disk_needed(sizing.training)) > (disk := disk_free()):
         found.append(f"checkpoints need {gib(needed)} of disk, and {gib(disk)} are free")
+    return found
+
+
+def _on_processors(sizing: Sizing) -> list[str]:
+    free = available(on_cpu=True)
+    return [f"it needs {gib(sizing.needed)} of main memory, and {gib(free)} are free"] if sizing.needed > free else []
+
+
+def _on_gpus(sizing: Sizing) -> list[str]:
+    """Too few of them, or too little memory on one of them, or beside them where ZeRO's offload keeps its part."""
+    launch, gpus, wanted = sizing.job.settings.launch, gpu_free(), sizing.ranks_here
+    if not gpus:
+        return [f"launch {launch} needs GPUs, and there is none on this machine"]
+    found = []
+    if len(gpus) < wanted:
+        found.append(f"launch {launch} needs {wanted} GPUs, and this machine has {len(gpus)}")
+    if sizing.needed > min(gpus):
+        found.append(f"it needs {gib(sizing.needed)} on each GPU, and {gib(min(gpus))} are free")
+    if (host := sizing.memory.host * wanted) > (free := free_memory()):
+        found.append(f"what is offloaded needs {gib(host)} of main memory, and {gib(free)} are free")
     return found
 
 
@@ -233,9 +229,9 @@ def would_fit(sizing: Sizing, prices: Prices) -> list[str]:
     """Changes under which the job would fit here, smallest first, then GPUs that hold it as it is."""
     from tasks.train.sizing.alternatives import alternatives
 
-    here = [words for words, other in alternatives(sizing) if not problems(other)]
+    here = list(islice((words for words, other in alternatives(sizing) if not problems(other)), 4))
     hired = [on_gpu(sizing, gpu, prices) for gpu in prices.gpus]
-    return here[:4] + [f"{row['count']} × {row['name']}" for row in hired if row["fits"]][:3]
+    return here + [f"{row['count']} × {row['name']}" for row in hired if row["fits"]][:3]
 
 
 def gib(size: float) -> str:

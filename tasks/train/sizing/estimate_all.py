@@ -15,7 +15,6 @@ from tasks.domain import load_domain
 from tasks.errors import FlywheelError
 from tasks.params import Params, load_params
 from tasks.train.job import TrainingJob
-from tasks.train.launch import read_launch
 from tasks.train.sizing.aside import inside, lay_aside
 from tasks.train.sizing.estimate import clock, estimate_of, gib, size, totals
 from tasks.train.sizing.machines import Prices, read_prices
@@ -83,8 +82,7 @@ def switched_on(params: Params) -> list[str]:
 def _estimated(params: Params, stage: str, probe: Literal["always", "known"], prices: Prices) -> dict[str, Any]:
     try:
         job, real = _job(stage, params)
-        several = read_launch(job.settings.launch).get("num_machines", 1) > 1  # their probe would wait for the others
-        return estimate_of(size(job, probe if real and not several else "known"), prices)
+        return estimate_of(size(job, probe if real else "known"), prices)
     except FileNotFoundError as error:
         raise NothingToEstimate(
             f"{stage}: {error.filename} is missing; run what comes before: .venv/bin/dvc repro mix"

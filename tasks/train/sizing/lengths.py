@@ -15,13 +15,21 @@ from typing import Any
 
 from tasks.prompts import messages_of
 
+REPLAYED = "general"  # the origin of examples against forgetting, which the online methods leave out
+
 
 @dataclass(frozen=True)
 class Row:
-    """One example: the tokens of its prompt and of each answer to it (chosen and rejected, of a preference)."""
+    """One example, or one prompt with all that is preferred over something else as an answer to it.
+
+    Tokens of the prompt and of each answer; which answer (by number) was chosen over which; and the lines of the file,
+    counted without the empty ones, that say so.
+    """
 
     prompt: int
     answers: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
+    lines: tuple[int, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -43,9 +51,23 @@ class Counter:
         self._template, self._names = _template(model)
 
     def rows(self, path: Path) -> list[Row]:
-        """The lengths of a file of examples or preferences, in order; a record of another kind counts as plain text."""
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        return self.count([json.loads(line) for line in lines if line.strip()])
+        """The lengths of a file of examples or preferences, in order; a record of another kind counts as plain text.
+
+        Preferences are put together by prompt and each answer is counted once, as in tasks/train/preference/rows.py.
+        """
+        return self.count(_records(path))
+
+    def prompts(self, path: Path, longest: int) -> list[Row]:
+        """The domain's prompts of a file of examples, each once, of at most `longest` tokens.
+
+        As tasks/train/online/rollouts.py takes them: without the examples that are there against forgetting.
+        """
+        kept: dict[str, int] = {}
+        for line, record in enumerate(_records(path)):
+            if record.get("origin") != REPLAYED:
+                kept.setdefault(self._texts(record)[0], line)
+        rows = [Row(length, (0,), (), (line,)) for length, line in zip(self._lengths(kept), kept.values(), strict=True)]
+        return [row for row in rows if row.prompt <= longest]
 
     def texts(self, path: Path) -> int:
         """Tokens of a Parquet table of documents, each with the token that ends it."""
@@ -55,19 +77,19 @@ class Counter:
         return sum(self._lengths(found)) + len(found)
 
     def count(self, records: Sequence[dict[str, Any]]) -> list[Row]:
-        """One row a record."""
-        prompts, answers = zip(*map(self._texts, records), strict=True) if records else ((), ())
-        flat = self._lengths([*prompts, *(answer for of in answers for answer in of)])
-        rest = iter(flat[len(prompts) :])
+        """One row an example, or a prompt of preferences."""
+        groups = _groups([self._texts(record) for record in records])
+        flat = self._lengths([text for group in groups for text in (group.prompt, *group.answers)])
+        rest = iter(flat)
         # An answer ends with the end-of-turn token.
         return [
-            Row(length, tuple(next(rest) + 1 for _ in of))
-            for length, of in zip(flat[: len(prompts)], answers, strict=True)
+            Row(next(rest), tuple(next(rest) + 1 for _ in group.answers), tuple(group.pairs), tuple(group.lines))
+            for group in groups
         ]
 
     def _texts(self, record: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         if "chosen" in record:
-            return self._render(record["prompt"]), (_said(record["chosen"]), _said(record["rejected"]))
+            return self._render(self._opened(record["prompt"])), (record["chosen"], record["rejected"])
         if "instruction" in record:
             from tasks.records import Example
 
@@ -76,9 +98,13 @@ class Counter:
             return self._render(messages), (example.output,)
         return "", (str(record.get("text", "")),)
 
-    def _render(self, messages: Any) -> str:
-        if isinstance(messages, str):
-            messages = messages_of(self._system, messages)
+    def _opened(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+        """A conversation without a system message gets the domain's."""
+        if not self._system or messages[0]["role"] == "system":
+            return messages
+        return [{"role": "system", "content": self._system}, *messages]
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
         rendered: str = self._template.render(messages=messages, add_generation_prompt=True, **self._names)
         return rendered
 
@@ -86,11 +112,37 @@ class Counter:
         return [len(found.ids) for found in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
-def _said(answer: Any) -> str:
-    """The text of an answer, which preferences may hold as a message."""
-    if isinstance(answer, list):
-        return "".join(str(message["content"]) for message in answer)
-    return str(answer)
+def _records(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+@dataclass
+class _Group:
+    """Texts of a row."""
+
+    prompt: str
+    answers: list[str]
+    pairs: list[tuple[int, int]]
+    lines: list[int]
+
+
+def _groups(texts: Sequence[tuple[str, tuple[str, ...]]]) -> list[_Group]:
+    """Each example by itself; preferences by prompt, in order of their first."""
+    found: list[_Group] = []
+    known: dict[str, _Group] = {}
+    for line, (prompt, answers) in enumerate(texts):
+        if len(answers) == 1:
+            found.append(_Group(prompt, list(answers), [], [line]))
+            continue
+        if prompt not in known:
+            known[prompt] = _Group(prompt, [], [], [])
+            found.append(known[prompt])
+        group = known[prompt]
+        group.answers += [text for text in dict.fromkeys(answers) if text not in group.answers]
+        group.pairs.append((group.answers.index(answers[0]), group.answers.index(answers[1])))
+        group.lines.append(line)
+    return found
 
 
 def _template(model: Path) -> tuple[Any, dict[str, str]]:

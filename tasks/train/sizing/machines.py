@@ -6,6 +6,7 @@ Needs no torch: memory is read from the kernel (a container's limit counts), GPU
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Annotated
@@ -90,8 +91,19 @@ def _held(used: Path) -> int:
 
 
 def gpu_memory() -> list[int]:
-    """Bytes of each NVIDIA GPU of this machine; empty where there is none."""
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    """Bytes of each NVIDIA GPU that may be used here; empty where there is none."""
+    return _gpus("memory.total")
+
+
+def gpu_free() -> list[int]:
+    """Bytes of each NVIDIA GPU that no process holds."""
+    return _gpus("memory.free")
+
+
+def _gpus(figure: str) -> list[int]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = ["-i", visible] if visible else []
+    command = ["nvidia-smi", *chosen, f"--query-gpu={figure}", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
         return [int(line) << 20 for line in found.stdout.split()]
@@ -100,6 +112,4 @@ def gpu_memory() -> list[int]:
 
 def cores() -> int:
     """Processor cores that this process may use."""
-    import os
-
     return len(os.sched_getaffinity(0))

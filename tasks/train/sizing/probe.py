@@ -23,9 +23,19 @@ from tasks.files import digest_of, write_json, write_text
 from tasks.train.job import TrainingJob
 from tasks.train.launch import LaunchError, launch
 from tasks.train.precision import CPU_INFO
-from tasks.train.sizing.demand import Training, operations
+from tasks.train.sizing.demand import Training, forward_operations, operations
 from tasks.train.sizing.lengths import Row
-from tasks.train.sizing.workload import CHECKED, Workload, learnt_from, workload_of
+from tasks.train.sizing.workload import (
+    ANSWERING,
+    CHECKED,
+    JUDGING,
+    Workload,
+    is_online,
+    items,
+    learnt_from,
+    read_rows,
+    workload_of,
+)
 from tasks.train.tuning.batches import BatchError
 
 PROBES = layout.CACHE / "probes"
@@ -33,6 +43,7 @@ RATES = PROBES / "rates.json"
 STEPS = 4  # of which the first warms up
 PROBE_SECONDS = 1800.0  # more, and the formula has to do
 CHECKS = 4  # validation examples
+MEANING = 2  # of a probe's figures; another number leaves those of before unread
 
 
 class ProbeError(FlywheelError):
@@ -62,9 +73,10 @@ def machine() -> str:
 
 
 def known_probe(job: TrainingJob) -> Probe | None:
-    """The probe of this very job on this machine, where there has been one."""
-    path = _path(job)
-    return Probe.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """The probe of this very job on this machine, where there has been one that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return Probe.model_validate_json(_path(job).read_text(encoding="utf-8"))
+    return None
 
 
 def learnt_rate(precision: str) -> float | None:
@@ -83,10 +95,10 @@ def run_probe(job: TrainingJob, training: Training, rows: Sequence[Row], checked
     """
     run = layout.HOME / "probe" / _path(job).stem
     shutil.rmtree(run, ignore_errors=True)
-    chosen, chosen_checks = choose(rows, job), middle(checked, CHECKS * job.processes)
-    small = shortened(job, run, chosen, chosen_checks)
+    small = shortened(job, run, choose(rows, job), middle(checked, 1 if is_online(job) else CHECKS * job.processes))
+    work = workload_of(small, *read_rows(small))
     small.write(run / "job.json")
-    write_json(run / "probe.json", {"steps": steps_of(small, len(chosen))})
+    write_json(run / "probe.json", {"steps": steps_of(small, work)})
     began = time.time()
     try:
         arguments = [job.worker, str(run / "job.json"), str(run)]
@@ -99,8 +111,7 @@ def run_probe(job: TrainingJob, training: Training, rows: Sequence[Row], checked
         shutil.rmtree(run, ignore_errors=True)
     if not seen or not seen[0]["steps"]:
         raise ProbeError(f"{job.stage}: the probe ended without a step")
-    work = workload_of(small, [rows[i] for i in chosen], [checked[i] for i in chosen_checks])
-    probe = _measured(seen, training, work, around)
+    probe = measured(seen, training, work, around, online_steps(small, work))
     write_json(_path(job), probe.model_dump())
     _keep_rate(job.settings.precision, probe.rate)
     return probe
@@ -112,56 +123,103 @@ def patience(seconds: float) -> Callable[[], str | None]:
     return lambda: f"it took more than {seconds:.0f} s" if time.monotonic() > end else None
 
 
-def steps_of(job: TrainingJob, examples: int) -> int:
-    """Steps to take: one to warm up and three more; online, as many more as make one update with its answers."""
-    if not getattr(job.settings, "online", False):
-        return STEPS
+def online_steps(job: TrainingJob, work: Workload) -> int:
+    """Steps of an update of an online training, the first of which answers; 0 for any other."""
+    if not is_online(job):
+        return 0
     from tasks.train.online.plan import plan_online
 
     settings: Any = job.settings
-    return plan_online(settings, job.processes, examples).steps_per_update + 1
+    return plan_online(settings, job.processes, work.examples).steps_per_update
 
 
-def _measured(seen: list[dict[str, Any]], training: Training, work: Workload, around: float) -> Probe:
-    steps = seen[0]["steps"]
+def steps_of(job: TrainingJob, work: Workload) -> int:
+    """Steps to take: one to warm up and three more; online, as many more as make one update with its answers."""
+    update = online_steps(job, work)
+    return update + 1 if update else STEPS
+
+
+def measured(seen: list[dict[str, Any]], training: Training, work: Workload, around: float, update: int) -> Probe:
+    """What the processes saw (of each: seconds of steps, validation and saving; peak), as rates.
+
+    Args:
+        seen: what each process left, the first one's clock counts.
+        training: the job as the formulas see it.
+        work: what was computed.
+        around: seconds from the launch to the end.
+        update: steps of an update of an online training, otherwise 0.
+    """
+    first = seen[0]
+    steps = first["steps"]
     costs = [sum(operations(training, batch) for batch in step) for step in work.steps[: len(steps)]]
     timed = slice(1, None) if len(steps) > 1 else slice(None)
     rate = sum(costs[timed]) / sum(steps[timed])
-    checking = sum(operations(training, batch) for batch in work.checks) / 3.0
-    took = seen[0]["validation"]
+    checking = sum(forward_operations(training, batch) for batch in work.checks)
+    took = first["validation"]
+    check_rate = checking / took if took and checking else answer_rate(steps, training, work, update) or rate
+    outside = sum(forward_operations(training, batch) for batch in work.outside) / check_rate
     return Probe(
-        startup=around - (seen[0]["ended"] - seen[0]["started"]),
+        startup=max(0.0, around - (first["ended"] - first["started"]) - outside),
         rate=rate,
-        check_rate=checking / took if took and checking else rate,
-        saving=seen[0]["saving"],
+        check_rate=check_rate,
+        saving=first["saving"],
         peak=max(row["peak_bytes"] for row in seen),
         peak_total=sum(row["peak_bytes"] for row in seen),
         largest_positions=work.largest.positions,
     )
 
 
-def choose(rows: Sequence[Row], job: TrainingJob) -> list[int]:
-    """Numbers of the examples to probe with: one step of the longest, three of all lengths."""
-    if getattr(job.settings, "online", False):
-        return list(range(len(rows)))  # of their prompts only those are used that an update asks for
+def answer_rate(steps: Sequence[float], training: Training, work: Workload, update: int) -> float | None:
+    """Operations a second while answering: what the first step of the second update takes more than other steps."""
+    if update < 2 or len(steps) <= update:
+        return None
+    more = steps[update] - sum(steps[1:update]) / (update - 1)
+    batches = (len(work.steps[0]) - len(work.steps[1])) // ANSWERING * JUDGING
+    return batches * forward_operations(training, work.steps[0][0]) / more if more > 0 else None
+
+
+def choose(rows: Sequence[Row], job: TrainingJob) -> list[Row]:
+    """The examples, or prompts with their preferences, to probe with: a step of the longest, three of all lengths.
+
+    Together they make no more than these steps, so that the longest are met.
+
+    Raises:
+        BatchError: there are fewer than processes.
+    """
+    if is_online(job):
+        return list(rows)  # of the prompts only those are used that an update asks for
+    if len(rows) < job.processes:
+        raise BatchError(f"{len(rows)} training examples cannot be shared among {job.processes} processes")
     step = job.settings.batch_size * job.processes * job.settings.gradient_accumulation
-    order = sorted(range(len(rows)), key=lambda i: rows[i].longest, reverse=True)
-    if len(order) < job.processes:
-        raise BatchError(f"{len(order)} training examples cannot be shared among {job.processes} processes")
-    rest = order[step:]
-    wanted = (STEPS - 1) * step
-    spread = [rest[(2 * i + 1) * len(rest) // (2 * wanted)] for i in range(wanted)] if len(rest) >= wanted else rest
-    return sorted([*order[:step], *spread])
+    order = sorted(rows, key=lambda row: row.longest, reverse=True)
+    longest = 1
+    while longest < len(order) and _items(job, order[:longest]) < step:
+        longest += 1
+    rest, room = order[longest:], STEPS * step - _items(job, order[:longest])
+    wanted = room if _items(job, rest) > room else len(rest)
+    chosen = _spread(rest, wanted)
+    while len(chosen) > 1 and _items(job, chosen) > room:
+        wanted = min(wanted - 1, wanted * room // _items(job, chosen))
+        chosen = _spread(rest, wanted)
+    return [*order[:longest], *chosen]
 
 
-def middle(rows: Sequence[Row], count: int) -> list[int]:
-    """Numbers of `count` examples spread evenly over all lengths."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i].longest)
-    count = min(count, len(order))
-    return sorted(order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count))
+def _items(job: TrainingJob, rows: Sequence[Row]) -> int:
+    return len(items(job, rows))
 
 
-def shortened(job: TrainingJob, run: Path, chosen: Sequence[int], checks: Sequence[int]) -> TrainingJob:
+def _spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """As many, evenly from first to last."""
+    count = min(count, len(rows))
+    return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
+
+
+def middle(rows: Sequence[Row], count: int) -> list[Row]:
+    """As many of them, spread evenly over all lengths."""
+    return _spread(sorted(rows, key=lambda row: row.longest), count)
+
+
+def shortened(job: TrainingJob, run: Path, chosen: Sequence[Row], checks: Sequence[Row]) -> TrainingJob:
     """The job with only these of its examples, one epoch long; the files are written into `run`."""
     data = dict(job.data)
     for name, path in job.data.items():
@@ -169,16 +227,16 @@ def shortened(job: TrainingJob, run: Path, chosen: Sequence[int], checks: Sequen
         if wanted is not None and path.suffix == ".jsonl":
             lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
             data[name] = run / path.name
-            write_text(data[name], "".join(f"{lines[i]}\n" for i in wanted))
+            write_text(data[name], "".join(f"{lines[i]}\n" for i in sorted(i for row in wanted for i in row.lines)))
     changes: dict[str, Any] = {"epochs": 1, "save_every": 10**6, "max_restarts": 0}
-    if getattr(job.settings, "online", False):
+    if is_online(job):
         rollout: Any = job.settings
         changes["rollout"] = rollout.rollout.model_copy(update={"updates": 3})
     return job.model_copy(update={"data": data, "settings": job.settings.model_copy(update=changes)})
 
 
 def _path(job: TrainingJob) -> Path:
-    return PROBES / f"{digest_of([job.digest(), machine()])}.json"
+    return PROBES / f"{digest_of([job.digest(), machine(), MEANING])}.json"
 
 
 def _keep_rate(precision: str, rate: float) -> None:

@@ -41,6 +41,9 @@ def encode_rows(tokenizer: Any, system: str, examples: Sequence[Example], max_to
 def count_steps(examples: int, batch_size: int, processes: int) -> int:
     """Steps in an epoch, each of at most `batch_size` examples a process and at least one for each process.
 
+    Where the two contradict each other, as for 11 examples one by one in two processes, a step is left out and its
+    examples join others: then a process has one more than `batch_size`.
+
     Raises:
         BatchError: fewer examples than processes.
     """

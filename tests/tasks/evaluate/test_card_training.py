@@ -12,7 +12,6 @@ ACTUAL = {
     "attempts": 1,
     "seconds": 80.0,
     "peak_bytes": 2 << 30,
-    "peak_gpu_bytes": 0,
     "energy_kwh": None,
     "trainable_parameters": 1000,
 }
@@ -33,6 +32,13 @@ def test_each_figure_stands_beside_what_was_predicted(tmp_path: Path) -> None:
         Took("sft", "peak memory", "1.00 GiB", "2.00 GiB", "-50%"),
         Took("sft", "trained parameters", "1,000", "1,000", "+0%"),
     ]
+
+
+def test_on_gpus_the_fullest_one_counts_because_a_prediction_is_for_each(tmp_path: Path) -> None:
+    processes = [{"rank": 0, "peak_gpu_bytes": 1 << 30}, {"rank": 1, "peak_gpu_bytes": 2 << 30}]
+    write_json(tmp_path / layout.MEASURED / "sft.json", {**ACTUAL, "peak_gpu_bytes": 3 << 30, "processes": processes})
+    write_json(tmp_path / layout.MEASURED / "sft.predicted.json", PREDICTED)
+    assert read_took(tmp_path)[1] == Took("sft", "peak memory", "1.00 GiB", "2.00 GiB", "-50%")
 
 
 def test_what_was_not_predicted_is_a_dash_and_a_run_that_went_on_says_so(tmp_path: Path) -> None:
