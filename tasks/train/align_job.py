@@ -45,6 +45,7 @@ class OnlineJob(AlignJob):
         "train/online/group_trainer.py",
         "train/online/held_out.py",
         "train/online/held_weights.py",
+        "train/online/judging.py",
         "train/online/kl.py",
         "train/online/bounds.py",
         "train/online/plan.py",

@@ -1,7 +1,8 @@
 """Our PPO against TRL 1.12.0's, the last one TRL had, on the same toy task with the same settings and five seeds each.
 
 Run by `make bench`. Both begin from the same policy at random; what is compared is the mean reward of many answers of
-the final policies, with 95% intervals by Student's t over the seeds, next to the best reward there is. TRL 1.12.0
+the final policies, with 95% intervals by Student's t over the seeds, next to the best reward there is. The settings
+were tuned on ours, so overlapping intervals say that the two learn alike, and nothing of which is better. TRL 1.12.0
 lives in an environment of its own, .flywheel/bench-trl, built here from infra/locks/bench-trl.txt.
 """
 
@@ -55,7 +56,7 @@ def peer_environment() -> Path:
 def peer_rewards(folder: Path) -> list[float]:
     """What TRL's final policies earn."""
     (folder / "settings.json").write_text(json.dumps(SETTINGS))
-    command = [peer_environment(), "-m", "tests.bench.ppo_peer", folder / "settings.json", folder]
+    command: list[str | Path] = [peer_environment(), "-m", "tests.bench.ppo_peer", folder / "settings.json", folder]
     environment = layout.child_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -56,3 +56,24 @@ def whitened(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor], ce
     variance = total((((values - mean) ** 2) * mask).sum()) / count
     scaled = (values - mean) * torch.rsqrt(variance + EPSILON)
     return (scaled if centred else scaled + mean) * mask
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor]) -> float:
+    """The share of the returns' variance that the value head foresaw: 1 − Var(returns − values) / Var(returns).
+
+    1 is perfect, 0 no better than a constant, and below 0 worse than that; 0 too where all returns are alike. Over the
+    mask of all processes together.
+
+    Args:
+        values: any shape, in units of the reward; as the answers were judged, before they were learnt from.
+        returns: the same shape.
+        mask: the same shape, 1 where a token counts.
+        total: sums a tensor over all processes.
+    """
+    shown = mask.to(returns.dtype)
+    both = torch.stack([returns, returns - values])
+    sums = total(torch.stack([shown.sum(), *(row.sum() for row in both * shown)]))
+    means = (sums[1:] / sums[0]).reshape(2, *[1] * returns.dim())
+    squares = total((((both - means) ** 2) * shown).reshape(2, -1).sum(dim=1))
+    whole, left = (squares / sums[0]).tolist()
+    return 1.0 - left / whole if whole > EPSILON else 0.0

@@ -22,7 +22,7 @@ def compare_held_out(trainer: Any, prompts: Sequence[list[int]]) -> dict[str, An
     """Mean rewards of the SFT policy and of the trained one, and where the latter stands.
 
     Args:
-        trainer: a PpoTrainer after `train`.
+        trainer: one with Judging, after `train`.
         prompts: token ids; at least two, or nothing is compared.
 
     Returns:
@@ -59,6 +59,15 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def shares(count: int, rank: int, world: int) -> list[int]:
+    """Numbers of the prompts that a process answers: as many in every process, so that some answer one again.
+
+    Under ZeRO-3 all must pass the model equally often, or those that go on wait for ever. Where the prompts do not
+    come out even, the last one of a share is another process's, and counts there only.
+    """
+    return [(rank + turn * world) % count for turn in range(-(-count // world))]
+
+
 @torch.no_grad()
 def _judged(trainer: Any, prompts: Sequence[list[int]]) -> dict[int, list[float]]:
     """By prompt: mean score, mean drift of an answer, summed entropy and number of tokens of its answers."""
@@ -66,8 +75,8 @@ def _judged(trainer: Any, prompts: Sequence[list[int]]) -> dict[int, list[float]
 
     rank, world = trainer.args.process_index, trainer.args.world_size
     size = trainer.plan.answers
-    own = [number for number in range(len(prompts)) if number % world == rank]
-    asked = [number for number in own for _ in range(ANSWERS)]
+    mine = shares(len(prompts), rank, world)
+    asked = [number for number in mine for _ in range(ANSWERS)]
     rows: list[list[float]] = []
     for first in range(0, len(asked), size):
         batch = [prompts[number] for number in asked[first : first + size]]
@@ -77,7 +86,9 @@ def _judged(trainer: Any, prompts: Sequence[list[int]]) -> dict[int, list[float]
         columns = (scores, drift.sum(1), (reading.entropy * mask).sum(1), mask.sum(1).float())
         rows += torch.stack(columns, dim=1).tolist()
     by_prompt = []
-    for place, number in enumerate(own):
+    for place, number in enumerate(mine):
+        if number != rank + place * world:  # another process's, which counts there
+            continue
         given = rows[place * ANSWERS : (place + 1) * ANSWERS]
         score, kl, entropy, tokens = (sum(column) for column in zip(*given, strict=True))
         by_prompt.append((number, [score / ANSWERS, kl / ANSWERS, entropy, tokens]))

@@ -46,7 +46,7 @@ def read(model: Any, head: Any, answers: Answers, temperature: float) -> Reading
 
     Args:
         model: the policy, wrapped or not.
-        head: its value head.
+        head: its value head; without one all values are zero.
         answers: what was generated.
         temperature: that they were generated with.
     """
@@ -58,13 +58,15 @@ def read(model: Any, head: Any, answers: Answers, temperature: float) -> Reading
         attention_mask=answers.mask,
         use_cache=False,
         logits_to_keep=columns + 1,
-        output_hidden_states=True,
+        output_hidden_states=head is not None,
     )
     logits = output.logits[:, -columns - 1 : -1].float()
     chosen = answers.tokens[:, -columns:]
     logps, entropy = selective_log_softmax_and_entropy(
         logits, chosen, entropy_requires_grad=False, temperature=temperature
     )
+    if head is None:
+        return Reading(logps, torch.zeros_like(logps), entropy)
     hidden = output.hidden_states[-1][:, -columns - 1 : -1]
     values = head(hidden.to(head.weight.dtype)).squeeze(-1).float()
     return Reading(logps, values, entropy)

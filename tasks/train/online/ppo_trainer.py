@@ -11,7 +11,7 @@ trained weights are kept three times (now, SFT, last good); dropout is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,19 +21,18 @@ from transformers import Trainer
 
 from tasks.train import beats
 from tasks.train.align_job import OnlineJob
-from tasks.train.online.bounds import OutOfBounds, check
-from tasks.train.online.gae import advantages_of, whitened
-from tasks.train.online.held_weights import VALUE_HEAD, Held, all_finite, held, lent
+from tasks.train.online.bounds import check
+from tasks.train.online.gae import advantages_of, explained_variance, whitened
+from tasks.train.online.held_weights import VALUE_HEAD
+from tasks.train.online.judging import Judging, Reward
 from tasks.train.online.kl import AdaptiveKl, token_rewards
 from tasks.train.online.plan import OnlinePlan
 from tasks.train.online.policy import Reading, read
 from tasks.train.online.ppo_loss import policy_losses, value_losses
-from tasks.train.online.rollouts import Answers, Judged, answer, prompts_of_update, seed_of
-
-Reward = Callable[[Tensor, Tensor], Tensor]  # token ids and mask, both (rows, columns) → (rows,) scores
+from tasks.train.online.rollouts import Judged, prompts_of_update, seed_of
 
 
-class PpoTrainer(Trainer):
+class PpoTrainer(Judging, Trainer):
     """Trains a policy with a value head. Build it, then `train`; it raises OutOfBounds where the bounds are left.
 
     Args:
@@ -59,11 +58,10 @@ class PpoTrainer(Trainer):
         callbacks: list[Any],
     ) -> None:
         super().__init__(model=policy, args=arguments, processing_class=tokenizer, callbacks=callbacks)
-        self.job, self.plan, self.reward, self.prompts = job, plan, reward, prompts
+        self.prompts = prompts
+        self.remember(job, plan, reward)
         ppo = job.settings.ppo
         self.kl = AdaptiveKl(ppo.kl_coefficient, ppo.kl_target, ppo.kl_horizon)
-        self.reference = held(policy)  # what the SFT policy had where ours is trained
-        self.last_good = self.reference
         self.figures: dict[str, float] = {}  # of the update that is under way
         self._unlogged: dict[str, float] = {}
         self._passes: list[Tensor] = []  # of the step that is under way
@@ -75,11 +73,6 @@ class PpoTrainer(Trainer):
         """Log an update's figures together with the loss of its last step."""
         figures, self._unlogged = self._unlogged, {}
         super().log({**logs, **figures}, start_time)
-
-    @property
-    def policy(self) -> Any:
-        """The policy without what accelerate and DeepSpeed wrap around it."""
-        return self.accelerator.unwrap_model(self.model)
 
     def get_train_dataloader(self) -> DataLoader:
         """Numbers of forward passes; what they are about is generated when an update begins."""
@@ -136,62 +129,10 @@ class PpoTrainer(Trainer):
         check(self.job.settings.bounds, self.figures)
         self.last_good = own
         beats.note("training")
-        self._judged = self._advantages(scores, drift, reading)
+        self._judged = known = self._advantages(scores, drift, reading)
+        self.figures["explained_variance"] = explained_variance(known.values, known.returns, mask, self._total)
         self.kl.update(self.figures["kl"], len(numbers) * rollout.answers * world)
         self._turns = self.plan.turns(seed, update, rank)
-
-    def sound(self) -> Held:
-        """A copy of what the policy trains.
-
-        Raises:
-            OutOfBounds: a number of it is not finite, so it cannot answer.
-        """
-        own = held(self.policy)
-        if not all_finite(own):
-            raise OutOfBounds("a weight is not finite; lower align.learning_rate")
-        return own
-
-    def sample(self, prompts: Sequence[Sequence[int]], seed: int) -> Answers:
-        """One answer of the policy to each of the prompts (token ids)."""
-        from trl.models import unwrap_model_for_generation
-
-        rollout = self.job.settings.rollout
-        self.model.eval()
-        wrapped = self.model_wrapped if self.is_deepspeed_enabled else self.model
-        with unwrap_model_for_generation(wrapped, self.accelerator) as policy:
-            return answer(policy, self.processing_class, prompts, rollout.max_answer_tokens, rollout.temperature, seed)
-
-    @torch.no_grad()
-    def judge(self, answers: Answers) -> tuple[Tensor, Tensor, Reading]:
-        """Scores (answers,), drift from the SFT policy (answers, answer columns; nats) and the policy's own reading."""
-        own = self._read_all(answers)
-        with lent(self.policy, self.reference):
-            reference = self._read_all(answers)
-        batches = [answers.pick(rows) for rows in self._micro(len(answers.tokens))]
-        scores = torch.cat([self.reward(batch.tokens, batch.mask).float() for batch in batches])
-        return scores, (own.logps - reference.logps) * answers.answer_mask, own
-
-    def _micro(self, answers: int) -> list[list[int]]:
-        size = self.args.per_device_train_batch_size
-        return [list(range(first, min(first + size, answers))) for first in range(0, answers, size)]
-
-    def _read_all(self, answers: Answers) -> Reading:
-        """What the policy says of all answers, a few at a time; zero where a column is used by other answers only."""
-        self.model.eval()
-        head, width = getattr(self.policy, VALUE_HEAD), answers.answer_mask.shape[1]
-        readings = [
-            read(self.model, head, answers.pick(rows), self.job.settings.rollout.temperature)
-            for rows in self._micro(len(answers.tokens))
-        ]
-
-        def joined(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors])
-
-        return Reading(
-            joined([reading.logps for reading in readings]),
-            joined([reading.values for reading in readings]),
-            joined([reading.entropy for reading in readings]),
-        )
 
     def _advantages(self, scores: Tensor, drift: Tensor, reading: Reading) -> Judged:
         ppo, mask = self.job.settings.ppo, self._answers.answer_mask

@@ -113,6 +113,7 @@ def answer(
     config = GenerationConfig(
         do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=longest, pad_token_id=pad,
         eos_token_id=end, use_cache=True,
+        remove_invalid_values=True,  # a policy that has become no number is to be judged, not to end the process
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -7,14 +7,16 @@ with and what it leaves. A run that leaves its bounds is not an error: it ends w
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks.records import Example, read_own_jsonl
 from tasks.train.align_job import OnlineJob
-from tasks.train.methods import prepared
+from tasks.train.methods import prepared, refuse_partition
 from tasks.train.online.plan import OnlinePlan, plan_online
 from tasks.train.worker import (
+    Curve,
     check_agreement,
     common_arguments,
     history_of,
@@ -37,6 +39,7 @@ CURVES = tuple(
         "answer_tokens",
         "policy_loss",
         "value_loss",
+        "explained_variance",
         "clipped",
         "ratio",
     )
@@ -45,20 +48,6 @@ CURVES = tuple(
 
 def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
-    if job.settings.alignment == "ppo":
-        train_ppo(job, run, checkpoint)
-        return
-    from tasks.train.online.group_trainer import train_group
-
-    train_group(job, run, checkpoint)
-
-
-def train_ppo(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
-    """PPO from beginning to end; it keeps the last good policy where it stops by itself."""
-    from tasks.train.online.bounds import OutOfBounds, check
-    from tasks.train.online.held_out import compare_held_out
-    from tasks.train.online.held_weights import put
-    from tasks.train.online.policy import drop_value_head
     from tasks.train.online.rollouts import prompt_rows
     from tasks.train.online.state import restore
 
@@ -68,9 +57,39 @@ def train_ppo(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
         prompt_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), longest)
         for name in ("prompts", "held_out")
     )
-    trainer = build_ppo(job, run, tokenizer, prompts, load_reward(job, tokenizer))
+    build, plain, curves = parts_of(job)
+    trainer = build(job, run, tokenizer, prompts, load_reward(job, tokenizer))
     if checkpoint:
         restore(trainer, Path(checkpoint))
+    result = trained(trainer, checkpoint, held_out)
+    plain(trainer.policy)
+    check_agreement(trainer)
+    counts = {"prompts": len(prompts), "prompts_too_long": left_out, **result}
+    save_final(trainer, run, result_of(trainer, curves, **counts))
+
+
+def parts_of(job: OnlineJob) -> tuple[Callable[..., Any], Callable[[Any], None], tuple[Curve, ...]]:
+    """What differs between PPO and its peers: the trainer's builder, what makes its policy plain, and its curves."""
+    if job.settings.alignment == "ppo":
+        from tasks.train.online.policy import drop_value_head
+
+        return build_ppo, drop_value_head, CURVES
+    from tasks.train.online import group_trainer
+
+    return group_trainer.build_group, group_trainer.drop_reference, group_trainer.CURVES
+
+
+def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> dict[str, Any]:
+    """Train, and judge what came out on prompts that it never saw; outside of the bounds the last good policy is put
+    back and judged.
+
+    Returns:
+        `stopped`: why the run ended by itself, or nothing; and the figures of compare_held_out.
+    """
+    from tasks.train.online.bounds import OutOfBounds, check
+    from tasks.train.online.held_out import compare_held_out
+    from tasks.train.online.held_weights import put
+
     stopped = ""
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -78,16 +97,13 @@ def train_ppo(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
         result = compare_held_out(trainer, held_out)
         if result["held_out_prompts"] > 1:  # a figure that is missing was no number
             watched = {name: result.get(f"held_out_{name}", math.nan) for name in ("kl", "reward", "entropy")}
-            check(job.settings.bounds, watched)
+            check(trainer.job.settings.bounds, watched)
     except OutOfBounds as reason:
         stopped = str(reason)
         stop(trainer, stopped)
         put(trainer.policy, trainer.last_good)
         result = compare_held_out(trainer, held_out)
-    drop_value_head(trainer.policy)
-    check_agreement(trainer)
-    counts = {"prompts": len(prompts), "prompts_too_long": left_out, "stopped": stopped, **result}
-    save_final(trainer, run, result_of(trainer, CURVES, **counts))
+    return {"stopped": stopped, **result}
 
 
 def stop(trainer: Any, why: str) -> None:
@@ -109,7 +125,8 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
     from tasks.train.online.state import KeepOnlineState
 
     plan = plan_online(job.settings, job.processes, len(prompts))
-    policy = prepared(load_model(job), job)
+    arguments = online_arguments(job, run, plan)
+    policy = load_policy(job)
     disable_dropout_in_model(policy)
     add_value_head(policy)
     keep = KeepOnlineState()
@@ -120,7 +137,7 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
         tokenizer=tokenizer,
         reward=reward,
         prompts=prompts,
-        arguments=online_arguments(job, run, plan),
+        arguments=arguments,
         callbacks=[
             keep,
             MarkCheckpoints(),
@@ -130,6 +147,18 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def load_policy(job: OnlineJob) -> Any:
+    """The policy with what the method trains; call it once the trainer's arguments exist.
+
+    It is they that tell transformers of the partition: before, ZeRO-3 is neither seen nor used to load.
+
+    Raises:
+        MethodUnavailable: the method does not work in this partition of the weights.
+    """
+    refuse_partition(job)  # before anything is loaded
+    return prepared(load_model(job), job)
 
 
 def online_arguments(job: OnlineJob, run: Path, plan: OnlinePlan) -> Any:
@@ -151,7 +180,10 @@ def online_options(job: OnlineJob, run: Path, plan: OnlinePlan) -> dict[str, Any
 
 
 def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
-    """The frozen reward model, in the precision of the job, on the device of this process."""
+    """The frozen reward model, in the precision of the job, on the device of this process.
+
+    Call it before the trainer's arguments exist: once they do, ZeRO-3 would share out what is loaded.
+    """
     from accelerate import PartialState
 
     from tasks.train.preference.reward_model import load_reward_model

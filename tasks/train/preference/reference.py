@@ -40,7 +40,7 @@ def add_reference(model: Any, rows: Sequence[dict[str, Any]], run: Path, argumen
         arguments: of the trainer: the processes and the device.
     """
     wanted = {(tuple(r["prompt_ids"]), tuple(r[name])) for r in rows for name in COLUMNS if name in r}
-    found = _kept(run / NAME)
+    found = _kept(run / NAME, arguments)
     if not all(_key(*one) in found for one in wanted):
         found = _score(model, sorted(wanted), arguments)
         if arguments.process_index == 0:
@@ -51,8 +51,14 @@ def add_reference(model: Any, rows: Sequence[dict[str, Any]], run: Path, argumen
                 row[column] = found[_key(tuple(row["prompt_ids"]), tuple(row[answer]))]
 
 
-def _kept(path: Path) -> dict[str, float]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _kept(path: Path, arguments: Any) -> dict[str, float]:
+    """What the first process finds: were each to look for itself, some could go on while others wait for them."""
+    found: list[dict[str, float]] = [{}]
+    if arguments.process_index == 0 and path.is_file():
+        found = [json.loads(path.read_text(encoding="utf-8"))]
+    if arguments.world_size > 1:
+        torch.distributed.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _key(prompt: Ids, answer: Ids) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.train.preference.reference import add_reference, log_probability
+from tasks.train.preference.reference import NAME, add_reference, log_probability
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,27 @@ def test_every_answer_of_a_row_gets_its_own_and_a_resumed_run_reads_them_again(m
     again = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
     add_reference(None, again, tmp_path, ALONE)  # without a model nothing can be computed
     assert again == rows
+
+
+@pytest.mark.parametrize("first_has_it", [True, False])
+def test_the_first_process_alone_says_what_was_kept(
+    first_has_it: bool, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here is the second, and its own folder says the opposite: it must read, or score, with the first all the same."""
+    add_reference(model, [{"prompt_ids": [1, 50], "completion_ids": [60]}], tmp_path, ALONE)
+    of_first = json.loads((tmp_path / NAME).read_text())
+    if first_has_it:
+        (tmp_path / NAME).unlink()
+
+    def broadcast(kept: list[Any], src: int) -> None:
+        kept[0] = of_first if first_has_it else {}
+
+    def gather(parts: list[Any], mine: Any) -> None:
+        parts[0] = dict.fromkeys(of_first, -7.0)
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    rows = [{"prompt_ids": [1, 50], "completion_ids": [60]}]
+    second = SimpleNamespace(world_size=2, process_index=1, device=torch.device("cpu"))
+    add_reference(model, rows, tmp_path, second)
+    assert rows[0]["ref_logps"] == (next(iter(of_first.values())) if first_has_it else -7.0)
