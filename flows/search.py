@@ -2,9 +2,10 @@
 
 Each trial trains in a copy of the repository made of links (tasks/train/sizing/aside.py), by the stage's own module,
 and is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow,
-with its curves, under one parent a search. The study lies in .flywheel/search: a search that was killed goes on where
-it was, and the trial that died is tried again. Before a trial starts, the estimate says what it will take: one that
-does not fit into what is left of the budget, or into memory, is pruned.
+with its curves, under one parent a search. The study lies in .flywheel/search: a search that was stopped or killed
+takes its training with it and goes on where it was; the trial that died is tried again, from its last checkpoint, and
+its MLflow run is closed as killed. Before a trial starts, the estimate says what it will take: one that does not fit
+into what is left of the budget, or into memory, is pruned.
 Limits: one trial at a time; params.yaml is not changed, the best settings are printed for a person to take over.
 """
 
@@ -19,46 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError, model_validator
-
+from flows.search_space import Space, drawn
+from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
+from flows.stages import GRACE_SECONDS, SUPERVISOR
+from flows.workspace import one_at_a_time
 from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import digest_of, sha256_file
-from tasks.settings import Section, SettingsError, mistakes
+from tasks.files import digest_of
+from tasks.settings import SettingsError
 
 if TYPE_CHECKING:
     import optuna
     from mlflow import MlflowClient
-
-SPACE = Path("infra/search.yaml")
-FOLDER = layout.HOME / "search"
-
-
-class SearchError(FlywheelError):
-    """The search cannot go on; the message says why."""
-
-
-class Range(Section):
-    """Numbers from low to high, both included."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError("low must be below high, and above 0 with log")
-        return self
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
-        return self.low.is_integer() and self.high.is_integer() and not self.log
-
-
-Space = dict[str, Range | list[Any]]
 
 
 @dataclass
@@ -74,72 +46,26 @@ class Budget:
         return max(0.0, self.seconds - self.spent)
 
 
-def read_space(path: Path) -> Space:
-    """The settings to search through.
-
-    Raises:
-        SettingsError: the file is missing or holds mistakes; all of them are listed.
-    """
-    try:
-        space = TypeAdapter(dict[str, Range | list[Any]]).validate_python(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: the file does not exist") from None
-    except ValidationError as error:
-        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
-    if empty := [name for name, of in space.items() if isinstance(of, list) and not of]:
-        raise SettingsError(f"{path}: {', '.join(empty)}: nothing to choose from")
-    return space
-
-
-def drawn(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """The settings of one trial by dotted name."""
-    found: dict[str, Any] = {}
-    for name, of in space.items():
-        if isinstance(of, list):
-            found[name] = trial.suggest_categorical(name, of)
-        elif of.whole:
-            found[name] = trial.suggest_int(name, int(of.low), int(of.high))
-        else:
-            found[name] = trial.suggest_float(name, of.low, of.high, log=of.log)
-    return found
-
-
-def study_of(root: Path, name: str, seed: int) -> optuna.Study:
-    """The study of this name, begun or gone on with; trials that a kill left running are marked failed and tried again.
-
-    One SQLite file; the sampler's draws depend on the seed and on the number of trials there are.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{(root / FOLDER / 'studies.db').absolute()}",
-        study_name=name,
-        load_if_exists=True,
-        direction="minimize",
-    )
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    return study
-
-
 def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
     """Try settings until so many trials have ended or the budget is spent; returns the best, and all of them.
 
     Raises:
         SearchError: no trial ended with a loss.
     """
+    with one_at_a_time(root, _tell, "search"):
+        return _search(root, space, trials, minutes)
+
+
+def _search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
     import optuna
 
     from tasks.params import load_params
     from tasks.registry.runs import connect
 
-    params = load_params(root / layout.PARAMS)
-    study = study_of(root, study_name(root, space), params.seed)
-    client = connect(root)
+    params, client = load_params(root / layout.PARAMS), connect(root)
+    name = study_name(root, space)
+    close_dead(root, client, name)
+    study = study_of(root, name, params.seed)
     parent = _parent(client, root, params.domain, study)
     budget = Budget(minutes * 60.0, sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials))
 
@@ -147,22 +73,17 @@ def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, A
         return _try(root, client, parent, trial, drawn(trial, space), budget)
 
     done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while budget.left > 0 and len(study.get_trials(deepcopy=False, states=done)) < trials:
-        study.optimize(objective, n_trials=1, catch=(SearchError,))
-        _say(study.trials[-1])
-        if _hopeless(study):
-            break
-    client.set_terminated(parent, status="FINISHED")
+    status = "KILLED"
+    try:
+        while budget.left > 0 and len(study.get_trials(deepcopy=False, states=done)) < trials:
+            study.optimize(objective, n_trials=1, catch=(SearchError,))
+            _say(study.trials[-1])
+            if _hopeless(study):
+                break
+        status = "FINISHED"
+    finally:
+        client.set_terminated(parent, status=status)
     return _found(study, parent)
-
-
-def study_name(root: Path, space: Space) -> str:
-    """One study for one space over the same other settings and data: their losses can be compared."""
-    plain = {name: of if isinstance(of, list) else of.model_dump() for name, of in space.items()}
-    data = [sha256_file(root / layout.MIX / f"{name}.jsonl") for name in ("train", "validation")]
-    settings = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))
-    kept = {key: settings[key] for key in ("domain", "seed", "methods", "sft")}
-    return f"sft-{digest_of([plain, data, kept])[:16]}"
 
 
 def _hopeless(study: optuna.Study, most: int = 5) -> bool:
@@ -184,25 +105,26 @@ def _try(
     """
     import optuna
 
-    folder = (root / FOLDER / f"{trial.study.study_name}-{trial.number}").absolute()
+    folder = (root / FOLDER / f"{trial.study.study_name}-{digest_of(changes)[:12]}").absolute()
     child = _child(client, parent, trial.number, changes)
     trial.set_user_attr("mlflow_run_id", child)
-    began, status = time.monotonic(), "FAILED"
+    began, status = time.monotonic(), "KILLED"
     try:
         _fits(root, folder, trial, changes, budget)
         loss = _train(root, folder, changes, child)
         client.log_metric(child, "validation_loss", loss)
         status = "FINISHED"
-        return loss
-    except optuna.TrialPruned:
-        status = "KILLED"
+    except Exception as error:  # what ends the search itself is none: then the folder stays, with its checkpoints
+        status = "KILLED" if isinstance(error, optuna.TrialPruned) else "FAILED"
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
         took = time.monotonic() - began
         budget.spent += took
         trial.set_user_attr("seconds", took)
         client.set_terminated(child, status=status)
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return loss
 
 
 def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any], budget: Budget) -> None:
@@ -232,14 +154,36 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)
     )
-    command = [sys.executable, "-m", "tasks.train.sft"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SearchError(f"the training failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    status, said = run_owned([sys.executable, "-m", "tasks.train.sft"], folder, environment)
+    if status:
+        raise SearchError(f"the training failed: {said.strip()[-2000:]}")
     metrics = json.loads((folder / layout.METRICS / "sft.json").read_text(encoding="utf-8"))
     if "validation_loss" not in metrics:
         raise SearchError("there are no validation examples to judge by: set mix.validation_share above 0")
     return float(metrics["validation_loss"])
+
+
+def run_owned(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command that ends, with all it started, when this process does, even by kill -9 (flows/supervise.py).
+
+    Returns its exit status and all it said.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-I", str(SUPERVISOR), str(GRACE_SECONDS), *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,  # open for as long as we live: that is how the supervisor knows
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            said = process.stdout.read() if process.stdout else ""
+            return process.wait(), said
+        finally:
+            process.terminate()
 
 
 def _parent(client: MlflowClient, root: Path, domain: str, study: optuna.Study) -> str:
@@ -264,10 +208,15 @@ def _child(client: MlflowClient, parent: str, number: int, changes: dict[str, An
     return str(run.info.run_id)
 
 
+def _tell(text: str) -> None:
+    """Beside the answer, which may be JSON."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _say(trial: optuna.trial.FrozenTrial) -> None:
     settings = ", ".join(f"{name}={value}" for name, value in trial.params.items())
     outcome = f"validation loss {trial.value:.4f}" if trial.value is not None else trial.state.name.lower()
-    print(f"trial {trial.number}: {outcome}, {trial.user_attrs.get('seconds', 0):.0f} s; {settings}", flush=True)
+    _tell(f"trial {trial.number}: {outcome}, {trial.user_attrs.get('seconds', 0):.0f} s; {settings}")
 
 
 def _found(study: optuna.Study, parent: str) -> dict[str, Any]:

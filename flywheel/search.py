@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
 import click
 
 from flywheel.answers import Answer, answer, home, json_option
@@ -17,10 +21,12 @@ def search(trials: int, minutes: float, space: str, as_json: bool) -> None:
 
     Goes on where it was when it is called again. params.yaml stays as it is; the best settings are printed.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):  # an orderly end: the trial's training ends, its run is closed
+        signal.signal(number, _stop)
 
     def work() -> Answer:
-        from flows.search import read_space
         from flows.search import search as run
+        from flows.search_space import read_space
 
         found = run(home(), read_space(home() / space), trials, minutes)
         best = found["best"]
@@ -29,3 +35,8 @@ def search(trials: int, minutes: float, space: str, as_json: bool) -> None:
         return found, "\n".join(lines)
 
     answer(work, as_json)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """An exception of Optuna's kind would count the trial as failed; leaving by this one, it is tried again."""
+    sys.exit(128 + number)

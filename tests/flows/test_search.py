@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows import search as subject
-from flows.search import Budget, Range, SearchError, read_space, search, study_of
+from flows.search import Budget, search
+from flows.search_space import Range, drawn, read_space
+from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
+from tasks.files import write_json, write_manifest
 from tasks.records import make_example
 from tasks.settings import SettingsError
+from tests.mlflow_store import lay_mlflow
 from tests.training import lay_training
 
 SPACE: dict[str, Any] = {"sft.learning_rate": Range(low=1e-4, high=1e-2, log=True), "sft.batch_size": [2, 4]}
 
 
+@pytest.fixture(autouse=True)
+def a_store_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow leaves the address of the store of the test before in the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture
 def home(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Settings and two data files; training and sizing are played."""
-    (tmp_path / "data/mix").mkdir(parents=True)
-    (tmp_path / "infra").symlink_to(root / "infra")
-    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
-    for name in ("train", "validation"):
-        (tmp_path / f"data/mix/{name}.jsonl").write_text("")
-    monkeypatch.chdir(tmp_path)
+    """Settings, data and a base model by name only; training and sizing are played."""
+    base = tmp_path / "base"
+    write_json(base / "config.json", {})
+    write_manifest(base)
+    home = lay_mlflow(lay_training(tmp_path / "home", root, base, [], [], {}))
+    monkeypatch.chdir(home)
     monkeypatch.setattr(subject, "_fits", lambda *_: None)
     monkeypatch.setattr(subject, "_train", lambda root, folder, changes, run: changes["sft.learning_rate"] * 100)
-    return tmp_path
+    return home
 
 
 def test_every_trial_is_a_child_run_with_its_settings_and_loss(home: Path) -> None:
@@ -53,10 +70,109 @@ def test_every_trial_is_a_child_run_with_its_settings_and_loss(home: Path) -> No
 def test_a_trial_that_a_kill_left_running_is_tried_again(home: Path) -> None:
     study = study_of(home, "s", 1)
     dead = study.ask()
-    settings = subject.drawn(dead, SPACE)
+    settings = drawn(dead, SPACE)
     study = study_of(home, "s", 1)
     assert study.trials[0].state.name == "FAIL"
-    assert subject.drawn(study.ask(), SPACE) == settings
+    assert drawn(study.ask(), SPACE) == settings
+
+
+def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while it trains: what it wrote is there the next time, the same settings come first, no run stays open.
+
+    Every kill leaves what a stop leaves, and the open runs besides: those are laid by hand.
+    """
+    from tasks.registry.runs import connect
+
+    def stopped(root: Path, folder: Path, changes: dict[str, Any], run: str) -> float:
+        (folder / "checkpoint").mkdir(parents=True)
+        sys.exit(143)
+
+    monkeypatch.setattr(subject, "_train", stopped)
+    with pytest.raises(SystemExit):
+        search(home, SPACE, trials=1, minutes=1.0)
+    study = study_of(home, study_name(home, SPACE), 1)
+    client, dead = connect(home), study.trials[0]
+    parent = study.user_attrs["mlflow_run_id"]
+    assert [client.get_run(run).info.status for run in (parent, dead.user_attrs["mlflow_run_id"])] == ["KILLED"] * 2
+
+    found: list[bool] = []
+
+    def trained(root: Path, folder: Path, changes: dict[str, Any], run: str) -> float:
+        found.append((folder / "checkpoint").is_dir())
+        return 1.0
+
+    monkeypatch.setattr(subject, "_train", trained)
+    ended = search(home, SPACE, trials=1, minutes=1.0)
+    assert found == [True]
+    assert [row["state"] for row in ended["trials"]] == ["fail", "complete"]
+    assert ended["best"]["settings"] == dead.params
+    assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_what_a_killed_search_left_open_is_closed_whatever_it_searched_through(home: Path) -> None:
+    from tasks.registry.runs import connect, experiment_id
+
+    client, other = connect(home), study_of(home, "sft-other", 1)
+    experiment = experiment_id(client, home, "construction")
+    runs = [client.create_run(experiment).info.run_id for _ in range(3)]
+    other.set_user_attr("mlflow_run_id", runs[0])
+    other.ask().set_user_attr("mlflow_run_id", runs[1])
+    (home / FOLDER / "sft-other-1/models").mkdir(parents=True)
+    (home / FOLDER / "sft-mine-1").mkdir()
+    close_dead(home, client, "sft-mine")
+    assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED", "RUNNING"]
+    assert [path.name for path in (home / FOLDER).glob("sft-*")] == ["sft-mine-1"]
+
+
+@pytest.mark.parametrize("what", ["data/base_model", "data/start", "models/pretrain/none"])
+def test_other_data_base_or_start_is_another_study(home: Path, what: str) -> None:
+    before = study_name(home, SPACE)
+    assert study_name(home, SPACE) == before
+    if what == "models/pretrain/none":  # an adapter to begin from where there was none
+        shutil.rmtree(home / what)
+        what = "models/pretrain/adapter"
+        write_json(home / what / "adapter_config.json", {})
+        write_json(home / what / "adapter_model.safetensors", {})
+    elif what == "data/start":  # an earlier version's adapter
+        write_json(home / what / "adapter/adapter_config.json", {})
+        write_json(home / what / "adapter/adapter_model.safetensors", {})
+    else:
+        write_json(home / what / "config.json", {"other": True})
+    write_manifest(home / what)
+    changed = study_name(home, SPACE)
+    assert changed != before
+    (home / "data/mix/train.jsonl").write_text("{}\n")
+    assert study_name(home, SPACE) not in (before, changed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_training_ends_with_the_search_that_started_it(root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(300)"
+    code = (
+        "import os, sys; from pathlib import Path; from flows.search import run_owned; "
+        f"run_owned([sys.executable, '-c', {child!r}], Path('.'), dict(os.environ))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith("."))
+    trained = psutil.Process(int((tmp_path / "pid").read_text()[:-1]))
+    process.send_signal(number)
+    process.wait(20)
+    wait_for(lambda: not trained.is_running() or trained.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30.0
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_a_training_says_comes_with_its_status(tmp_path: Path) -> None:
+    code = "import sys; print('learning'); sys.exit('and then the disk was full')"
+    status, said = subject.run_owned([sys.executable, "-c", code], tmp_path, dict(os.environ))
+    assert (status, said.split()) == (1, ["learning", *["and", "then", "the", "disk", "was", "full"]])
 
 
 def test_a_spent_budget_ends_the_search(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +206,25 @@ def test_a_trial_longer_than_what_is_left_is_pruned(monkeypatch: pytest.MonkeyPa
         subject._fits(tmp_path, tmp_path, trial, {}, Budget(60.0, spent=40.0))
 
 
+def test_whole_numbers_are_drawn_whole_by_orders_of_magnitude_too() -> None:
+    """A rank is an integer whatever scale it is drawn on; a share that is written with a point is none."""
+    import optuna
+
+    space: dict[str, Any] = {
+        "rank": Range(low=4, high=64, log=True),
+        "epochs": Range(low=1, high=3),
+        "share": Range(low=0.0, high=1.0),
+    }
+    trials = [drawn(trial, space) for trial in (optuna.create_study().ask() for _ in range(20))]
+    kinds = [{name: type(value) for name, value in found.items()} for found in trials]
+    assert kinds == [{"rank": int, "epochs": int, "share": float}] * 20
+    assert len({found["share"] for found in trials}) == 20
+
+
 def test_the_space_is_read_and_its_mistakes_are_named(root: Path, tmp_path: Path) -> None:
     space = read_space(root / "infra/search.yaml")
     assert space["methods.lora.rank"] == [4, 8, 16]
+    assert isinstance(space["sft.epochs"], Range) and isinstance(space["sft.epochs"].low, int)
     (tmp_path / "space.yaml").write_text("a: {low: 2, high: 1}\nb: []\n")
     with pytest.raises(SettingsError, match="low must be below high"):
         read_space(tmp_path / "space.yaml")
