@@ -60,24 +60,26 @@ def _bases(names: tuple[str, ...]) -> Answer:
     from tasks.domain import load_domain
     from tasks.evaluate.bases import known_bases, recommend
     from tasks.params import load_params
+    from tasks.train.sizing.machines import read_prices
 
     with contextlib.chdir(home()):
-        params = load_params()
+        params, currency = load_params(), read_prices().currency
         known, here = known_bases(), load_domain(params.domain)
         candidates = [_candidate(name, known, params) for name in names]
         chosen, reasons = recommend(candidates, here.language, params)
     found = {
         "domain": params.domain,
         "bases": [{**asdict(row), "loss": row.loss, "losses": None} for row in candidates],
+        "currency": currency,
         "recommended": chosen,
         "reasons": reasons,
     }
-    return found, _words(candidates, chosen, reasons)
+    return found, words(candidates, chosen, reasons, currency)
 
 
 def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:
     from tasks.domain import load_domain
-    from tasks.evaluate.bases import ask_base, candidate_of, domain_of, prepare
+    from tasks.evaluate.bases import ask_base, candidate_of, context_of, domain_of, prepare
     from tasks.evaluate.run import read_items
     from tasks.train.sizing.estimate_all import estimate_base
     from tasks.train.sizing.shapes import read_shape
@@ -95,19 +97,24 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
         scores,
         items,
         estimate_base(home(), folder),
+        context_of(folder),
     )
 
 
-def _words(candidates: list[Candidate], chosen: str, reasons: list[str]) -> str:
+def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency: str) -> str:
+    """The candidates as a table for people; memory, time and money are those of SFT on this machine."""
     from tasks.train.sizing.estimate import clock, gib
 
-    lines = [f"  {'base model':<26}{'parameters':>12}{'nats/char':>11}{'memory':>10}{'SFT':>8}  licence, languages"]
+    lines = [
+        f"  {'base model':<26}{'parameters':>12}{'context':>9}{'nats/char':>11}{'memory':>10}{'SFT':>8}{currency:>8}"
+        "  licence, languages"
+    ]
     for row in candidates:
         mark, size = ("*" if row.name == chosen else " "), row.estimate
         said = f"{row.licence}, {', '.join(row.languages) or 'not said'}"
         lines.append(
-            f"{mark} {row.name:<26}{row.parameters:>12,}{row.loss:>11.3f}{gib(size['memory']['needed']):>10}"
-            f"{clock(size['time']['seconds']):>8}  {said}"
+            f"{mark} {row.name:<26}{row.parameters:>12,}{row.context or '–':>9}{row.loss:>11.3f}"
+            f"{gib(size['memory']['needed']):>10}{clock(size['time']['seconds']):>8}{size['cost']:>8.2f}  {said}"
         )
         figures: list[tuple[str, Any]] = [
             (f"{name} {metric}", value) for name, metrics in row.means.items() for metric, value in metrics.items()

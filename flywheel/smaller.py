@@ -38,9 +38,11 @@ def smaller(as_json: bool, quantise: str | None, distil: int | None, judge: bool
 def _smaller(quantise: str | None, distil: int | None, judge: bool, outcomes: list[str]) -> Answer:
     from typing import cast
 
+    from tasks.stage import hush
     from tasks.train.packaging import smaller as forms
     from tasks.train.packaging.quantise import Quantisation
 
+    hush()
     form = forms.quantised(cast(Quantisation, quantise)) if quantise else forms.distilled(distil or 0)
     found = {"package": str(form.folder / "package"), "digest": form.digest, **form.about}
     lines = [f"{found['package']}: {form.about['bytes'] / 1e6:.0f} MB, digest {form.digest[:12]}"]

@@ -9,6 +9,7 @@ Limits: it says which model answers best before tuning; tuning can reorder model
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tasks.errors import FlywheelError
 from tasks.evaluate.compare import Interval, paired_interval
 from tasks.evaluate.measures import means_of, questions_of, scores_of
 from tasks.evaluate.subject import Subject
-from tasks.files import ManifestError, verify_manifest
+from tasks.files import ManifestError, digest_of, verify_manifest
 from tasks.params import Params
 from tasks.records import EvaluationItem, Score
 from tasks.settings import Section, SettingsError
@@ -44,12 +45,11 @@ class KnownBase(Section):
     domain: str = ""
     source: BaseModelSource | None = None
     languages: list[str] = Field(default_factory=list)
-    context: int = 0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A base model that was measured. `losses`: nats a character of each reference, by item id; `cost` of training."""
+    """A base model that was measured. `losses`: nats a character of each reference, by item id; `context` in tokens."""
 
     name: str
     parameters: int
@@ -58,6 +58,7 @@ class Candidate:
     means: Mapping[str, Mapping[str, float]]
     losses: Mapping[str, float]
     estimate: Mapping[str, Any]
+    context: int = 0
 
     @property
     def loss(self) -> float:
@@ -102,14 +103,37 @@ def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> 
     from tasks.train.base_model import check_terms, convert
 
     check_terms(owner, accepted)
-    if owner.base_model == here.base_model and (layout.BASE_MODEL / "MANIFEST.json").is_file():
+    source = owner.base_model
+    if source == here.base_model and made_from(owner, layout.BASE_MODEL):
         return layout.BASE_MODEL
-    folder = FOLDER / f"{name}-{owner.base_model.sha256[:12]}"
-    try:
-        verify_manifest(folder)
-    except ManifestError:
+    folder = FOLDER / f"{name}-{digest_of(source.model_dump(mode='json'))[:12]}"
+    if not made_from(owner, folder):
         convert(owner, folder, accepted)
     return folder
+
+
+def made_from(owner: Domain, folder: Path) -> bool:
+    """Whether a folder is whole and was converted from the domain's base model as that is described now.
+
+    Its notice names the source, its SHA-256 and what was changed; the chat template is compared itself.
+    """
+    from tasks.train.base_model import notice
+
+    source, files = owner.base_model, owner.paths(owner.base_model)
+    wanted = {"NOTICE.txt": notice(source, files[0])} if files else {}
+    try:
+        verify_manifest(folder)
+        if source.chat_template:
+            wanted["chat_template.jinja"] = (owner.folder / source.chat_template).read_text(encoding="utf-8")
+        return bool(files) and all((folder / name).read_text("utf-8") == text for name, text in wanted.items())
+    except (ManifestError, OSError):
+        return False
+
+
+def context_of(folder: Path) -> int:
+    """Tokens that a model can read at once, as its configuration says; 0 where it does not."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("text_config", config).get("max_position_embeddings") or 0)
 
 
 def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Params, system: str) -> list[Score]:
@@ -141,6 +165,7 @@ def candidate_of(
     scores: Sequence[Score],
     items: Sequence[EvaluationItem],
     estimate: Mapping[str, Any],
+    context: int = 0,
 ) -> Candidate:
     """A candidate with its losses turned from nats a token into nats a character."""
     characters = {item.id: len(item.reference or "") for item in items if item.set == SUPPORT}
@@ -151,7 +176,7 @@ def candidate_of(
     }
     if not losses:
         raise BasesError(f"{name} has no losses on the domain's references; nothing can be compared")
-    return Candidate(name, parameters, licence, tuple(languages), means_of(scores), losses, estimate)
+    return Candidate(name, parameters, licence, tuple(languages), means_of(scores), losses, estimate, context)
 
 
 def against(best: Candidate, other: Candidate, params: Params) -> Interval:

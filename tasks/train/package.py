@@ -3,8 +3,9 @@
 models/package holds an adapter over the pinned base or whole weights (tasks/packaged.py says which and why), the
 prompt it was trained with, which base it belongs to, and a model card; the manifest comes last. Nothing is packaged
 that was not loaded and compared: weights are finite and change answers, merged weights agree with the adapter that
-training left, and a question is the same tokens in training, evaluation and serving. Otherwise the stage fails.
-Limits: weights are written in fp32, whatever they were trained in. The scores are in the release card.
+training left, copies are equal to the last bit, and a question is the same tokens in training, evaluation and serving.
+Otherwise the stage fails. One model in fp32 is held at a time.
+Limits: merged weights are written in fp32, whole ones as training left them. The scores are in the release card.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import Any
 from tasks import layout
 from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
-from tasks.files import fresh_directory, sha256_bytes, verify_manifest, write_json, write_manifest, write_text
+from tasks.files import (
+    fresh_directory,
+    sha256_bytes,
+    sha256_file,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    write_text,
+)
 from tasks.packaged import ADAPTER, KIND, MODEL, Kind, kind_of_adapter
 from tasks.params import Params, load_params
 from tasks.prompt_book import PromptBook
@@ -75,9 +84,9 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
     Raises:
         WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
     """
-    model = weight_parity.load(weights.base)
     if weights.adapter is None:
-        return _place_model(weight_parity.logits_of(model, prompts), weights.base, folder, prompts)
+        return _place_model(weights.base, folder, prompts)
+    model = weight_parity.load(weights.base)
     plain = weight_parity.logits_of(model, prompts)
     model = weight_parity.adapted(model, weights.adapter)
     trained = weight_parity.logits_of(model, prompts)
@@ -92,26 +101,44 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
     if kind.served_as == "weights":
         model.save_pretrained(folder / MODEL)
         finish_model(folder / MODEL)
-        model = weight_parity.load(folder / MODEL)
-    difference = weight_parity.largest_difference(trained, weight_parity.logits_of(model, prompts))
+        del model  # before it is read back: two of them need twice the memory
+        merged = _logits_of(folder / MODEL, prompts)
+    else:
+        merged = weight_parity.logits_of(model, prompts)
+    difference = weight_parity.largest_difference(trained, merged)
     weight_parity.refuse_difference(difference, limit, "adapter and merged weights")
     return "adapter and merged weights agree"
 
 
-def _place_model(trained: list[Any], source: Path, folder: Path, prompts: list[list[int]]) -> str:
+def _logits_of(model: Path, prompts: list[list[int]]) -> list[Any]:
+    """What whole weights answer; they are held no longer than that."""
+    return weight_parity.logits_of(weight_parity.load(model), prompts)
+
+
+def _place_model(source: Path, folder: Path, prompts: list[list[int]]) -> str:
     """Whole weights, file by file as training left them."""
-    plain = weight_parity.logits_of(weight_parity.load(layout.BASE_MODEL), prompts)
-    weight_parity.refuse_unchanged(trained, plain)
+    weight_parity.refuse_unchanged(_logits_of(source, prompts), _logits_of(layout.BASE_MODEL, prompts))
     _copy_model(source, folder / MODEL)
-    return "whole weights, as they were trained"
+    return "whole weights, bit by bit as they were trained"
 
 
 def _copy_model(source: Path, target: Path) -> None:
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.name in ("config.json", "generation_config.json") or ".safetensors" in path.name:
-            shutil.copyfile(path, target / path.name)
+            _copy(path, target / path.name)
     finish_model(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file and read the copy back.
+
+    Raises:
+        PackageError: it is not what was copied.
+    """
+    shutil.copyfile(source, target)
+    if target.stat().st_size != source.stat().st_size or sha256_file(target) != sha256_file(source):
+        raise PackageError(f"{target} is not what {source} is, after it was copied: look at the disk, and run again")
 
 
 def finish_model(target: Path) -> None:
@@ -129,7 +156,7 @@ def finish_model(target: Path) -> None:
 def _copy_adapter(adapter: Path, target: Path) -> None:
     target.mkdir()
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        shutil.copyfile(adapter / name, target / name)
+        _copy(adapter / name, target / name)
 
 
 def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:

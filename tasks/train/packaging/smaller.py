@@ -34,6 +34,7 @@ from tasks.files import (
 from tasks.packaged import KIND, MODEL, Kind, read_package
 from tasks.params import Params, load_params
 from tasks.records import Example, read_own_jsonl, write_jsonl
+from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
 from tasks.train.package import finish_model, probe_prompts
 from tasks.train.packaging import weight_parity
@@ -159,8 +160,9 @@ def distilled(layers: int) -> Smaller:
         sizes = {"bytes": sum(path.stat().st_size for path in weights), "examples": begun["train"]}
         _describe(package, Kind(served_as="weights", why="a student of fewer layers"), {**wanted, **sizes})
         write_manifest(package)
-    for path in (folder / "trained", folder / "teacher", run):
+    for path in (folder / "trained", folder / "teacher"):
         shutil.rmtree(path)
+    forget(run)
     found = known(folder, wanted)
     if found is None:
         raise NothingToShrink(f"{folder} was not written whole; run the command again")

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from tasks.domain import load_domain
-from tasks.evaluate.bases import BasesError, Candidate, candidate_of, domain_of, known_bases, recommend
+from tasks.evaluate import bases
+from tasks.evaluate.bases import BasesError, Candidate, candidate_of, context_of, domain_of, known_bases, recommend
+from tasks.files import write_json, write_manifest
 from tasks.params import load_params
 from tasks.records import EvaluationItem, Score
+from tasks.train import base_model
 
 FITS = {"fits": True, "reasons": []}
 TOO_BIG = {"fits": False, "reasons": ["it needs 99 GiB"]}
@@ -69,3 +72,66 @@ def test_bases_are_known_by_the_domains_and_the_file(root: Path, monkeypatch: py
     assert domain_of("SmolLM2-135M-Instruct", known, here).name == "construction"
     with pytest.raises(BasesError, match="no base model 'gpt-9' is described"):
         domain_of("gpt-9", known, here)
+
+
+@pytest.fixture
+def converted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A repository whose data/base_model is the domain's; conversions are played, and where they went is noted."""
+    for name in ("domains", ".flywheel/packages"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    made: list[Path] = []
+
+    def convert(owner: Any, target: Path, accepted: Any = ()) -> None:
+        made.append(target)
+        write_json(target / "config.json", {"max_position_embeddings": 77})
+        source = owner.base_model
+        (target / "NOTICE.txt").write_text(base_model.notice(source, owner.paths(source)[0]))
+        if source.chat_template:
+            (target / "chat_template.jinja").write_bytes((owner.folder / source.chat_template).read_bytes())
+        write_manifest(target)
+
+    monkeypatch.setattr(base_model, "convert", convert)
+    convert(load_domain("construction"), Path("data/base_model"))
+    made.clear()
+    return made
+
+
+def test_a_base_model_is_reused_only_where_it_was_made_from_that_source(converted: list[Path]) -> None:
+    """What lies in data/base_model from before domain.yaml named another file is not what is asked."""
+    here = load_domain("construction")
+    assert bases.prepare("m", here, here, []) == Path("data/base_model") and not converted
+    other = here.model_copy(update={"base_model": here.base_model.model_copy(update={"sha256": "f" * 64})})
+    aside = bases.prepare("m", other, other, [])
+    assert converted == [aside] and aside.parent == bases.FOLDER
+    assert bases.prepare("m", other, other, []) == aside and converted == [aside], "made once"
+    assert context_of(aside) == 77
+
+
+def test_a_base_model_whose_files_changed_is_made_again(converted: list[Path]) -> None:
+    here = load_domain("construction")
+    (Path("data/base_model") / "config.json").write_text("{}")
+    assert bases.prepare("m", here, here, []) != Path("data/base_model")
+    assert len(converted) == 1
+
+
+def test_another_chat_template_makes_another_base_model(converted: list[Path], tmp_path: Path) -> None:
+    here = load_domain("construction")
+    (tmp_path / "one.jinja").write_text("{{ messages }}")
+    changes = {"chat_template": str(tmp_path / "one.jinja")}
+    owner = here.model_copy(update={"base_model": here.base_model.model_copy(update=changes)})
+    folder = bases.prepare("m", owner, here, [])
+    assert bases.made_from(owner, folder)
+    (tmp_path / "one.jinja").write_text("{{ messages }} and more")
+    assert not bases.made_from(owner, folder)
+
+
+def test_the_table_shows_what_a_training_costs_and_how_much_a_model_reads() -> None:
+    from flywheel.compare import words
+
+    estimate = FITS | {"memory": {"needed": 3 << 30}, "time": {"seconds": 60.0}, "cost": 0.25}
+    text = words([base("good", 100, [1.0], estimate=estimate, context=8192)], "good", ["because"], "EUR")
+    head, row, *_ = text.splitlines()
+    assert head.split()[-3:] == ["EUR", "licence,", "languages"]
+    assert row.split() == ["*", "good", "100", "8192", "1.000", "3.0", "GiB", "60", "s", "0.25", "Apache-2.0,", "en"]

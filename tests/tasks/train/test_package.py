@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,42 @@ def test_what_no_adapter_loader_takes_becomes_weights_or_is_marked_as_served_by_
         prompts = [[1, 4093, 198, 2], [28, 500]]
         one, other = (weight_parity.logits_of(model, prompts) for model in (trained, weight_parity.load(found.model)))
         assert weight_parity.largest_difference(one, other) < 1e-3
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_that_are_not_copied_as_they_are_stop_the_package(
+    packed: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A disk or a file system that loses one bit of them, without an error and at the same size."""
+    folder = packed(method=method)
+    copyfile = shutil.copyfile
+
+    def lossy(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if target.suffix == ".safetensors":
+            with target.open("r+b") as file:
+                file.seek(-1, 2)
+                last = file.read(1)[0]
+                file.seek(-1, 2)
+                file.write(bytes([last ^ 1]))
+
+    monkeypatch.setattr(package.shutil, "copyfile", lossy)
+    with pytest.raises(package.PackageError, match=r"model\.safetensors is not what .*model\.safetensors is"):
+        package.stage()
+    assert not (folder / "models/package").exists()
+
+
+def test_whole_weights_keep_the_precision_they_were_trained_in(packed: Any) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    packed(method="full")
+    path = Path("models/sft/model/model.safetensors")
+    save_file({name: value.bfloat16() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    write_manifest(path.parent)
+    assert "bit by bit" in package.stage()
+    written = load_file("models/package/model/model.safetensors")
+    assert {value.dtype for value in written.values()} == {torch.bfloat16}
 
 
 def test_nothing_trained_is_nothing_to_package(packed: Any) -> None:
