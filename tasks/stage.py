@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,8 +17,17 @@ def run_stage(name: str, stage: Callable[[], str]) -> None:
     An error meant for a person ends the process with status 1 and its message; any other shows its traceback.
     """
     os.environ.update(layout.OFFLINE)
+    hush()
     try:
         summary = stage()
     except FlywheelError as error:
         sys.exit(f"{name}: {error}")
     print(f"{name}: {summary}", flush=True)
+
+
+def hush() -> None:
+    """Call it before peft is imported: bitsandbytes, which that imports, warns of a kernel of the hub that it misses.
+
+    Nothing here needs that kernel: models in four bits are trained on GPUs only.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -7,7 +7,6 @@ the stage itself imports no torch, and a run that was killed goes on from its la
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from tasks import layout
@@ -17,6 +16,7 @@ from tasks.files import verify_manifest, write_json, write_text
 from tasks.params import Params, load_params
 from tasks.stage import run_stage
 from tasks.train.align_job import AlignJob, OnlineJob, PreferenceJob
+from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
 from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
@@ -109,7 +109,7 @@ def stage() -> str:
     digest = write_trained(done, layout.ALIGN, domain.base_model.name)
     write_json(METRICS, metrics_of(result))
     write_text(PLOT, plot_of(result))
-    shutil.rmtree(run)
+    forget(run)
     return f"{params.align.alignment}, {result['steps']} steps, digest {digest[:12]}"
 
 

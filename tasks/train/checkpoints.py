@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from tasks.errors import FlywheelError
 from tasks.files import ManifestError, verify_manifest, write_manifest
 
 FINAL = "final"  # the folder with what the training gave, next to the checkpoints
+KEPT_DAYS = 7.0  # of a run that ended without a result and that nothing goes on with
 ROOM = 1.5  # times the last checkpoint must be free before the next is begun
 
 
@@ -91,3 +93,22 @@ def final_of(run: Path) -> Path | None:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def forget(run: Path) -> None:
+    """Remove a run whose result is in its place, and old ones of its stage: killed or refused, and not gone on with.
+
+    Within `KEPT_DAYS` somebody may come back to their settings; one that is at work writes every few seconds.
+    """
+    shutil.rmtree(run)
+    for other in run.parent.iterdir():
+        if other.is_dir() and time.time() - _last_written(other) > KEPT_DAYS * 86400:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in it was last written, in seconds of the clock; now, where that changes under our eyes."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return time.time()

@@ -1,7 +1,7 @@
 """What of a model is trained: each method of `methods` in params.yaml as peft's configuration, or every weight.
 
-Runs in worker processes. Another method is a section in tasks/training_params.py, a builder here and a line in
-SERVED_AS. What a method trains is not always what it leaves: see tasks/train/plain.py.
+Runs in worker processes. Another method is a section in tasks/training_params.py and a builder here. What a method
+trains is not always what it leaves: see tasks/train/plain.py; how that is served, tasks/packaged.py reads from it.
 Limits: prefixes and virtual tokens cannot be packed (every example of a row would need its own). OSF decomposes each
 weight again when it is loaded, and splits weights that ZeRO-3 has already split: use ZeRO-1 or 2.
 """
@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 
 TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 
-# How a version of each method is served: as an adapter over the base model, merged into whole weights, or not at all
-# (no engine of ours adds virtual tokens): trained and compared, never promoted.
-SERVED_AS: dict[Method, Literal["adapter", "weights", "nothing"]] = {
-    "full": "weights",
-    "lora": "adapter",
-    "rslora": "adapter",
-    "dora": "weights",
-    "pissa": "adapter",
-    "qlora": "adapter",
-    "p_tuning_v2": "nothing",
-    "p_tuning": "nothing",
-    "prompt_tuning": "nothing",
-    "ia3": "weights",
-    "osf": "weights",
-}
 # What an adapter's configuration must share with the settings for training to go on from it, by peft's type.
 SHAPE: dict[str, tuple[str, ...]] = {
     "LORA": ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora"),

@@ -8,7 +8,6 @@ Limits: a night that trains a champion's adapter further does not read it; that 
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from tasks import layout
@@ -17,6 +16,7 @@ from tasks.files import verify_manifest, write_json, write_text
 from tasks.params import Params, load_params
 from tasks.stage import run_stage
 from tasks.tables import count_rows
+from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
 from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
@@ -95,7 +95,7 @@ def stage() -> str:
     digest = write_trained(done, layout.PRETRAIN, domain.base_model.name)
     write_json(METRICS, metrics)
     write_text(LOSS_PLOT, plot_of(result["history"]))
-    shutil.rmtree(run)
+    forget(run)
     return f"{metrics['steps']} steps over {metrics['tokens']} tokens, digest {digest[:12]}"
 
 

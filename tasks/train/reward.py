@@ -12,7 +12,6 @@ Limits: held-out pairs come from where the training pairs come from; accuracy on
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from tasks.evaluate.compare import SMALLEST_SAMPLE, mean_interval
 from tasks.files import write_json, write_text
 from tasks.params import Params, load_params
 from tasks.stage import run_stage
+from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
 from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
@@ -159,7 +159,7 @@ def stage() -> str:
     digest = write_trained(done, layout.REWARD, domain.base_model.name)
     write_json(METRICS, metrics)
     write_text(LOSS_PLOT, plot_of(result))
-    shutil.rmtree(run)
+    forget(run)
     told = f"held-out accuracy {metrics['held_out']['accuracy']:.3f}, " if "held_out" in metrics else ""
     return f"{metrics['steps']} steps, {told}digest {digest[:12]}"
 

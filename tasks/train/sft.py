@@ -9,7 +9,6 @@ Limits: equal bytes are promised on one kind of processor.
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from tasks import layout
@@ -17,6 +16,7 @@ from tasks.domain import Domain, load_domain
 from tasks.files import write_json, write_text
 from tasks.params import Params, load_params
 from tasks.stage import run_stage
+from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
 from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
@@ -78,7 +78,7 @@ def stage() -> str:
     digest = write_trained(done, layout.SFT, domain.base_model.name)
     write_json(METRICS, metrics)
     write_text(LOSS_PLOT, plot_of(result))
-    shutil.rmtree(run)
+    forget(run)
     return f"{metrics['steps']} steps, train loss {metrics['train_loss']:.4f}, digest {digest[:12]}"
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from tasks.errors import FlywheelError
 from tasks.files import write_json, write_text
+from tasks.stage import hush
 from tasks.train import beats
 from tasks.train.checkpoints import FINAL, mark_complete
 from tasks.train.execute import REFUSED
@@ -52,14 +53,13 @@ def run_worker(kind: type[Job], train: Callable[[Job, Path, str | None], None]) 
 def quiet() -> None:
     """Drop bars and notes, leave errors; and start without compiling what two processes do not need."""
     import warnings
-    from logging import ERROR, getLogger
 
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # what the pinned libraries say of each other
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    getLogger("bitsandbytes").setLevel(ERROR)  # it misses an optional kernel of the hub, even where nothing needs it
+    hush()
     import deepspeed.ops
 
     # On CPU DeepSpeed would compile a shared-memory all-reduce (a minute, and segments that outlive a kill);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,27 +193,3 @@ def test_a_run_that_fails_leaves_no_scores_and_the_gate_shut(measured: Path, mon
         gate()
     monkeypatch.undo()
     run.evaluate("candidate")
-
-
-ROUGE = """
-from datasets import Dataset
-from tasks.evaluate.opencompass_model import ItemRougeEvaluator
-pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我喜欢红色的房子。"), ("", "Something."),
-         ("One. Two, three", "one two three"), ("nothing", "else")]
-answers, references = zip(*pairs)
-rows = Dataset.from_dict({"key": list("abcde")})
-print("SCORES", [round(row["rouge_l"], 6) for row in ItemRougeEvaluator().score(answers, references, rows)["details"]])
-"""
-
-
-def test_rouge_by_hand_in_english_and_chinese(root: Path, tmp_path: Path) -> None:
-    """Longest common subsequences of words over both lengths, F1:
-
-    the·cat·on·mat against the·cat·sat·on·the·mat: 2·4/(4+6) = 0.8. 我·喜欢·房子 against 我·喜欢·红色·的·房子:
-    2·3/(3+5) = 0.75. Nothing against something: 0. Case and punctuation do not count: 1. No word in common: 0.
-    """
-    python, environment = root / layout.EVALUATION_PYTHON, layout.child_environment(PYTHONPATH=str(root))
-    done = subprocess.run(
-        [str(python), "-c", ROUGE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "SCORES [0.8, 0.75, 0.0, 1.0, 0.0]" in done.stdout

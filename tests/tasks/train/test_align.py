@@ -121,7 +121,7 @@ def test_two_processes_align_every_weight_by_kto(tmp_path: Path, root: Path, tin
 
     One good answer a prompt and two worse: weights 2 and 1, whose mean over the held-out rows is (2 + 1 + 1) / 3.
     """
-    settings = {"align": {"alignment": "kto", "method": "full", "save_every": 4, "learning_rate": 1e-4}}
+    settings = {"align": {"alignment": "kto", "method": "full", "save_every": 50, "learning_rate": 1e-4}}
     folder = lay_alignment(tmp_path, root, tiny_model, settings, held_out=4, adapter=True)
     metrics = aligned(folder, root)
     assert metrics["validation_loss_before"] == pytest.approx(0.5 * 4 / 3, abs=1e-3)

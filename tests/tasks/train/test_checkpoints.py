@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
-from tasks.train.checkpoints import final_of, last_complete, mark_complete
+from tasks.train.checkpoints import final_of, forget, last_complete, mark_complete
 
 
 def a_checkpoint(run: Path, step: int, complete: bool = True) -> Path:
@@ -52,3 +54,27 @@ def test_a_half_written_result_is_removed_and_a_whole_one_is_found(tmp_path: Pat
     (final / "adapter").write_text("whole")
     mark_complete(final)
     assert final_of(tmp_path) == final
+
+
+def lay_run(stage: Path, name: str, days: float, beat: float | None = None) -> Path:
+    """A run last written so many days ago; `beat`: days since its worker's last sign of life."""
+    run = stage / name
+    (run / "checkpoint-20").mkdir(parents=True)
+    (run / "checkpoint-20/weights").write_bytes(b"w")
+    for path in (run / "checkpoint-20/weights", run / "checkpoint-20", run):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    if beat is not None:
+        (run / "beat").write_text("")
+        os.utime(run / "beat", (time.time() - beat * 86400,) * 2)
+        os.utime(run, (time.time() - days * 86400,) * 2)
+    return run
+
+
+def test_a_run_that_ended_goes_with_those_of_its_stage_that_nobody_came_back_to(tmp_path: Path) -> None:
+    """Eight days are more than a week; a run of yesterday may be gone on with, and one that still beats is at work."""
+    stage = tmp_path / "sft"
+    done = lay_run(stage, "done", 0)
+    lay_run(stage, "old", 8)
+    kept = [lay_run(stage, "recent", 1), lay_run(stage, "at work", 8, beat=0), lay_run(tmp_path / "align", "other", 8)]
+    forget(done)
+    assert sorted(tmp_path.glob("*/*")) == sorted(kept)

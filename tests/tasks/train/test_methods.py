@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from tasks.params import load_params
 from tasks.train.job import TrainingJob
 from tasks.train.launch import launch
 from tasks.train.methods import (
-    SERVED_AS,
     AdapterMismatch,
     MethodUnavailable,
     parameter_counts,
@@ -28,9 +27,9 @@ from tasks.train.methods import (
 )
 from tasks.train.plain import make_plain
 from tasks.train.sft import describe
-from tasks.training_params import MethodsParams, SftParams, TrainingParams
+from tasks.training_params import Method, MethodsParams, SftParams, TrainingParams
 
-ADAPTERS = sorted(set(SERVED_AS) - {"full"})
+ADAPTERS = sorted(set(get_args(Method)) - {"full"})
 IDS = torch.arange(100, 120)[None]
 # Small ones. A two-layer model is 576 wide, 192 for keys and values, 1536 inside.
 SMALL: dict[str, Any] = {
@@ -241,7 +240,7 @@ def test_every_method_trains_in_two_processes_under_deepspeed(
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(root))
     job = describe(load_params(), load_domain("construction"))
-    here = [method for method in SERVED_AS if method != "qlora"]
+    here = [method for method in get_args(Method) if method != "qlora"]
     for method in here:
         kind: Any = MethodsParams.model_fields[method].annotation
         changes = {"settings": job.settings.model_copy(update={"method": method})}
