@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks import layout
+from tasks.stage import hush
 
 LAYERS, STEPS, TOKENS = 4, 6, 72  # the mean length of the default domain's examples
 SEQUENCES = (4, 8, 16)
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    hush()
     if asked.work:
         work(asked.precision, int(asked.work[0]), float(asked.work[1]))
         return

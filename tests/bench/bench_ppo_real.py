@@ -21,12 +21,15 @@ from rich.table import Table
 
 from tasks import layout
 from tasks.files import write_json, write_manifest
-from tasks.records import Example, read_own_jsonl, write_jsonl
+from tasks.params import load_params
+from tasks.records import Example, Preference, read_own_jsonl, write_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACE = ROOT / ".flywheel/bench/ppo_real"
-LINKED = ("infra", "domains", "data/base_model", "data/ingest", ".flywheel/packages")
-EVERY = 5  # one in so many of the domain's training examples is held out here, beside the validation's
+LINKED = ("infra", "domains", "data/base_model", "data/ingest", "data/embed", ".flywheel/packages")
+# One in so many of the domain's training examples, of those that the reward model knows nothing of, is held out here,
+# beside the validation's.
+EVERY = 4
 SETTINGS: dict[str, dict[str, Any]] = {
     "reward": {"precision": "bf16", "epochs": 2},
     "align": {
@@ -56,7 +59,9 @@ def lay() -> None:
     write_manifest(PLACE / "data/start")
     train = read_own_jsonl(ROOT / layout.MIX / "train.jsonl", Example)
     domain = [example for example in train if example.origin != "general"]
-    held_out = domain[::EVERY] + read_own_jsonl(ROOT / layout.MIX / "validation.jsonl", Example)
+    rewarded = {one.prompt[-1].content for one in read_own_jsonl(preferences(), Preference)}
+    unknown = [example for example in domain if example.prompt not in rewarded]
+    held_out = unknown[::EVERY] + read_own_jsonl(ROOT / layout.MIX / "validation.jsonl", Example)
     asked = {example.prompt for example in held_out}
     write_jsonl(PLACE / layout.MIX / "train.jsonl", [one for one in domain if one.prompt not in asked])
     write_jsonl(PLACE / layout.MIX / "validation.jsonl", held_out)
@@ -65,6 +70,11 @@ def lay() -> None:
         for name, value in changes.items():
             settings[section][name] = settings[section][name] | value if isinstance(value, dict) else value
     (PLACE / "params.yaml").write_text(yaml.safe_dump(settings))
+
+
+def preferences() -> Path:
+    """The pairs that the reward model is trained and validated on."""
+    return ROOT / layout.DOMAINS / load_params(ROOT / "params.yaml").domain / "preferences.jsonl"
 
 
 def run(module: str, output: str) -> float:

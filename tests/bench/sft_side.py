@@ -98,7 +98,8 @@ def held_out(model: Any, rows: list[dict[str, Any]], packed: bool) -> float:
 
 
 def matmul_rate() -> float:
-    """Floating-point operations a second of this process in bf16, on 512 tokens and the model's largest layer."""
+    """Floating-point operations a second of this process in bf16, on 512 tokens and the model's largest layer,
+    while the other processes do the same."""
     left, right = torch.randn(512, 576).bfloat16(), torch.randn(1536, 576).bfloat16()
     for _ in range(20):
         torch.nn.functional.linear(left, right)
@@ -120,6 +121,8 @@ def main() -> None:
     )
     run = out.parent
     trainer = trl_side(job, train, side["trl"], run) if side["trl"] else our_side(job, run)
+    if trainer.args.world_size > 1:
+        dist.barrier()  # the cores share what multiplies: all of them at once, as in training
     rate, clock = matmul_rate(), Clock()
     trainer.add_callback(clock)
     trainer.remove_callback(PrinterCallback)
