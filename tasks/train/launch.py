@@ -33,6 +33,9 @@ PR_SET_PDEATHSIG = 1
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|DATABASE_URL", re.IGNORECASE)
 GRACE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
+# Matrix kernels that oneDNN keeps, one for each shape. Batches have hundreds of lengths, so that its own limit of 1024
+# holds a gigabyte a process of kernels that are never met again; a step needs some dozens.
+ONEDNN_KERNELS = "64"
 
 
 class LaunchError(FlywheelError):
@@ -79,6 +82,7 @@ def environment(settings: dict[str, Any]) -> dict[str, str]:
     }
     if settings.get("use_cpu"):
         extra |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        extra["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = ONEDNN_KERNELS
         if settings.get("num_machines", 1) == 1:
             extra["GLOO_SOCKET_IFNAME"] = "lo"  # the host's name need not resolve, and nothing listens outside
     found = layout.child_environment(**extra)

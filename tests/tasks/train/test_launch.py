@@ -92,6 +92,7 @@ def test_cpu_workers_have_one_thread_the_loopback_and_their_tools(root: Path, mo
     assert found["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert found["TORCH_EXTENSIONS_DIR"] == str(root / ".flywheel/cache/torch_extensions")
     assert found["HF_HUB_OFFLINE"] == "1"
+    assert int(found["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024  # oneDNN's own, a gigabyte with batches of many lengths
 
 
 @pytest.mark.parametrize("name", ["gpu1", "gpu8", "multinode"])
