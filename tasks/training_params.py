@@ -158,7 +158,9 @@ class SftParams(TrainingParams):
     @model_validator(mode="after")
     def _own_prefixes(self) -> SftParams:
         if self.packing and self.method in VIRTUAL:
-            raise ValueError(f"packing cannot be used with {self.method}: packed examples cannot have prefixes each")
+            raise ValueError(
+                f"packing cannot be used with {self.method}: packed examples cannot have prefixes each; set it to false"
+            )
         return self
 
 

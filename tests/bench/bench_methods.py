@@ -32,6 +32,7 @@ from tasks.files import write_json
 from tasks.params import load_params
 from tasks.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
 from tasks.stage import hush
+from tasks.training_params import VIRTUAL
 
 HOME = layout.HOME / "methods"
 EXAMPLES = 320
@@ -59,7 +60,14 @@ def train_method(method: str) -> None:
     from tasks.train.sizing.aside import inside, lay_aside
     from tasks.train.trained import write_trained
 
-    changes = {"method": method, "precision": "bf16", "epochs": 1, "learning_rate": RATES[method], "save_every": 20}
+    changes = {
+        "method": method,
+        "precision": "bf16",
+        "epochs": 1,
+        "learning_rate": RATES[method],
+        "save_every": 20,
+        "packing": method not in VIRTUAL,
+    }
     home = (HOME / method).absolute()
     folder = lay_aside(
         Path.cwd(), HOME / "aside" / method, {f"sft.{name}": value for name, value in changes.items()}, False
