@@ -170,7 +170,7 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 
 def test_what_a_training_says_comes_with_its_status(tmp_path: Path) -> None:
-    code = "import sys; print('learning'); sys.exit('and then the disk was full')"
+    code = "import sys; print('learning', flush=True); sys.exit('and then the disk was full')"
     status, said = subject.run_owned([sys.executable, "-c", code], tmp_path, dict(os.environ))
     assert (status, said.split()) == (1, ["learning", *["and", "then", "the", "disk", "was", "full"]])
 
