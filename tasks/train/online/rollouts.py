@@ -111,10 +111,16 @@ def answer(
     tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=device)
     config = GenerationConfig(
-        do_sample=True, temperature=temperature, top_k=0, top_p=1.0, max_new_tokens=longest, pad_token_id=pad,
-        eos_token_id=end, use_cache=True,
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=longest,
+        pad_token_id=pad,
+        eos_token_id=end,
+        use_cache=True,
         remove_invalid_values=True,  # a policy that has become no number is to be judged, not to end the process
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         given = model.generate(input_ids=tokens, attention_mask=mask, generation_config=config)

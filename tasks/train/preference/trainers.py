@@ -18,29 +18,25 @@ def drop_copy(model: Any) -> None:
         model.delete_adapter("ref")
 
 
-class EncodedDpo(DPOTrainer):
+class Encoded:
+    """What both have in common, before TRL's own trainer in the order of bases."""
+
+    model: Any
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        drop_copy(self.model)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+        return dataset
+
+
+class EncodedDpo(Encoded, DPOTrainer):
     """DPOTrainer over `dpo_rows`."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        drop_copy(self.model)
 
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
-        return dataset
-
-
-class EncodedKto(KTOTrainer):
+class EncodedKto(Encoded, KTOTrainer):
     """KTOTrainer over `kto_rows`."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        drop_copy(self.model)
-
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
-        return dataset

@@ -17,31 +17,9 @@ from tasks.train.sizing.demand import (
     forward_operations,
     memory_of,
 )
-from tasks.train.sizing.shapes import ModelShape
-from tasks.training_params import FullParams, LoraParams, Method
+from tasks.training_params import FullParams, Method
+from tests.small_model import LORA, SMALL
 
-# As in tests/tasks/train/test_sizing.py: one layer of width 8, inner width 16, 32 words, 856 weights.
-SMALL = ModelShape(
-    layers=1,
-    hidden=8,
-    inner=16,
-    heads=2,
-    key_value_heads=1,
-    head_width=4,
-    vocabulary=32,
-    parameters=856,
-    tied=True,
-    matrices=(
-        ("q_proj", (8, 8)),
-        ("k_proj", (4, 8)),
-        ("v_proj", (4, 8)),
-        ("o_proj", (8, 8)),
-        ("gate_proj", (16, 8)),
-        ("up_proj", (16, 8)),
-        ("down_proj", (8, 16)),
-    ),
-)
-LORA = LoraParams(rank=2, alpha=4, dropout=0.0, target_modules=["q_proj", "down_proj"])
 PPO = Companions(whole=1, copies=2, lent=2, saved=1, answers=8)
 
 

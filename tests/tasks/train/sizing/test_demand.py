@@ -9,31 +9,10 @@ import pytest
 
 from tasks.params import load_params
 from tasks.train.sizing.demand import Batch, Partition, Training, memory_of, operations
-from tasks.train.sizing.shapes import ModelShape, ShapeError, read_shape, trained_parameters
-from tasks.training_params import FullParams, LoraParams, Method
+from tasks.train.sizing.shapes import ShapeError, read_shape, trained_parameters
+from tasks.training_params import FullParams, Method
+from tests.small_model import LORA, SMALL
 
-# One layer of width 8, inner width 16, two heads of 4 (one for keys and values), 32 words, the head tied.
-SMALL = ModelShape(
-    layers=1,
-    hidden=8,
-    inner=16,
-    heads=2,
-    key_value_heads=1,
-    head_width=4,
-    vocabulary=32,
-    parameters=256 + 576 + 24,
-    tied=True,
-    matrices=(
-        ("q_proj", (8, 8)),
-        ("k_proj", (4, 8)),
-        ("v_proj", (4, 8)),
-        ("o_proj", (8, 8)),
-        ("gate_proj", (16, 8)),
-        ("up_proj", (16, 8)),
-        ("down_proj", (8, 16)),
-    ),
-)
-LORA = LoraParams(rank=2, alpha=4, dropout=0.0, target_modules=["q_proj", "down_proj"])
 FULL = FullParams(train_embeddings=True)
 
 
