@@ -6,7 +6,8 @@ in proportion.
 
 New corrections are seen several times an epoch, and never held out; weak spots, where `mix.boost` asks for them, are
 seen more often, too (boost.py). Where training goes on from a champion's adapter, which has learnt the other domain
-examples already, only a number of those is replayed.
+examples already, only a number of those is replayed. Such a night draws all its replay in an order of its own, by its
+corrections: nights that went on from each other with the same few rows would learn those by heart and forget the rest.
 
 In memory are the texts that passed, as Arrow tables; what is decided is decided about ids.
 """
@@ -50,11 +51,15 @@ class MixError(FlywheelError):
 
 @dataclass(frozen=True)
 class DomainRows:
-    """The domain's part of a training set, as ids: `repeated` ones are only trained on, of `plain` some validate."""
+    """The domain's part of a training set, as ids: `repeated` ones are only trained on, of `plain` some validate.
+
+    `salt` is what a night draws its replay by; empty where training begins from the base model.
+    """
 
     plain: list[str]
     repeated: list[str]
     left_out: list[str]
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,13 @@ def guard(examples: Path, embeddings: Path, leaks: LeakGuard) -> tuple[pa.Table,
     return pa.concat_tables(kept) if kept else schema_of(Example).empty_table(), receipts
 
 
-def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float) -> list[str]:
-    """The ids of a pool that make up `ratio` of a set of `rows`, in order of hash; `key` is the ratio's setting.
+def in_order(ids: Iterable[str], salt: str) -> list[str]:
+    """Ids in order of hash; with a `salt`, in another order for each one."""
+    return sorted(ids, key=lambda identity: digest_of([salt, identity]) if salt else identity)
+
+
+def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float, salt: str = "") -> list[str]:
+    """The ids of a pool that make up `ratio` of a set of `rows`, drawn by `salt`; `key` is the ratio's setting.
 
     Raises:
         MixError: the pool holds too few.
@@ -94,7 +104,7 @@ def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float) -> list[
             f"mix.{key} = {ratio} asks for {wanted} examples and there are {len(pool)}; "
             "lower it, or add sources to domain.yaml"
         )
-    return sorted(pool)[:wanted]
+    return in_order(pool, salt)[:wanted]
 
 
 def split(ids: Sequence[str], share: float) -> tuple[list[str], list[str]]:
@@ -116,10 +126,10 @@ def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: F
         return DomainRows(known, corrections * settings.repeat, [])
     if not corrections:
         raise MixError("none of the new corrections passed validation and the leak guard: nothing new to learn")
-    salt = sorted(new)  # another draw each night, the same one for the same corrections
-    order = sorted(known, key=lambda identity: digest_of([salt, identity]))
+    salt = digest_of(sorted(new))  # another draw each night, the same one for the same corrections
+    order = in_order(known, salt)
     replayed, rest = order[: settings.replay_examples], order[settings.replay_examples :]
-    return DomainRows(replayed, corrections * settings.repeat, rest)
+    return DomainRows(replayed, corrections * settings.repeat, rest, salt)
 
 
 def mix_rows(
@@ -138,8 +148,8 @@ def mix_rows(
     trained = set(train)
     extra = [*rows.repeated, *(identity for identity in boosted if identity in trained)]
     count = round((len(rows.plain) + len(extra)) / (1.0 - params.replay_ratio - params.safety_ratio))
-    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio)
-    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio)
+    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio, rows.salt)
+    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio, rows.salt)
     replay_train, replay_validation = split(replay, params.validation_share)
     train, validation = train + extra + replay_train, validation + replay_validation
     random.Random(seed).shuffle(train)

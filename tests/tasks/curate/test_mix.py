@@ -121,6 +121,20 @@ def test_going_on_from_a_champion_replays_only_a_part_of_what_it_has_learnt() ->
     assert set(other_night.plain) != set(rows.plain)
 
 
+def test_each_night_draws_general_and_safety_replay_of_its_own_and_a_release_always_the_same() -> None:
+    """13 rows of a night: 13 / 0.75 = 17 in all, 3 of them general and 1 a refusal; 22 of a release: 29 and 6."""
+    domain, general = ids(20), ids(50, "general")
+
+    def drawn(new: str, going_on: bool, pool: list[str]) -> frozenset[str]:
+        mixed = mix_rows(domain_rows(domain, {new}, going_on, FEEDBACK), general, REFUSALS, PARAMS, seed=1)
+        return frozenset(pool) & {*mixed.train, *mixed.validation}
+
+    assert len({drawn(new, True, general) for new in domain[:10]}) > 5
+    assert len({drawn(new, True, REFUSALS) for new in domain[:10]}) > 2
+    assert drawn(domain[0], True, general[::-1]) == drawn(domain[0], True, general)
+    assert {drawn(new, False, general) for new in domain[:10]} == {frozenset(sorted(general)[:6])}
+
+
 def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
     """6 rows of corrections and 10 replayed: 16 / 0.75 = 21 in all, 4 general and 1 refusal; 1 in 10 validates."""
     domain = ids(20)
