@@ -9,17 +9,33 @@ whichever model is trained; the tokenizer's own special tokens are checked once 
 from __future__ import annotations
 
 import re
+from html.entities import html5
 
+# Every element of the HTML standard, obsolete ones too, with the roots of what it embeds (SVG, MathML).
 _ELEMENTS = (
-    "a|abbr|article|aside|b|blockquote|body|br|button|center|code|dd|div|dl|dt|em|embed|figure|font|footer|form|"
-    "h[1-6]|head|header|hr|html|i|iframe|img|input|label|li|link|main|meta|nav|ol|p|pre|script|section|small|span|"
-    "strong|style|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|u|ul|video"
+    "a|abbr|acronym|address|applet|area|article|aside|audio|b|base|basefont|bdi|bdo|bgsound|big|blink|blockquote|body|"
+    "br|button|canvas|caption|center|cite|code|col|colgroup|command|data|datalist|dd|del|details|dfn|dialog|dir|div|dl|"
+    "dt|em|embed|fieldset|figcaption|figure|font|footer|form|frame|frameset|h[1-6]|head|header|hgroup|hr|html|i|iframe|"
+    "img|input|ins|isindex|kbd|keygen|label|legend|li|link|listing|main|map|mark|marquee|math|menu|menuitem|meta|meter|"
+    "nav|nobr|noembed|noframes|noscript|object|ol|optgroup|option|output|p|param|picture|plaintext|pre|progress|q|rb|"
+    "rp|rt|rtc|ruby|s|samp|script|search|section|select|slot|small|source|span|strike|strong|style|sub|summary|sup|svg|"
+    "table|tbody|td|template|textarea|tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr|xmp"
 )
-# A tag has attributes with values or none at all: "a < b and c > d" is no tag. Bounded, or a long line takes minutes.
-HTML = re.compile(
-    rf"</?(?:{_ELEMENTS})(?:\s[^<>]{{0,500}}=[^<>]{{0,500}})?\s?/?>|<!--|<!doctype\s|&(?:nbsp|amp|lt|gt|quot|#\d{{1,6}});",
+# Those that stand without an end tag. Of the others one right behind a word is a type: vector<object>, List<Label>.
+_UNENDED = "area|base|br|col|dd|dt|embed|hr|img|input|li|link|meta|option|p|source|td|th|tr|track|wbr|BR|HR|IMG|LI"
+_BOOLEAN = (
+    "allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|disabled|download|hidden|inert|"
+    "ismap|loop|multiple|muted|nomodule|noshade|novalidate|nowrap|open|playsinline|readonly|required|reversed|selected"
+)
+# A tag's attributes are one with a value or one that needs none, at least, or none at all: "a <b and c> d" is no tag.
+TAG = re.compile(
+    rf"</(?:{_ELEMENTS})\s*>"
+    rf"|(?:(?<!\w)<(?:{_ELEMENTS})|<(?-i:{_UNENDED}))\s*/?>"
+    rf"|<(?:{_ELEMENTS})\s(?=[^<>]{{0,500}}(?:=|\b(?:{_BOOLEAN})\b))[^<>]{{0,1000}}>"
+    r"|<!--|<!doctype\s|<!\[CDATA\[|<\?xml\s",
     re.IGNORECASE,
 )
+REFERENCE = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);?")
 ROLE_MARKS = re.compile(
     r"<[|｜][^<>|｜\n]{1,40}[|｜]>"  # ChatML, Llama 3, Phi, DeepSeek
     r"|<(?:start|end)_of_(?:turn|text|image)>"  # Gemma
@@ -30,7 +46,14 @@ ROLE_MARKS = re.compile(
 
 def html_in(text: str) -> str:
     """The first piece of HTML in a text, or nothing."""
-    return _first(HTML, text)
+    return _first(TAG, text) or next((r for r in map(_known, REFERENCE.finditer(text)) if r), "")
+
+
+def _known(reference: re.Match[str]) -> str:
+    """A character reference that HTML knows; a name without its semicolon not where a URL's query would have it."""
+    name = reference.group()[1:]
+    in_query = not name.endswith(";") and reference.string.startswith("=", reference.end())
+    return reference.group() if (name.startswith("#") or name in html5) and not in_query else ""
 
 
 def role_mark_in(text: str) -> str:

@@ -23,7 +23,7 @@ from tasks.engine.process import EngineProcess, free_port
 from tasks.engine.teacher_budget import Budget, Spending, Usage, most_of, spent_on
 from tasks.engine.teacher_cache import Ask, Reply, ReplyCache
 from tasks.engine.teacher_progress import progress
-from tasks.engine.teacher_wire import Connection, Endpoint, TeacherError
+from tasks.engine.teacher_wire import Connection, Endpoint, TeacherError, without_thoughts
 from tasks.files import verify_manifest
 from tasks.params import EngineParams, Params, TeacherParams
 
@@ -99,14 +99,15 @@ class Teacher:
             self._open.close()
 
     def ask(self, asks: Sequence[Ask], title: str = "teacher") -> list[Reply]:
-        """The replies, in the order of the requests; equal requests are asked once.
+        """The replies without thoughts, in the order of the requests; equal requests are asked once.
 
         Raises:
             TeacherError: the endpoint refuses the key, the model or the route, or does not answer.
             EngineError: the local engine could not be started.
         """
         keys = [self._cache.key(ask) for ask in asks]
-        replies = self._runner.run(self._answer(dict(zip(keys, asks, strict=True)), title))
+        raw = self._runner.run(self._answer(dict(zip(keys, asks, strict=True)), title))
+        replies = {key: without_thoughts(reply) for key, reply in raw.items()}
         self.counts.requests += len(asks)
         self.counts.answered += sum(replies[key].error is None for key in keys)
         return [replies[key] for key in keys]

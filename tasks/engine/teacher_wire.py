@@ -8,6 +8,7 @@ work is an error for a person.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ from tasks.params import LOOPBACK, TeacherParams
 LONGEST_PAUSE = 120.0
 # What an unknown tokenizer makes of a text, in bytes a token, where a server does not say.
 BYTES_A_TOKEN = 3
+# Thoughts as Qwen, DeepSeek, Seed, Magistral and Kimi mark them.
+_KINDS = "(?:seed:)?(?:think|thinking|thoughts?|reasoning)"
+THINKS = re.compile(rf"<{_KINDS}>|\[THINK\]|◁think▷", re.IGNORECASE)
+THOUGHT = re.compile(rf".*(?:</{_KINDS}>|\[/THINK\]|◁/think▷)", re.IGNORECASE | re.DOTALL)
 FINISHES = ("stop", "length", "content_filter")
 Finish = Literal["stop", "length", "content_filter", ""]
 
@@ -91,6 +96,18 @@ class Connection:
             ) from None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return Reply(error=_cause(error))
+
+
+def without_thoughts(reply: Reply) -> Reply:
+    """A reply as of where a reasoning model's last thought ends; its beginning may stand in the prompt.
+
+    A thought that does not end leaves no answer: the reply becomes a failed one.
+    """
+    text = THOUGHT.sub("", reply.text)
+    if opened := THINKS.search(text):
+        cause = f"{opened.group()} without an end: only thoughts came; raise construct.teacher.max_tokens"
+        return reply.model_copy(update={"text": "", "error": reply.error or cause})
+    return reply.model_copy(update={"text": text.strip()}) if text != reply.text else reply
 
 
 def read_reply(completion: Any, ask: Ask) -> Reply:

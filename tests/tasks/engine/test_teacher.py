@@ -107,6 +107,30 @@ def test_what_fails_for_good_is_a_reply_with_its_cause_and_is_asked_again_next_t
     assert server.requests == 4
 
 
+@pytest.mark.parametrize(
+    "raw, text",
+    [
+        ("<think>The passage says 40.\n</think>\n\nThe fee is 40.", "The fee is 40."),
+        ("So it is 40.</think>The fee is 40.", "The fee is 40."),
+        ("<think></think><think>Once more.</think> The fee is 40.", "The fee is 40."),
+        ("[THINK]40?[/THINK]The fee is 40.", "The fee is 40."),
+        ("The fee is < 40.", "The fee is < 40."),
+    ],
+)
+def test_thoughts_are_no_part_of_a_reply_from_the_cache_neither(tmp_path: Path, raw: str, text: str) -> None:
+    with TeacherServer(answer=lambda _: raw) as server, teacher(server, tmp_path) as one:
+        assert [reply.text for reply in one.ask(asks(1))] == [text]
+    with teacher(None, tmp_path) as again:
+        assert [reply.text for reply in again.ask(asks(1))] == [text]
+
+
+def test_a_reply_of_thoughts_alone_is_a_failed_one(tmp_path: Path) -> None:
+    with TeacherServer(answer=lambda _: "<think>The fee is 40, or") as server, teacher(server, tmp_path) as one:
+        (reply,) = one.ask(asks(1))
+    assert (reply.text, one.counts.answered) == ("", 0)
+    assert "only thoughts came; raise construct.teacher.max_tokens" in str(reply.error)
+
+
 def test_a_time_out_ends_in_a_reply_that_says_so(tmp_path: Path) -> None:
     faults = {1: "slow"}
     quick = {"concurrency": 1, "retries": 0, "timeout_seconds": 0.3}

@@ -1,0 +1,52 @@
+"""HTML is seen in whatever form HTML knows it, and what only looks like it is not."""
+
+from __future__ import annotations
+
+from html.entities import html5
+
+import pytest
+
+from tasks.corpus.markup import html_in
+
+
+@pytest.mark.parametrize(
+    "text, piece",
+    [
+        ("Don&#x27;t moor there.", "&#x27;"),
+        ("The club&rsquo;s rule", "&rsquo;"),
+        ("caf&eacute; opens", "&eacute;"),
+        ("ten&nbsp weeks", "&nbsp"),
+        ("Press <kbd>Enter</kbd>.", "<kbd>"),
+        ("<details><summary>More</summary>text</details>", "<details>"),
+        ("Use <option selected>one</option>.", "<option selected>"),
+        ("<picture><source srcset=x></picture>", "<picture>"),
+        ("one<br>two", "<br>"),
+        ("a<b>bold</b> word", "</b>"),
+        ("<img\n  src='x'\n/>", "<img\n  src='x'\n/>"),
+        ("left <!-- a note --> right", "<!--"),
+        ("<![CDATA[text]]>", "<![CDATA["),
+    ],
+)
+def test_html_in_every_form_is_seen(text: str, piece: str) -> None:
+    assert html_in(text) == piece
+
+
+def test_every_reference_that_html_names_is_seen() -> None:
+    assert [name for name in html5 if html_in(f"a &{name} b") != f"&{name}"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vector<int> a; map<string, T> b;",
+        "List<object>, List<Label> and Promise<object | null>",
+        "if a < b and c > d then",
+        "if a <b and c> d then",
+        "AT&T and R&D; done, P&L too",
+        "https://example.org/?a=1&copy=2&lt=3",
+        "Write <your name> and <T>.",
+        "x << 3 >> y, <- and ->",
+    ],
+)
+def test_comparisons_types_placeholders_and_queries_are_no_html(text: str) -> None:
+    assert html_in(text) == ""
