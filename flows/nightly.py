@@ -151,9 +151,9 @@ def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
         reactions = [reaction_of(row) for row in feedback_upto(work.store, work.params.domain, night.number)]
         pointer = point_at(work, night, len(reactions), write_snapshot(reactions, work.place.home))
         update_night(work.store, night.number, snapshot=pointer.digest)
-    language = load_domain(work.params.domain).language
+    domain = load_domain(work.params.domain)
     reactions = read_snapshot(pointer, work.place.home)
-    return pointer, clean(reactions, work.params.feedback, pointer.since, language)
+    return pointer, clean(reactions, work.params.feedback, pointer.since, domain.language, domain.system_text())
 
 
 def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPointer:
@@ -193,6 +193,8 @@ def reaction_of(row: dict[str, Any]) -> Any:
         digest=row["digest"],
         draft=row["draft_id"] or "",
         other_answer=others[0]["text"] if others else "",
+        finish_reason=row["finish_reason"],
+        other_finish_reason=others[0]["finish_reason"] if others else "stop",
     )
 
 

@@ -143,6 +143,8 @@ class Reaction(Record):
     digest: str
     draft: str = ""  # the pair of drafts it belongs to
     other_answer: str = ""  # of that pair: the one that was not chosen
+    finish_reason: str = "stop"  # of the answer, and of the other one: stop, length or cancelled
+    other_finish_reason: str = "stop"
 
 
 class EvaluationItem(Record):

@@ -2,8 +2,9 @@
 
 state/feedback.json names a snapshot of the database by its digest; the nightly flow has laid it into
 .flywheel/feedback/DIGEST. Here it is checked and cleaned: personal data masked, repeats and superseded corrections
-dropped, no more than a stated number of rows an identity and night. Corrections become examples, draft choices
-preference pairs; thumbs and stars are kept for later. Without feedback the outputs are empty files.
+dropped, and of what is left no more than a stated number of corrections and of choices an identity and night, the
+newest. Corrections become examples, draft choices preference pairs unless an answer was cut; thumbs and stars are kept
+for later. Without feedback the outputs are empty files.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ class Cleaned:
     preferences: list[Preference] = field(default_factory=list)
     signals: list[Reaction] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
+    choices_dropped: Counter[str] = field(default_factory=Counter)  # reason → choices between drafts
     masked: Counter[str] = field(default_factory=Counter)  # kind of personal data → times it was masked
 
     def facts(self) -> dict[str, object]:
         """Counts, for the card and the log."""
-        dropped = Counter(receipt.reason for receipt in self.receipts if not receipt.kept)
+        dropped = Counter(receipt.reason for receipt in self.receipts if not receipt.kept) + self.choices_dropped
         return {
             "examples": len(self.examples),
             "new_examples": len(self.new),
@@ -132,18 +134,29 @@ def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reactio
     return read_own_jsonl(folder / ROWS, Reaction)
 
 
-def clean(reactions: Sequence[Reaction], settings: FeedbackParams, since: int, language: str) -> Cleaned:
-    """Corrections, preference pairs and signals of a snapshot, in the order they were given."""
-    cleaned, seen = Cleaned(), set[str]()
-    kept = _within_cap(reactions, settings.max_rows_per_identity, cleaned)
-    latest = {_subject(row): row.seq for row in kept}
-    for row in kept:
+def clean(
+    reactions: Sequence[Reaction], settings: FeedbackParams, since: int, language: str, system: str = ""
+) -> Cleaned:
+    """Corrections, preference pairs and signals of a snapshot, in the order they were given.
+
+    `system` is the domain's own system prompt; what a client had put after it stays with the correction.
+    """
+    cleaned, worth = Cleaned(), list[tuple[Reaction, Example | Preference]]()
+    ordered = sorted(reactions, key=lambda row: row.seq)
+    latest = {_subject(row): row.seq for row in ordered}
+    for row in ordered:
         if row.kind in ("thumb", "rating", "comment"):
             cleaned.signals.append(row.model_copy(update={"text": _mask(row.text, cleaned)}))
-        elif row.kind == "correction":
-            _add_correction(row, latest[_subject(row)] == row.seq, since, language, seen, cleaned)
-        elif latest[_subject(row)] == row.seq:
-            _add_preference(row, cleaned)
+            continue
+        made = _example(row, language, system, cleaned) if row.kind == "correction" else _preference(row, cleaned)
+        reason = _useless(row, made, latest[_subject(row)] == row.seq)
+        if made is None or reason:
+            _drop(row, made, reason, cleaned)
+        else:
+            worth.append((row, made))
+    _keep(_within_cap(worth, settings.max_rows_per_identity, cleaned), since, cleaned)
+    places = {row.id: place for place, row in enumerate(ordered)}
+    cleaned.receipts.sort(key=lambda receipt: places[receipt.detail])
     return cleaned
 
 
@@ -152,44 +165,61 @@ def _subject(row: Reaction) -> tuple[str, str, str]:
     return row.identity, row.kind, row.draft if row.kind == "choice" else row.answer_id
 
 
-def _within_cap(reactions: Sequence[Reaction], cap: int, cleaned: Cleaned) -> list[Reaction]:
-    """The first `cap` rows of each identity and night, in order; a receipt for each correction beyond."""
-    counts: Counter[tuple[str, int]] = Counter()
+def _useless(row: Reaction, made: Example | Preference | None, newest: bool) -> str:
+    """Why nothing is learnt from a row, or ""."""
+    if made is None:
+        return "its conversation does not end with a question"
+    if not newest:
+        return f"superseded by a later {row.kind} of the same answer"
+    if isinstance(made, Example):
+        return "the same as the answer it corrects" if row.text.strip() == row.answer.strip() else ""
+    if {row.finish_reason, row.other_finish_reason} != {"stop"}:
+        return "an answer of the choice was cut"
+    if not made.chosen.strip() or not made.rejected.strip():
+        return "an answer of the choice is empty"
+    return "both answers of the choice are the same" if made.chosen == made.rejected else ""
+
+
+def _within_cap(
+    worth: Sequence[tuple[Reaction, Example | Preference]], cap: int, cleaned: Cleaned
+) -> list[tuple[Reaction, Example | Preference]]:
+    """The newest `cap` corrections and the newest `cap` choices of each identity and night, in order."""
+    counts: Counter[tuple[str, int, str]] = Counter()
     kept = []
-    for row in sorted(reactions, key=lambda row: row.seq):
-        counts[row.identity, row.night] += 1
-        if counts[row.identity, row.night] <= cap:
-            kept.append(row)
-        elif row.kind == "correction":
-            _drop(row, row.id, f"more than {cap} rows of one identity in one night", cleaned)
-    return kept
+    for row, made in reversed(worth):
+        counts[row.identity, row.night, row.kind] += 1
+        if counts[row.identity, row.night, row.kind] <= cap:
+            kept.append((row, made))
+        else:
+            _drop(row, made, f"more than {cap} rows of one identity in one night", cleaned)
+    return kept[::-1]
 
 
-def _add_correction(row: Reaction, newest: bool, since: int, language: str, seen: set[str], cleaned: Cleaned) -> None:
-    example = _example(row, language, cleaned)
-    if example is None:
-        _drop(row, row.id, "its conversation does not end with a question", cleaned)
-    elif not newest:
-        _drop(row, example.id, "superseded by a later correction of the same answer", cleaned)
-    elif row.text.strip() == row.answer.strip():
-        _drop(row, example.id, "the same as the answer it corrects", cleaned)
-    elif example.id in seen:
-        _drop(row, example.id, "repeat of another correction", cleaned, kept=True)
-    else:
-        seen.add(example.id)
-        cleaned.examples.append(example)
-        cleaned.receipts.append(
-            Receipt(example_id=example.id, stage=STAGE, kept=True, reason="corrected by a user", detail=row.id)
-        )
-        if row.night > since:
-            cleaned.new.append(example.id)
+def _keep(worth: Sequence[tuple[Reaction, Example | Preference]], since: int, cleaned: Cleaned) -> None:
+    """What is learnt from, oldest first; a correction that is given again is as new as its last time."""
+    examples: dict[str, tuple[Reaction, Example]] = {}
+    for row, made in worth:
+        if isinstance(made, Preference):
+            cleaned.preferences.append(made)
+            continue
+        repeat = examples.pop(made.id, None) is not None
+        examples[made.id] = row, made
+        reason = "repeat of another correction" if repeat else "corrected by a user"
+        cleaned.receipts.append(Receipt(example_id=made.id, stage=STAGE, kept=True, reason=reason, detail=row.id))
+    cleaned.examples = [example for _, example in examples.values()]
+    cleaned.new = [example.id for row, example in examples.values() if row.night > since]
 
 
-def _drop(row: Reaction, identity: str, reason: str, cleaned: Cleaned, kept: bool = False) -> None:
-    cleaned.receipts.append(Receipt(example_id=identity, stage=STAGE, kept=kept, reason=reason, detail=row.id))
+def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned: Cleaned) -> None:
+    """A receipt for a correction; choices are counted by their reasons."""
+    if row.kind == "choice":
+        cleaned.choices_dropped[reason] += 1
+        return
+    identity = made.id if made else row.id
+    cleaned.receipts.append(Receipt(example_id=identity, stage=STAGE, kept=False, reason=reason, detail=row.id))
 
 
-def _example(row: Reaction, language: str, cleaned: Cleaned) -> Example | None:
+def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Example | None:
     """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
     said = [message for message in row.messages if message.role != "system"]
     if not said or said[-1].role != "user" or not row.text.strip():
@@ -202,6 +232,7 @@ def _example(row: Reaction, language: str, cleaned: Cleaned) -> Example | None:
     return make_example(
         instruction=_mask(said[-1].content, cleaned),
         output=_mask(row.text.strip(), cleaned),
+        system=_system(row, system, cleaned),
         history=tuple(turns),
         language=language,
         origin="feedback",
@@ -210,12 +241,22 @@ def _example(row: Reaction, language: str, cleaned: Cleaned) -> Example | None:
     )
 
 
-def _add_preference(row: Reaction, cleaned: Cleaned) -> None:
+def _system(row: Reaction, own: str, cleaned: Cleaned) -> str:
+    """The system text of a row as the gateway rendered it where it is not the domain's own, else "".
+
+    So what holds only under a client's instructions is learnt only under them.
+    """
+    told = "".join(message.content for message in row.messages if message.role == "system")
+    if told.strip() == own.strip():
+        return ""
+    kept = own if own and told.startswith(own) else ""
+    return kept + _mask(told.removeprefix(kept), cleaned)
+
+
+def _preference(row: Reaction, cleaned: Cleaned) -> Preference:
     prompt = tuple(Message(role=m.role, content=_mask(m.content, cleaned)) for m in row.messages)
-    chosen, rejected = _mask(row.answer, cleaned), _mask(row.other_answer, cleaned)
-    if chosen.strip() and rejected.strip() and chosen != rejected:
-        source = (f"feedback:{row.id}", f"answer:{row.answer_id}", f"night:{row.night}")
-        cleaned.preferences.append(make_preference(prompt, chosen, rejected, source))
+    source = (f"feedback:{row.id}", f"answer:{row.answer_id}", f"night:{row.night}")
+    return make_preference(prompt, _mask(row.answer, cleaned), _mask(row.other_answer, cleaned), source)
 
 
 def _mask(text: str, cleaned: Cleaned) -> str:
@@ -228,8 +269,8 @@ def stage() -> str:
     """Write data/feedback; returns what happened, in a sentence."""
     params = load_params()
     pointer = read_feedback_pointer()
-    language = load_domain(params.domain).language
-    cleaned = clean(read_snapshot(pointer), params.feedback, pointer.since, language)
+    domain = load_domain(params.domain)
+    cleaned = clean(read_snapshot(pointer), params.feedback, pointer.since, domain.language, domain.system_text())
     with fresh_directory(layout.FEEDBACK) as folder:
         write_records(folder / "examples.parquet", cleaned.examples, Example)
         write_jsonl(folder / "preferences.jsonl", cleaned.preferences)

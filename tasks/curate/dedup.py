@@ -7,12 +7,13 @@ Two examples are duplicates in one of three ways, told in this order of certaint
   questions.
 For near questions and for meaning the numbers in the questions must agree: "article 73" and "article 74" share nearly
 every character, and all their meaning to an embedder. Two examples made from different triples of a knowledge graph
-are never near or semantic duplicates, since a template words them alike and only a name tells them apart.
+are never near or semantic duplicates, since a template words them alike and only a name tells them apart. Nor is one
+that holds under a system text of its own the duplicate of one under another.
 
-Which is best: corrections by users, then what people wrote, then what was constructed; then the most named sources,
-the longest answer, the highest id. Of equal questions the best goes on; then, in this order, each one stays unless it
-is a duplicate of one that stays. So every dropped one names a better one that it duplicates itself (a chain a-b-c whose
-ends differ keeps both ends), and the best of a cluster always stays.
+Which is best: corrections by users, the newest first, then what people wrote, then what was constructed; then the most
+named sources, the longest answer, the highest id. Of equal questions the best goes on; then, in this order, each one
+stays unless it is a duplicate of one that stays. So every dropped one names a better one that it duplicates itself (a
+chain a-b-c whose ends differ keeps both ends), and the best of a cluster always stays.
 
 Rows stream through twice; what stays in memory in between is in traces.py, beside the texts of rows that may have a
 duplicate and the embeddings.

@@ -1,7 +1,8 @@
 """What deduplication keeps in memory of every row, and which pairs of rows that lets it propose.
 
-Some 800 bytes a row: hashes of its normalised question, of the numbers in it and of the triples it was made from, the
-near indices' traces (near.py), its id and its merit. Texts are read again for the rows that a proposed pair names.
+Some 800 bytes a row: hashes of its normalised question, of the numbers in it, of a system text of its own and of the
+triples it was made from, the near indices' traces (near.py), its id and its merit. Texts are read again for the rows
+that a proposed pair names.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Traces:
     ids: list[str] = field(default_factory=list)
     exact: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    systems: list[int] = field(default_factory=list)
     triples: list[int] = field(default_factory=list)  # 0: not made from any
     merits: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -45,17 +47,25 @@ class Traces:
         self.questions.add(questions)
         self.wholes.add([whole_text(example) for example in examples])
         self.ids += [example.id for example in examples]
-        self.exact += [_hash(exact_text(text)) for text in questions]
+        self.exact += [_hash(f"{exact_text(q)}\0{e.system}") for q, e in zip(questions, examples, strict=True)]
         self.numbers += [_hash(" ".join(numbers_of(text))) for text in questions]
+        self.systems += [_hash(example.system) for example in examples]
         self.triples += [_hash("\n".join(e.source)) if e.origin == "self_kv" else 0 for e in examples]
-        self.merits += [(ORIGINS.index(e.origin), len(e.source), len(e.output)) for e in examples]
+        self.merits += [self._merit(row, e) for row, e in enumerate(examples, start=len(self.merits))]
+
+    def _merit(self, row: int, example: Example) -> tuple[int, int, int]:
+        """Corrections come in the order in which they were given, and the newest is what holds now."""
+        worth = (row, 0) if example.origin == "feedback" else (len(example.source), len(example.output))
+        return ORIGINS.index(example.origin), *worth
 
     def may_be_same(self, pairs: np.ndarray, *, numbers: bool) -> np.ndarray:
-        """Whether the triples, and with `numbers` the numbers, do not speak against a pair: bool of shape (pairs,)."""
+        """Whether system texts, triples, and with `numbers` the numbers, allow a pair: bool of shape (pairs,)."""
         import numpy as np
 
         triples = np.array(self.triples, dtype=np.uint64)[pairs]
         may: np.ndarray = (triples[:, 0] == triples[:, 1]) | (triples == 0).any(axis=1)
+        systems = np.array(self.systems, dtype=np.uint64)[pairs]
+        may &= systems[:, 0] == systems[:, 1]
         if numbers:
             found = np.array(self.numbers, dtype=np.uint64)[pairs]
             may &= found[:, 0] == found[:, 1]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.nightly import reaction_of
 from tasks.corpus.from_feedback import read_feedback_pointer
 from tasks.store import ledger
 from tasks.store.nights import Night, last_nights
@@ -36,6 +37,16 @@ def project(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Proje
     project = Project(lay_mlflow(make_toy(tmp_path_factory.mktemp("nightly") / "toy")), prefect_api)
     project.release("--reason", "first")
     return project
+
+
+def test_a_snapshot_says_how_both_answers_of_a_choice_ended() -> None:
+    """A row as tasks.store.nights.feedback_upto gives it."""
+    row = {"seq": 1, "id": "f", "night": 1, "identity_id": "anna", "kind": "choice", "thumb": None, "rating": None}
+    row |= {"text": None, "answer_id": "a", "messages": [{"role": "user", "content": "Why?"}], "answer": "So."}
+    row |= {"version": "1", "digest": "", "draft_id": "d", "finish_reason": "length"}
+    reaction = reaction_of(row | {"others": [{"text": "No.", "finish_reason": "cancelled"}]})
+    assert (reaction.finish_reason, reaction.other_finish_reason) == ("length", "cancelled")
+    assert reaction_of(row | {"others": []}).other_finish_reason == "stop"
 
 
 def nights(root: Path) -> list[Night]:

@@ -77,6 +77,58 @@ def test_of_one_identity_and_night_no_more_rows_count_than_the_cap() -> None:
     assert reasons == ["more than 3 rows of one identity in one night"] * 2
 
 
+def test_thumbs_do_not_count_and_the_newest_corrections_are_those_that_stay() -> None:
+    """Five thumbs, then four corrections with a cap of three: the first correction is beyond it."""
+    rows = [*(said(n, kind="thumb", text="", thumb=1) for n in range(5)), *map(said, range(5, 9))]
+    cleaned = clean(rows, SETTINGS, 0, "en")
+    assert [example.instruction for example in cleaned.examples] == ["Question 6?", "Question 7?", "Question 8?"]
+    assert len(cleaned.signals) == 5
+
+
+def test_rows_that_teach_nothing_do_not_count() -> None:
+    """Three superseded ones and one unchanged answer beside three that count: none is beyond the cap of three."""
+    rows = [*(said(n, answer_id="a") for n in range(4)), said(4, text="Poor answer."), said(5), said(6)]
+    assert len(clean(rows, SETTINGS, 0, "en").examples) == 3
+
+
+def test_a_superseded_text_is_not_learnt_where_the_later_one_is_beyond_the_cap() -> None:
+    rows = [said(0, answer_id="a"), said(1, answer_id="a", night=2), *(said(n, night=2) for n in range(2, 5))]
+    outputs = [example.output for example in clean(rows, SETTINGS, 0, "en").examples]
+    assert outputs == ["Better answer 2.", "Better answer 3.", "Better answer 4."]
+
+
+def test_a_correction_that_is_given_again_is_as_new_as_its_last_time() -> None:
+    """Yes, then no, then yes again to one question: yes is the newest, and new to a champion of the first night."""
+    asked = {"messages": said(1).messages}
+    rows = [said(1, text="Yes.", **asked), said(2, text="No.", **asked), said(3, text="Yes.", night=2, **asked)]
+    cleaned = clean(rows, SETTINGS, since=1, language="en")
+    assert [example.output for example in cleaned.examples] == ["No.", "Yes."]
+    assert cleaned.new == [cleaned.examples[1].id] and cleaned.examples[1].source[0] == "feedback:f3"
+
+
+@pytest.mark.parametrize("cut", ["length", "cancelled", "error"])
+@pytest.mark.parametrize("which", ["finish_reason", "other_finish_reason"])
+def test_a_choice_with_a_cut_answer_is_no_preference_and_is_counted(cut: str, which: str) -> None:
+    whole = said(1, kind="choice", text="", draft="d", answer="Good.", other_answer="Bad.")
+    cleaned = clean(
+        [whole, said(2, **whole.model_dump(exclude={"seq", "id", "draft"}) | {which: cut})], SETTINGS, 0, "en"
+    )
+    assert len(cleaned.preferences) == 1
+    assert cleaned.facts()["dropped"] == {"an answer of the choice was cut": 1}
+
+
+def test_a_clients_system_text_stays_with_its_correction_and_the_domains_own_does_not() -> None:
+    """The gateway puts a client's system text after the domain's, with an empty line between."""
+    theirs = Message(role="system", content="Be brief.\n\nAnswer for Skåne only; ask anna@example.com.")
+    rows = [said(1), said(2, messages=(theirs, said(2).messages[-1])), said(3, messages=said(3).messages[1:])]
+    cleaned = clean(rows, SETTINGS, 0, "en", system="Be brief.\n")
+    assert [example.system for example in cleaned.examples] == [
+        "",
+        "Be brief.\n\nAnswer for Skåne only; ask <EMAIL>.",
+        "",
+    ]
+
+
 def test_what_the_champion_has_learnt_is_not_new() -> None:
     cleaned = clean([said(1, night=1), said(2, night=2)], SETTINGS, since=1, language="en")
     assert [example.instruction for example in cleaned.examples if example.id in cleaned.new] == ["Question 2?"]

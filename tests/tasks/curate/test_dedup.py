@@ -51,6 +51,18 @@ def test_corrections_go_before_people_then_most_sources_then_the_longest_answer(
     assert keepers([short, long, other, sourced, made, corrected]) == [5, 5, -1, 5, 5, -1]
 
 
+def test_of_two_corrections_the_newest_stays_however_long_the_older_one_is() -> None:
+    old = example("How long does it take?", "Ten weeks, and longer in summer.", "a", "b", origin="feedback")
+    new = example("How long does it take", "Since 2026 it is four weeks.", origin="feedback")
+    assert keepers([old, new, example("How long does it take?", "Long.")]) == [1, -1, 1]
+
+
+def test_what_holds_under_a_system_text_of_its_own_duplicates_nothing_else() -> None:
+    question, alike = "How high may a fence be?", np.tile(apart(1), (3, 1))
+    told = example(question, "1.1 m.", origin="feedback", system="Answer for corners only.")
+    assert keepers([example(question, "1.8 m."), told, example(question + "?", "1.8 m.", "a")], alike) == [2, -1, -1]
+
+
 def test_two_questions_with_one_answer_are_not_duplicates() -> None:
     assert keepers([example("May I build a shed?", "Yes."), example("Is ROT paid by the invoice?", "Yes.")]) == [-1, -1]
 
