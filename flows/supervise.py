@@ -44,18 +44,16 @@ def _die_with_supervisor() -> None:
 
 
 def _parents() -> dict[int, int]:
-    """Process id → parent's id for every process that is not a zombie; empty where there is no /proc."""
+    """Process id → parent's id, zombies included: one whose first thread has ended may have others that live."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                parents[int(entry.name)] = int(parent)
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
     return parents
 
 
 def descendants(root: int) -> list[int]:
-    """Every living process below `root`, nearest first."""
+    """Every process below `root`, nearest first; empty where there is no /proc."""
     parents = _parents()
     found = [root]
     for process in found:
@@ -70,12 +68,17 @@ def _signal_each(processes: list[int], number: signal.Signals) -> None:
 
 
 def end_all(group: int, grace: float) -> None:
-    """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until nothing is left."""
+    """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until nothing is left.
+
+    A look at /proc may miss the child of one that ends meanwhile, so it only says whom to signal; the end is when we
+    have no child, since orphans become ours.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
     told = {group}
     deadline = time.monotonic() + grace
-    while living := descendants(os.getpid()):
+    while not _all_reaped():
+        living = descendants(os.getpid())
         late = time.monotonic() > deadline
         _signal_each(
             living if late else [process for process in living if process not in told],
@@ -84,16 +87,19 @@ def end_all(group: int, grace: float) -> None:
         told.update(living)
         if time.monotonic() > deadline + 10:
             break
-        _reap()
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
+def _all_reaped() -> bool:
+    """Whether not one child is left, living or ended."""
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _caller_gone() -> bool:

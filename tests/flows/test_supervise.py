@@ -14,14 +14,15 @@ import pytest
 
 from flows.stages import SUPERVISOR
 
-# A command whose worker has a session of its own and ignores SIGTERM, as torchrun's do; it prints the worker's pid.
+# A command whose worker has a session of its own and ignores SIGTERM, as torchrun's do; it prints the worker's pid and
+# then does what it is told.
 STUBBORN = """
 import signal, subprocess, sys, time
 code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(300)"
 worker = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
 worker.stdout.readline()
 print(worker.pid, flush=True)
-time.sleep(float(sys.argv[1]))
+exec(sys.argv[1])
 """
 
 
@@ -59,8 +60,22 @@ def test_a_command_killed_by_a_signal_gives_128_and_its_number() -> None:
 
 
 def test_stopping_ends_a_worker_in_another_session_that_ignores_sigterm() -> None:
-    supervisor = supervise(sys.executable, "-c", STUBBORN, "300")
+    supervisor = supervise(sys.executable, "-c", STUBBORN, "time.sleep(300)")
     worker = worker_of(supervisor)
+    supervisor.terminate()
+    assert supervisor.wait(20) == 143
+    assert is_gone(worker, within=0.5)
+
+
+def test_stopping_ends_the_worker_of_a_command_whose_first_thread_has_ended() -> None:
+    """The command counts as a zombie while its other thread lives, and is its worker's parent all the same."""
+    headless = "import ctypes, threading; threading.Thread(target=time.sleep, args=[300]).start()"
+    headless += "; signal.signal(signal.SIGTERM, signal.SIG_IGN); ctypes.CDLL(None).pthread_exit(None)"
+    supervisor = supervise(sys.executable, "-c", STUBBORN, headless)
+    worker = worker_of(supervisor)
+    status = Path(f"/proc/{psutil.Process(worker).ppid()}/status")
+    while "State:\tZ" not in status.read_text():
+        time.sleep(0.01)
     supervisor.terminate()
     assert supervisor.wait(20) == 143
     assert is_gone(worker, within=0.5)
@@ -68,7 +83,7 @@ def test_stopping_ends_a_worker_in_another_session_that_ignores_sigterm() -> Non
 
 def test_a_caller_that_dies_takes_the_whole_family_with_it() -> None:
     """kill -9 of the caller closes its end of the pipe; so does closing it here."""
-    supervisor = supervise(sys.executable, "-c", STUBBORN, "300")
+    supervisor = supervise(sys.executable, "-c", STUBBORN, "time.sleep(300)")
     worker = worker_of(supervisor)
     assert supervisor.stdin is not None
     supervisor.stdin.close()
@@ -77,7 +92,7 @@ def test_a_caller_that_dies_takes_the_whole_family_with_it() -> None:
 
 
 def test_what_a_command_leaves_running_is_ended_after_it() -> None:
-    supervisor = supervise(sys.executable, "-c", STUBBORN, "0")
+    supervisor = supervise(sys.executable, "-c", STUBBORN, "")
     worker = worker_of(supervisor)
     assert supervisor.wait(20) == 0
     assert is_gone(worker, within=0.5)
