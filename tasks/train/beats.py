@@ -31,6 +31,7 @@ SIZE = 512  # bytes of a file
 _noted: dict[str, Any] = {"phase": "starting", "moves": 0, "step": 0, "steps": 0, "longest": 0.0, "training": 0.0}
 _moved = 0.0
 _beat: Callable[[], None] | None = None  # of this process, once it has begun
+_writing = threading.Lock()  # the thread's beat must not be written over a later one
 
 
 def note(phase: str, step: int = 0, steps: int = 0) -> None:
@@ -55,8 +56,9 @@ def begin(run: Path, rank: int) -> Callable[[], None]:
     file = os.open(folder / f"{rank}.json", os.O_WRONLY | os.O_CREAT, 0o644)
 
     def beat() -> None:
-        content = {"rank": rank, "pid": os.getpid(), "beat": time.monotonic(), **_noted, **memory()}
-        os.pwrite(file, json.dumps(content).ljust(SIZE).encode(), 0)
+        with _writing:
+            content = {"rank": rank, "pid": os.getpid(), "beat": time.monotonic(), **_noted, **memory()}
+            os.pwrite(file, json.dumps(content).ljust(SIZE).encode(), 0)
 
     def forever() -> None:
         while True:

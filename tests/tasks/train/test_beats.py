@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,27 @@ def test_the_file_keeps_its_size_and_a_torn_one_is_left_out(tmp_path: Path, note
     assert list(beats.read(tmp_path)) == [3]
     beats.clear(tmp_path)
     assert beats.read(tmp_path) == {}
+
+
+def test_a_beat_of_the_thread_never_hides_a_later_step(
+    tmp_path: Path, noted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step comes while the thread gathers what it writes."""
+    gathering = threading.Event()
+
+    def memory() -> dict[str, int]:
+        if threading.current_thread().name == "beats":
+            gathering.set()
+            time.sleep(0.1)
+        return {}
+
+    monkeypatch.setattr(beats, "BEAT_SECONDS", 600.0)
+    monkeypatch.setattr(beats, "memory", memory)
+    beats.begin(tmp_path, 0)
+    assert gathering.wait(60)
+    beats.note("training", 41, 60)
+    time.sleep(0.3)  # for the thread to write
+    assert beats.read(tmp_path)[0]["step"] == 41
 
 
 def test_peak_memory_is_what_the_process_once_held() -> None:
