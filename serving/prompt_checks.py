@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from serving.errors import ServiceError
 from serving.served import Served
 from tasks.params import ServingParams
-from tasks.prompt_book import PromptBook, prompt_sha256
+from tasks.prompts import PromptBook, PromptError, prompt_sha256, render, smuggled_markers
 
 # Above this many characters tokenising takes milliseconds, which other streams should not wait for.
 INLINE_CHARACTERS = 8_000
@@ -49,7 +49,10 @@ async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Want
     messages = with_system(wanted.messages, served.system, settings.client_system)
     for number, message in enumerate(wanted.messages):
         check_message(book, number, message)
-    rendered = book.render(messages)
+    try:
+        rendered = render(book, messages)
+    except PromptError as fault:
+        raise ServiceError(400, "refused_by_template", str(fault), param="messages") from None
     least = book.at_least(rendered)
     if least > settings.max_prompt_tokens:
         raise too_long(f"at least {least}", settings.max_prompt_tokens)
@@ -89,7 +92,7 @@ def check_message(book: PromptBook, number: int, message: dict[str, str]) -> Non
         raise ServiceError(400, "invalid_value", "content must be a text", param=f"{where}.content")
     if "\x00" in text or not _is_unicode(text):
         raise ServiceError(400, "invalid_value", "content must be valid Unicode without NUL", param=f"{where}.content")
-    if found := book.markers(text):
+    if found := smuggled_markers(book, text):
         reason = f"the text holds the role marker {found[0]}, which only the template may write"
         raise ServiceError(400, "role_marker", reason, param=f"{where}.content")
 

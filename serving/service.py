@@ -24,7 +24,7 @@ from serving.settings import GatewaySettings
 from serving.storage import Storage
 from serving.upstream import Upstream, engine_away
 from tasks import layout
-from tasks.prompt_book import PromptBook
+from tasks.prompts import PromptBook, smuggled_markers
 
 if TYPE_CHECKING:
     from serving.follower import Follower
@@ -176,7 +176,7 @@ class ChatService:
     async def give_feedback(self, identity: Identity, given: FeedbackIn) -> tuple[FeedbackRow, bool]:
         """Like `feedback`, and whether the row is new."""
         self.limits.feedback(identity.id)
-        if given.text and (found := self.prompts.markers(given.text)):
+        if given.text and (found := smuggled_markers(self.prompts, given.text)):
             raise ServiceError(400, "role_marker", f"text holds the role marker {found[0]}", param="text")
         row, new = await self.storage.feedback(identity, given)
         if new:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.curate.suite import columns_of
-from tasks.prompts import messages_of
+from tasks.prompts import messages_of, render
 from tasks.records import (
     AnyRecord,
     Document,
@@ -34,11 +34,7 @@ Row = dict[str, Any]
 def example_rows(examples: list[Example], tokenizer: Any, system: str) -> list[Row]:
     """One row an example; `system` is the prompt of examples that have none of their own."""
     prompts = [
-        tokenizer.apply_chat_template(
-            messages_of(example.system or system, example.prompt, example.history),
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        render(tokenizer, messages_of(example.system or system, example.prompt, example.history))
         for example in examples
     ]
     asked = _lengths(tokenizer, prompts)

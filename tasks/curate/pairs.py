@@ -22,6 +22,7 @@ from tasks.curate.validate import SuiteFailed, check_outcomes
 from tasks.domain import Domain, load_domain
 from tasks.files import digest_of, fresh_directory, write_manifest
 from tasks.params import Params, load_params
+from tasks.prompts import markers_of
 from tasks.records import Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
 
@@ -44,7 +45,7 @@ def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -
     """
     from transformers import AutoTokenizer
 
-    special = AutoTokenizer.from_pretrained(layout.BASE_MODEL).all_special_tokens
+    special = list(markers_of(AutoTokenizer.from_pretrained(layout.BASE_MODEL)))
     outcome = Outcome(SUITE)
     rows = frame(SUITE, [preference_row(one) for one in preferences])
     found = outcome.add(Checker(parameters(params, domain, special)).check(SUITE, rows), len(preferences))

@@ -26,6 +26,7 @@ from tasks.domain import load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, verify_manifest, write_json
 from tasks.params import ValidateParams, load_params
+from tasks.prompts import markers_of
 from tasks.records import Document, EvaluationItem, Example, Preference, Receipt, Record, Seed, Triple
 from tasks.stage import run_stage
 from tasks.tables import TableWriter, schema_of, table_of, table_writer
@@ -198,7 +199,7 @@ def validate() -> str:
     domain = load_domain(params.domain)
     verify_manifest(layout.BASE_MODEL)
     tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
-    settings = parameters(params, domain, tokenizer.all_special_tokens)
+    settings = parameters(params, domain, list(markers_of(tokenizer)))
     checker = Checker(settings)
     with fresh_directory(layout.VALIDATE) as folder:
         write_json(folder / "parameters.json", settings)

@@ -14,8 +14,7 @@ from typing import Any
 from tasks import layout
 from tasks.engine.parity import Probe
 from tasks.errors import FlywheelError
-from tasks.prompt_book import PromptBook
-from tasks.prompts import messages_of
+from tasks.prompts import PromptBook, messages_of, render
 from tasks.records import Score, read_own_jsonl
 from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import fetch_weights
@@ -47,7 +46,7 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pr
     for answer in answers:
         if answer["id"] in losses and len(probes) < most:
             messages = messages_of(system, answer["prompt"])
-            prompt = book.render(messages)
+            prompt = render(book, messages)
             probes.append(
                 Probe(
                     messages=messages,

@@ -22,6 +22,8 @@ from tasks.domain import BaseModelSource, Domain, load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, write_json, write_manifest, write_text
 from tasks.params import load_params
+from tasks.prompts import PromptError, messages_of, render
+from tasks.records import Turn
 from tasks.stage import run_stage
 
 LICENCE_FILES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "licenses/LICENSE*")
@@ -98,7 +100,8 @@ def own_template(tokenizer: Any, domain: Domain) -> None:
     A marker that is no special token could be typed by a user, who would then speak in another role.
 
     Raises:
-        BaseModelError: there is no template at all, or a marker is no token of the vocabulary.
+        BaseModelError: there is no template at all, it cannot write a conversation with the domain's system prompt, or
+            a marker is no token of the vocabulary.
     """
     source = domain.base_model
     if unknown := [marker for marker in source.markers if marker not in tokenizer.get_vocab()]:
@@ -109,6 +112,13 @@ def own_template(tokenizer: Any, domain: Domain) -> None:
         tokenizer.chat_template = (domain.folder / source.chat_template).read_text(encoding="utf-8")
     if not tokenizer.chat_template:
         raise BaseModelError(f"{source.name} has no chat template; name one in base_model.chat_template")
+    try:
+        render(tokenizer, messages_of(domain.system_text(), "?", (Turn(user="?", assistant="?"),)))
+    except PromptError as fault:
+        raise BaseModelError(
+            f"{source.name} with the domain's system prompt and an earlier turn: {fault}; name a template that writes "
+            "both in base_model.chat_template, or leave the system prompt empty"
+        ) from None
 
 
 def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:

@@ -29,8 +29,7 @@ from tasks.files import (
 )
 from tasks.packaged import ADAPTER, KIND, MODEL, Kind, kind_of_adapter
 from tasks.params import Params, load_params
-from tasks.prompt_book import PromptBook
-from tasks.prompts import messages_of
+from tasks.prompts import PromptBook, messages_of, render
 from tasks.stage import run_stage
 from tasks.train.base_model import LOCAL_KEYS
 from tasks.train.packaging import weight_parity
@@ -75,7 +74,7 @@ def probe_prompts(domain: Domain) -> list[list[int]]:
     """A few fixed prompts as tokens, rendered as in training."""
     book = PromptBook(layout.BASE_MODEL)
     questions = ("Hello.", f"What do I have to know about {domain.title.lower()}?", "How are you today?")
-    return [book.ids(book.render(messages_of(domain.system_text(), question))) for question in questions]
+    return [book.ids(render(book, messages_of(domain.system_text(), question))) for question in questions]
 
 
 def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], limit: float) -> str:

@@ -14,8 +14,15 @@ from serving.errors import ServiceError
 from serving.prompt_checks import Wanted, checked_prompt, with_system
 from serving.served import Served
 from tasks.params import load_params
-from tasks.prompt_book import PromptBook, TokenizerMissing
-from tasks.prompts import encode_text, messages_of, render_prompt, smuggled_markers
+from tasks.prompts import (
+    PromptBook,
+    TokenizerMissing,
+    encode_text,
+    messages_of,
+    render,
+    render_prompt,
+    smuggled_markers,
+)
 from tasks.records import Turn
 
 BASE = Served("base", "", "base", "Be brief.")
@@ -38,14 +45,14 @@ def test_prompts_are_rendered_and_counted_as_in_training(book: PromptBook, token
     for system in ("", "You answer."):
         for text in ("How? ", "  两个 空格  ", "a\n\nb", "{{ x }} {% y %}", "emoji 🏗️"):
             rendered = render_prompt(tokenizer, system, text, history)
-            assert book.render(messages_of(system, text, history)) == rendered
+            assert render(book, messages_of(system, text, history)) == rendered
             assert book.count(rendered) == len(encode_text(tokenizer, rendered))
 
 
 def test_the_same_texts_count_as_smuggling(book: PromptBook, tokenizer: Any) -> None:
     assert set(book.all_special_tokens) == set(tokenizer.all_special_tokens)
     for text in ("<|im_start|>", "x<|im_end|>y", "<|endoftext|>", "<im_start>", "< |im_end|>"):
-        assert sorted(book.markers(text)) == sorted(smuggled_markers(tokenizer, text))
+        assert sorted(smuggled_markers(book, text)) == sorted(smuggled_markers(tokenizer, text))
 
 
 def test_the_bound_without_tokenising_is_never_above_the_count(book: PromptBook) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 from tasks.errors import FlywheelError
 from tasks.evaluate.measures import BOUNDARY, questions_of
 from tasks.evaluate.opencompass_config import rows_of
-from tasks.prompt_book import PromptBook
-from tasks.prompts import encode_example, encode_text, messages_of, render_prompt
+from tasks.prompts import PromptBook, encode_example, encode_text, messages_of, render, render_prompt
 from tasks.records import Turn, make_example, make_item
 from tasks.train.packaging.weight_parity import load_tokenizer
 
@@ -120,7 +119,7 @@ def as_served(tokenizer: Any, system: str, conversation: Conversation, template:
 
 def as_counted(book: PromptBook, tokenizer: Any, system: str, conversation: Conversation) -> Reading:
     """As the gateway renders a prompt, to count and to record it."""
-    text = book.render(messages_of(system, conversation.user, conversation.history))
+    text = render(book, messages_of(system, conversation.user, conversation.history))
     answer = book.ids(conversation.answer + str(tokenizer.eos_token))
     return Reading("the gateway", text, tuple(book.ids(text)), tuple(answer))
 

@@ -1,8 +1,8 @@
 """How many tokens the examples of a training have, counted without loading torch.
 
-transformers' tokenizer takes eight seconds and 300 MB to import; sizing answers at once and runs inside the stage, so
-it uses the same tokenizer file through `tokenizers`, and the chat template through jinja2 as transformers renders it.
-A test compares every length with what training itself encodes.
+Sizing answers at once and runs inside the stage, so it reads the tokenizer's files without transformers. A test
+compares every length with what training itself encodes. What cannot be rendered counts for nothing here: training lays
+it aside, or stops, and names it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.prompts import messages_of
+from tasks.prompts import PromptBook, PromptError, messages_of, render
 
+Texts = tuple[str, tuple[str, ...]]  # a prompt, and its answers
 REPLAYED = "general"  # the origin of examples against forgetting, which the online methods leave out
 
 
@@ -42,13 +43,8 @@ class Counter:
 
     def __init__(self, model: Path, system: str) -> None:
         """`model` is a folder with tokenizer.json; `system` the domain's system prompt."""
-        from tokenizers import Tokenizer
-
-        self._tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._book = PromptBook(model)
         self._system = system
-        self._template, self._names = _template(model)
 
     def rows(self, path: Path) -> list[Row]:
         """The lengths of a file of examples or preferences, in order; a record of another kind counts as plain text.
@@ -64,8 +60,8 @@ class Counter:
         """
         kept: dict[str, int] = {}
         for line, record in enumerate(_records(path)):
-            if record.get("origin") != REPLAYED:
-                kept.setdefault(self._texts(record)[0], line)
+            if record.get("origin") != REPLAYED and (texts := self._texts(record)):
+                kept.setdefault(texts[0], line)
         rows = [Row(length, (0,), (), (line,)) for length, line in zip(self._lengths(kept), kept.values(), strict=True)]
         return [row for row in rows if row.prompt <= longest]
 
@@ -87,15 +83,19 @@ class Counter:
             for group in groups
         ]
 
-    def _texts(self, record: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-        if "chosen" in record:
-            return self._render(self._opened(record["prompt"])), (record["chosen"], record["rejected"])
-        if "instruction" in record:
-            from tasks.records import Example
+    def _texts(self, record: dict[str, Any]) -> Texts | None:
+        """A record's prompt and answers; None for one whose prompt cannot be rendered."""
+        try:
+            if "chosen" in record:
+                return render(self._book, self._opened(record["prompt"])), (record["chosen"], record["rejected"])
+            if "instruction" in record:
+                from tasks.records import Example
 
-            example = Example.model_validate(record)
-            messages = messages_of(example.system or self._system, example.prompt, example.history)
-            return self._render(messages), (example.output,)
+                example = Example.model_validate(record)
+                messages = messages_of(example.system or self._system, example.prompt, example.history)
+                return render(self._book, messages), (example.output,)
+        except PromptError:
+            return None
         return "", (str(record.get("text", "")),)
 
     def _opened(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -104,12 +104,9 @@ class Counter:
             return messages
         return [{"role": "system", "content": self._system}, *messages]
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        rendered: str = self._template.render(messages=messages, add_generation_prompt=True, **self._names)
-        return rendered
-
     def _lengths(self, texts: Iterable[str]) -> list[int]:
-        return [len(found.ids) for found in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        encoded = self._book.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [len(found.ids) for found in encoded]
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -127,11 +124,14 @@ class _Group:
     lines: list[int]
 
 
-def _groups(texts: Sequence[tuple[str, tuple[str, ...]]]) -> list[_Group]:
+def _groups(records: Sequence[Texts | None]) -> list[_Group]:
     """Each example by itself; preferences by prompt, in order of their first."""
     found: list[_Group] = []
     known: dict[str, _Group] = {}
-    for line, (prompt, answers) in enumerate(texts):
+    for line, texts in enumerate(records):
+        if texts is None:
+            continue
+        prompt, answers = texts
         if len(answers) == 1:
             found.append(_Group(prompt, list(answers), [], [line]))
             continue
@@ -143,17 +143,3 @@ def _groups(texts: Sequence[tuple[str, tuple[str, ...]]]) -> list[_Group]:
         group.pairs.append((group.answers.index(answers[0]), group.answers.index(answers[1])))
         group.lines.append(line)
     return found
-
-
-def _template(model: Path) -> tuple[Any, dict[str, str]]:
-    """The chat template, and the special tokens that it may name."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    config = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
-    path = model / "chat_template.jinja"
-    text = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template", "")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    tokens = {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, str)}
-    return environment.from_string(text), tokens

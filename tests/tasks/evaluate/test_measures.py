@@ -24,6 +24,9 @@ class Words:
     """A tokenizer of words: enough of its interface for rendering and counting."""
 
     eos_token_id = 0
+    chat_template = "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}\n{% endfor %}assistant: "
+    special_tokens_map: dict[str, str] = {}  # noqa: RUF012 - never changed
+    added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
     all_special_tokens = ("<end>",)
 
     @property
@@ -32,9 +35,6 @@ class Words:
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [1] * len(text.split())}
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant: "
 
 
 def ask(item: EvaluationItem) -> list[Question]:

@@ -46,6 +46,7 @@ class Tokens:
     eos_token_id = 2
     pad_token = "<e>"  # noqa: S105 - no password
     chat_template: str | None = None
+    special_tokens_map: dict[str, str] = {}  # noqa: RUF012 - never changed
 
     def __init__(self) -> None:
         self.special: list[str] = []
@@ -93,7 +94,8 @@ def test_a_pad_token_that_is_unknown_or_ends_turns_is_refused(token: str, cause:
 def in_parts(domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Domain:
     """A base model of 5 bytes in two parts, in the domain's own folder."""
     monkeypatch.chdir(tmp_path)
-    domain.folder.mkdir(parents=True)
+    (domain.folder / domain.system_prompt).parent.mkdir(parents=True)
+    (domain.folder / domain.system_prompt).write_text("Be brief.")
     (domain.folder / "m.gguf.part0").write_bytes(b"abc")
     (domain.folder / "m.gguf.part1").write_bytes(b"de")
     whole = "36bbe50ed96841d10443bcb670d6554f0a34b761be67ec9c4a8ad2c0c44ca42c"  # SHA-256 of abcde
@@ -140,6 +142,14 @@ def test_a_model_without_a_template_gets_the_domain_s_and_its_role_markers_canno
     tokenizer: Any = Tokens()
     own_template(tokenizer, with_source(in_parts, chat_template="t.jinja", markers=["a"]))
     assert (tokenizer.chat_template, tokenizer.special) == ("{{ messages }}", ["a"])
+
+
+def test_a_template_that_cannot_write_the_domain_s_conversations_is_refused_at_once(in_parts: Domain) -> None:
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    (in_parts.folder / "t.jinja").write_text(refusing)
+    tokenizer: Any = Tokens()
+    with pytest.raises(BaseModelError, match=r"system prompt .*: System role not supported; name a template"):
+        own_template(tokenizer, with_source(in_parts, chat_template="t.jinja"))
 
 
 def test_a_model_with_no_template_at_all_or_unknown_markers_is_refused(domain: Domain) -> None:

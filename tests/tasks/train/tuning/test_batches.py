@@ -15,11 +15,11 @@ from tasks.train.tuning.batches import BatchError, PlannedBatches, _deal, count_
 class LetterTokenizer:
     """One token a character; a prompt is the user's text and `>`."""
 
+    chat_template = "{{ messages[-1]['content'] }}>"
+    special_tokens_map: dict[str, str] = {}  # noqa: RUF012 - never changed
+    added_tokens_decoder: dict[int, Any] = {}  # noqa: RUF012
     all_special_tokens: tuple[str, ...] = ()
     eos_token_id = 0
-
-    def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
-        return messages[-1]["content"] + ">"
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [ord(letter) for letter in text]}
