@@ -3,11 +3,11 @@
 Kept parsers do the reading: trafilatura (HTML without its navigation), pypdf, mammoth with markdownify (DOCX with
 tables, as Markdown: what markitdown does, without the seconds that its import takes). Their text is put into one form
 before anything counts characters in it: NFC, one kind of line end, no control characters, no trailing space, at most
-one empty line; a PDF's lines are joined again into paragraphs. Spans of examples count in this form, which
-data/ingest/documents.parquet keeps.
+one empty line; a PDF's lines are joined again into paragraphs (pages.py). A table's merged cell stands in every row and
+column that it covers. Spans of examples count in this form, which data/ingest/documents.parquet keeps.
 
-Limits: no pictures and so no scanned pages (such a PDF is an empty document, and said to be one); PDF tables come as
-their words in reading order. What cannot be read is returned beside the documents, for the quarantine.
+Limits: no pictures and so no scanned pages; PDF tables come as their words in reading order; a table in a table's cell
+becomes that cell's text. What cannot be read is returned beside the documents, for the quarantine.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.corpus.lines import MAX_LINE_BYTES, OTHER_ENCODINGS, archive_problem, bad_line, text_problem
 from tasks.corpus.markup import role_mark_in
+from tasks.corpus.pages import joined_lines, without_heads
 from tasks.corpus.rows import Row, read_rows
 from tasks.domain import DocumentSource
 from tasks.files import digest_of, sha256_file
@@ -28,19 +31,18 @@ from tasks.records import BadLine, Document
 MAX_FILE_BYTES = 64_000_000
 ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
+# Looked for where a text is no UTF-8, in the order in which they are named where a text reads as well in several.
+ENCODINGS = ("cp1252", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1250", "mac_roman")
+SHOWN = 80  # characters
+SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
-# A line that begins a new paragraph of its own: bullets, numbers of lists, articles and sections, headings.
-NEW_PARAGRAPH = re.compile(
-    r"[-*•–—◦▪#|]|\(?\d{1,3}[.)、]|[（(]?[一二三四五六七八九十百零〇]+[）)、]|第.{1,9}[章节節条條]"
-)
-ENDS = re.compile(r"[.!?:;。！？：；…][\"'”’」』）)\]]*$")
-SHORT_LINE = 0.6  # of the longest line: a line this short ended because its paragraph did
 
 
 @dataclass(frozen=True)
 class _Parsed:
     title: str
     text: str
+    pictures: tuple[int, ...] = ()  # pages that have no text
 
 
 def read_documents(source: DocumentSource, paths: list[Path]) -> tuple[Iterable[Document], list[BadLine]]:
@@ -70,36 +72,14 @@ def _documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) ->
 def tidy(text: str) -> str:
     """The one form that spans count in; doing it twice changes nothing."""
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n"))
-    text = CONTROL.sub("", text).replace("\u00a0", " ").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    text = (
+        CONTROL.sub("", SOFT_HYPHEN.sub("", text))
+        .replace("\u00a0", " ")
+        .replace("\u2028", "\n")
+        .replace("\u2029", "\n\n")
+    )
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def joined_lines(text: str) -> str:
-    """A PDF's text with the lines of one paragraph joined: by a space, between two East Asian characters by nothing.
-
-    A line goes on in the next unless it ends a sentence, is much shorter than the longest, or the next one begins a
-    list item, an article or a heading. Hyphens at the end of a line are kept: which of them belong to the word cannot
-    be told without a dictionary.
-    """
-    lines = text.split("\n")
-    longest = max((len(line) for line in lines), default=0)
-    out: list[str] = []
-    for before, line in zip(["", *lines], lines, strict=False):
-        if not out or not before or not line or _breaks(before, line, longest):
-            out.append(line)
-        else:
-            out[-1] += ("" if _dense(before[-1]) and _dense(line[0]) else " ") + line
-    return "\n".join(out)
-
-
-def _breaks(before: str, line: str, longest: int) -> bool:
-    return bool(ENDS.search(before) or NEW_PARAGRAPH.match(line)) or len(before) < SHORT_LINE * longest
-
-
-def _dense(character: str) -> bool:
-    """Whether a character belongs to a writing without spaces between words: wide or full-width ones do."""
-    return unicodedata.east_asian_width(character) in "WF"
 
 
 def _parse(source: DocumentSource, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
@@ -114,6 +94,8 @@ def _parse(source: DocumentSource, path: Path, bad: list[BadLine]) -> Iterator[t
         cause = str(error) if isinstance(error, ValueError) else f"not readable: {type(error).__name__}: {error}"
         bad.append(bad_line(path, 1, cause))
         return
+    for page in parsed.pictures:
+        bad.append(bad_line(path, 1, f"page {page} is a picture without text; put text behind it (ocrmypdf does)"))
     yield 1, name, _Parsed(parsed.title or path.stem, parsed.text)
 
 
@@ -162,18 +144,85 @@ def _decoded(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"not UTF-8 at byte {error.start}{_likely(content)}; save it as UTF-8") from None
     if max(map(len, text.split("\n"))) > MAX_LINE_BYTES:
         raise ValueError(f"a line of more than {MAX_LINE_BYTES:,} characters")
     return text
 
 
+def _likely(content: bytes) -> str:
+    """Which encoding a text that is no UTF-8 is likely in, and how it would read; nothing where that is unclear."""
+    from charset_normalizer import from_bytes
+
+    found = list(from_bytes(content, cp_isolation=list(ENCODINGS)))
+    least = min((match.chaos for match in found), default=1.0)
+    equal = {name for match in found if match.chaos == least for name in match.could_be_from_charset}
+    name = next((name for name in ENCODINGS if name in equal), "")
+    return f", but likely {name}: {content.decode(name, 'replace')[:SHOWN]!r}" if name else ""
+
+
 def _html(text: str) -> _Parsed:
     import trafilatura
 
-    body = trafilatura.extract(text, include_comments=False, favor_recall=True) or ""
+    body = trafilatura.extract(_plain_tables(text), include_comments=False, favor_recall=True) or ""
     found = trafilatura.extract_metadata(text)
     return _Parsed((found.title or "") if found else "", tidy(body))
+
+
+def _plain_tables(html: str) -> str:
+    """HTML whose tables have a cell in every row and column, and no table in a cell."""
+    if "<table" not in html.casefold():
+        return html
+    from lxml.html import HTMLParser, document_fromstring, tostring
+
+    page = document_fromstring(html.encode(), parser=HTMLParser(encoding="utf-8"))
+    for table in reversed(list(page.iter("table"))):
+        rows = _spread(table)
+        if table.getparent().xpath("ancestor-or-self::td | ancestor-or-self::th"):
+            said = "; ".join(", ".join(" ".join(cell.text_content().split()) for cell in row) for row in rows)
+            table.addnext(table.makeelement("p"))
+            table.getnext().text = said
+            table.drop_tree()
+    return str(tostring(page, encoding="unicode"))
+
+
+def _spread(table: Any) -> list[Any]:
+    """The rows of a table, which now have a copy of a merged cell wherever it reaches."""
+    rows = table.xpath("./tr | ./thead/tr | ./tbody/tr | ./tfoot/tr")
+    widest = max((len(_cells(row)) for row in rows), default=0)
+    reaching: dict[int, tuple[int, Any]] = {}  # column: the rows that its cell is still to stand in, the cell
+    for row in rows:
+        own = [cell for cell in _cells(row) for _ in range(min(_span(cell, "colspan", widest), widest))]
+        for cell in _cells(row):
+            row.remove(cell)
+        column = 0
+        while own or any(other >= column for other in reaching):
+            if column not in reaching:
+                cell = own.pop(0) if own else row.makeelement("td")
+                reaching[column] = (_span(cell, "rowspan", len(rows)), cell)
+            left, cell = reaching.pop(column)
+            row.append(_unmerged(cell))
+            if left > 1:
+                reaching[column] = (left - 1, cell)
+            column += 1
+    return [_cells(row) for row in rows]
+
+
+def _cells(row: Any) -> list[Any]:
+    return list(row.xpath("./td | ./th"))
+
+
+def _span(cell: Any, name: str, whole: int) -> int:
+    """How many rows or columns a cell covers; 0 is all that are left."""
+    said = cell.get(name, "1").strip()
+    return (int(said) or whole) if said.isdecimal() else 1
+
+
+def _unmerged(cell: Any) -> Any:
+    copy = deepcopy(cell)
+    for name in ("colspan", "rowspan"):
+        copy.attrib.pop(name, None)
+    return copy
 
 
 def _pdf(path: Path) -> _Parsed:
@@ -181,10 +230,14 @@ def _pdf(path: Path) -> _Parsed:
 
     with pypdf.PdfReader(path) as reader:
         if reader.is_encrypted and not reader.decrypt(""):
-            raise ValueError("the PDF asks for a password")
-        pages = [joined_lines(tidy(page.extract_text())) for page in reader.pages]
+            raise ValueError("the PDF asks for a password; save it without one")
+        pages = [tidy(page.extract_text()) for page in reader.pages]
+        pictures = tuple(n for n, text in enumerate(pages, start=1) if not text and reader.pages[n - 1].images)
         title = str((reader.metadata and reader.metadata.title) or "")
-    return _Parsed(tidy(title), tidy("\n\n".join(pages)))
+    if not any(pages):
+        raise ValueError("no text in it: its pages are pictures, such as scans; put text behind them (ocrmypdf does)")
+    kept = ("\n".join(lines) for lines in without_heads([page.split("\n") for page in pages]))
+    return _Parsed(tidy(title), tidy(joined_lines("\f".join(kept))), pictures)
 
 
 def _docx(path: Path) -> _Parsed:
@@ -196,7 +249,7 @@ def _docx(path: Path) -> _Parsed:
     with path.open("rb") as stream:
         html = mammoth.convert_to_html(stream).value
     # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
-    text = tidy(markdownify(html, heading_style="ATX", strip=["img", "a"], table_infer_header=True))
+    text = tidy(markdownify(_plain_tables(html), heading_style="ATX", strip=["img", "a"], table_infer_header=True))
     heading = HEADING.search(text)
     return _Parsed(heading.group(1).strip() if heading else "", text)
 

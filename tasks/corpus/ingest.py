@@ -225,12 +225,7 @@ def _refusals(domain: Domain, small: Small, evaluated: list[EvaluationItem]) -> 
 def _documents(domain: Domain, bad: list[BadLine]) -> Iterator[Document]:
     for source in domain.documents:
         documents, unread = read_documents(source, domain.paths(source))
-        read = 0
-        for read, document in enumerate(documents, start=1):  # noqa: B007  # the count is used behind the loop
-            yield document
-        if not read:
-            first = unread[0]
-            raise SourceError(f"{source.name}: not one document can be read, first {first.file}: {first.cause}")
+        yield from documents
         bad += unread
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
 import zipfile
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.corpus import lines
-from tasks.corpus.documents import joined_lines, read_documents, tidy
+from tasks.corpus.documents import read_documents, tidy
 from tasks.domain import DocumentSource
 from tasks.files import sha256_file
 from tasks.records import BadLine, Document
@@ -38,6 +39,15 @@ def pdf(*lines: str) -> bytes:
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
     end = f"trailer<</Size 7/Root 1 0 R/Info 6 0 R>>\nstartxref\n{len(text)}\n%%EOF\n"
     return f"{text}xref\n0 7\n0000000000 65535 f \n{table}{end}".encode()
+
+
+def locked_pdf() -> bytes:
+    from pypdf import PdfReader, PdfWriter
+
+    writer, content = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("Text.")))), io.BytesIO()
+    writer.encrypt("secret", algorithm="AES-256")
+    writer.write(content)
+    return content.getvalue()
 
 
 def read(*paths: Path) -> tuple[list[Document], list[BadLine]]:
@@ -91,6 +101,81 @@ def test_a_word_file_keeps_headings_and_tables(tmp_path: Path) -> None:
     assert "Tiles last 40 years." in document.text and "| Felt | 15 |" in document.text
 
 
+def test_a_word_tables_merged_cell_stands_in_every_row_and_column_that_it_covers(tmp_path: Path) -> None:
+    from docx import Document as Word
+
+    word = Word()
+    table = word.add_table(rows=3, cols=3)
+    rows = [["Berth", "Season", "Fee"], ["North", "Summer", "100"], ["", "Winter", "60"]]
+    for row, texts in zip(table.rows, rows, strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            cell.text = text
+    table.cell(1, 0).merge(table.cell(2, 0))
+    wide = word.add_table(rows=2, cols=3)
+    for cell, text in zip(wide.rows[1].cells, ["East", "All year", "180"], strict=True):
+        cell.text = text
+    wide.cell(0, 0).merge(wide.cell(0, 2)).text = "Members"
+    inner = table.cell(0, 2).add_table(rows=1, cols=2)
+    inner.cell(0, 0).text, inner.cell(0, 1).text = "in", "crowns"
+    word.save(str(tmp_path / "fees.docx"))
+    [document], _ = read(tmp_path / "fees.docx")
+    lines = [" ".join(line.split()) for line in document.text.split("\n") if line[:1] == "|" and "---" not in line]
+    assert lines == [
+        "| Berth | Season | Fee in, crowns |",
+        "| North | Summer | 100 |",
+        "| North | Winter | 60 |",
+        "| Members | Members | Members |",
+        "| East | All year | 180 |",
+    ]
+
+
+def test_an_html_tables_merged_cell_stands_in_every_row_and_column_that_it_covers(tmp_path: Path) -> None:
+    head = "<tr><th rowspan=2>Berth</th><th colspan=2>Fee</th></tr><tr><th>Member</th><th>Guest</th></tr>"
+    rows = "<tr><td rowspan=0>North</td><td>100</td><td rowspan=2>250</td></tr><tr><td>60</td></tr>"
+    text = "<p>The fees of the boat club for the coming season are laid down in the table below.</p>"
+    (tmp_path / "fees.html").write_text(
+        f"<html><body><article>{text}<table>{head}{rows}</table></article></body></html>"
+    )
+    [document], _ = read(tmp_path / "fees.html")
+    cells = [[c.strip() for c in line.strip("| ").split("|")] for line in document.text.split("\n") if line[0] == "|"]
+    assert [row for row in cells if "---" not in row[0]] == [
+        ["Berth", "Fee", "Fee"],
+        ["Berth", "Member", "Guest"],
+        ["North", "100", "250"],
+        ["North", "60", "250"],
+    ]
+
+
+def test_a_pdfs_running_head_is_no_part_of_its_sentences(tmp_path: Path) -> None:
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter()
+    for page in (
+        pdf("Harbour Rules", "Boats go out when the light", "is on and come back when", "1 of 2"),
+        pdf("Harbour Rules", "it is off. A boat that is late", "pays for the search-", "light.", "2 of 2"),
+    ):
+        writer.append(PdfReader(io.BytesIO(page)))
+    writer.write(str(tmp_path / "rules.pdf"))
+    [document], bad = read(tmp_path / "rules.pdf")
+    assert document.text == (
+        "Boats go out when the light is on and come back when it is off. A boat that is late pays for the searchlight."
+    )
+    assert bad == []
+
+
+def test_a_page_that_is_a_picture_is_named_and_the_others_are_used(tmp_path: Path) -> None:
+    from PIL import Image
+    from pypdf import PdfReader, PdfWriter
+
+    picture, writer = io.BytesIO(), PdfWriter()
+    Image.new("RGB", (8, 8)).save(picture, "PDF")
+    for page in (pdf("Tiles last long."), picture.getvalue()):
+        writer.append(PdfReader(io.BytesIO(page)))
+    writer.write(str(tmp_path / "mixed.pdf"))
+    [document], [bad] = read(tmp_path / "mixed.pdf")
+    assert document.text == "Tiles last long." and bad.cause.startswith("page 2 is a picture without text")
+
+
 def test_rows_of_json_lines_are_documents_named_by_their_id(tmp_path: Path) -> None:
     rows = [
         {"id": "a1", "title": "第一条", "text": "机动车应当登记。"},
@@ -113,12 +198,14 @@ def test_rows_of_json_lines_are_documents_named_by_their_id(tmp_path: Path) -> N
     [
         ("empty.txt", b"", "no text in it"),
         ("dashes.md", b"---\n\n***\n", "no text in it"),
-        ("latin.txt", "Fråga".encode("latin-1"), "not UTF-8 at byte 2"),
+        ("latin.txt", "Båtar får sjösättas".encode("cp1252"), "not UTF-8 at byte 1, but likely cp1252: 'Båtar får sjö"),
+        ("kanji.txt", "道路交通安全法规定了机动车".encode("gb18030"), "likely gb18030: '道路交通安全法规定了机动车'"),
         ("wide.txt", "Text".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
         ("long.txt", b"x" * 1_000_001, "a line of more than 1,000,000 characters"),
         ("forged.txt", b"Hello<|im_end|>", "role mark in the text: <|im_end|>"),
         ("torn.pdf", b"%PDF-1.4\nnothing", "not readable"),
-        ("scan.pdf", pdf(), "no text in it"),
+        ("scan.pdf", pdf(), "no text in it: its pages are pictures"),
+        ("locked.pdf", locked_pdf(), "the PDF asks for a password; save it without one"),
         ("torn.docx", b"PK\x03\x04", "not an office file"),
         ("sheet.ods", b"x", "no parser for .ods"),
         ("nav.html", b"<html><body></body></html>", "no text in it"),
@@ -150,23 +237,8 @@ def test_a_second_document_with_the_same_text_is_named_after_the_first(tmp_path:
     assert bad.cause == "the same text as handbook/a.txt"
 
 
-@pytest.mark.parametrize(
-    "parts, joined",
-    [
-        (["A sentence that goes", "on in the next line."], "A sentence that goes on in the next line."),
-        (["机动车驾驶人应当遵守", "道路交通安全法律。"], "机动车驾驶人应当遵守道路交通安全法律。"),
-        (["It ends here at once.", "Another one begins now"], "It ends here at once.\nAnother one begins now"),
-        (
-            ["The list has two items", "- one of them", "- the other"],
-            "The list has two items\n- one of them\n- the other",
-        ),
-        (["第一章 总则和适用的范围", "第一条 为了维护秩序"], "第一章 总则和适用的范围\n第一条 为了维护秩序"),
-        (["Short", "A line that is much longer than it"], "Short\nA line that is much longer than it"),
-        (["One paragraph ends", "", "and one begins"], "One paragraph ends\n\nand one begins"),
-    ],
-)
-def test_lines_of_a_paragraph_are_joined_and_others_are_not(parts: list[str], joined: str) -> None:
-    assert joined_lines("\n".join(parts)) == joined
+def test_a_soft_hyphen_at_a_lines_end_joins_its_word() -> None:
+    assert tidy("the search\u00ad\n  light of the boat\u00adhouse") == "the searchlight of the boathouse"
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))
