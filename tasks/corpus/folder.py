@@ -1,36 +1,33 @@
 """What a folder of an organisation's own material holds: documents, tables of questions and answers, a language.
 
 Nothing is asked that can be found out: which column of a table is the question and which the answer is told by its
-name, in the languages below, else by its content: the column most of whose texts end in a question mark, and of the
+name (tasks/corpus/rows.py), else by its content: the column most of whose texts end in a question mark, and of the
 others the one with the longest texts. What is not used is named with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.columns import heading, named
 from tasks.corpus.documents import ENDINGS, read_documents
+from tasks.corpus.human import CONVERSATIONS
+from tasks.corpus.lines import bad_line, by_cause
 from tasks.corpus.rows import SourceError, read_rows
 from tasks.domain import Columns, DocumentSource
+from tasks.records import BadLine
 
 TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".json")
 SAMPLE_ROWS = 200
 SAMPLE_CHARACTERS = 5000
 ASKS = 0.5  # share of a column's texts that end in a question mark, from which it is the question
-NAMES = {
-    "question": ("question", "q", "prompt", "instruction", "ask", "fråga", "fraga", "frage", "pregunta")
-    + ("问题", "问", "提问"),
-    "answer": ("answer", "a", "response", "output", "reply", "completion", "svar", "antwort", "réponse", "respuesta")
-    + ("答案", "回答", "答", "答复"),
-    "category": ("category", "topic", "subject", "tag", "kategori", "ämne", "kategorie", "thema")
-    + ("类别", "分类", "主题"),
-    "sources": ("sources", "source", "reference", "references", "källa", "källor", "quelle", "来源", "出处", "依据"),
-    "id": ("id", "nr", "no", "number", "编号", "序号"),
-}
+CHOICE = re.compile(r"[a-h]|(option|choice|alternativ|alternative|选项) ?[a-h1-8]|(options|choices|alternatives|选项)")
+DOCUMENTS = DocumentSource(name="folder", files=["*"], licence="-", attribution="-")
 
 
 @dataclass
@@ -55,6 +52,7 @@ def look(folder: Path) -> Found:
             elif ending in TABLES and not _is_documents(path):
                 found.tables[path] = columns_in(path)
             elif ending in ENDINGS:
+                _check_document(path)
                 found.documents.append(path)
             else:
                 found.unused[path] = f"no reader for {ending or 'a file without an ending'}"
@@ -67,35 +65,69 @@ def columns_in(path: Path) -> Columns | None:
     """The columns of a table of questions and answers; None where its form (Alpaca, ShareGPT) needs none.
 
     Raises:
-        SourceError: there is no question or no answer to be found.
+        SourceError: there is no question or no answer to be found, or not one row.
     """
-    rows = _sample(path)
-    keys = set(rows[0]) if rows else set()
-    if {"instruction", "output"} <= keys or keys & {"conversations", "messages"}:
+    rows: list[dict[str, Any]] = []
+    names: dict[str, None] = {}
+    bad: list[BadLine] = []
+    for row in read_rows(path):  # all of them: a field may come in a late row only
+        if row.cause:
+            bad.append(bad_line(path, row.number, row.cause, row.text))
+            continue
+        names |= dict.fromkeys(row.fields)
+        if len(rows) < SAMPLE_ROWS:
+            rows.append(row.fields)
+    if not rows:
+        raise SourceError(f"{path}: no row can be read\n    " + "\n    ".join(by_cause(bad) or ["there is none"]))
+    if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None
-    return guess_columns(rows)
+    return guess_columns(rows, list(names))
 
 
-def guess_columns(rows: Sequence[dict[str, Any]]) -> Columns:
-    """Which column holds what.
+def guess_columns(rows: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> Columns:
+    """Which column holds what; `names` are those of all rows, where these are some of them.
 
     Raises:
-        SourceError: no two columns are a question and its answer.
+        SourceError: no two columns are a question and its answer, or they are those of a multiple-choice test.
     """
-    texts = {name: [str(row.get(name) or "").strip() for row in rows] for name in (rows[0] if rows else {})}
-    named = {key: next((n for n in texts if n.casefold().strip() in known), "") for key, known in NAMES.items()}
-    question = named["question"] or _asking(texts)
-    rest = {name: column for name, column in texts.items() if name not in (question, *named.values())}
-    answer = named["answer"] or max(rest, key=lambda name: sum(map(len, rest[name])), default="")
+    names = names or list(dict.fromkeys(name for row in rows for name in row))
+    texts = {name: [_shown(row.get(name)) for row in rows] for name in names}
+    found = named(texts)
+    if choices := [name for name in texts if CHOICE.fullmatch(heading(name))]:
+        _refuse_choices(choices, texts, rows, found.get("answer", ""))
+    question = found.get("question") or _asking(texts)
+    rest = {name: column for name, column in texts.items() if name not in (question, *found.values())}
+    answer = found.get("answer") or max(rest, key=lambda name: sum(map(len, rest[name])), default="")
     if not question or not answer:
         raise SourceError(f"no column of questions and one of answers found among {', '.join(texts) or 'none'}")
     columns = {"question": question, "answer": answer}
-    for key in ("category", "sources", "id"):
-        column = texts.get(named[key], [])
-        unique = key != "id" or len(set(column)) == len(column)
-        if column and unique and (all(column) or key == "sources"):
-            columns[key] = named[key]
+    for key in ("input", "system", "history", "category", "sources", "id"):
+        filled = [text for text in texts.get(found.get(key, ""), []) if text]
+        fits = (
+            len(set(filled)) == len(filled) if key == "id" else key != "history" or _has_lists(rows, found.get(key, ""))
+        )
+        if filled and fits:
+            columns[key] = found[key]
     return Columns.model_validate(columns)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _has_lists(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return any(isinstance(row.get(name), list) for row in rows)
+
+
+def _refuse_choices(choices: list[str], texts: dict[str, list[str]], rows: Sequence[Any], answer: str) -> None:
+    """Refuse a multiple-choice test: options beside each other, and an answer that is none or names one of them."""
+    several = len(choices) >= 3 or any(_has_lists(rows, name) for name in choices)
+    letters = all(len(text) <= 2 for text in texts.get(answer, []))
+    if several and (answer in ("", *choices) or letters):
+        raise SourceError(
+            f"a multiple-choice test ({', '.join(choices)}), whose answers are letters or numbers of options; "
+            "put the text of the right option into a column `answer`"
+        )
 
 
 def language_of(texts: Sequence[str]) -> str:
@@ -120,9 +152,8 @@ def texts_of(found: Found) -> list[str]:
         for row in _sample(path, 20):
             values = [row.get(columns.question), row.get(columns.answer)] if columns else [*row.values()]
             texts.append("\n".join(str(value) for value in values))
-    source = DocumentSource(name="folder", files=["*"], licence="-", attribution="-")
     for path in found.documents[:5]:
-        texts += [document.text[:500] for document in islice(read_documents(source, [path])[0], 3)]
+        texts += [document.text[:500] for document in islice(read_documents(DOCUMENTS, [path])[0], 3)]
     return texts
 
 
@@ -135,14 +166,22 @@ def _asking(texts: dict[str, list[str]]) -> str:
     return best if best and share(best) >= ASKS else ""
 
 
+def _check_document(path: Path) -> None:
+    """Whether any text can be taken from a file.
+
+    Raises:
+        SourceError: none can; the message says why.
+    """
+    documents, bad = read_documents(DOCUMENTS, [path])
+    if next(iter(documents), None) is None:
+        raise SourceError(bad[0].cause if bad else "it holds no document")
+
+
 def _is_documents(path: Path) -> bool:
-    """Whether a JSON-lines file holds documents: rows with a text and no question."""
-    return path.suffix.casefold() == ".jsonl" and any("text" in row for row in _sample(path, 1))
+    """Whether a JSON-lines file holds documents: rows with a text, and neither a question nor an answer."""
+    first = next(iter(_sample(path, 1)), {}) if path.suffix.casefold() == ".jsonl" else {}
+    return "text" in first and not {"question", "answer"} & named(first).keys()
 
 
-def _sample(path: Path, rows: int = SAMPLE_ROWS) -> list[dict[str, Any]]:
-    return list(islice(_readable(path), rows))
-
-
-def _readable(path: Path) -> Iterator[dict[str, Any]]:
-    return (row.fields for row in read_rows(path) if not row.cause)
+def _sample(path: Path, rows: int) -> list[dict[str, Any]]:
+    return list(islice((row.fields for row in read_rows(path) if not row.cause), rows))

@@ -7,11 +7,14 @@ exchange, with the earlier ones as history.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.corpus.cells import ErrorCell
 from tasks.corpus.lines import bad_line, text_problem
 from tasks.corpus.markup import html_in, role_mark_in
 from tasks.corpus.rows import Row, SourceError, read_rows
@@ -22,9 +25,10 @@ STAGE = "ingest"
 # The end of a sentence in Latin or Chinese writing: a mark followed by space, or a full-width mark.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 ALPACA = Columns(question="instruction", answer="output", input="input", system="system", history="history")
-CONVERSATIONS = ("conversations", "messages")
+CONVERSATIONS = ("conversations", "messages", "conversation")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-         "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system"}  # fmt: skip
+         "bing": "assistant", "bard": "assistant", "model": "assistant", "bot": "assistant", "ai": "assistant",
+         "system": "system", "developer": "system"}  # fmt: skip
 
 
 def read_human(
@@ -41,18 +45,19 @@ def read_human(
 
 
 def human_rows(
-    source: HumanSource, paths: list[Path], language: str, bad: list[BadLine]
+    source: HumanSource, paths: list[Path], language: str, bad: list[BadLine], unused: Counter[str] | None = None
 ) -> Iterator[tuple[Example, Receipt]]:
     """Each row that is an example, with its receipt, one in memory at a time; what cannot be one goes to `bad`.
 
-    An example that holds HTML or role marks has a receipt that says so, and its row goes to `bad` as well.
+    An example that holds HTML or role marks has a receipt that says so, and its row goes to `bad` as well. `unused`
+    counts the rows in which a field holds something that no column of the source names, as "<file>: <field>".
 
     Raises:
         SourceError: a file has no row in the form that domain.yaml says; an unusable table.
     """
     for path in paths:
         columns: Columns | None = None
-        read = 0
+        read, refusal = 0, None
         for row in read_rows(path):
             try:
                 if row.cause:
@@ -60,15 +65,25 @@ def human_rows(
                 if read == 0:
                     columns = columns_of(source, path, row.fields)
                 read += 1
-                example, receipt = _example_of(row, columns, source, language, f"{path.name}:{row.number}")
-            except ValueError as error:
-                bad.append(bad_line(path, row.number, str(error), row.text))
+                if unused is not None:
+                    unused.update(f"{path.name}: {name}" for name in unmapped(row.fields, columns))
+                example, receipt = _example_of(row, columns, source, language, f"{path.name}:{row.place}")
+            except (ValueError, SourceError) as error:
+                refusal = refusal or (error if isinstance(error, SourceError) else None)
+                bad.append(bad_line(path, row.number, f"{error}{row.sheet and f' (sheet {row.sheet})'}", row.text))
                 continue
             if not receipt.kept and receipt.detail:  # the piece of markup
                 bad.append(bad_line(path, row.number, f"{receipt.reason}: {receipt.detail}", row.text))
             yield example, receipt
         if not read:
-            raise SourceError(f"{path}: not one row can be read{f' ({bad[-1].cause})' if bad else ''}")
+            raise refusal or SourceError(f"{path}: not one row can be read{f' ({bad[-1].cause})' if bad else ''}")
+
+
+def unmapped(fields: dict[str, Any], columns: Columns | None) -> list[str]:
+    """The fields of a row that hold something and are not read; of a conversation all but its turns and system."""
+    used = {*CONVERSATIONS, "system"} if columns is None else set(columns.model_dump().values())
+    tops = used | {name.split(".")[0] for name in used}
+    return [name for name, value in fields.items() if name not in tops and value not in (None, "", [], {})]
 
 
 def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Columns | None:
@@ -108,15 +123,15 @@ def _example_of(
     said = _mapped(row.fields, columns) if columns else _conversed(row.fields)
     answer, names = said.pop("output"), source.advertising
     cleaned = strip_advertising(answer, names)
-    identity = _text(row.fields, columns.id) if columns and columns.id else line
+    identity = _beside(row.fields, columns.id) if columns else ""
     sources = _texts(row.fields, columns.sources) if columns else ()
-    category = _text(row.fields, columns.category) if columns and columns.category else ""
+    category = _beside(row.fields, columns.category) if columns else ""
     example = make_example(
         **said,
         output=cleaned or answer,
         language=language,
         origin="human",
-        source=(f"{source.name}/{identity}", *sources),
+        source=(f"{source.name}/{identity or line}", *sources),
         category=category,
     )
     advertised = any(name.casefold() in example.prompt.casefold() for name in names) or not cleaned
@@ -150,28 +165,58 @@ def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
-    """A conversation: an optional system message, then user and assistant by turns; ended by the assistant."""
-    turns = [_turn(turn) for turn in _conversation_in(fields)]
-    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
+    """A conversation: what the system says, within or beside it, then user and assistant by turns.
+
+    It ends with the last answer that is to be learnt: one of weight 0 is none (as in OpenAI's form of fine-tuning).
+    """
+    listed = _conversation_in(fields)
+    weights = [turn.get("weight", 1) if isinstance(turn, dict) else 1 for turn in listed]
+    turns = [_turn(turn) for turn in listed]
+    within = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
+    weights = weights[-len(turns) :]
+    beside = _optional(fields, "system")
+    system = "\n\n".join(dict.fromkeys(text for text in (beside, within) if text))
     if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2) or not turns:
         raise ValueError("a conversation must go user, assistant, user, assistant, and end with an answer")
-    said = [text for _, text in turns]
+    learnt = [place for place, weight in enumerate(weights) if place % 2 and weight != 0]
+    if not learnt:
+        raise ValueError("every answer of the conversation has the weight 0: none is to be learnt")
+    said = [text for _, text in turns[: learnt[-1] + 1]]
     history = tuple(Turn(user=user, assistant=reply) for user, reply in zip(said[:-2:2], said[1:-2:2], strict=True))
     return {"instruction": said[-2], "output": said[-1], "system": system, "history": history}
 
 
 def _conversation_in(fields: dict[str, Any]) -> list[Any]:
+    """The turns of a conversation; a table holds them as JSON."""
     found: Any = next((fields[name] for name in CONVERSATIONS if name in fields), [])
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError as error:
+            raise ValueError(f"the conversation is a text, and no JSON: {error}") from None
     return found if isinstance(found, list) else []
 
 
 def _turn(turn: Any) -> tuple[str, str]:
     if not isinstance(turn, dict):
         raise ValueError("a turn of a conversation must be an object")
-    role = turn.get("from", turn.get("role"))
+    role = str(turn.get("from", turn.get("role"))).casefold()
     if role not in ROLES:
-        raise ValueError(f"a turn is from {str(role)[:40]!r}; known are {', '.join(ROLES)}")
-    return ROLES[role], _text(turn, "value" if "value" in turn else "content")
+        raise ValueError(f"a turn is from {role[:40]!r}; known are {', '.join(ROLES)}")
+    if calls := [name for name in ("tool_calls", "function_call") if turn.get(name)]:
+        raise ValueError(f"a turn holds {calls[0]}, and an example holds text only")
+    name = "value" if "value" in turn else "content"
+    return ROLES[role], _text({name: _joined_parts(turn.get(name))}, name)
+
+
+def _joined_parts(content: Any) -> Any:
+    """The text of a turn that is a list of parts, as in the OpenAI API; anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    kinds = [part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content]
+    if others := [kind for kind in kinds if kind != "text"]:
+        raise ValueError(f"a turn has a part of type {others[0]!r}, and an example holds text only")
+    return "\n".join(str(part.get("text", "")) for part in content)
 
 
 def _field(row: Any, path: str) -> Any:
@@ -187,6 +232,8 @@ def _field(row: Any, path: str) -> Any:
 
 def _text(row: Any, path: str) -> str:
     value = _field(row, path)
+    if isinstance(value, ErrorCell):
+        raise ValueError(f"field {path!r} holds the error {value}")
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"field {path!r} must be a text that is not empty")
     if problem := text_problem(value):
@@ -202,16 +249,24 @@ def _optional(row: dict[str, Any], path: str) -> str:
     return _text(row, path) if value not in (None, "") else ""
 
 
+def _beside(row: dict[str, Any], path: str) -> str:
+    """What is not asked for where it is missing, such as an id or a category; a number as text."""
+    return "; ".join(_texts(row, path))
+
+
 def _texts(row: Any, path: str) -> tuple[str, ...]:
-    """A list of texts; in a table, one text with semicolons between."""
-    if not path:
+    """A list of texts, or one text with semicolons between; none where the field is missing. A number is a text."""
+    try:
+        value = _field(row, path) if path else None
+    except ValueError:
         return ()
-    value = _field(row, path)
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(";") if part.strip()]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"field {path!r} must be a list of texts")
-    return tuple(value)
+        value = value.split(";")
+    found = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int | float | None) for item in found):
+        raise ValueError(f"field {path!r} must be a text, a number or a list of them")
+    texts = [str(item).strip() for item in found if item is not None]
+    return tuple(_text({path: text}, path) for text in texts if text)
 
 
 def _history(row: dict[str, Any], path: str) -> tuple[Turn, ...]:

@@ -8,6 +8,7 @@ domain has in hundreds (seeds, general dialogue, benchmark items) is held whole.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,10 +53,11 @@ class Small:
 
 @dataclass
 class Passed:
-    """What the pass over the human examples found: evaluation items among them, and how many examples are left."""
+    """What the pass over the human examples found: evaluation items, how many examples are left, fields not read."""
 
     held: dict[str, EvaluationItem] = field(default_factory=dict)
     examples: int = 0
+    unused: Counter[str] = field(default_factory=Counter)  # "<file>: <field>" → rows in which it was not read
 
 
 def read_small(domain: Domain) -> Small:
@@ -83,10 +85,12 @@ def read_small(domain: Domain) -> Small:
     return Small(general, list(seeds.values()), list(items.values()), mmlu, safety, bad + rejected)
 
 
-def human_examples(domain: Domain, bad: list[BadLine]) -> Iterator[tuple[Example, Receipt]]:
-    """Every human example with its receipt, source after source; what cannot be read goes to `bad`."""
+def human_examples(
+    domain: Domain, bad: list[BadLine], unused: Counter[str] | None = None
+) -> Iterator[tuple[Example, Receipt]]:
+    """Every human example with its receipt, source after source; `bad` and `unused` as in human_rows."""
     for source in domain.human:
-        yield from human_rows(source, domain.paths(source), domain.language, bad)
+        yield from human_rows(source, domain.paths(source), domain.language, bad, unused)
 
 
 def item_of(name: str, example: Example) -> EvaluationItem:
@@ -176,10 +180,11 @@ def ingest(domain: Domain) -> str:
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", bad)
     counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
+    unused = "".join(f"; {name} is not read ({rows} rows)" for name, rows in passed.unused.most_common())
     return (
         f"{passed.examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
         f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
-        f"{len(bad)} in quarantine"
+        f"{len(bad)} in quarantine{unused}"
     )
 
 
@@ -196,7 +201,7 @@ def _pass_humans(
     own = {item.id: item for item in small.items}
     held_out = set(own) if domain.evaluation_files else set(read_frozen(domain).get("domain", []))
     with record_writer(folder / "examples.parquet", Example) as keep:
-        for example, receipt in human_examples(domain, bad):
+        for example, receipt in human_examples(domain, bad, passed.unused):
             item = item_of("domain", example)
             if receipt.kept and item.id in held_out:
                 passed.held.setdefault(item.id, item)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.corpus.human import read_human, strip_advertising
+from tasks.corpus.human import human_rows, read_human, strip_advertising
 from tasks.corpus.rows import SourceError
 from tasks.domain import HumanSource
-from tasks.records import Turn
+from tasks.records import BadLine, Example, Turn
 
 
 def source(**fields: Any) -> HumanSource:
@@ -56,10 +57,10 @@ def test_a_row_that_is_only_advertising_has_a_receipt_and_is_not_trained_on(tmp_
         (json.dumps({"q": "x"}).encode(), "field 'a' is missing"),
         (json.dumps(row(a="  ")).encode(), "field 'a' must be a text that is not empty"),
         (json.dumps(row(q=7)).encode(), "field 'q' must be a text"),
-        (json.dumps({**row(), "refs": 7}).encode(), "field 'refs' must be a list"),
+        (json.dumps({**row(), "refs": [{}]}).encode(), "field 'refs' must be a text, a number or a list of them"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"q":' * 100_000, "nested too deeply"),
-        (b'{"q": "' + b"x" * 1_000_000 + b'"}', "a line of 1,000,010 bytes; 1,000,000 are the most"),
+        (b'{"q": "' + b"x" * 1_000_000 + b'"}', "a line of 1,000,010 characters; 1,000,000 are the most"),
         (b'{"q": "\\ud800", "a": "A."}', "field 'q': half a surrogate pair, U+D800"),
         (b'{"q": "Q", "a": "\\u0000"}', "field 'a': the control character U+0000"),
     ],
@@ -80,13 +81,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
     path.write_text("\ufeff" + json.dumps(row()) + "\r\n", encoding="utf-8")
     examples, _, bad = read_human(source(), [path], "en")
     assert len(examples) == 1 and bad == []
-
-
-def test_a_file_in_utf16_is_named_as_such(tmp_path: Path) -> None:
-    path = tmp_path / "faq.jsonl"
-    path.write_text(json.dumps(row()), encoding="utf-16")
-    with pytest.raises(SourceError, match="UTF-16; save it as UTF-8"):
-        read_human(source(), [path], "en")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +169,7 @@ def test_a_csv_with_semicolons_quotes_and_lines_inside_is_read(tmp_path: Path) -
         (b"Q,A,one too many", "3 fields, and the header has 2"),
         (b"Q", "1 fields, and the header has 2"),
         (b"Q,\xff\xfe", "field 'a': not UTF-8"),
-        (b"Q," + b"x" * 1_000_001, "a line of 1,000,004 bytes"),
+        (b"Q," + b"x" * 1_000_001, "a line of 1,000,004 characters"),
         (b"Q," + b"x" * 200_000, "field larger than field limit"),
         (b'Q,"never closed', "not CSV: unexpected end of data"),
     ],
@@ -229,7 +223,7 @@ def test_a_long_list_is_read_block_by_block(tmp_path: Path) -> None:
             "no column q; it has question, answer",
         ),
         ("faq.csv", "a,b\nQ,A\n", None, "which column is the question"),
-        ("faq.csv", "q,q\nQ,A\n", None, "must name each column once"),
+        ("faq.csv", "q,q\nQ,A\n", None, "which column is the question.*the file has q #1, q #2"),
         ("faq.csv", "", None, "no header"),
         ("faq.xlsx", "not a sheet", None, "not an office file"),
         ("faq.json", '{\n"q": 1}', None, "neither a JSON list of rows nor JSON lines"),
@@ -243,3 +237,106 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_to_do(
     (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=message):
         read_human(source(columns=columns), [tmp_path / name], "en")
+
+
+def test_metadata_is_never_asked_for_and_numbers_in_it_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
+    rows = [
+        {"id": 7, "q": "Q1?", "a": "A.", "topic": 3, "refs": [1, "Law 2"]},
+        {"id": None, "q": "Q2?", "a": "A.", "topic": None, "refs": None},
+        {"q": "Q3?", "a": "A.", "topic": "", "refs": ""},
+        {"q": "Q4?", "a": "A."},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    examples, _, bad = read_human(source(columns=columns), [path], "en")
+    assert bad == []
+    assert [example.category for example in examples] == ["3", "", "", ""]
+    assert [example.source for example in examples] == [
+        ("faq/7", "1", "Law 2"), ("faq/faq.jsonl:2",), ("faq/faq.jsonl:3",), ("faq/faq.jsonl:4",)
+    ]  # fmt: skip
+
+
+def test_fields_that_no_column_names_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    rows = [{**row(), "note": "x"}, {**row(q="Q2?"), "note": "", "link": "y"}, {**row(q="Q3?"), "note": "z"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    unused = Counter[str]()
+    assert len(list(human_rows(source(), [path], "en", [], unused))) == 3
+    assert unused == {"faq.jsonl: note": 2, "faq.jsonl: link": 1}
+
+
+def conversations(path: Path, *rows: dict[str, Any]) -> tuple[list[Example], list[str], Counter[str]]:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    bad, unused = list[BadLine](), Counter[str]()
+    read = human_rows(source(columns=None), [path], "en", bad, unused)
+    return [example for example, _ in read], [line.cause for line in bad], unused
+
+
+def said(*turns: str, role: str = "role", text: str = "content") -> list[dict[str, Any]]:
+    return [{role: "assistant" if place % 2 else "user", text: turn} for place, turn in enumerate(turns)]
+
+
+def test_what_the_system_says_beside_the_turns_is_used_and_tools_are_named(tmp_path: Path) -> None:
+    turns = said("Q", "A", role="from", text="value")
+    within = [{"from": "system", "value": "Be brief."}, *turns]
+    [first, second, third], bad, unused = conversations(
+        tmp_path / "a.jsonl",
+        {"conversations": turns, "system": "You are the club.", "tools": "[{}]"},
+        {"conversations": within, "system": "You are the club."},
+        {"conversations": within, "system": "", "tools": "[{}]"},
+    )
+    assert [example.system for example in (first, second, third)] == [
+        "You are the club.", "You are the club.\n\nBe brief.", "Be brief."
+    ]  # fmt: skip
+    assert (bad, unused) == ([], {"a.jsonl: tools": 2})
+
+
+def test_openai_messages_with_parts_weights_other_roles_and_as_text_are_read(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "One"}, {"type": "text", "text": "two?"}]
+    weighed = [
+        {**turn, "weight": weight} for turn, weight in zip(said("Q1", "A1", "Q2", "A2"), (1, 1, 1, 0), strict=True)
+    ]
+    examples, bad, _ = conversations(
+        tmp_path / "a.jsonl",
+        {"messages": [{"role": "user", "content": parts}, *said("", "A")[1:]]},
+        {"messages": [{"role": "developer", "content": "Be brief."}, *weighed]},
+        {"messages": json.dumps(said("Q3", "A3"))},
+        {"messages": [{"role": "User", "content": "Q4"}, {"role": "Assistant", "content": "A4"}]},
+    )
+    assert [(e.system, e.instruction, e.output) for e in examples] == [
+        ("", "One\ntwo?", "A"), ("Be brief.", "Q1", "A1"), ("", "Q3", "A3"), ("", "Q4", "A4")
+    ]  # fmt: skip
+    assert bad == []
+
+
+def test_conversations_that_are_not_text_or_not_to_be_learnt_are_refused_by_cause(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
+    picture = [{"type": "text", "text": "Q"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    _, bad, _ = conversations(
+        tmp_path / "a.jsonl",
+        {"messages": [said("Q")[0], {**said("", "A")[1], "weight": 0}]},
+        {"messages": [*said("Q"), call]},
+        {"messages": [{"role": "user", "content": picture}, *said("", "A")[1:]]},
+        {"messages": "[{"},
+        {"messages": said("Q", "A")},
+    )
+    assert bad == [
+        "every answer of the conversation has the weight 0: none is to be learnt",
+        "a turn holds tool_calls, and an example holds text only",
+        "a turn has a part of type 'image_url', and an example holds text only",
+        "the conversation is a text, and no JSON: Expecting property name enclosed in double quotes: "
+        "line 1 column 3 (char 2)",
+    ]
+
+
+def test_an_error_of_a_sheet_is_no_answer(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for cells in (["q", "a", "note"], ["Q1", "#N/A", "x"], ["Q2", "A2", "#REF!"]):
+        book.active.append(cells)
+    book.active["B2"].data_type = book.active["C3"].data_type = "e"
+    book.save(tmp_path / "faq.xlsx")
+    [example], _, [bad] = read_human(source(columns={"question": "q", "answer": "a"}), [tmp_path / "faq.xlsx"], "en")
+    assert (example.instruction, bad.line, bad.cause) == ("Q2", 2, "field 'a' holds the error #N/A")
