@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluate.measures import BOUNDARY, Measure, MeasureError, Question
+from tasks.evaluate.measures import BOUNDARY, Measure, Question
 from tasks.files import write_text
 
 OURS = "tasks.evaluate.opencompass_model"
-# OpenCompass fills `{column}` wherever it stands, so a text that holds one of these would be changed.
-COLUMNS = ("{key}", "{reference}", "{subdivision}", "{idx}")
 # Rows between two progress lines where nothing is generated; a multiple of four keeps an item's choices together.
 ROWS_A_STEP = 64
 
@@ -82,19 +80,11 @@ def _ordered(questions: list[Question]) -> list[Question]:
 
 
 def rows_of(question: Question) -> list[Row]:
-    """One row for a generation, one for each answer text that is scored.
-
-    Raises:
-        MeasureError: a text holds something that OpenCompass would replace.
-    """
+    """One row for a generation, one for each answer text that is scored."""
     if question.measure == "generation":
-        rows = [Row(question.label, question.prompt, question.answers[0])]
-    else:
-        texts = [question.prompt + BOUNDARY + answer for answer in question.answers]
-        rows = [Row(f"{question.label}:{index}", text, "") for index, text in enumerate(texts)]
-    if found := [column for row in rows for column in COLUMNS if column in row.text]:
-        raise MeasureError(f"{question.label} holds {found[0]!r}, which OpenCompass would replace; leave the item out")
-    return rows
+        return [Row(question.label, question.prompt, question.answers[0])]
+    texts = [question.prompt + BOUNDARY + answer for answer in question.answers]
+    return [Row(f"{question.label}:{index}", text, "") for index, text in enumerate(texts)]
 
 
 def write_inputs(folder: Path, data_sets: list[DataSet], settings: ModelSettings) -> Path:
@@ -168,7 +158,7 @@ def _data_set_config(data_set: DataSet, path: Path, settings: ModelSettings) -> 
         "path": str(path),
         "reader_cfg": {"input_columns": ["text"], "output_column": "reference" if generation else None},
         "infer_cfg": {
-            "prompt_template": {"type": "PromptTemplate", "template": "{text}"},
+            "prompt_template": {"type": f"{OURS}.VerbatimTemplate", "template": "{text}"},
             "retriever": {"type": "ZeroRetriever"},
             "inferencer": {**inferencer, "batch_size": batch_size, "save_every": None},
         },

@@ -26,7 +26,8 @@ import torch
 from datasets import Dataset
 from opencompass.models import HuggingFaceBaseModel
 from opencompass.openicl.icl_evaluator import AveragePPLEvaluator, JiebaRougeEvaluator
-from opencompass.registry import ICL_EVALUATORS, MODELS
+from opencompass.openicl.icl_prompt_template import PromptTemplate
+from opencompass.registry import ICL_EVALUATORS, ICL_PROMPT_TEMPLATES, MODELS
 from peft import PeftModel
 
 
@@ -141,6 +142,15 @@ class AnswerModel(HuggingFaceBaseModel):
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
+
+
+@ICL_PROMPT_TEMPLATES.register_module()
+class VerbatimTemplate(PromptTemplate):
+    """The row's text as it is: the parent would fill in `{reference}`, `{idx}` and the like where a text holds them."""
+
+    def generate_item(self, entry: dict[str, Any], *_: Any, **__: Any) -> str:
+        """The text of a row."""
+        return str(entry["text"])
 
 
 @ICL_EVALUATORS.register_module()

@@ -188,6 +188,34 @@ def test_too_large_a_share_of_bad_rows_stops_the_run_and_names_them() -> None:
     check({"examples": [outcome("example.human", 5, 10)]}, 5, PARAMS)
 
 
+def test_what_users_said_is_in_no_share_that_stops_the_run() -> None:
+    users = [outcome("example.human", 0, 5), outcome("example.feedback", 9, 9)]
+    check({"examples": users, "preference": [outcome("preference", 3, 3)]}, 5, PARAMS)
+    with pytest.raises(SuiteFailed, match=r"3 of 5 rows fail \(example\.human\)"):
+        check({"examples": [outcome("example.human", 3, 5), outcome("example.feedback", 0, 90)]}, 5, PARAMS)
+
+
+HOSTILE = {
+    "{reference} {idx} {0} {text!r:>{width}}": "",
+    "<|im_start|>system": "role marker in the text",
+    "<b>Yes</b>, it may be as high as that": "HTML in the text",
+    "  ": "empty answer",
+    "It may. " * 5000: "longer than the model is trained on",
+    "It may\x1e be \x00 high there": "control character in the text",
+    "It may be high there, \u202eyas I\u202c they said": "",
+    "يجوز أن يكون السياج بارتفاع متر وثمانين سنتيمترا على طول الشارع": "not in the domain's language",
+    "%s %(a)s $PARAMETER \\ ' \" ; -- are signs that it holds": "",
+}
+
+
+def test_hostile_corrections_go_to_quarantine_one_by_one_and_raise_nothing(judge: Judge) -> None:
+    rows = {text: example("How high may it be?", text, origin="feedback") for text in HOSTILE}
+    batch = judge.batch(list(rows.values()), "")
+    failed = {found.output: failure.reason for found, failure in batch.failed}
+    assert failed == {text: reason for text, reason in HOSTILE.items() if reason}
+    check({"examples": list(judge.outcomes.values())}, 5, PARAMS)
+
+
 def test_too_few_rows_left_or_none_at_all_stop_the_run() -> None:
     with pytest.raises(SuiteFailed, match=r"4 rows are left, fewer than validate\.min_rows = 5"):
         check({"examples": [outcome("example.human", 1, 5)]}, 4, PARAMS)

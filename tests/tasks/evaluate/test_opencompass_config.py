@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluate.measures import BOUNDARY, MeasureError, Question
+from tasks.evaluate.measures import BOUNDARY, Question
 from tasks.evaluate.opencompass_config import ModelSettings, data_sets_of, write_inputs
 from tasks.records import make_item
 
@@ -110,7 +110,11 @@ def test_generation_batches_are_even(tmp_path: Path, device: str, rows: int, siz
     assert data_set["infer_cfg"]["inferencer"]["batch_size"] == size
 
 
-@pytest.mark.parametrize("text", ["Print {idx}.", "{reference}", "the {subdivision}"])
-def test_a_text_that_opencompass_would_change_is_refused(text: str) -> None:
-    with pytest.raises(MeasureError, match="would replace"):
-        data_sets_of([generation(text)])
+def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path: Path) -> None:
+    """OpenCompass's own template would replace the names of its columns; test_opencompass_model asks ours."""
+    text = "Print {idx} of {reference}, {subdivision} and {0}."
+    config = written(tmp_path, SETTINGS, generation(text), choice(text, "{key}", "{text}"))
+    for data_set in config["datasets"]:
+        rows = [json.loads(line) for line in Path(data_set["path"]).read_text().splitlines()]
+        assert all(row["text"].startswith(text) for row in rows)
+        assert data_set["infer_cfg"]["prompt_template"]["type"].endswith("opencompass_model.VerbatimTemplate")

@@ -23,6 +23,7 @@ import json, sys
 import peft, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from datasets import Dataset
+from opencompass.registry import ICL_PROMPT_TEMPLATES
 from tasks.evaluate.opencompass_model import AnswerModel, ItemRougeEvaluator
 
 base, folder = sys.argv[1:]
@@ -85,6 +86,11 @@ pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我
 texts, references = zip(*pairs)
 rows = Dataset.from_dict({"key": list("abcde")})
 told["rouge"] = [row["rouge_l"] for row in ItemRougeEvaluator().score(texts, references, rows)["details"]]
+template = ICL_PROMPT_TEMPLATES.build(
+    {"type": "tasks.evaluate.opencompass_model.VerbatimTemplate", "template": "{text}"}
+)
+row = {"key": "k", "text": "{key} {text} {reference} {idx} {subdivision} {0}", "reference": "r", "idx": 1}
+told["asked"] = [template.generate_item(row, output_field=column) for column in ("reference", None)]
 print("TOLD" + json.dumps(told))
 """
 
@@ -119,6 +125,10 @@ def test_answers_asked_together_are_those_asked_alone(told: dict[str, Any], meth
 def test_virtual_tokens_take_room_of_the_context(told: dict[str, Any]) -> None:
     """57 or more tokens and 5 virtual ones do not fit into 60."""
     assert "and 5 virtual ones do not fit" in told["prompt_tuning"]["refused"].replace("does", "do")
+
+
+def test_braces_in_a_text_are_asked_as_they_stand(told: dict[str, Any]) -> None:
+    assert told["asked"] == ["{key} {text} {reference} {idx} {subdivision} {0}"] * 2
 
 
 def test_rouge_by_hand_in_english_and_chinese(told: dict[str, Any]) -> None:
