@@ -117,7 +117,8 @@ class Answering:
         if wanted.stop:
             body["stop"] = wanted.stop
         if wanted.seed is not None and self.service.settings.engine.forward_seed:
-            body["seed"] = wanted.seed + number  # equal seeds would give n equal answers
+            # Equal seeds would give n equal answers; engines take no seed of any size, and some none below 0.
+            body["seed"] = (wanted.seed + number) % 2**31
         return body
 
     async def events(self) -> AsyncGenerator[Delta | Done, None]:

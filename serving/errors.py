@@ -84,18 +84,42 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return replies
 
 
+# The validator's kinds of error in plain words; what it says itself speaks of its own types.
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "no such field is known here: leave it out",
+    "json_invalid": "the body is not valid JSON",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a number",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than_equal": "must be {le} or less",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "string_pattern_mismatch": "holds characters that are not allowed: it must match {pattern}",
+    "too_short": "must not be empty",
+    "too_long": "must have {max_length} entries or fewer",
+    "value_error": "{error}",
+}
+
+
 def validation_message(errors: list[Mapping[str, Any]]) -> tuple[str, str | None]:
     """What is wrong with a body, in words, and the first field it concerns. The values themselves are left out."""
     lines, first = [], None
     for item in errors[:5]:
-        place = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
-        field = ".".join(place) or None
+        place = [str(part)[:80] for part in item["loc"] if part not in ("body", "query", "path", "header")]
+        field = None if item["type"] == "json_invalid" else ".".join(place).encode(errors="replace").decode() or None
         first = first or field
-        message = str(item["msg"]).removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown field"
-        if item["type"] == "json_invalid":
-            message, field = "the body is not valid JSON", None
+        message = _WORDS.get(item["type"], "is not what is wanted here; see /openapi.json").format(
+            **item.get("ctx", {})
+        )
         lines.append(f"{field}: {message}" if field else message)
     if len(errors) > 5:
         lines.append(f"and {len(errors) - 5} more")

@@ -85,16 +85,19 @@ def check_sizes(settings: ServingParams, wanted: Wanted) -> None:
 
 def check_message(book: PromptBook, number: int, message: dict[str, str]) -> None:
     """Refuse unknown roles, empty and unstorable texts, and texts that forge a role."""
-    where, text = f"messages.{number}", message.get("content")
+    where, text = f"messages.{number}.content", message.get("content")
     if message.get("role") not in ("system", "user", "assistant"):
-        raise ServiceError(400, "invalid_value", "role must be user or assistant", param=f"{where}.role")
+        raise _wrong(f"messages.{number}.role", "must be user or assistant")
     if not isinstance(text, str) or not text:
-        raise ServiceError(400, "invalid_value", "content must be a text", param=f"{where}.content")
+        raise _wrong(where, "must be a text that is not empty")
     if "\x00" in text or not _is_unicode(text):
-        raise ServiceError(400, "invalid_value", "content must be valid Unicode without NUL", param=f"{where}.content")
+        raise _wrong(where, "must be valid Unicode without NUL")
     if found := smuggled_markers(book, text):
-        reason = f"the text holds the role marker {found[0]}, which only the template may write"
-        raise ServiceError(400, "role_marker", reason, param=f"{where}.content")
+        raise _wrong(where, f"holds the role marker {found[0]}, which only the template may write", "role_marker")
+
+
+def _wrong(where: str, what: str, code: str = "invalid_value") -> ServiceError:
+    return ServiceError(400, code, f"{where}: {what}", param=where)
 
 
 def _is_unicode(text: str) -> bool:

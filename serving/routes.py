@@ -91,8 +91,7 @@ async def create_completion(asked: schemas.ChatRequest, request: Request, identi
     headers = {"x-flywheel-version": answers[0].served.version, "x-flywheel-conversation": answers[0].conversation}
     request.scope["flywheel"] |= {"version": answers[0].served.version, "answer": answers[0].id, "n": n}
     if asked.stream:
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
-        source, seconds = stream_of(answers, asked.model, usage), service.settings.serving.timeout_seconds
+        source, seconds = stream_of(answers, asked.model, asked.wants_usage), service.settings.serving.timeout_seconds
         return EventStream(source, headers, seconds, ended=lambda: _release(answers))
     done = await _all_done(answers, request.receive)
     return reply(_completion(answers, done, asked.model), headers=headers)
@@ -100,14 +99,19 @@ async def create_completion(asked: schemas.ChatRequest, request: Request, identi
 
 def _wanted(asked: schemas.ChatRequest) -> Wanted:
     return Wanted(
-        messages=[{"role": message.role, "content": message.text} for message in asked.messages],
+        messages=[{"role": _role(message), "content": message.content} for message in asked.messages],
         conversation=asked.conversation_id,
         temperature=asked.temperature,
         top_p=asked.top_p,
         max_tokens=asked.limit,
         seed=asked.seed,
-        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
+        stop=asked.stop,
     )
+
+
+def _role(message: schemas.Message) -> str:
+    """OpenAI's newer name for the role system is understood too."""
+    return "system" if message.role == "developer" else message.role
 
 
 async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
@@ -201,7 +205,7 @@ async def create_feedback(
     given: schemas.FeedbackRequest,
     request: Request,
     identity: Who,
-    idempotency_key: Annotated[str | None, Header(max_length=schemas.MAX_KEY, pattern=r"^[!-~]+$")] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=schemas.MAX_KEY, pattern=r"^[!-~]*$")] = None,
 ) -> Any:
     """A thumb, rating, correction, comment or choice. The same key again, with the same content, changes nothing."""
     key = given.idempotency_key or idempotency_key

@@ -1,14 +1,17 @@
 """What goes in and out over HTTP: OpenAI's fields where OpenAI has them, and a few of ours beside them.
 
-Requests are strict: unknown fields, wrong types, NUL characters and lone surrogates are refused by name.
+Requests are strict about what asks for something: unknown fields, wrong types, NUL characters and lone surrogates are
+refused by name. What asks for nothing is let pass: null, and the default values of OpenAI's other fields.
 Sizes that are settings (messages, tokens, n) are checked by the service, which knows the settings.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import core_schema
 
 MAX_TEXT = 20_000
 MAX_KEY = 200
@@ -25,57 +28,148 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+Label = Annotated[str, Field(max_length=MAX_KEY), AfterValidator(_storable)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY, pattern=r"^[!-~]+$")]
 Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+Most = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Only:
+    """Takes null and the values that ask for nothing, of a field of OpenAI's whose purpose is not served here."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def _check(self, given: Any) -> Any:
+        for value in (*self.values, None):
+            if given == value and isinstance(given, bool) == isinstance(value, bool):
+                return given
+        also = "".join(f" or send {json.dumps(value)}" for value in self.values[:1])
+        raise ValueError(f"is not served here: leave it out{also}")
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """How pydantic checks it."""
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """How /openapi.json shows it."""
+        return {"enum": [*self.values, None]}
 
 
 class Request(BaseModel):
-    """Base of request bodies: nothing unknown, nothing converted."""
+    """Base of request bodies: nothing unknown, nothing converted, and null is as good as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
 
-class TextPart(Request):
+
+class TextPart(BaseModel):
     """A part of a message; only text is understood here."""
 
     type: Literal["text"]
-    text: Text
+    text: str
+
+
+def _joined(content: Any) -> Any:
+    """The content as one text, where it comes in parts."""
+    if content in ("", []):
+        raise ValueError("is empty: write a text, or leave the message out")
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for number, part in enumerate(content):
+        given = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
+        if given.keys() != {"type", "text"} or given["type"] != "text" or not isinstance(given["text"], str):
+            raise ValueError(f'part {number} is no plain text: send {{"type": "text", "text": "…"}} only')
+        texts.append(given["text"])
+    return "".join(texts)
 
 
 class Message(Request):
-    """One message of the conversation so far."""
+    """One message of the conversation so far. What a client's library writes beside an assistant's text is let pass."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
-
-    @property
-    def text(self) -> str:
-        """Its content as one text."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Text, BeforeValidator(_joined, json_schema_input_type=Text | Annotated[list[TextPart], Field(min_length=1)])
+    ]
+    name: Label | None = None
+    annotations: list[Any] | None = None
+    refusal: Annotated[Any, Only("")] = None
+    audio: Annotated[Any, Only()] = None
+    function_call: Annotated[Any, Only()] = None
+    tool_calls: Annotated[Any, Only([])] = None
 
 
 class StreamOptions(Request):
     """What a stream holds besides text."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-class ChatRequest(Request):
+class AsksNothing(Request):
+    """Fields of OpenAI's that change no answer here: what only labels a request is read over, what would ask for
+    something is refused by name."""
+
+    user: Label | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_options: Annotated[Any, Only({}, {"mode": "implicit"})] = None
+    prompt_cache_retention: Annotated[Any, Only("in_memory", "in-memory")] = None
+    metadata: Annotated[Any, Only({})] = None
+    store: Annotated[Any, Only(False)] = None
+    service_tier: Annotated[Any, Only("auto", "default")] = None
+    frequency_penalty: Annotated[Any, Only(0)] = None
+    presence_penalty: Annotated[Any, Only(0)] = None
+    logit_bias: Annotated[Any, Only({})] = None
+    logprobs: Annotated[Any, Only(False)] = None
+    top_logprobs: Annotated[Any, Only(0)] = None
+    response_format: Annotated[Any, Only({"type": "text"})] = None
+    modalities: Annotated[Any, Only(["text"])] = None
+    audio: Annotated[Any, Only()] = None
+    prediction: Annotated[Any, Only()] = None
+    moderation: Annotated[Any, Only()] = None
+    reasoning_effort: Annotated[Any, Only("none", "medium")] = None
+    verbosity: Annotated[Any, Only("medium")] = None
+    web_search_options: Annotated[Any, Only()] = None
+    tools: Annotated[Any, Only([])] = None
+    tool_choice: Annotated[Any, Only("none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, Only(True, False)] = None
+    functions: Annotated[Any, Only([])] = None
+    function_call: Annotated[Any, Only("none", "auto")] = None
+
+
+class ChatRequest(AsksNothing):
     """POST /v1/chat/completions. `conversation_id` is ours: it groups the turns of one conversation."""
 
     model: Annotated[str, Field(min_length=1, max_length=128)]
     messages: Annotated[list[Message], Field(min_length=1)]
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Most | None = None
+    max_completion_tokens: Most | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(min_length=1, max_length=4)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
-    user: Annotated[str, Field(max_length=MAX_KEY), AfterValidator(_storable)] | None = None
+    stop: (
+        Annotated[
+            list[Stop],
+            Field(max_length=4),
+            BeforeValidator(
+                lambda stop: [stop] if isinstance(stop, str) else stop,
+                json_schema_input_type=Stop | Annotated[list[Stop], Field(max_length=4)],
+            ),
+        ]
+        | None
+    ) = None
+    seed: int | None = None
     conversation_id: Id | None = None
 
     @model_validator(mode="after")
@@ -83,14 +177,19 @@ class ChatRequest(Request):
         both = self.max_tokens is not None and self.max_completion_tokens is not None
         if both and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options goes with stream: true")
+        if self.wants_usage and not self.stream:
+            raise ValueError("stream_options.include_usage goes with stream: true")
         return self
 
     @property
     def limit(self) -> int | None:
         """The most tokens the client wants."""
         return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the tokens it took."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 def _up_or_down(thumb: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from tasks.store.answers import get_answer
 
@@ -54,6 +55,18 @@ def test_an_answer_that_is_cut_at_its_limit_says_length(client: OpenAI) -> None:
     assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("length", "base 1")
 
 
+@pytest.mark.parametrize("seed", [0, -1, 2**40, -(2**63), 10**30])
+def test_a_seed_is_any_whole_number(
+    gateway: Any, plain: Any, client: OpenAI, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = gateway.service.settings
+    engine = settings.engine.model_copy(update={"forward_seed": True})
+    willing = replace(settings, params=settings.params.model_copy(update={"engine": engine}))
+    monkeypatch.setattr(gateway.service, "settings", willing)
+    client.chat.completions.create(model="construction", messages=QUESTION, temperature=0.9, seed=seed)
+    assert 0 <= plain.seen()["asked"][-1]["seed"] < 2**31
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_with_n_each_choice_is_an_answer_of_its_own(gateway: Any, plain: Any, client: OpenAI, stream: bool) -> None:
     reply: Any = client.chat.completions.create(
@@ -91,6 +104,85 @@ def test_text_parts_are_read_as_one_text(plain: Any, client: OpenAI) -> None:
     parts: Any = [{"type": "text", "text": "许可"}, {"type": "text", "text": "证？"}]
     client.chat.completions.create(model="construction", messages=[{"role": "user", "content": parts}])
     assert plain.seen()["asked"][-1]["messages"][-1]["content"] == "许可证？"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_all_that_asks_for_nothing_is_let_pass(plain: Any, client: OpenAI, stream: bool) -> None:
+    nothing: dict[str, Any] = {
+        "n": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "logit_bias": {},
+        "logprobs": False,
+        "top_logprobs": 0,
+        "tools": [],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "functions": [],
+        "function_call": "none",
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
+        "reasoning_effort": "none",
+        "verbosity": "medium",
+        "service_tier": "auto",
+        "store": False,
+        "metadata": {},
+        "stop": [],
+        "user": "u",
+        "safety_identifier": "s",
+        "prompt_cache_key": "p",
+        "prompt_cache_retention": "in_memory",
+        "prompt_cache_options": {"mode": "implicit"},
+        "max_tokens": 9,
+        "max_completion_tokens": 9,
+        "stream_options": {"include_usage": False, "include_obfuscation": True} if stream else {},
+    }
+    reply: Any = client.chat.completions.create(
+        model="construction", messages=QUESTION, stream=stream, extra_body=nothing
+    )
+    assert list(reply) if stream else reply.choices[0].message.content == "base 1 2 3"
+    [asked] = plain.seen()["asked"]
+    assert asked.keys() == {"model", "messages", "stream", "stream_options", "max_tokens", "temperature"}
+
+
+def test_every_field_of_the_clients_may_be_null(client: OpenAI) -> None:
+    names = {*CompletionCreateParamsBase.__annotations__, "stream", "conversation_id"} - {"model", "messages"}
+    assert len(names) > 30
+    answer = client.chat.completions.create(
+        model="construction",
+        messages=QUESTION,
+        extra_body=dict.fromkeys(names) | {"stream_options": {"include_usage": None}},
+    )
+    assert answer.choices[0].message.content == "base 1 2 3"
+
+
+def test_an_answer_goes_back_as_the_clients_library_writes_it(plain: Any, client: OpenAI) -> None:
+    first = client.chat.completions.create(model="construction", messages=QUESTION)
+    said: Any = first.choices[0].message.model_dump()
+    assert said["refusal"] is None and said["tool_calls"] is None
+    asked: Any = [{"role": "user", "name": "ann", "content": "Hello?"}, said | {"annotations": []}, *QUESTION]
+    client.chat.completions.create(model="construction", messages=asked)
+    assert plain.seen()["asked"][-1]["messages"][1:] == [
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "base 1 2 3"},
+        *QUESTION,
+    ]
+
+
+def test_the_developers_message_is_the_systems(gateway: Any, plain: Any, client: OpenAI) -> None:
+    messages: Any = [{"role": "developer", "content": "Be brief."}, *QUESTION]
+    with pytest.raises(openai.BadRequestError, match="its own system prompt"):
+        client.chat.completions.create(model="construction", messages=messages)
+    settings = gateway.service.settings
+    serving = settings.serving.model_copy(update={"client_system": "append"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            gateway.service,
+            "settings",
+            replace(settings, params=settings.params.model_copy(update={"serving": serving})),
+        )
+        client.chat.completions.create(model="construction", messages=messages)
+    assert plain.seen()["asked"][-1]["messages"][0]["content"].endswith("\n\nBe brief.")
 
 
 def test_the_model_list_names_the_domain_and_the_version_behind_it(client: OpenAI) -> None:
