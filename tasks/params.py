@@ -331,6 +331,8 @@ class Params(Section):
             problems.append("serving.tls_certificate and serving.tls_key go together")
         if self.serving.max_prompt_tokens + self.serving.max_tokens > self.engine.max_model_tokens:
             problems.append("serving.max_prompt_tokens + serving.max_tokens must be at most engine.max_model_tokens")
+        if self.evaluate.backend == "engine" and self.evaluate.max_new_tokens >= self.engine.max_model_tokens:
+            problems.append("evaluate.max_new_tokens must be below engine.max_model_tokens, where the engine answers")
         if (rank := self.served_rank()) > self.engine.max_adapter_rank:
             problems.append(
                 f"engine.max_adapter_rank must be at least {rank}, the rank that methods.{self.sft.method} gives"

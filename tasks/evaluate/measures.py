@@ -122,6 +122,33 @@ def _problem(item: EvaluationItem, measure: Measure, tokenizer: Any) -> str | No
     return None
 
 
+def check_fits(questions: Iterable[Question], tokenizer: Any, room: int, max_new_tokens: int) -> None:
+    """Refuse before anything is asked what a model cannot read at once: it would answer from positions it never saw.
+
+    Args:
+        questions: all that will be asked.
+        tokenizer: the model's own.
+        room: tokens that the model, or the engine in front of it, reads at once.
+        max_new_tokens: of a generated answer.
+
+    Raises:
+        MeasureError: names the longest question that does not fit, and how many do not.
+    """
+    sizes = []
+    for question in questions:
+        answer = max_new_tokens if question.measure == "generation" else max(question.tokens)
+        sizes.append((len(encode_text(tokenizer, question.prompt)), answer, question))
+    over = [size for size in sizes if size[0] + size[1] > room]
+    if over:
+        prompt, answer, question = max(over, key=lambda size: (size[0] + size[1], size[2].item.id))
+        what = "evaluate.max_new_tokens" if question.measure == "generation" else "its answer"
+        raise MeasureError(
+            f"{len(over)} of {len(sizes)} questions do not fit the {room} tokens that the model reads at once; the "
+            f"longest, {question.item.set} item {question.item.id[:12]}, has {prompt} and {answer} more for {what}: "
+            "lower evaluate.max_new_tokens, or leave the item out of the set"
+        )
+
+
 def scores_of(question: Question, outcome: Outcome) -> list[Score]:
     """The scores one outcome gives, rounded to DECIMALS."""
     values = outcome.values

@@ -8,6 +8,7 @@ so the gate cannot take old ones for new.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -19,14 +20,14 @@ from typing import Any
 from tasks import layout
 from tasks.domain import load_domain
 from tasks.evaluate.engine_backend import serving
-from tasks.evaluate.measures import GeneratedAnswer, Outcome, Question, means_of, questions_of, scores_of
+from tasks.evaluate.measures import GeneratedAnswer, Outcome, Question, check_fits, means_of, questions_of, scores_of
 from tasks.evaluate.opencompass_config import ModelSettings, data_sets_of, write_inputs
 from tasks.evaluate.opencompass_process import EvaluationError, run_opencompass
 from tasks.evaluate.opencompass_results import read_outcomes
 from tasks.evaluate.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
 from tasks.evaluate.subject import Subject, Who, load_subject
 from tasks.files import fresh_directory, write_json
-from tasks.params import EvaluateParams, load_params
+from tasks.params import EvaluateParams, Params, load_params
 from tasks.records import EvaluationItem, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
 
@@ -44,6 +45,7 @@ def evaluate(who: Who) -> str:
     subject = load_subject(who)
     tokenizer = load_tokenizer(subject.base)
     questions = questions_of(read_items() + read_corrections(), tokenizer, load_domain(params.domain).system_text())
+    check_fits(questions, tokenizer, room_of(subject, params), params.evaluate.max_new_tokens)
     conditions = conditions_of(params.evaluate)
     outcomes, asked = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
     write_evaluation(folder, metrics, subject, conditions, list(zip(questions, outcomes, strict=True)))
@@ -148,6 +150,17 @@ def context_length(folder: Path) -> int:
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return int(config.get_text_config().max_position_embeddings)
+
+
+def room_of(subject: Subject, params: Params) -> int:
+    """How many tokens are left for a prompt with its answer: an engine may read fewer, an adapter may add its own."""
+    room = context_length(subject.base)
+    if params.evaluate.backend == "engine":
+        room = min(room, params.engine.max_model_tokens)
+    if subject.adapter is None:
+        return room
+    config = json.loads((subject.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return room - int(config.get("num_virtual_tokens") or 0)
 
 
 def write_evaluation(

@@ -51,9 +51,11 @@ def test_contradictory_values_are_refused_by_name(changed: Any) -> None:
     def change(value: Any) -> None:
         value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] - 1
         value["sft"]["launch"] = "moonbase"
+        value["evaluate"] |= {"backend": "engine", "max_new_tokens": value["engine"]["max_model_tokens"]}
 
     with pytest.raises(SettingsError) as error:
         load_params(changed(change))
+    assert "evaluate.max_new_tokens must be below engine.max_model_tokens" in str(error.value)
     assert "validate.max_total_tokens must be at most sft.max_tokens" in str(error.value)
     assert "moonbase.yaml does not exist" in str(error.value)
 

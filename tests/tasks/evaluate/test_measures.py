@@ -12,6 +12,7 @@ from tasks.evaluate.measures import (
     MeasureError,
     Outcome,
     Question,
+    check_fits,
     means_of,
     questions_of,
     scores_of,
@@ -54,6 +55,16 @@ def test_a_domain_item_is_generated_for_and_its_reference_is_scored_to_the_end_o
 
 def test_dialogue_is_scored_and_not_generated_for() -> None:
     assert [question.measure for question in ask(make_item(set="dialogue", prompt="Hi", reference="Hello"))] == ["nll"]
+
+
+def test_what_does_not_fit_the_models_context_is_refused_before_it_is_asked() -> None:
+    """Seven words of prompt; four tokens of reference with its end; ten that may be generated."""
+    questions = ask(make_item(set="domain", prompt="How deep?", reference="Two metres down."))
+    check_fits(questions, Words(), 17, 10)
+    with pytest.raises(MeasureError, match=r"1 of 2 questions .* 16 tokens .* has 7 and 10 more for evaluate\.max_new"):
+        check_fits(questions, Words(), 16, 10)
+    with pytest.raises(MeasureError, match=r"1 of 2 .* has 7 and 4 more for its answer"):
+        check_fits(questions, Words(), 10, 1)
 
 
 def test_choices_are_scored_as_continuations_without_an_end() -> None:
