@@ -14,7 +14,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "conversation": {"en": "Conversation", "zh": "对话"},
     "welcome": {"en": "What would you like to know?", "zh": "您想了解什么？"},
     "welcome_hint": {
-        "en": "Ask, then judge the answer. What you correct is trained on at night; the facts may still be answered wrongly.",
+        "en": "Ask, then judge the answer. What you correct is trained on at night, and may still be answered wrongly.",
         "zh": "请提问，然后评价回答。您的纠正会在夜间用于训练；之后模型仍可能答错。",
     },
     "examples": {"en": "For example", "zh": "示例问题"},
