@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
+import yaml
 from pydantic import Field, model_validator
 
 from tasks import layout
@@ -317,6 +318,10 @@ class Params(Section):
             launch_file = Path("infra/accelerate") / f"{stage.launch}.yaml"
             if not launch_file.is_file():
                 problems.append(f"{name}.launch: {launch_file} does not exist")
+            elif stage.method == "qlora" and yaml.safe_load(launch_file.read_text(encoding="utf-8")).get("use_cpu"):
+                problems.append(
+                    f"{name}.method: qlora needs a GPU, and {name}.launch: {stage.launch} has none; use lora"
+                )
         if self.align.online and self.align.rollout.max_prompt_tokens >= self.align.max_tokens:
             problems.append("align.rollout.max_prompt_tokens must be below align.max_tokens")
         if (self.engine.kind == "url") != bool(self.engine.url):

@@ -47,6 +47,16 @@ def test_all_mistakes_are_reported_at_once_by_key(changed: Any) -> None:
     assert "gate.level: " in text
 
 
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "align"])
+def test_qlora_is_refused_where_a_launch_has_no_gpu(name: str, changed: Any) -> None:
+    with pytest.raises(SettingsError, match=rf"{name}\.method: qlora needs a GPU, and {name}\.launch: cpu has none"):
+        load_params(changed(lambda value: value[name].update({"method": "qlora"})))
+
+
+def test_qlora_is_taken_where_a_launch_has_a_gpu(changed: Any) -> None:
+    assert load_params(changed(lambda value: value["sft"].update({"method": "qlora", "launch": "gpu1"})))
+
+
 def test_contradictory_values_are_refused_by_name(changed: Any) -> None:
     def change(value: Any) -> None:
         value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] - 1
