@@ -322,6 +322,13 @@ class Params(Section):
                 problems.append(
                     f"{name}.method: qlora needs a GPU, and {name}.launch: {stage.launch} has none; use lora"
                 )
+        for name, later, before, earlier in self._continued():
+            kinds = [{"qlora": "lora"}.get(stage.method, stage.method) for stage in (later, earlier)]
+            if "full" not in kinds and kinds[0] != kinds[1]:
+                problems.append(
+                    f"{name}.method: {later.method} cannot go on from what {before}.method: {earlier.method} leaves; "
+                    "name the same method, or full"
+                )
         if self.align.online and self.align.rollout.max_prompt_tokens >= self.align.max_tokens:
             problems.append("align.rollout.max_prompt_tokens must be below align.max_tokens")
         if (self.engine.kind == "url") != bool(self.engine.url):
@@ -345,6 +352,12 @@ class Params(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _continued(self) -> list[tuple[str, TrainingParams, str, TrainingParams]]:
+        """The stages that train on what an earlier one leaves, with that one."""
+        read = [("sft", self.sft, "pretrain", self.pretrain)] if self.pretrain.enabled else []
+        aligned: list[tuple[str, TrainingParams, str, TrainingParams]] = [("align", self.align, "sft", self.sft)]
+        return [*read, *(aligned if self.align.alignment != "none" else [])]
 
     def training(self) -> list[tuple[str, TrainingParams]]:
         """The stages that train, by the names of their sections."""

@@ -57,6 +57,24 @@ def test_qlora_is_taken_where_a_launch_has_a_gpu(changed: Any) -> None:
     assert load_params(changed(lambda value: value["sft"].update({"method": "qlora", "launch": "gpu1"})))
 
 
+@pytest.mark.parametrize(
+    "sft, align, taken",
+    [("lora", "lora", True), ("dora", "full", True), ("full", "ia3", True), ("dora", "lora", False)],
+)
+def test_an_alignment_goes_on_from_what_sft_leaves(sft: str, align: str, taken: bool, changed: Any) -> None:
+    """An adapter is trained further by its own method, or merged where every weight is."""
+
+    def change(value: Any) -> None:
+        value["sft"]["method"] = sft
+        value["align"] |= {"method": align, "alignment": "dpo"}
+
+    if taken:
+        assert load_params(changed(change)).align.method == align
+    else:
+        with pytest.raises(SettingsError, match=r"align\.method: lora cannot go on from what sft\.method: dora leaves"):
+            load_params(changed(change))
+
+
 def test_contradictory_values_are_refused_by_name(changed: Any) -> None:
     def change(value: Any) -> None:
         value["sft"]["max_tokens"] = value["validate"]["max_total_tokens"] - 1
