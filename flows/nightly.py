@@ -132,6 +132,7 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
         reason=f"night {night.number}",
         workspace=work.workspace,
         ask=work.params.nightly.approval,
+        night=night.number,
         return_state=True,
     )
     outcome, reason, version = ended(work, state)

@@ -57,6 +57,7 @@ def release(
     rejudge: bool = False,
     workspace: str | None = None,
     ask: bool = False,
+    night: int | None = None,
 ) -> State:
     """Train, judge and register one version of a domain's model; promote it if its verdict says so.
 
@@ -66,6 +67,7 @@ def release(
         rejudge: force the gate again over the package that is there, without training.
         workspace: a domain, to work in its own git worktree; None for the checkout itself.
         ask: a version that passes waits for `flywheel approve` instead of being promoted.
+        night: the number of the night that asks: only such a release may be judged as a night (docs/evaluation.md).
 
     Returns:
         A Completed state named Promoted, Held, Rejected, Waiting, NothingToDo or Planned; or Cancelled.
@@ -79,7 +81,7 @@ def release(
         MemoryWatch() as memory,
     ):
         try:
-            with prepare(place, repo, reason, workspace, ask) as work:
+            with prepare(place, repo, reason, workspace, ask, night) as work:
                 if dry_run:
                     return plan(work)
                 outcome = perform(work, rejudge, memory)
@@ -98,7 +100,9 @@ def state_name(outcome: Outcome) -> str:
 
 
 @contextlib.contextmanager
-def prepare(place: Workspace, repo: Repo, reason: str, workspace: str | None, ask: bool) -> Iterator[Release]:
+def prepare(
+    place: Workspace, repo: Repo, reason: str, workspace: str | None, ask: bool, night: int | None
+) -> Iterator[Release]:
     """Check the settings, read the graph and connect registry and store.
 
     Raises:
@@ -130,6 +134,7 @@ def prepare(place: Workspace, repo: Repo, reason: str, workspace: str | None, as
             flow_run_id=str(current_flow_run.id or ""),
             started=started,
             ask=ask,
+            night=night,
         )
 
 
@@ -193,13 +198,15 @@ def require_package(work: Release, changed: list[str]) -> None:
 
 def point_at_champion(work: Release, changed: list[str]) -> None:
     """Point at the registry's champion, unless that is this very package: nothing is judged against itself."""
-    from tasks.registry.pointer import refresh_pointer
+    from tasks.registry.champion import read_pointer
+    from tasks.registry.pointer import point, refresh_pointer
 
     champion = work.registry.alias("champion")
     finished = not dvc.with_upstream(work.stages, "package").intersection(changed)
     if champion is not None and finished and verify_manifest(layout.PACKAGE) == champion.manifest:
+        point(read_pointer(work.place.root).model_copy(update={"night": work.night}), work.place.root)
         return
-    pointer = refresh_pointer(work.registry, work.place.root)
+    pointer = refresh_pointer(work.registry, work.place.root, work.night)
     get_run_logger().info(
         "judging against %s", "the base model" if pointer.kind == "base" else f"version {pointer.version}"
     )

@@ -23,7 +23,10 @@ STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result"
 
 @dataclass
 class Release:
-    """One run of the flow: where it works, and what it has found so far. `ask`: a person decides on promotion."""
+    """One run of the flow: where it works, and what it has found so far. `ask`: a person decides on promotion.
+
+    `night`: the number of the night that asks, if one does.
+    """
 
     place: Workspace
     domain: str
@@ -36,6 +39,7 @@ class Release:
     flow_run_id: str
     started: float
     ask: bool = False
+    night: int | None = None
     mlflow_run: str = ""
     runs: list[dvc.StageRun] = field(default_factory=list)
     states: dict[str, State] = field(default_factory=dict)

@@ -2,11 +2,13 @@
 
 A package has `adapter/` (over the base model), `model/` (whole weights with their tokenizer and a manifest of their
 own), or both: virtual tokens over weights that were trained before them. kind.json says how it is served; a package
-without it was made when there was only one kind, and is an adapter. No model library is loaded here.
+without it was made when there was only one kind, and is an adapter. base.json names the base model it was trained
+over, prompt.json the system prompt it was trained with and is served with. No model library is loaded here.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,8 @@ from tasks.records import Record
 
 ServedAs = Literal["adapter", "weights", "nothing"]
 KIND = "kind.json"
+BASE = "base.json"
+PROMPT = "prompt.json"
 ADAPTER = "adapter"
 MODEL = "model"
 VIRTUAL_TOKENS = ("PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")  # as peft writes them into an adapter's configuration
@@ -49,6 +53,23 @@ class Packaged:
     def servable(self) -> bool:
         """Whether an engine of ours can answer with it."""
         return self.kind.served_as != "nothing"
+
+    @property
+    def trained_over(self) -> str:
+        """The digest of the base model it was trained over; raises PackageUnreadable where it does not say."""
+        return self._said(BASE, "digest")
+
+    @property
+    def system(self) -> str:
+        """Its own system prompt; raises PackageUnreadable where it does not say."""
+        return self._said(PROMPT, "system")
+
+    def _said(self, name: str, key: str) -> str:
+        path = self.folder / name
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))[key])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise PackageUnreadable(f"{path} cannot be read ({error}); package the version again") from None
 
 
 def kind_of_adapter(config: dict[str, Any]) -> Kind:

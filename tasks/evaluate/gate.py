@@ -5,10 +5,13 @@ Every criterion is a mean over items, candidate against champion on the same ite
     superiority      the gain; passes when the whole interval lies above 0
     non_inferiority  the loss; passes when the whole interval lies at or below the margin
 
-A release has to be better on the domain. A night that goes on from a champion has to be better on what users corrected,
-where `data/corrections` holds items, and may lose no more on the domain than its margins allow: ten corrections cannot
-show a gain on a hundred other questions. It is trained on those corrections, so that criterion shows that they were
-learnt, not that they generalise; the others stand guard.
+Below compare.EXACT_BELOW items an exact sign-flip test has to agree before either passes.
+
+A release has to be better on the domain. A night has to be better on what users corrected, and may lose no more on the
+domain than its margins allow: ten corrections cannot show a gain on a hundred other questions. It is trained on those
+corrections, so that criterion shows that they were learnt, not that they generalise; the others stand guard. Only a
+night is judged so: one whose flow wrote its number into the champion's pointer, whose training went on from that very
+champion, and which has corrections. Whatever else is run over the same files is judged as a release.
 
 promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown, that is, a loss whose whole
 interval lies above its margin, or a gain whose whole interval lies below 0. hold: neither; the items at hand do not
@@ -28,9 +31,17 @@ from typing import Any, Literal
 
 from tasks import layout
 from tasks.errors import FlywheelError
-from tasks.evaluate.compare import ComparisonError, Interval, mean_interval, paired_interval
+from tasks.evaluate.compare import (
+    EXACT_BELOW,
+    ComparisonError,
+    Interval,
+    differences,
+    mean_interval,
+    paired_interval,
+    sign_flip_p,
+)
 from tasks.evaluate.measures import FEEDBACK, FEEDBACK_METRICS, METRICS
-from tasks.evaluate.requirements import Kind, Requirement, requirements
+from tasks.evaluate.requirements import NIGHT, RELEASE, Kind, Requirement
 from tasks.evaluate.subject import Subject, Who, load_subject
 from tasks.files import write_json, write_text
 from tasks.params import GateParams, load_params
@@ -58,7 +69,10 @@ class Side(Record):
 
 
 class Criterion(Record):
-    """One question of the gate and its answer; `estimate`, `low`, `high` and `margin` are in `unit`."""
+    """One question of the gate and its answer; `estimate`, `low`, `high` and `margin` are in `unit`.
+
+    Below 40 items, `passed` needs an exact sign-flip test beside the interval; `reason` says where it decided.
+    """
 
     name: str
     kind: Kind
@@ -106,11 +120,25 @@ def gate() -> str:
     expected = expected_ids()
     check_conditions(read_conditions("candidate"), read_conditions("champion"), candidate, champion)
     after, before = read_scores("candidate", expected), read_scores("champion", expected)
-    verdict = judge(after, before, candidate, champion, params.gate, params.seed)
+    asked = NIGHT if FEEDBACK in expected and asked_by_a_night() else RELEASE
+    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     write_json(METRICS_FILE, metrics_of(verdict))
     write_json(layout.VERDICT, verdict.model_dump(mode="json"))
     return f"{verdict.outcome}. " + " ".join(verdict.reasons)
+
+
+def asked_by_a_night() -> bool:
+    """Whether a night asks, and its training went on from the champion that it is judged against.
+
+    Where data/champion or data/start does not say so, nobody is taken for a night.
+    """
+    paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
+    try:
+        champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        return champion["night"] is not None and champion["digest"] == start["digest"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def expected_ids(
@@ -188,20 +216,24 @@ def read_conditions(who: Who) -> dict[str, Any]:
 
 
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
-    """Both sides were measured alike, and they are the models at hand.
+    """Both sides were measured alike, and they are the models at hand, each under its own system prompt.
 
     Raises:
         GateBlocked: they were not, or are not.
     """
     for conditions, subject in ((after, candidate), (before, champion)):
-        if conditions.get("model") != subject.identity:
+        if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
             raise GateBlocked(
-                f"the scores of the {subject.who} are not of the model at hand; "
+                f"the scores of the {subject.who} are not of the model at hand under its own system prompt; "
                 f"run the stage evaluate_{subject.who} again"
             )
-    differing = sorted(
-        key for key in after.keys() | before.keys() if key != "model" and after.get(key) != before.get(key)
-    )
+    keys = (after.keys() | before.keys()) - {"model", "system"}
+    differing = sorted(key for key in keys if after.get(key) != before.get(key))
+    if "tokenizer" in differing:
+        raise GateBlocked(
+            "candidate and champion do not cut texts alike (their tokenizers or chat templates differ), so their nats "
+            "per token cannot be compared; go back to the champion's base model in domain.yaml"
+        )
     if differing:
         raise GateBlocked(
             f"candidate and champion were measured under different conditions ({', '.join(differing)}); "
@@ -216,16 +248,14 @@ def judge(
     champion: Subject,
     settings: GateParams,
     seed: int,
-    asked: Sequence[Requirement] = (),
+    asked: Sequence[Requirement] = RELEASE,
 ) -> Verdict:
     """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
-
-    Nothing named means what is asked of a release, or of a night that learns corrections.
 
     Raises:
         GateBlocked: a comparison is not possible.
     """
-    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked or requirements(after))
+    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
     outcome = outcome_of(criteria)
     sentence = SENTENCES[outcome]
     if outcome == "promote" and candidate.unservable:
@@ -251,10 +281,15 @@ SENTENCES: dict[Outcome, str] = {
 def answer(requirement: Requirement, after: Table, before: Table, settings: GateParams, seed: int) -> Criterion:
     """One criterion, judged: a gain where superiority is asked, a loss where non-inferiority is."""
     column = (requirement.set, requirement.metric)
-    candidate_first = requirement.higher_is_better == (requirement.kind == "superiority")
-    found = _difference(after[column], before[column], candidate_first, settings, seed)
+    superiority = requirement.kind == "superiority"
+    sides = _sides(after[column], before[column], requirement.higher_is_better == superiority)
+    found = _difference(*sides, settings, seed)
     margin: float = getattr(settings, requirement.margin) if requirement.margin else 0.0
-    passed = found.low > margin if requirement.kind == "superiority" else found.high <= margin
+    within = found.low > margin if superiority else found.high <= margin
+    to_spare = [change - margin if superiority else margin - change for change in differences(*sides)]
+    p = sign_flip_p(to_spare) if found.n < EXACT_BELOW else 0.0
+    passed = within and p <= (1 - settings.level) / 2
+    too_few = "" if passed else f"too few items to show it (exact sign-flip test: p = {p:.3f})"
     return Criterion(
         name=requirement.name,
         kind=requirement.kind,
@@ -266,14 +301,14 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
         level=settings.level,
         margin=margin,
         passed=passed,
-        reason=reason_of(requirement, found, settings.level, margin, passed),
+        reason=reason_of(requirement, found, settings.level, margin, too_few),
     )
 
 
 def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Reported:
     """MMLU accuracy, for the reader: a few hundred items settle nothing finer than six points."""
     column = ("mmlu", "accuracy")
-    found = _difference(after[column], before[column], True, settings, seed)
+    found = _difference(*_sides(after[column], before[column], True), settings, seed)
     return Reported(
         name="mmlu_accuracy",
         unit="share of items",
@@ -289,11 +324,14 @@ def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Re
     )
 
 
-def _difference(after: Values, before: Values, candidate_first: bool, settings: GateParams, seed: int) -> Interval:
-    """Candidate minus champion, or the other way round, over the items in the order of their ids."""
+def _sides(after: Values, before: Values, candidate_first: bool) -> tuple[list[float], list[float]]:
+    """What is subtracted from what: both sides in the order of their items' ids, the candidate first or second."""
     first, second = (after, before) if candidate_first else (before, after)
-    ids = sorted(after)
-    minuend, subtrahend = [first[key] for key in ids], [second[key] for key in ids]
+    return [first[key] for key in sorted(after)], [second[key] for key in sorted(after)]
+
+
+def _difference(minuend: list[float], subtrahend: list[float], settings: GateParams, seed: int) -> Interval:
+    """The mean of minuend − subtrahend with its interval."""
     try:
         return paired_interval(minuend, subtrahend, level=settings.level, resamples=settings.resamples, seed=seed)
     except ComparisonError as error:
@@ -314,24 +352,24 @@ def shows_harm(criterion: Criterion) -> bool:
     return criterion.low > criterion.margin
 
 
-def reason_of(requirement: Requirement, found: Interval, level: float, margin: float, passed: bool) -> str:
-    """The criterion's result as a sentence for a person."""
+def reason_of(requirement: Requirement, found: Interval, level: float, margin: float, too_few: str) -> str:
+    """The criterion's result as a sentence for a person; `too_few` says why an interval that would pass does not."""
     span = _range(found, level)
     subject = requirement.subject[0].upper() + requirement.subject[1:]
     if requirement.kind == "superiority":
         gain = f"{subject} improves by {found.estimate:.3f} {requirement.unit} ({span})"
         if found.estimate < 0:
             gain = f"{subject} worsens by {-found.estimate:.3f} {requirement.unit} (gain: {span})"
-        if passed:
-            return f"{gain}: a gain is shown."
+        if found.low > 0:
+            return f"{gain}: {too_few or 'a gain is shown'}."
         return f"{gain}: a loss is shown." if found.high < 0 else f"{gain}: the interval holds 0, so no gain is shown."
     loss = f"{subject} loses {found.estimate:.3f} {requirement.unit} ({span})"
     if found.estimate < 0:
         loss = f"{subject} gains {-found.estimate:.3f} {requirement.unit} (loss: {span})"
-    if passed:
-        return f"{loss}: within the {margin:g} allowed."
+    if found.high <= margin:
+        return f"{loss}: {too_few or f'within the {margin:g} allowed'}."
     if found.low > margin:
-        return f"{loss}: more than the {margin:g} allowed, beyond doubt."
+        return f"{loss}: more than the {margin:g} allowed, by the whole interval."
     return f"{loss}: the interval goes beyond the {margin:g} allowed."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -94,10 +93,9 @@ DOMAIN_KEPT = (
 )
 
 
-def requirements(measured: Container[tuple[str, str]]) -> tuple[Requirement, ...]:
-    """What is asked of a candidate, by the (set, metric) pairs it was measured on: more or less on the domain."""
-    return (*LEARNT, *DOMAIN_KEPT, *ELSEWHERE) if (FEEDBACK, "nll") in measured else (*DOMAIN_GAIN, *ELSEWHERE)
-
-
+# Of whoever does not show that less may be asked of it.
+RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
+# Of a night that goes on from the champion it is judged against, with corrections to learn.
+NIGHT = (*LEARNT, *DOMAIN_KEPT, *ELSEWHERE)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)

@@ -1,5 +1,6 @@
 """Stages `evaluate_candidate` and `evaluate_champion`: scores of one model on every evaluation item.
 
+Each side is asked under its own system prompt: a version is weights and prompt, and is served as both.
 Only questions whose outcome is not in the cache go to OpenCompass; with none left it is not even started. Anything
 that is not whole and in order stops the stage before a single score is written, and earlier scores are gone by then,
 so the gate cannot take old ones for new.
@@ -18,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks import layout
-from tasks.domain import load_domain
+from tasks.domain import Domain, load_domain
 from tasks.evaluate.engine_backend import serving
 from tasks.evaluate.measures import GeneratedAnswer, Outcome, Question, check_fits, means_of, questions_of, scores_of
 from tasks.evaluate.opencompass_config import ModelSettings, data_sets_of, write_inputs
 from tasks.evaluate.opencompass_process import EvaluationError, run_opencompass
 from tasks.evaluate.opencompass_results import read_outcomes
 from tasks.evaluate.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
-from tasks.evaluate.subject import Subject, Who, load_subject
+from tasks.evaluate.subject import Subject, Who, load_subject, tokenizer_digest
 from tasks.files import fresh_directory, write_json
 from tasks.params import EvaluateParams, Params, load_params
 from tasks.records import EvaluationItem, read_own_jsonl, write_jsonl
@@ -44,13 +45,19 @@ def evaluate(who: Who) -> str:
     params = load_params()
     subject = load_subject(who)
     tokenizer = load_tokenizer(subject.base)
-    questions = questions_of(read_items() + read_corrections(), tokenizer, load_domain(params.domain).system_text())
+    questions = questions_for(subject, tokenizer, load_domain(params.domain))
     check_fits(questions, tokenizer, room_of(subject, params), params.evaluate.max_new_tokens)
     conditions = conditions_of(params.evaluate)
     outcomes, asked = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
     write_evaluation(folder, metrics, subject, conditions, list(zip(questions, outcomes, strict=True)))
     seconds = time.monotonic() - started
     return f"{len(questions)} questions, {asked} of them asked now, the others known; {seconds:.0f} s"
+
+
+def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Question]:
+    """All that is asked of one model, under its own system prompt, or under the domain's where it has none."""
+    system = domain.system_text() if subject.system is None else subject.system
+    return questions_of(read_items() + read_corrections(), tokenizer, system)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -182,7 +189,8 @@ def write_evaluation(
     with fresh_directory(folder) as fresh:
         write_jsonl(fresh / "scores.jsonl", scores)
         write_jsonl(fresh / "answers.jsonl", answers)
-        write_json(fresh / "conditions.json", {"model": subject.identity, **conditions.as_dict()})
+        own = {"model": subject.identity, "system": subject.system, "tokenizer": tokenizer_digest(subject.base)}
+        write_json(fresh / "conditions.json", {**own, **conditions.as_dict()})
     write_json(metrics, means_of(scores))
 
 

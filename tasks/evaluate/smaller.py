@@ -7,9 +7,9 @@ Runs outside the graph: `flywheel smaller` calls it, and its verdict lies beside
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from tasks.domain import load_domain
 from tasks.evaluate.gate import Table, Verdict, judge, table_of
 from tasks.evaluate.measures import questions_of, scores_of
 from tasks.evaluate.requirements import SMALLER
@@ -37,9 +37,10 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
         GateBlocked: no verdict is possible.
     """
     params = load_params()
-    smaller, version = smaller_subject(weights, digest), load_subject("candidate")
+    version = load_subject("candidate")
+    smaller = replace(smaller_subject(weights, digest), system=version.system)
     items = read_items()
-    questions = questions_of(items, load_tokenizer(smaller.base), load_domain(params.domain).system_text())
+    questions = questions_of(items, load_tokenizer(smaller.base), smaller.system or "")
     conditions = conditions_of(params.evaluate)
     end_of_turn = load_tokenizer(version.base).eos_token_id
     expected = {str(name): frozenset(i.id for i in items if i.set == name) for name in {i.set for i in items}}

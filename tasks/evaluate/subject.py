@@ -19,6 +19,8 @@ from tasks.packaged import read_package
 Who = Literal["candidate", "champion"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# How the files begin that a tokenizer is saved as, beside `*.model`.
+TOKENIZER = ("tokenizer", "chat_template", "special_tokens_map", "added_tokens", "vocab", "merges")
 # Formats that can run code when they are read.
 UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
 
@@ -32,7 +34,8 @@ class Subject:
     """A model to measure. `version` is null for a candidate: it gets one only after it is judged.
 
     `base` holds the weights to load, the base model's or the version's own; `unservable` says why no engine of ours
-    can answer with it, and is empty where one can.
+    can answer with it, and is empty where one can. `system` is the system prompt that it was trained with and is served
+    with; the base model has none of its own, and is asked with the domain's.
     """
 
     who: str
@@ -43,10 +46,11 @@ class Subject:
     adapter: Path | None
     adapter_digest: str | None
     unservable: str = ""
+    system: str | None = None
 
     @property
     def identity(self) -> dict[str, str | None]:
-        """What decides this model's answers."""
+        """The weights that decide this model's answers, whatever it is asked."""
         return {"base": self.base_digest, "adapter": self.adapter_digest}
 
 
@@ -54,15 +58,12 @@ def load_subject(who: Who) -> Subject:
     """The candidate or the champion, its files checked against their manifests.
 
     Raises:
-        SubjectError: a manifest does not match, a file is of a kind that can run code, or the adapter is incomplete.
+        SubjectError: a manifest does not match, a file is of a kind that can run code, the adapter is incomplete, or
+            it was trained over another base model than the one here.
     """
     base_digest = _verified(layout.BASE_MODEL)
     if who == "candidate":
-        digest = _verified(layout.PACKAGE)
-        trained_on = json.loads((layout.PACKAGE / "base.json").read_text(encoding="utf-8"))["digest"]
-        if trained_on != base_digest:
-            raise SubjectError(f"{layout.PACKAGE} belongs to another base model; run the stages sft and package again")
-        return subject_in(layout.PACKAGE, who, None, digest, base_digest)
+        return subject_in(layout.PACKAGE, who, None, _verified(layout.PACKAGE), base_digest, "stages sft and package")
     _verified(layout.CHAMPION)
     path = layout.CHAMPION / "champion.json"
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +71,7 @@ def load_subject(who: Who) -> Subject:
         if facts["digest"] != base_digest:
             raise SubjectError(f"{path} names another base model than the one here; run the stage champion again")
         return replace(base_alone(who), version=facts["version"])
-    return subject_in(layout.CHAMPION, who, facts["version"], facts["digest"], base_digest)
+    return subject_in(layout.CHAMPION, who, facts["version"], facts["digest"], base_digest, "stage champion")
 
 
 def base_alone(who: str) -> Subject:
@@ -79,18 +80,21 @@ def base_alone(who: str) -> Subject:
     return Subject(who, None, digest, layout.BASE_MODEL, digest, None, None)
 
 
-def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str) -> Subject:
+def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str, made_by: str) -> Subject:
     """The model that a package's folder holds, over the base model of this digest where it has no weights of its own.
 
     Raises:
-        PackageUnreadable: the folder has no parts of a package.
-        SubjectError: its own weights do not match their manifest, or the adapter is incomplete.
+        PackageUnreadable: the folder has no parts of a package, or does not say what it was trained over and with.
+        SubjectError: it was trained over another base model, its own weights do not match their manifest, or the
+            adapter is incomplete; `made_by` names the stages to run again.
     """
     parts = read_package(folder)
+    if parts.trained_over != base_digest:
+        raise SubjectError(f"{folder} belongs to another base model than the one here; run the {made_by} again")
     base, own = (parts.model, _verified(parts.model)) if parts.model else (layout.BASE_MODEL, base_digest)
     adapter_digest = _adapter_digest(parts.adapter) if parts.adapter else None
     unservable = "" if parts.servable else parts.kind.why
-    return Subject(who, version, digest, base, own, parts.adapter, adapter_digest, unservable)
+    return Subject(who, version, digest, base, own, parts.adapter, adapter_digest, unservable, parts.system)
 
 
 def _verified(directory: Path) -> str:
@@ -102,6 +106,12 @@ def _verified(directory: Path) -> str:
     if unsafe:
         raise SubjectError(f"{unsafe[0]} can run code when it is loaded; only safetensors weights are measured")
     return digest
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """The digest of all that turns a conversation into tokens: the tokenizer's files and the chat template."""
+    found = [path for path in folder.iterdir() if path.name.startswith(TOKENIZER) or path.suffix == ".model"]
+    return digest_of({path.name: sha256_file(path) for path in found})
 
 
 def _adapter_digest(adapter: Path) -> str:

@@ -25,7 +25,7 @@ from tasks.files import (
     write_json,
     write_manifest,
 )
-from tasks.packaged import KIND, read_package
+from tasks.packaged import BASE, KIND, PROMPT, read_package
 from tasks.records import Record, read_committed
 from tasks.stage import run_stage
 
@@ -38,11 +38,12 @@ class PointerError(FlywheelError):
 
 
 class Pointer(Record):
-    """state/champion.json."""
+    """state/champion.json; `night` is the number of the night that asks, null where a person or anything else does."""
 
     kind: Literal["base", "version"]
     version: str = Field(min_length=1)
     digest: str | None = None
+    night: int | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Pointer:
@@ -96,24 +97,32 @@ def champion() -> str:
         facts["digest"] = base_digest()
     with fresh_directory(layout.CHAMPION) as folder:
         if pointer.kind == "version":
-            copy_parts(weights_of(pointer), folder)
+            copy_parts(weights_of(pointer), folder, base_digest(), pointer.version)
         write_json(folder / "champion.json", facts)
         write_manifest(folder)
     return "the base model" if pointer.kind == "base" else f"version {pointer.version}"
 
 
-def copy_parts(package: Path, folder: Path) -> None:
-    """What of a package answers: adapter, weights, and how an engine serves them.
+def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
+    """What of a package answers: adapter, weights, how an engine serves them, over which base, under which prompt.
 
     Raises:
-        PackageUnreadable: it is no package.
+        PackageUnreadable: it is no package, or does not say what it was trained over and with.
+        PointerError: it was trained over another base model than the one of digest `base`.
     """
     parts = read_package(package)
+    if parts.trained_over != base:
+        raise PointerError(
+            f"version {version}, the champion, was trained over another base model than {layout.BASE_MODEL} holds, so "
+            "nothing can be measured against it here. Put its base model back into domain.yaml; or give the domain "
+            "with the new one a name of its own: it begins without a champion"
+        )
     for part in (parts.adapter, parts.model):
         if part is not None:
             shutil.copytree(part, folder / part.name)
-    if (package / KIND).is_file():
-        shutil.copyfile(package / KIND, folder / KIND)
+    for name in (KIND, BASE, PROMPT):
+        if (package / name).is_file():
+            shutil.copyfile(package / name, folder / name)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,30 @@ from tasks.registry.champion import Pointer, read_pointer
 from tasks.registry.runs import PACKAGE_ARTIFACT
 from tasks.registry.versions import Registry, Version
 
-BASE = Pointer(kind="base", version="base")
-
 
 class ChampionUnavailable(FlywheelError):
     """The registry's champion cannot be fetched whole."""
 
 
-def refresh_pointer(registry: Registry, root: Path) -> Pointer:
+def refresh_pointer(registry: Registry, root: Path, night: int | None = None) -> Pointer:
     """Fetch the registry's champion into .flywheel/weights/DIGEST and point state/champion.json at it.
+
+    Args:
+        night: the number of the night that asks; None where anybody else does.
 
     Raises:
         ChampionUnavailable: its files are missing or differ from its manifest.
     """
     champion = registry.alias("champion")
-    pointer = BASE
+    pointer = Pointer(kind="base", version="base", night=night)
     if champion is not None:
         fetch_weights(registry, champion, root)
-        pointer = Pointer(kind="version", version=champion.number, digest=champion.manifest)
+        pointer = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night)
+    return point(pointer, root)
+
+
+def point(pointer: Pointer, root: Path) -> Pointer:
+    """Write state/champion.json, unless it says the same already."""
     path = root / layout.CHAMPION_POINTER
     if not path.is_file() or read_pointer(root) != pointer:
         write_json(path, pointer.model_dump(mode="json"))

@@ -46,6 +46,7 @@ def repository(root: Path, tiny_model: Path, tmp_path: Path) -> Path:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "models/package/adapter" / name).write_text("{}")
     write_json(tmp_path / "models/package/base.json", {"digest": digest})
+    write_json(tmp_path / "models/package/prompt.json", {"system": "Be brief."})
     write_manifest(tmp_path / "models/package")
     return tmp_path
 

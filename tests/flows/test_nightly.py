@@ -12,6 +12,7 @@ import pytest
 
 from flows.nightly import reaction_of
 from tasks.corpus.from_feedback import read_feedback_pointer
+from tasks.registry.champion import read_pointer
 from tasks.store import ledger
 from tasks.store.nights import Night, last_nights
 from tests.flows.feedback import correct, store_of
@@ -72,6 +73,7 @@ def test_enough_feedback_makes_a_version_that_leads_back_to_it(project: Project)
     pointer = read_feedback_pointer(project.root)
     assert (pointer.count, pointer.watermark, pointer.since) == (5, night.number, 0)
     assert pointer.start is not None and pointer.start.version == "1"
+    assert read_pointer(project.root).night == night.number
     assert (night.outcome, night.version, night.rows, night.snapshot) == ("promote", "2", 3, pointer.digest)
     tags = ("feedback_night", "feedback_sha256", "continues")
     assert [champion.tags[key] for key in tags] == [str(night.number), pointer.digest, "1"]

@@ -42,6 +42,7 @@ STAGES = {
 def make_toy(folder: Path) -> Path:
     """Lay the project out in `folder`, committed; returns it."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    params["nightly"]["min_examples"] = 5
     files = {
         # Nothing listens on port 9: no gateway to wait for.
         "params.yaml": yaml.safe_dump({**params, "domain": "toy", "serving": {**params["serving"], "port": 9}}),
@@ -167,9 +168,11 @@ def _sft() -> None:
 
 
 def _package() -> None:
-    from tasks.files import write_manifest
+    from tasks.files import verify_manifest, write_json, write_manifest
 
     shutil.copytree("models/sft/adapter", "models/package/adapter")
+    write_json(Path("models/package/base.json"), {"digest": verify_manifest(Path("data/base_model"))})
+    write_json(Path("models/package/prompt.json"), {"system": "Be kind."})
     write_manifest(Path("models/package"))
 
 

@@ -61,6 +61,8 @@ def repository(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     write_manifest(folder / "data/champion")
     write_adapter(tiny_model, folder / "models/package/adapter")
     write_json(folder / "models/package/base.json", {"digest": digest})
+    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
+    write_json(folder / "models/package/prompt.json", {"system": system})
     write_manifest(folder / "models/package")
     return folder
 

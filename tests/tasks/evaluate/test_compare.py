@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluate.compare import ComparisonError, mean_interval, paired_interval
+from tasks.evaluate.compare import ComparisonError, fewest_items, mean_interval, paired_interval, sign_flip_p
 
 SETTINGS = {"level": 0.95, "resamples": 4000, "seed": 1}
 
@@ -42,6 +42,51 @@ def test_a_skewed_sample_gets_a_skewed_interval() -> None:
     found = mean_interval([10.0] + [0.0] * 49, **SETTINGS)
     assert found.estimate == pytest.approx(0.2)
     assert found.high - found.estimate > 2 * (found.estimate - found.low)
+
+
+def test_the_interval_of_a_few_differences_is_no_narrower_than_students() -> None:
+    """1 to 5: mean 3, sd √2.5, standard error √0.5 = 0.7071, t(0.975; 4) = 2.776, so 3 ± 1.963; BCa alone: ± 1.4."""
+    found = paired_interval([1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 5, **SETTINGS)
+    assert found.low == pytest.approx(3 - 1.963, abs=0.001)
+    assert found.high == pytest.approx(3 + 1.963, abs=0.001)
+
+
+def test_the_interval_of_skewed_differences_is_students_on_one_side_and_the_bootstraps_on_the_other() -> None:
+    """One item in fifty gains 10: mean 0.2, standard error √(2·10²/50²/49·49/2) = 0.2, so t reaches 0.2 ± 0.402."""
+    values = [10.0] + [0.0] * 49
+    found, bootstrap = paired_interval(values, [0.0] * 50, **SETTINGS), mean_interval(values, **SETTINGS)
+    assert found.low == pytest.approx(0.2 - 0.402, abs=0.001) and found.low < bootstrap.low
+    assert found.high == bootstrap.high > 0.7
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [
+        ([1.0, 2.0, 3.0], 1 / 8),  # no other choice of signs reaches 6
+        ([3.0, 2.0, -1.0], 2 / 8),  # 4 is reached by 4 and 6
+        ([0.0, 1.0, 0.0, 2.0, 3.0], 1 / 8),  # items that did not change say nothing
+        ([0.5, 0.5, -0.5], 4 / 8),  # a tie of one against two: 3 · 0.5 once, 0.5 three times
+        ([0.1, 0.2, -0.3], 5 / 8),  # sum 0 as decimals, not as floats: 0.6, 0.4, 0.2 and 0 twice
+        ([-1.0, -2.0], 1.0),
+        ([0.0] * 30, 1.0),
+        ([0.25] * 30, 1.0),  # no spread: nothing is known of the items that were not asked
+        ([1.0], 1.0),
+        ([], 1.0),
+    ],
+)
+def test_the_sign_flip_test_counts_every_choice_of_signs(values: list[float], share: float) -> None:
+    assert sign_flip_p(values) == share
+
+
+def test_of_39_items_all_half_a_billion_of_thousands_of_flips_are_counted() -> None:
+    """26 of 39 changes of equal size go up: the sign test, so the tail of 39 throws of a coin from 26 heads on."""
+    share = sum(math.comb(39, heads) for heads in range(26, 40)) / 2**39
+    assert sign_flip_p([1.0] * 26 + [-1.0] * 13) == share
+
+
+def test_five_items_can_show_nothing_at_a_level_of_95_percent() -> None:
+    """One of 2⁵ flips is 3.1%, one of 2⁶ is 1.6%; 2.5% are left on one side."""
+    assert (fewest_items(0.95), sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])) == (6, 1 / 32)
 
 
 def test_equal_input_gives_the_equal_interval_and_the_seed_decides() -> None:

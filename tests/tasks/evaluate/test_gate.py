@@ -19,8 +19,9 @@ from tasks import layout
 from tasks.evaluate import gate
 from tasks.evaluate.gate import GateBlocked, Table, judge, table_of
 from tasks.evaluate.measures import FEEDBACK_METRICS, METRICS
-from tasks.evaluate.requirements import SMALLER
+from tasks.evaluate.requirements import NIGHT, SMALLER
 from tasks.evaluate.subject import Subject
+from tasks.files import write_json
 from tasks.params import GateParams
 from tasks.records import EvaluationItem, Score, make_item, write_jsonl
 
@@ -132,7 +133,7 @@ LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
 
 
 def night(changes: Mapping[tuple[str, str], tuple[float, float]]) -> gate.Verdict:
-    return judge(*tables(changes, METRICS | FEEDBACK_METRICS), CANDIDATE, CHAMPION, SETTINGS, seed=1)
+    return judge(*tables(changes, METRICS | FEEDBACK_METRICS), CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT)
 
 
 def test_a_night_that_learnt_its_corrections_and_lost_nothing_is_promoted() -> None:
@@ -152,6 +153,28 @@ def test_a_night_that_did_not_learn_what_it_was_told_is_held() -> None:
 @pytest.mark.parametrize("column, change", [(("domain", "rouge_l"), -0.05), (("domain", "nll"), 0.2)])
 def test_a_night_that_forgot_its_domain_is_rejected(column: tuple[str, str], change: float) -> None:
     assert night(LEARNT | {column: (change, 0.0)}).outcome == "reject"
+
+
+def first_items(table: Table, count: int) -> Table:
+    return {column: dict(list(values.items())[:count]) for column, values in table.items()}
+
+
+@pytest.mark.parametrize("count, passed", [(5, False), (6, True)])
+def test_five_items_show_no_gain_whatever_the_interval_says_and_six_may(count: int, passed: bool) -> None:
+    """All gain, 0.3 or 0.7: of the 32 flips of five signs one does as well, 3.1%; of 64 one, 1.6%; 2.5% are allowed."""
+    after, before = (first_items(t, count) for t in tables({("feedback", "nll"): (-0.5, 0.2)}, FEEDBACK_METRICS))
+    found = gate.answer(NIGHT[0], after, before, SETTINGS, 1)
+    assert found.low > 0 and found.passed is passed
+    assert passed or "5 items): too few items to show it (exact sign-flip test: p = 0.031)." in found.reason
+
+
+def test_few_items_that_all_changed_alike_do_not_show_that_the_others_would() -> None:
+    """Ten answers unchanged: an interval of no width lies within every margin, and is believed from 40 items on."""
+    dialogue = SMALLER[2]
+    after, before = (first_items(table, 10) for table in tables({}))
+    few = gate.answer(dialogue, after, before, SETTINGS, 1)
+    assert (few.high, few.passed) == (0.0, False)
+    assert gate.answer(dialogue, *tables({}), SETTINGS, 1).passed
 
 
 def test_a_domain_that_got_worse_is_rejected() -> None:
@@ -375,6 +398,58 @@ def test_sides_measured_under_unequal_conditions_block(repository: Path, conditi
     write_conditions("champion", {**stored, **conditions})
     with pytest.raises(GateBlocked, match=f"different conditions .{next(iter(conditions))}"):
         gate.gate()
+
+
+def test_sides_that_cut_texts_differently_block_and_the_way_out_is_named(repository: Path) -> None:
+    for who, digest in (("candidate", "a"), ("champion", "b")):
+        stored = json.loads((layout.EVALUATION / who / "conditions.json").read_text())
+        write_conditions(who, {**stored, "tokenizer": digest})
+    with pytest.raises(GateBlocked, match=r"tokenizers or chat templates differ.* go back to the champion's"):
+        gate.gate()
+
+
+def test_each_side_is_measured_under_its_own_system_prompt_and_under_no_other(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(CHAMPION, system="Be brief.")
+    monkeypatch.setattr(gate, "load_subject", {"candidate": CANDIDATE, "champion": own}.__getitem__)
+    with pytest.raises(GateBlocked, match="champion are not of the model at hand under its own system prompt"):
+        gate.gate()
+    stored = json.loads((layout.EVALUATION / "champion/conditions.json").read_text())
+    write_conditions("champion", {**stored, "system": "Be brief."})
+    assert gate.gate().startswith("hold. ")
+
+
+CORRECTIONS = [make_item(set="feedback", prompt=f"{n}?", reference="r") for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("night", "started_from", "first"),
+    [
+        (7, "b" * 64, "feedback_nll"),
+        (None, "b" * 64, "domain_rouge_l"),  # somebody runs the same files with other settings
+        (7, None, "domain_rouge_l"),  # training began from the base model
+        (7, "e" * 64, "domain_rouge_l"),  # another version became champion since
+        (7, "torn", "domain_rouge_l"),
+    ],
+)
+def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judged_against(
+    repository: Path, night: int | None, started_from: str | None, first: str
+) -> None:
+    write_jsonl(layout.CORRECTION_ITEMS, CORRECTIONS)
+    learnt = [Score(id=item.id, set="feedback", metric="nll", value=0.5) for item in CORRECTIONS]
+    for who in ("candidate", "champion"):
+        write_jsonl(scores_file(who), [*WHOLE, *learnt])
+    write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night})
+    write_json(layout.START / "start.json", {"digest": started_from})
+    if started_from == "torn":
+        (layout.START / "start.json").write_text("{")
+    gate.gate()
+    criteria = json.loads(layout.VERDICT.read_text())["criteria"]
+    assert criteria[0]["name"] == first
+    assert {row["name"]: row["kind"] for row in criteria}["domain_nll"] == (
+        "non_inferiority" if first == "feedback_nll" else "superiority"
+    )
 
 
 def test_scores_of_another_model_block(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from tasks.evaluate import run
 from tasks.evaluate.gate import GateBlocked, gate
 from tasks.evaluate.measures import softmax_of_negatives
 from tasks.evaluate.opencompass_process import EvaluationError
+from tasks.evaluate.score_cache import key_of
+from tasks.evaluate.subject import Subject, load_subject
+from tasks.params import load_params
 from tasks.prompts import encode_answer, encode_text, render_prompt
 from tasks.records import EvaluationItem, read_own_jsonl, write_jsonl
 
@@ -135,6 +139,31 @@ def rouge_l(reference: list[str], answer: list[str]) -> float:
             table[row + 1][column + 1] = table[row][column] + 1 if left == right else best
     common = table[-1][-1]
     return 2 * common / (len(reference) + len(answer)) if common else 0.0
+
+
+def test_an_edit_of_the_system_prompt_moves_no_question_of_a_version_that_was_trained_with_another(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor its key in the cache; the base model is asked as the domain asks now."""
+    monkeypatch.chdir(repository)
+    tokenizer, domain = run.load_tokenizer(layout.BASE_MODEL), load_domain("construction")
+    base, conditions = load_subject("champion"), run.conditions_of(load_params().evaluate)
+    version = replace(base, system="Be brief.")
+
+    def keys(subject: Subject) -> list[str]:
+        questions = run.questions_for(subject, tokenizer, domain)
+        return [key_of(question, subject.identity, conditions) for question in questions]
+
+    before = (keys(version), keys(base))
+    assert all("Be brief." in question.prompt for question in run.questions_for(version, tokenizer, domain))
+    path = domain.folder / domain.system_prompt
+    kept = path.read_text()
+    path.write_text("Answer as an expert would.")
+    try:
+        assert keys(version) == before[0]
+        assert not set(keys(base)).intersection(before[1])
+    finally:
+        path.write_text(kept)
 
 
 def test_the_adapter_makes_a_difference(measured: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks import layout
-from tasks.evaluate.subject import SubjectError, base_alone, load_subject
+from tasks.evaluate.subject import SubjectError, base_alone, load_subject, tokenizer_digest
 from tasks.files import write_json, write_manifest
+from tasks.packaged import PackageUnreadable
 
 
 def write_adapter(folder: Path) -> None:
@@ -27,10 +29,16 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (layout.BASE_MODEL / "model.safetensors").write_bytes(b"base")
     digest = write_manifest(layout.BASE_MODEL)
     write_adapter(layout.PACKAGE / "adapter")
-    write_json(layout.PACKAGE / "base.json", {"digest": digest})
+    write_said(layout.PACKAGE, digest)
     write_manifest(layout.PACKAGE)
     write_champion({"kind": "base", "version": "base", "digest": digest})
     return digest
+
+
+def write_said(folder: Path, base: str, system: str = "Be brief.") -> None:
+    """What a package says of itself: its base model and its prompt."""
+    write_json(folder / "base.json", {"digest": base})
+    write_json(folder / "prompt.json", {"system": system})
 
 
 def write_champion(facts: dict[str, str]) -> None:
@@ -52,6 +60,7 @@ def test_a_base_champion_has_no_adapter(repository: str) -> None:
 
 def test_a_version_is_its_adapter_over_the_base_and_equal_adapters_are_one_identity(repository: str) -> None:
     write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository)
     write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
     found = load_subject("champion")
     assert (found.version, found.digest, found.adapter) == ("3", "d" * 64, layout.CHAMPION / "adapter")
@@ -103,6 +112,47 @@ def test_a_champion_of_another_base_is_refused(repository: str) -> None:
         load_subject("champion")
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_version_trained_over_another_base_is_refused_though_its_shape_fits(repository: str, whole: bool) -> None:
+    write_weights(layout.CHAMPION) if whole else write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, "0" * 64)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    with pytest.raises(SubjectError, match="another base model than the one here; run the stage champion again"):
+        load_subject("champion")
+
+
+@pytest.mark.parametrize("who, folder", [("candidate", layout.PACKAGE), ("champion", layout.CHAMPION)])
+@pytest.mark.parametrize("name", ["base.json", "prompt.json"])
+def test_a_package_that_does_not_say_what_it_was_trained_over_and_with_is_refused(
+    repository: str, who: Any, folder: Path, name: str
+) -> None:
+    write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository)
+    (folder / name).write_text("{}")
+    write_manifest(layout.PACKAGE)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    with pytest.raises(PackageUnreadable, match=rf"{name} cannot be read"):
+        load_subject(who)
+
+
+def test_each_version_has_its_own_system_prompt_and_the_base_model_none(repository: str) -> None:
+    assert (load_subject("candidate").system, load_subject("champion").system) == ("Be brief.", None)
+    write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository, system="")
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    assert load_subject("champion").system == ""
+
+
+def test_a_tokenizer_is_told_by_its_files_and_by_its_chat_template_and_by_nothing_else(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors"):
+        (tmp_path / name).write_text(name)
+    found = [tokenizer_digest(tmp_path)]
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        (tmp_path / name).write_text("other")
+        found.append(tokenizer_digest(tmp_path))
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
 def write_weights(folder: Path, kind: str = "weights") -> str:
     """A package with weights of its own; returns their digest."""
     (folder / "model").mkdir(parents=True)
@@ -134,6 +184,7 @@ def test_a_champion_of_whole_weights_is_the_same_model_as_the_candidate_it_was(r
     write_weights(layout.PACKAGE)
     write_manifest(layout.PACKAGE)
     write_weights(layout.CHAMPION)
+    write_said(layout.CHAMPION, repository)
     write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
     assert load_subject("champion").identity == load_subject("candidate").identity
 

@@ -33,21 +33,37 @@ def test_the_base_model_is_laid_out_as_its_digest_alone(project: Path) -> None:
     point("base", "base", None)
     assert champion() == "the base model"
     facts = json.loads((layout.CHAMPION / "champion.json").read_text())
-    assert facts == {"kind": "base", "version": "base", "digest": verify_manifest(layout.BASE_MODEL)}
+    assert facts == {"kind": "base", "version": "base", "digest": verify_manifest(layout.BASE_MODEL), "night": None}
     assert {path.name for path in layout.CHAMPION.iterdir()} == {"champion.json", "MANIFEST.json"}
 
 
-def test_a_version_is_laid_out_with_its_adapter(project: Path) -> None:
+def lay_version(base: str) -> str:
+    """A version's package in .flywheel/weights, trained over the base model of this digest; returns its own."""
     folder = layout.WEIGHTS / "new"
     (folder / "adapter").mkdir(parents=True)
     (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    (folder / "base.json").write_text(json.dumps({"digest": base}))
+    (folder / "prompt.json").write_text(json.dumps({"system": "Be kind."}))
     digest = write_manifest(folder)
     folder.rename(layout.WEIGHTS / digest)
+    return digest
+
+
+def test_a_version_is_laid_out_with_its_adapter_and_its_prompt(project: Path) -> None:
+    digest = lay_version(verify_manifest(layout.BASE_MODEL))
     point("version", "3", digest)
     assert champion() == "version 3"
     assert (layout.CHAMPION / "adapter/adapter_model.safetensors").read_text() == "adapter"
+    assert json.loads((layout.CHAMPION / "prompt.json").read_text()) == {"system": "Be kind."}
     assert json.loads((layout.CHAMPION / "champion.json").read_text())["digest"] == digest
     verify_manifest(layout.CHAMPION)
+
+
+def test_a_version_trained_over_another_base_is_refused_and_the_way_out_is_named(project: Path) -> None:
+    point("version", "3", lay_version("0" * 64))
+    with pytest.raises(PointerError, match=r"version 3, .* another base model .* Put its base model back"):
+        champion()
+    assert not layout.CHAMPION.exists()
 
 
 def test_changed_weights_are_refused_and_named(project: Path) -> None:

@@ -39,6 +39,16 @@ def test_the_champion_is_fetched_under_its_digest(registry: Registry, tmp_path: 
     assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
 
 
+def test_the_pointer_says_which_night_asks_and_forgets_it_when_anybody_else_does(
+    registry: Registry, tmp_path: Path
+) -> None:
+    champion_of(registry, tmp_path / "package")
+    refresh_pointer(registry, tmp_path, night=7)
+    assert read_pointer(tmp_path).night == 7
+    refresh_pointer(registry, tmp_path)
+    assert read_pointer(tmp_path).night is None
+
+
 def test_damaged_weights_here_are_fetched_again(registry: Registry, tmp_path: Path) -> None:
     digest = champion_of(registry, tmp_path / "package")
     refresh_pointer(registry, tmp_path)
