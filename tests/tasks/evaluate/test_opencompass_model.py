@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,22 @@ from tasks import layout
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = """
+WORDS = {
+    "Нет, не требуется!": ["нет", "не", "требуется"],
+    "Båten får sjösättas, 3.5%": ["båten", "får", "sjösättas", "3.5%"],
+    "아니요, 필요하지 않습니다": ["아니요", "필요하지", "않습니다"],
+    "नहीं, ज़रूरी नहीं है": ["नहीं", "ज़रूरी", "नहीं", "है"],
+    "لا، غير مطلوب": ["لا", "غير", "مطلوب"],
+    "L'été au café": ["l", "été", "au", "café"],
+    "ไม่ได้": ["ไ", "ม่", "ไ", "ด้"],
+    "これはペン": ["こ", "れ", "は", "ペ", "ン"],
+    "我喜欢红色的房子。": ["我", "喜欢", "红色", "的", "房子"],
+    "C++ and AT&T don't": ["c++", "and", "at", "t", "don", "t"],
+}
+
+SCRIPT = (
+    f"WORDS = {list(WORDS)!r}"
+    + """
 import json, sys
 import peft, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -82,9 +98,13 @@ for name, config in configs.items():
         "refused": refused,
     }
 pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我喜欢红色的房子。"), ("", "Something."),
-         ("One. Two, three", "one two three"), ("nothing", "else")]
+         ("One. Two, three", "one two three"), ("nothing", "else"), ("Да, требуется", "Нет, не требуется"),
+         ("Båten får sjösättas.", "Båten får inte sjösättas."), ("필요합니다", "필요하지 않습니다")]
 texts, references = zip(*pairs)
-rows = Dataset.from_dict({"key": list("abcde")})
+rows = Dataset.from_dict({"key": list("abcdefgh")})
+from tasks.evaluate.opencompass_model import WordTokenizer
+words = WordTokenizer()
+told["words"] = [words.tokenize(text) for text in WORDS]
 told["rouge"] = [row["rouge_l"] for row in ItemRougeEvaluator().score(texts, references, rows)["details"]]
 template = ICL_PROMPT_TEMPLATES.build(
     {"type": "tasks.evaluate.opencompass_model.VerbatimTemplate", "template": "{text}"}
@@ -93,6 +113,7 @@ row = {"key": "k", "text": "{key} {text} {reference} {idx} {subdivision} {0}", "
 told["asked"] = [template.generate_item(row, output_field=column) for column in ("reference", None)]
 print("TOLD" + json.dumps(told))
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +152,15 @@ def test_braces_in_a_text_are_asked_as_they_stand(told: dict[str, Any]) -> None:
     assert told["asked"] == ["{key} {text} {reference} {idx} {subdivision} {0}"] * 2
 
 
-def test_rouge_by_hand_in_english_and_chinese(told: dict[str, Any]) -> None:
+def test_rouge_by_hand_in_five_languages(told: dict[str, Any]) -> None:
     """Longest common subsequences of words over both lengths, F1:
 
     the·cat·on·mat against the·cat·sat·on·the·mat: 2·4/(4+6) = 0.8. 我·喜欢·房子 against 我·喜欢·红色·的·房子:
     2·3/(3+5) = 0.75. Nothing against something: 0. Case and punctuation do not count: 1. No word in common: 0.
+    да·требуется against нет·не·требуется: 2·1/(2+3) = 0.4. Three of four Swedish words: 2·3/(3+4). No Korean word: 0.
     """
-    assert told["rouge"] == pytest.approx([0.8, 0.75, 0.0, 1.0, 0.0], abs=1e-6)
+    assert told["rouge"] == pytest.approx([0.8, 0.75, 0.0, 1.0, 0.0, 0.4, 6 / 7, 0.0], abs=1e-6)
+
+
+def test_words_are_cut_as_their_writing_parts_them(told: dict[str, Any]) -> None:
+    assert told["words"] == [[unicodedata.normalize("NFKC", word) for word in words] for words in WORDS.values()]
