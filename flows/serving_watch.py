@@ -61,13 +61,16 @@ def serving_words(store: Store, version: Version, params: Params) -> tuple[bool 
 def serve_or_go_back(registry: Registry, store: Store, version: Version, params: Params) -> str:
     """What became of a promotion at the gateway, as the end of a sentence; see the module."""
     from tasks.registry.deploy import roll_back
+    from tasks.registry.versions import NOT_SERVED, PromotionRefused
 
     served, words = serving_words(store, version, params)
     if served is None:
         return ""
     if served:
         return words
-    if registry.alias("previous") is None:
+    reason = f"version {version.number} could not be served{words}"
+    try:
+        champion, _ = roll_back(registry, store, "release", reason, NOT_SERVED)
+    except PromotionRefused:
         return f"{words}, and there is no version to go back to"
-    champion, _ = roll_back(registry, store, "release", f"version {version.number} could not be served{words}")
     return f"{words}, so version {champion.number} is champion again"

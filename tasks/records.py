@@ -148,7 +148,10 @@ class Reaction(Record):
 
 
 class EvaluationItem(Record):
-    """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index."""
+    """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index.
+
+    `system` and `history` are those it is asked under; without a system text the domain's own stands.
+    """
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
     set: Literal["domain", "dialogue", "mmlu", "safety", "feedback"]
@@ -158,6 +161,8 @@ class EvaluationItem(Record):
     answer: int | None = None
     category: str = ""
     source: tuple[str, ...] = ()
+    system: str = ""
+    history: tuple[Turn, ...] = ()
 
     @property
     def whole(self) -> str:
@@ -175,8 +180,10 @@ class EvaluationItem(Record):
 
 def make_item(**fields: Any) -> EvaluationItem:
     """An EvaluationItem whose id is the hash of what is asked and what is right."""
-    keys = ("set", "prompt", "reference", "choices", "answer")
-    return EvaluationItem(id=digest_of([fields.get(key) for key in keys]), **fields)
+    content = [fields.get(key) for key in ("set", "prompt", "reference", "choices", "answer")]
+    content += [fields["system"]] if fields.get("system") else []
+    content += [[turn.model_dump() for turn in fields["history"]]] if fields.get("history") else []
+    return EvaluationItem(id=digest_of(content), **fields)
 
 
 class Score(Record):

@@ -10,7 +10,7 @@ for later. Without feedback the outputs are empty files.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from tasks import layout
 from tasks.corpus.personal import masked
-from tasks.domain import load_domain
+from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory, holds, scratch_directory, take_place, write_json, write_manifest
 from tasks.params import FeedbackParams, load_params
@@ -57,13 +57,15 @@ class StartPoint(Record):
 class FeedbackPointer(Record):
     """state/feedback.json: a snapshot of all feedback up to the night `watermark`.
 
-    Rows of nights after `since` are new: no champion has learnt them. `start` is the champion of that night.
+    Rows of nights after `since` are new: no champion has learnt them. `start` is the champion of that night. What is
+    said in the nights `held` taught a version that a person rolled back, and is not learnt again.
     """
 
     count: int = Field(ge=0)
     digest: str | None = None
     watermark: int | None = None
     since: int = 0
+    held: tuple[int, ...] = ()
     start: StartPoint | None = None
 
     @model_validator(mode="after")
@@ -80,6 +82,7 @@ class Cleaned:
     examples: list[Example] = field(default_factory=list)
     new: list[str] = field(default_factory=list)  # ids of the examples that no champion has learnt
     preferences: list[Preference] = field(default_factory=list)
+    new_preferences: list[str] = field(default_factory=list)  # ids, likewise
     signals: list[Reaction] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     choices_dropped: Counter[str] = field(default_factory=Counter)  # reason → choices between drafts
@@ -135,11 +138,22 @@ def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reactio
 
 
 def clean(
-    reactions: Sequence[Reaction], settings: FeedbackParams, since: int, language: str, system: str = ""
+    reactions: Sequence[Reaction],
+    settings: FeedbackParams,
+    since: int,
+    language: str,
+    system: str = "",
+    held: Collection[int] = (),
 ) -> Cleaned:
     """Corrections, preference pairs and signals of a snapshot, in the order they were given.
 
-    `system` is the domain's own system prompt; what a client had put after it stays with the correction.
+    Args:
+        reactions: everything said.
+        settings: the cap.
+        since: what was said in later nights is new.
+        language: the domain's.
+        system: the domain's own system prompt; what a client had put after it stays with the correction.
+        held: nights of which nothing is learnt.
     """
     cleaned, worth = Cleaned(), list[tuple[Reaction, Example | Preference]]()
     ordered = sorted(reactions, key=lambda row: row.seq)
@@ -152,12 +166,20 @@ def clean(
         reason = _useless(row, made, latest[_subject(row)] == row.seq)
         if made is None or reason:
             _drop(row, made, reason, cleaned)
+        elif row.night in held:
+            _drop(row, made, "held: a person rolled back what had learnt it", cleaned)
         else:
             worth.append((row, made))
     _keep(_within_cap(worth, settings.max_rows_per_identity, cleaned), since, cleaned)
     places = {row.id: place for place, row in enumerate(ordered)}
     cleaned.receipts.sort(key=lambda receipt: places[receipt.detail])
     return cleaned
+
+
+def clean_snapshot(pointer: FeedbackPointer, settings: FeedbackParams, domain: Domain, root: Path = Path()) -> Cleaned:
+    """What cleaning leaves of the snapshot that a pointer names; see read_snapshot and clean."""
+    rows = read_snapshot(pointer, root)
+    return clean(rows, settings, pointer.since, domain.language, domain.system_text(), pointer.held)
 
 
 def _subject(row: Reaction) -> tuple[str, str, str]:
@@ -201,6 +223,7 @@ def _keep(worth: Sequence[tuple[Reaction, Example | Preference]], since: int, cl
     for row, made in worth:
         if isinstance(made, Preference):
             cleaned.preferences.append(made)
+            cleaned.new_preferences += [made.id] if row.night > since else []
             continue
         repeat = examples.pop(made.id, None) is not None
         examples[made.id] = row, made
@@ -269,14 +292,14 @@ def stage() -> str:
     """Write data/feedback; returns what happened, in a sentence."""
     params = load_params()
     pointer = read_feedback_pointer()
-    domain = load_domain(params.domain)
-    cleaned = clean(read_snapshot(pointer), params.feedback, pointer.since, domain.language, domain.system_text())
+    cleaned = clean_snapshot(pointer, params.feedback, load_domain(params.domain))
     with fresh_directory(layout.FEEDBACK) as folder:
         write_records(folder / "examples.parquet", cleaned.examples, Example)
         write_jsonl(folder / "preferences.jsonl", cleaned.preferences)
         write_jsonl(folder / "signals.jsonl", cleaned.signals)
         write_records(folder / "receipt.parquet", cleaned.receipts, Receipt)
         write_json(folder / "new.json", sorted(cleaned.new))
+        write_json(folder / "new_preferences.json", sorted(cleaned.new_preferences))
         write_json(folder / "facts.json", cleaned.facts())
     return (
         f"{len(cleaned.examples)} corrections, {len(cleaned.new)} of them new, "

@@ -115,17 +115,11 @@ def split(ids: Sequence[str], share: float) -> tuple[list[str], list[str]]:
 
 
 def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: FeedbackParams) -> DomainRows:
-    """What of the domain examples is trained on; `goes_on`: from a champion that has learnt those not in `new`.
-
-    Raises:
-        MixError: training goes on from a champion, and no new correction is left to learn.
-    """
+    """What of the domain examples is trained on; `goes_on`: from a champion that has learnt those not in `new`."""
     corrections = [identity for identity in domain if identity in new]
     known = [identity for identity in domain if identity not in new]
     if not goes_on:
         return DomainRows(known, corrections * settings.repeat, [])
-    if not corrections:
-        raise MixError("none of the new corrections passed validation and the leak guard: nothing new to learn")
     salt = digest_of(sorted(new))  # another draw each night, the same one for the same corrections
     order = in_order(known, salt)
     replayed, rest = order[: settings.replay_examples], order[settings.replay_examples :]
@@ -164,11 +158,18 @@ def mix_rows(
 
 
 def correction_items(corrections: Iterable[Example]) -> list[EvaluationItem]:
-    """What users corrected, once each, for the gate to ask whether it was learnt. An item has no earlier turns."""
+    """What users corrected, once each, for the gate to ask whether it was learnt, under what it was said."""
     items = [
-        make_item(set="feedback", prompt=e.prompt, reference=e.output, category=e.category, source=e.source)
+        make_item(
+            set="feedback",
+            prompt=e.prompt,
+            reference=e.output,
+            category=e.category,
+            source=e.source,
+            system=e.system,
+            history=e.history,
+        )
         for e in corrections
-        if not e.history
     ]
     return list({item.id: item for item in items}.values())
 

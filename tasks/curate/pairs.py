@@ -1,15 +1,19 @@
 """Stage `pairs`: preferences between two answers, judged, kept clear of evaluation items, and split by prompt.
 
 They come from choices between drafts (stage feedback) and from domains/<domain>/preferences.jsonl, where a domain has
-one. Great Expectations judges them by the suite `preference`; a pair one of whose answers resembles an evaluation item
-is left out as an example would be (leaks.py). No prompt is on both sides of the split. Where nothing is aligned, or
-there are no preferences, the outputs are empty.
+one. Great Expectations judges them by the suite `preference`; a pair that fails it or that training could not encode is
+laid aside with its reason, and so is one of whose answers one resembles an evaluation item (leaks.py). No prompt is on
+both sides of the split. Where nothing is aligned, or there are no preferences, the outputs are empty.
+
+Where a night goes on from a champion, DPO and KTO learn what is new, and as many of the other preferences.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks import layout
 from tasks.corpus.preferences import NAME
@@ -22,9 +26,11 @@ from tasks.curate.validate import SuiteFailed, check_outcomes
 from tasks.domain import Domain, load_domain
 from tasks.files import digest_of, fresh_directory, write_manifest
 from tasks.params import Params, load_params
-from tasks.prompts import markers_of
+from tasks.prompts import PromptError
 from tasks.records import Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
+from tasks.train.preference.rows import encode_preference
+from tasks.train.start import goes_on
 
 STAGE = "pairs"
 SUITE = "preference"
@@ -38,20 +44,42 @@ def read_preferences(domain: Domain) -> list[Preference]:
 
 
 def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -> dict[str, str]:
-    """Id → reason of each preference that fails its suite.
+    """Id → reason of each preference that fails its suite, or that could not be encoded for training.
 
     Raises:
-        SuiteFailed: more of them do than `validate.max_failing_share` allows.
+        SuiteFailed: of those that the domain ships, more fail than `validate.max_failing_share` allows.
     """
     from transformers import AutoTokenizer
 
-    special = list(markers_of(AutoTokenizer.from_pretrained(layout.BASE_MODEL)))
+    tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
     outcome = Outcome(SUITE)
     rows = frame(SUITE, [preference_row(one) for one in preferences])
-    found = outcome.add(Checker(parameters(params, domain, special)).check(SUITE, rows), len(preferences))
-    if problems := check_outcomes([outcome], params.validate_.max_failing_share):
+    checker = Checker(parameters(params, domain, tokenizer.all_special_tokens))
+    found = outcome.add(checker.check(SUITE, rows), len(preferences))
+    shipped = [one.id for one in preferences if not by_user(one)]
+    named = {identity: found[identity] for identity in shipped if identity in found}
+    counted = Outcome(SUITE, len(shipped), len(named), named)
+    if problems := outcome.broken + check_outcomes([counted], params.validate_.max_failing_share):
         raise SuiteFailed("; ".join(problems))
-    return {identity: failure.reason for identity, failure in found.items()}
+    sound = [one for one in preferences if one.id not in found]
+    return {key: failure.reason for key, failure in found.items()} | unencodable(sound, params, domain, tokenizer)
+
+
+def by_user(preference: Preference) -> bool:
+    """Whether somebody chose it between drafts; the others are the domain's own."""
+    return any(source.startswith("feedback:") for source in preference.source)
+
+
+def unencodable(preferences: Sequence[Preference], params: Params, domain: Domain, tokenizer: Any) -> dict[str, str]:
+    """Id → reason of each preference that training would have to lay aside."""
+    longest = (params.reward if params.align.online else params.align).max_tokens
+    found = {}
+    for one in preferences:
+        try:
+            encode_preference(tokenizer, domain.system_text(), one, longest)
+        except PromptError as error:
+            found[one.id] = f"cannot be trained on: {error}"
+    return found
 
 
 def as_examples(preference: Preference, language: str) -> tuple[Example, Example]:
@@ -103,6 +131,22 @@ def split(preferences: Sequence[Preference], share: float) -> tuple[list[Prefere
     return train, [one for one in preferences if digests[one.prompt] in held_out]
 
 
+def learnt_tonight(
+    train: Sequence[Preference], validation: Sequence[Preference], new: set[str]
+) -> tuple[list[Preference], list[Preference]]:
+    """What a night that goes on from a champion learns: the new ones, and as many of the others, drawn afresh.
+
+    So no preference is pressed further every night. A new one is never held out.
+    """
+    fresh = [one for one in (*train, *validation) if one.id in new]
+    salt = digest_of(sorted(one.id for one in fresh))
+    known = sorted((one.id for one in train if one.id not in new), key=lambda identity: digest_of([salt, identity]))
+    replayed = set(known[: len(fresh)])
+    learnt = fresh + [one for one in train if one.id in replayed]
+    prompts = {one.prompt for one in learnt}
+    return learnt, [one for one in validation if one.prompt not in prompts] if learnt else []
+
+
 def pairs() -> str:
     """Write data/pairs; returns what happened, in a sentence."""
     params = load_params()
@@ -113,6 +157,9 @@ def pairs() -> str:
     leaks = leaking(valid, params, domain) if valid else {}
     kept = [one for one in valid if one.id not in leaks]
     train, validation = split(kept, params.reward.validation_share)
+    if kept and goes_on() and not params.align.online:  # a reward model is trained afresh, on all of them
+        new = set(json.loads((layout.FEEDBACK / "new_preferences.json").read_text(encoding="utf-8")))
+        train, validation = learnt_tonight(train, validation, new)
     dropped = [Receipt(example_id=key, stage=STAGE, kept=False, reason=why) for key, why in sorted(failed.items())]
     with fresh_directory(layout.PAIRS) as folder:
         write_jsonl(folder / "train.jsonl", train)

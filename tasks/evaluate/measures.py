@@ -100,7 +100,7 @@ def _question(item: EvaluationItem, measure: Measure, tokenizer: Any, system: st
     problem = _problem(item, measure, tokenizer)
     if problem:
         raise MeasureError(f"{item.set} item {item.id[:12]} {problem}; mend its source or leave it out of the set")
-    prompt = render_prompt(tokenizer, system, item.prompt)
+    prompt = render_prompt(tokenizer, item.system or system, item.prompt, item.history)
     if measure == "nll":
         tokens = tuple(len(encode_answer(tokenizer, answer)) for answer in answers)
         answers = tuple(answer + tokenizer.eos_token for answer in answers)
@@ -110,7 +110,8 @@ def _question(item: EvaluationItem, measure: Measure, tokenizer: Any, system: st
 
 
 def _problem(item: EvaluationItem, measure: Measure, tokenizer: Any) -> str | None:
-    texts = (item.prompt, item.reference, *item.choices)
+    turns = (text for turn in item.history for text in (turn.user, turn.assistant))
+    texts = (item.prompt, item.reference, *item.choices, item.system, *turns)
     if any(BOUNDARY in text for text in texts):
         return "holds the character U+001E, which separates prompt and answer here"
     if found := [token for text in texts for token in smuggled_markers(tokenizer, text)]:

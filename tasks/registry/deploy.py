@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import getpass
 
-from tasks.registry.reconcile import ledger_champion
-from tasks.registry.versions import PromotionRefused, Registry, Version
+from tasks.registry.reconcile import MADE_CHAMPION, ledger_champion
+from tasks.registry.versions import BY_PERSON, PromotionRefused, Registry, Version
 from tasks.store import approvals, ledger
 from tasks.store.approvals import Approval
 from tasks.store.store import Store, now
@@ -26,13 +26,17 @@ def promote(registry: Registry, store: Store, version: Version, actor: str, reas
     return before
 
 
-def roll_back(registry: Registry, store: Store, actor: str, reason: str) -> tuple[Version, Version]:
-    """Make the previous champion champion again; returns (new champion, old champion).
+def roll_back(
+    registry: Registry, store: Store, actor: str, reason: str, mark: str = BY_PERSON
+) -> tuple[Version, Version]:
+    """Make the champion before champion again; returns (new champion, old champion). See Registry.roll_back.
 
     Raises:
-        PromotionRefused: there is no previous champion.
+        PromotionRefused: there is no previous champion that was not rolled back itself.
     """
-    champion, previous = registry.roll_back()
+    history = ledger.entries(store, registry.domain, limit=1000)
+    earlier = [entry.version for entry in history if entry.event in MADE_CHAMPION and entry.version]
+    champion, previous = registry.roll_back(earlier, mark)
     ledger.append(store, registry.domain, "rolled_back", champion.number, champion.manifest, actor, reason)
     return champion, previous
 

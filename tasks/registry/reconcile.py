@@ -78,6 +78,8 @@ def _record(store: Store, registry: Registry, version: Version, truth: ledger.En
         event, reason = "promoted", "its verdict passes"
     if before is not None and before.number != version.number:
         registry.client.set_registered_model_alias(registry.domain, "previous", before.number)
+        if event == "rolled_back":
+            registry.mark_rolled_back(before)
     ledger.append(store, registry.domain, event, version.number, version.manifest, BY_HAND, reason)
 
 

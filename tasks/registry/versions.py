@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 RELEASED = "released"
 ROLLED_BACK = "rolled_back"
+BY_PERSON, NOT_SERVED = "true", "not served"  # its values: what a person takes back, a night does not learn again
 SERVED_AS = "served_as"  # adapter, weights, or nothing; versions without it are adapters
 
 
@@ -152,9 +154,11 @@ class Registry:
         return dict(json.loads(content))
 
     def override(self, version: Version, reason: str) -> Version:
-        """Let a person answer for a version without a passing verdict."""
+        """Let a person answer for a version without a passing verdict, or for one that was rolled back."""
         if not reason.strip():
             raise PromotionRefused("an override needs a reason")
+        if ROLLED_BACK in version.tags:
+            self.client.delete_model_version_tag(self.domain, version.number, ROLLED_BACK)
         self.client.set_model_version_tag(self.domain, version.number, "override", reason.strip())
         return self.get(version.number)
 
@@ -177,21 +181,55 @@ class Registry:
         self.client.set_registered_model_alias(self.domain, "champion", version.number)
         return champion
 
-    def roll_back(self) -> tuple[Version, Version]:
-        """Exchange `champion` and `previous`; returns (new champion, old champion).
+    def roll_back(self, earlier: Iterable[str] = (), mark: str = BY_PERSON) -> tuple[Version, Version]:
+        """Make the champion before champion again, and the champion `previous`; returns (new champion, old champion).
 
-        The old one is marked, so that no release makes it champion again: only a person may, by an override.
+        The old one is marked, so that no release makes it champion again, and no other rollback: only a person may, by
+        an override.
+
+        Args:
+            earlier: former champions, newest first, for where `previous` was rolled back itself.
+            mark: the tag's value: BY_PERSON, or NOT_SERVED.
 
         Raises:
-            PromotionRefused: there is no previous champion.
+            PromotionRefused: there is no previous champion that was not rolled back.
         """
         champion, previous = self.alias("champion"), self.alias("previous")
         if champion is None or previous is None:
             raise PromotionRefused(f"{self.domain} has no previous champion to go back to")
-        self.client.set_registered_model_alias(self.domain, "champion", previous.number)
+        known = {version.number: version for version in self.versions() if not version.tags.get(ROLLED_BACK)}
+        target = next((known[n] for n in (previous.number, *earlier) if n in known and n != champion.number), None)
+        if target is None:
+            raise PromotionRefused(
+                f"every champion before version {champion.number} was rolled back; "
+                "`flywheel promote N --override REASON` makes one of them champion again"
+            )
+        self.client.set_registered_model_alias(self.domain, "champion", target.number)
         self.client.set_registered_model_alias(self.domain, "previous", champion.number)
-        self.client.set_model_version_tag(self.domain, champion.number, ROLLED_BACK, "true")
-        return previous, champion
+        self.mark_rolled_back(champion, mark)
+        return target, champion
+
+    def mark_rolled_back(self, version: Version, mark: str = BY_PERSON) -> None:
+        """Say that a version is champion no more because somebody went back from it."""
+        self.client.set_model_version_tag(self.domain, version.number, ROLLED_BACK, mark)
+
+
+def held_nights(registry: Registry) -> tuple[int, ...]:
+    """The nights that taught a version which a person rolled back, in order; versions of the champion's line apart."""
+    versions = {version.number: version for version in registry.versions()}
+    line, number = set(), next((v.number for v in versions.values() if "champion" in v.aliases), "")
+    while number in versions:
+        line.add(number)
+        number = versions[number].tags.get("continues", "")
+    learnt = {number: int(version.tags.get("feedback_night", "0")) for number, version in versions.items()}
+    return tuple(
+        sorted(
+            night
+            for number, version in versions.items()
+            if version.tags.get(ROLLED_BACK) == BY_PERSON and number not in line
+            for night in range(learnt.get(version.tags.get("continues", ""), 0) + 1, learnt[number] + 1)
+        )
+    )
 
 
 def unservable(version: Version) -> str | None:

@@ -22,6 +22,7 @@ from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
 from tasks.train.precision import resolve_precision
 from tasks.train.reward import NoPreferences, no_preferences
+from tasks.train.start import goes_on
 from tasks.train.trained import after_sft, before_sft, kind_of, write_nothing, write_trained
 
 METRICS = layout.METRICS / "align.json"
@@ -94,13 +95,23 @@ def plot_of(result: dict[str, Any]) -> str:
     return "step,curve,value\n" + "".join(f"{step},{curve},{value}\n" for step, curve, value in result["history"])
 
 
-def stage() -> str:
-    """Align, or pass the SFT policy on where alignment is off."""
-    params = load_params()
+def nothing_to_align(params: Params) -> str:
+    """Why there is nothing to align, or ""."""
     if params.align.alignment == "none":
+        return "align.alignment is none"
+    learns_pairs = not params.align.online and goes_on()
+    if learns_pairs and not (layout.PAIRS / "train.jsonl").stat().st_size:
+        return "the champion has learnt every preference that there is"
+    return ""
+
+
+def stage() -> str:
+    """Align, or pass the SFT policy on where alignment is off, or a night has no new preferences."""
+    params = load_params()
+    if reason := nothing_to_align(params):
         write_json(METRICS, {"steps": 0})
         write_text(PLOT, plot_of({"history": []}))
-        return write_nothing(layout.ALIGN, "align.alignment is none")
+        return write_nothing(layout.ALIGN, reason)
     domain = load_domain(params.domain)
     job = describe(params, domain)
     run = run_folder(job)

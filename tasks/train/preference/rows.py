@@ -35,25 +35,45 @@ class Group:
 def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference], max_tokens: int) -> list[Group]:
     """The preferences by prompt, in order of their first; each answer is there once, however many pairs it is in.
 
+    A preference that cannot be encoded is laid aside and named in the log; stage pairs leaves a receipt of each.
+
     Raises:
-        PromptError: a conversation is longer than `max_tokens`, holds a special token, or does not end with the user.
+        PromptError: none of them can be encoded.
     """
     groups: dict[tuple[Message, ...], Group] = {}
-    numbers: dict[tuple[tuple[Message, ...], str], int] = {}
+    problems = []
     for preference in preferences:
-        if preference.prompt not in groups:
-            groups[preference.prompt] = Group(encode_prompt(tokenizer, system, preference.prompt))
-        group = groups[preference.prompt]
-        pair = []
-        for text in (preference.chosen, preference.rejected):
-            key = (preference.prompt, text)
-            if key not in numbers:
-                numbers[key] = len(group.answers)
-                group.answers.append(_answer(tokenizer, text, preference, max_tokens - len(group.prompt)))
-            pair.append(numbers[key])
-        group.pairs.append((pair[0], pair[1]))
+        try:
+            prompt, *answers = encode_preference(tokenizer, system, preference, max_tokens)
+        except PromptError as error:
+            problems.append(f"preference {preference.id[:12]} is laid aside: {error}")
+            print(problems[-1], flush=True)
+            continue
+        group = groups.setdefault(preference.prompt, Group(prompt))
+        group.answers += [answer for answer in answers if answer not in group.answers]
+        group.pairs.append((group.answers.index(answers[0]), group.answers.index(answers[1])))
         group.kinds.append(kind_of_pair(preference))
+    if problems and not groups:
+        raise PromptError(f"no preference can be learnt from; {problems[0]}")
     return list(groups.values())
+
+
+def encode_preference(
+    tokenizer: Any, system: str, preference: Preference, max_tokens: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Token ids of a preference's prompt, of the chosen answer and of the rejected one.
+
+    Raises:
+        PromptError: it is longer than `max_tokens` with either, holds a special token, both answers have the same
+            tokens, or the prompt does not end with the user.
+    """
+    prompt = encode_prompt(tokenizer, system, preference.prompt)
+    chosen, rejected = (encode_answer(tokenizer, text) for text in (preference.chosen, preference.rejected))
+    if (extra := len(prompt) + max(len(chosen), len(rejected)) - max_tokens) > 0:
+        raise PromptError(f"it is {extra} tokens longer than max_tokens allows")
+    if chosen == rejected:
+        raise PromptError("both answers are the same tokens")
+    return prompt, chosen, rejected
 
 
 def encode_prompt(tokenizer: Any, system: str, messages: Sequence[Message]) -> list[int]:
@@ -75,13 +95,6 @@ def kind_of_pair(preference: Preference) -> str:
     """What was compared: pairs made by a rule say it in their source; of all others people chose."""
     better, worse = preference.source[:2] if len(preference.source) == 3 else ("", "")
     return f"{better} > {worse}" if (better, worse) in ORDER else "people"
-
-
-def _answer(tokenizer: Any, text: str, preference: Preference, room: int) -> list[int]:
-    ids = encode_answer(tokenizer, text)
-    if len(ids) > room:
-        raise PromptError(f"preference {preference.id[:12]} is {len(ids) - room} tokens longer than max_tokens allows")
-    return ids
 
 
 def steps_of_epoch(rows: int, settings: TrainingParams, processes: int) -> int:

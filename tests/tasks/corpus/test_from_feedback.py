@@ -129,6 +129,18 @@ def test_a_clients_system_text_stays_with_its_correction_and_the_domains_own_doe
     ]
 
 
+def test_what_was_said_in_a_held_night_is_not_learnt_unless_it_is_said_again() -> None:
+    """Nights 2 and 3 taught a version that was rolled back; of two corrections of night 2 one was given anew."""
+    rows = [said(1), said(2, night=2), said(3, night=2, answer_id="a"), said(4, night=4, answer_id="a")]
+    cleaned = clean(rows, SETTINGS, since=1, language="en", held=(2, 3))
+    assert [example.output for example in cleaned.examples] == ["Better answer 1.", "Better answer 4."]
+    assert cleaned.new == [cleaned.examples[1].id]
+    assert cleaned.facts()["dropped"] == {
+        "held: a person rolled back what had learnt it": 1,
+        "superseded by a later correction of the same answer": 1,
+    }
+
+
 def test_what_the_champion_has_learnt_is_not_new() -> None:
     cleaned = clean([said(1, night=1), said(2, night=2)], SETTINGS, since=1, language="en")
     assert [example.instruction for example in cleaned.examples if example.id in cleaned.new] == ["Question 2?"]

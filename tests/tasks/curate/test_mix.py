@@ -147,23 +147,27 @@ def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
     assert sum(r.reason == "learnt by the champion, not replayed" for r in mixed.receipts) == 8
 
 
-def test_a_night_whose_corrections_were_all_dropped_has_nothing_to_learn() -> None:
-    with pytest.raises(MixError, match="nothing new to learn"):
-        domain_rows(ids(20), {"f" * 64}, True, FEEDBACK)
+def test_a_night_whose_corrections_were_all_dropped_has_none_to_learn_and_fails_nothing() -> None:
+    assert domain_rows(ids(20), {"f" * 64}, True, FEEDBACK).repeated == []
 
 
 def example(instruction: str, output: str = "Ten weeks.", origin: str = "human", **fields: Any) -> Example:
     return make_example(instruction=instruction, output=output, language="en", origin=origin, source=("t",), **fields)
 
 
-def test_corrections_are_items_of_the_gate_once_each_and_without_earlier_turns() -> None:
-    told = example("And then?", origin="feedback", history=(Turn(user="a", assistant="b"),))
+def test_corrections_are_items_of_the_gate_once_each_under_what_they_were_said() -> None:
+    turns = (Turn(user="a", assistant="b"),)
+    told = example("One?", origin="feedback", history=turns)
+    under = example("One?", origin="feedback", system="Be brief.")
     first, second = example("One?", origin="feedback"), example("Two?", origin="feedback")
-    items = correction_items([first, second, told, first, second, told])
-    assert [(item.set, item.prompt, item.reference) for item in items] == [
-        ("feedback", "One?", "Ten weeks."),
-        ("feedback", "Two?", "Ten weeks."),
+    items = correction_items([first, second, told, under, first, second, told])
+    assert [(item.set, item.prompt, item.system, item.history) for item in items] == [
+        ("feedback", "One?", "", ()),
+        ("feedback", "Two?", "", ()),
+        ("feedback", "One?", "", turns),
+        ("feedback", "One?", "Be brief.", ()),
     ]
+    assert items[0] == make_item(**items[0].model_dump(include={"set", "prompt", "reference", "category", "source"}))
 
 
 # --- the stage ---

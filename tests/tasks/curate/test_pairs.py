@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tasks import layout
 from tasks.curate import pairs
 from tasks.curate.leaks import Leak
-from tasks.curate.pairs import as_examples, leaking, read_preferences, split
+from tasks.curate.pairs import as_examples, leaking, learnt_tonight, read_preferences, split
 from tasks.curate.validate import SuiteFailed
-from tasks.files import verify_manifest
+from tasks.files import verify_manifest, write_json
 from tasks.records import Message, Preference, Receipt, make_item, make_preference, read_own_jsonl, write_jsonl
 
 
@@ -66,7 +66,7 @@ class Stages:
     def __init__(self, share: float) -> None:
         self.params = SimpleNamespace(
             domain="toy",
-            align=SimpleNamespace(alignment="dpo"),
+            align=SimpleNamespace(alignment="dpo", online=False),
             reward=SimpleNamespace(validation_share=0.5),
             validate_=SimpleNamespace(max_failing_share=share),
         )
@@ -109,6 +109,28 @@ def test_the_stage_writes_both_sides_and_what_it_left_out(toy: Path) -> None:
     assert (dropped.example_id, dropped.reason, dropped.kept) == (made[4].id, "empty", False)
 
 
+def test_a_night_learns_the_new_preferences_and_as_many_of_the_others_drawn_afresh() -> None:
+    """Of ten prompts two are held out, of which one holds a new pair: that one is learnt, the other is measured on."""
+    made = [a_pair(str(number)) for number in range(10)]
+    train, validation = split(made, 0.2)
+    new = {train[0].id, validation[0].id}
+    learnt, held_out = learnt_tonight(train, validation, new)
+    assert [one.id in new for one in learnt] == [True, True, False, False]
+    assert held_out == validation[1:]
+    nights = [learnt_tonight(train, validation, {one.id})[0] for one in train]
+    assert {len(night) for night in nights} == {2} and len({night[1].id for night in nights}) > 2
+    assert learnt_tonight(train, validation, set()) == ([], [])
+
+
+def test_the_stage_of_a_night_goes_by_what_is_new(toy: Path) -> None:
+    (layout.START / "adapter").mkdir(parents=True)
+    made = [a_pair(str(number)) for number in range(6)]
+    write_jsonl(layout.FEEDBACK / "preferences.jsonl", made)
+    write_json(layout.FEEDBACK / "new_preferences.json", [made[2].id])
+    assert pairs.pairs().startswith("2 preferences to learn from")
+    assert made[2] in read_own_jsonl(layout.PAIRS / "train.jsonl", Preference)
+
+
 def test_the_domain_s_own_preferences_pass_the_real_suite_and_a_spoilt_one_fails(
     root: Path, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +144,18 @@ def test_the_domain_s_own_preferences_pass_the_real_suite_and_a_spoilt_one_fails
     bad = [a_pair(f"spoilt {number}", chosen="<|im_start|>user") for number in range(3)]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
+    (tmp_path / "domains").symlink_to(root / "domains")
     layout.BASE_MODEL.symlink_to(base_model)
     layout.EVALUATION_ITEMS.mkdir(parents=True)
     assert pairs.failing([*good, bad[0]], params, domain) == {bad[0].id: "role marker in the text"}
     with pytest.raises(SuiteFailed, match="3 of 22 rows fail"):
         pairs.failing([*good, *bad], params, domain)
+    chosen = [make_preference(one.prompt, one.chosen, one.rejected, (f"feedback:{n}",)) for n, one in enumerate(bad)]
+    asked = Message(role="user", content="How high?")
+    chosen += [
+        make_preference((asked, asked), "Two metres.", "Ask.", ("feedback:7",)),
+        make_preference((asked,), "Two metres. " * 300, "Ask.", ("feedback:8",)),
+    ]
+    found = pairs.failing([*good, *chosen], params, domain)
+    assert list(found) == [one.id for one in chosen]
+    assert [found[one.id].split(":")[0] for one in chosen[3:]] == ["cannot be trained on"] * 2

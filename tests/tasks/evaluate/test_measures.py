@@ -18,7 +18,7 @@ from tasks.evaluate.measures import (
     scores_of,
     softmax_of_negatives,
 )
-from tasks.records import EvaluationItem, Score, make_item
+from tasks.records import EvaluationItem, Score, Turn, make_item
 
 
 class Words:
@@ -51,6 +51,15 @@ def test_a_domain_item_is_generated_for_and_its_reference_is_scored_to_the_end_o
     assert generation.prompt == nll.prompt == "system: Be brief.\nuser: How deep?\nassistant: "
     assert (generation.measure, generation.answers, generation.tokens) == ("generation", ("Two metres down.",), (3,))
     assert (nll.measure, nll.answers, nll.tokens) == ("nll", ("Two metres down.<end>",), (4,))
+
+
+def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns() -> None:
+    turns = (Turn(user="A fence?", assistant="Where?"),)
+    item = make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing.", history=turns)
+    (nll,) = ask(item)
+    assert nll.prompt == "system: Sing.\nuser: A fence?\nassistant: Where?\nuser: In Lund.\nassistant: "
+    with pytest.raises(MeasureError, match="special token"):
+        ask(make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing. <end>"))
 
 
 def test_dialogue_is_scored_and_not_generated_for() -> None:

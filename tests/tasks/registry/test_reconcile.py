@@ -90,6 +90,7 @@ def test_an_alias_moved_back_to_an_earlier_champion_is_a_rollback(registry: Regi
     champion = settled_champion(store, registry)
     assert champion is not None and champion.number == "1"
     assert events(store, registry)[-1] == ("rolled_back", "1") and registry.get("previous").number == two.number
+    assert registry.get("2").tags["rolled_back"] == "true"
 
 
 def test_what_was_rolled_back_comes_back_only_with_an_override(registry: Registry, store: Store) -> None:
@@ -99,6 +100,13 @@ def test_what_was_rolled_back_comes_back_only_with_an_override(registry: Registr
     champion = settled_champion(store, registry)
     assert champion is not None and champion.number == "1"
     assert "was rolled back" in str(may_serve(store, registry, registry.get("2")))
+
+
+def test_a_second_rollback_looks_in_the_ledger_for_an_earlier_champion(registry: Registry, store: Store) -> None:
+    two_champions(registry, store)
+    deploy.promote(registry, store, registry.override(judged(registry, "3", outcome="hold"), "mine"), "anna", "third")
+    gone_back = [deploy.roll_back(registry, store, "anna", "worse")[0].number for _ in range(2)]
+    assert gone_back == ["2", "1"] and events(store, registry)[-2:] == [("rolled_back", "2"), ("rolled_back", "1")]
 
 
 def test_a_removed_alias_is_put_back(registry: Registry, store: Store) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tasks.registry.versions import PromotionRefused, Registry, UnknownVersion
+from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, UnknownVersion, held_nights
 from tests.tasks.registry.registered import BASE, judged
 
 
@@ -107,6 +107,44 @@ def test_a_version_that_was_rolled_back_is_champion_again_only_by_override(regis
         registry.promote(registry.get("2"))
     registry.promote(registry.override(registry.get("2"), "the cause is mended"))
     assert registry.get("champion").number == "2"
+
+
+def test_a_rollback_goes_back_to_no_version_that_was_rolled_back(registry: Registry) -> None:
+    """From 3 to 2, then past 3 to 1, then nowhere; an override makes 2 one to go back to again."""
+    for number in (1, 2, 3):
+        registry.promote(judged(registry, str(number), against=str(number - 1) * 64 if number > 1 else "b" * 64))
+    earlier = ["2", "3", "2", "1"]
+    assert [registry.roll_back(earlier)[0].number for _ in range(2)] == ["2", "1"]
+    with pytest.raises(PromotionRefused, match="every champion before version 1 was rolled back"):
+        registry.roll_back(["1", *earlier])
+    registry.promote(registry.override(registry.get("2"), "it was right after all"))
+    registry.promote(registry.override(registry.get("3"), "likewise"))
+    assert registry.roll_back()[0].number == "2"
+
+
+def test_what_a_rolled_back_version_had_learnt_is_held_until_an_override(registry: Registry) -> None:
+    """Version 2 learnt nights 1 to 3, version 3 on top of it nights 4 and 5; both are rolled back by a person."""
+    for package, night, continues in (("1", "0", "base"), ("2", "3", "1"), ("3", "5", "2")):
+        version = registry.override(judged(registry, package), "for the test")
+        for key, value in {"feedback_night": night, "continues": continues}.items():
+            registry.client.set_model_version_tag(registry.domain, version.number, key, value)
+        registry.promote(registry.get(version.number))
+    assert held_nights(registry) == ()
+    registry.roll_back()
+    assert held_nights(registry) == (4, 5)
+    registry.roll_back(["1"])
+    assert held_nights(registry) == (1, 2, 3, 4, 5)
+    registry.override(registry.get("3"), "it was right")
+    assert held_nights(registry) == (1, 2, 3)
+
+
+def test_what_no_gateway_served_is_not_held(registry: Registry) -> None:
+    for package in "12":
+        version = registry.override(judged(registry, package), "for the test")
+        registry.client.set_model_version_tag(registry.domain, version.number, "feedback_night", package)
+        registry.promote(registry.get(version.number))
+    registry.roll_back(mark=NOT_SERVED)
+    assert held_nights(registry) == ()
 
 
 def test_a_rollback_without_a_previous_champion_is_refused(registry: Registry) -> None:

@@ -60,12 +60,28 @@ def test_a_prompt_that_does_not_end_with_the_user_is_refused(tokenizer: Any, rol
         encode_prompt(tokenizer, SYSTEM, [Message(role=role, content="a") for role in roles])
 
 
-def test_an_answer_too_long_is_refused_and_not_cut(tokenizer: Any) -> None:
+def test_an_answer_too_long_is_not_cut(tokenizer: Any) -> None:
     (group,) = encode_groups(tokenizer, SYSTEM, [PAIRS[1]], 64)
     longest = max(map(len, group.sequences))
     assert encode_groups(tokenizer, SYSTEM, [PAIRS[1]], longest)
-    with pytest.raises(PromptError, match="1 tokens longer"):
+    with pytest.raises(PromptError, match=r"no preference can be learnt from.* 1 tokens longer"):
         encode_groups(tokenizer, SYSTEM, [PAIRS[1]], longest - 1)
+
+
+def test_a_pair_that_cannot_be_encoded_is_laid_aside_and_the_others_are_learnt(
+    tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Message(role="user", content="One?")
+    bad = [
+        a_pair("One?", "word " * 600, "poor"),
+        a_pair("One?", "good", "word " * 600),
+        a_pair("One?", "good", "<|im_end|>"),
+        make_preference((asked, asked), "good", "poor", ()),
+        make_preference((), "good", "poor", ()),
+    ]
+    assert encode_groups(tokenizer, SYSTEM, [*bad, *PAIRS], 64) == encode_groups(tokenizer, SYSTEM, PAIRS, 64)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" is laid aside: ")[0] for line in said] == [f"preference {one.id[:12]}" for one in bad]
 
 
 def test_dpo_reads_a_row_a_pair(tokenizer: Any) -> None:
