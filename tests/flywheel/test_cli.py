@@ -80,12 +80,9 @@ def test_a_version_is_traced_to_its_commit_and_settings(home: Path) -> None:
     assert "  sft.epochs               2" in run("trace", "2")
 
 
-def test_a_held_version_is_not_promoted_and_the_refusal_says_why(home: Path) -> None:
+def test_a_held_version_is_refused_with_the_reason_and_promoted_by_a_person_until_a_rollback(home: Path) -> None:
     assert "verdict cannot be read" in run_json("promote", "2", status=1)["error"]
     assert run("promote", "7", status=1).strip().endswith("there are: 2, 1")
-
-
-def test_promote_with_a_reason_and_rollback(home: Path) -> None:
     assert run_json("promote", "candidate", "--override", "seen by a person")["previous"] == "1"
     assert "version 1 is champion again; version 2 is previous" in run("rollback")
 

@@ -32,7 +32,8 @@ class Followed:
 
     gateway: Gateway
     registry: Registry
-    versions: dict[str, Version] = field(default_factory=dict)
+    versions: dict[str, Version]
+    without_champion: dict[str, Any] = field(default_factory=dict)  # what /readyz said before there was one
 
     def move(self, name: str) -> None:
         """Move the alias as somebody would in MLflow's page."""
@@ -107,12 +108,22 @@ def followed(engine: Stub, base_model: Path, tmp_path_factory: pytest.TempPathFa
         patch.setattr(probes, "fetch_probes", fake_probes)
         with running(home, engine.url) as gateway:
             wait_for(lambda: gateway.service.ready()[0])
-            yield Followed(gateway, registry, versions)
+            followed = Followed(gateway, registry, versions)
+            followed.without_champion = followed.ready()
+            yield followed
+
+
+@pytest.fixture
+def first(followed: Followed) -> Followed:
+    """The first version is served."""
+    followed.move("first")
+    followed.wait_until_served("first")
+    return followed
 
 
 def test_without_a_champion_the_base_model_answers_with_the_domains_prompt(followed: Followed) -> None:
-    assert followed.ready() | {"problems": {}} == followed.ready()
-    assert followed.ready()["version"] == "base"
+    assert followed.without_champion["problems"] == {}
+    assert followed.without_champion["version"] == "base"
     assert ("served", "base") in followed.events()
 
 
@@ -159,20 +170,24 @@ def test_moving_the_alias_under_traffic_fails_no_request_and_no_answer_has_two_v
     assert all(text == f"{names[version]} 1 2 3" for version, text in answers)
 
 
+@pytest.mark.usefixtures("first")
 def test_going_back_needs_no_second_load(followed: Followed, engine: Stub) -> None:
-    followed.move("first")
-    followed.wait_until_served("first")
+    for name in ("second", "first"):
+        followed.move(name)
+        followed.wait_until_served(name)
     assert {followed.versions[name].manifest[:16] for name in ("first", "second")} <= set(engine.seen()["adapters"])
     assert engine.seen()["asked"][-1]["model"] == followed.versions["first"].manifest[:16]
 
 
+@pytest.mark.usefixtures("first")
 def test_the_version_answers_with_the_system_prompt_it_was_trained_with(followed: Followed, engine: Stub) -> None:
     body = {"model": DOMAIN, "messages": QUESTION}
     reply = httpx.post(f"{followed.gateway.url}/v1/chat/completions", headers=followed.gateway.headers(), json=body)
-    assert engine.seen()["asked"][-1]["messages"][0] == {"role": "system", "content": "You are first."}
+    assert engine.seen()["asked"][-1]["messages"][0] == {"role": "system", "content": "You are followed."}
     assert reply.json()["version"] == followed.versions["first"].number
 
 
+@pytest.mark.usefixtures("first")
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -195,6 +210,7 @@ def test_a_version_that_fails_leaves_the_old_one_and_says_why(followed: Followed
     wait_for(lambda: "champion" not in followed.ready()["problems"])
 
 
+@pytest.mark.usefixtures("first")
 def test_a_version_without_verdict_or_override_is_refused_and_the_alias_put_back(followed: Followed) -> None:
     followed.move("unjudged")
     wait_for(lambda: "refused" in followed.ready()["problems"])
@@ -204,6 +220,7 @@ def test_a_version_without_verdict_or_override_is_refused_and_the_alias_put_back
     assert ("refused", followed.versions["unjudged"].number) in followed.events()
 
 
+@pytest.mark.usefixtures("first")
 def test_an_engine_that_was_started_again_gets_its_adapter_before_traffic(followed: Followed, engine: Stub) -> None:
     engine.kill()
     wait_for(lambda: not followed.ready()["ready"])
@@ -215,6 +232,7 @@ def test_an_engine_that_was_started_again_gets_its_adapter_before_traffic(follow
     assert reply.json()["choices"][0]["message"]["content"].startswith(followed.versions["first"].manifest[:16])
 
 
+@pytest.mark.usefixtures("first")
 def test_a_gateway_that_starts_with_a_broken_champion_takes_up_what_was_served_last(
     followed: Followed, engine: Stub
 ) -> None:
