@@ -158,12 +158,12 @@ def test_a_training_ends_with_the_search_that_started_it(root: Path, tmp_path: P
     wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith("."))
     trained = psutil.Process(int((tmp_path / "pid").read_text()[:-1]))
     process.send_signal(number)
-    process.wait(20)
+    process.wait(60)
     wait_for(lambda: not trained.is_running() or trained.status() == psutil.STATUS_ZOMBIE)
 
 
 def wait_for(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + 60.0
     while not done():
         assert time.monotonic() < end
         time.sleep(0.05)

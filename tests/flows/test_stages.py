@@ -84,7 +84,7 @@ def test_another_dvc_command_on_the_same_files_is_waited_for(toy: Path, lines: l
         time.sleep(0.1)
     assert run(toy, "sft", lines).cached
     assert any("waiting for it" in line for line in lines)
-    assert other.wait(30) == 0
+    assert other.wait(120) == 0
     os.kill(int((toy / "worker.pid").read_text()), 9)  # a bare `dvc repro` leaves the stage's worker behind
 
 

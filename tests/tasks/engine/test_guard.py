@@ -31,13 +31,13 @@ def start(grace: float = 0.5) -> tuple[subprocess.Popen[str], list[psutil.Proces
 
 
 def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return psutil.wait_procs(processes, timeout=10)[1]
+    return psutil.wait_procs(processes, timeout=60)[1]
 
 
 def test_a_killed_leader_takes_its_children_along_and_its_status_is_told() -> None:
     guard, family = start()
     family[0].send_signal(signal.SIGKILL)
-    assert guard.wait(10) == 128 + signal.SIGKILL
+    assert guard.wait(60) == 128 + signal.SIGKILL
     assert left(family) == []
 
 
@@ -45,7 +45,7 @@ def test_closing_our_end_of_its_input_ends_all() -> None:
     guard, family = start()
     assert guard.stdin is not None
     guard.stdin.close()
-    assert guard.wait(10) == 143
+    assert guard.wait(60) == 143
     assert left(family) == []
 
 
@@ -53,14 +53,14 @@ def test_closing_our_end_of_its_input_ends_all() -> None:
 def test_a_signal_ends_all_the_deaf_ones_too(number: signal.Signals) -> None:
     guard, family = start()
     guard.send_signal(number)
-    assert guard.wait(10) == 143
+    assert guard.wait(60) == 143
     assert left(family) == []
 
 
 def test_a_killed_guard_takes_the_leader_along() -> None:
     guard, family = start()
     guard.kill()
-    guard.wait(10)
+    guard.wait(60)
     assert left(family[:1]) == []
     family[1].kill()
 
@@ -68,4 +68,4 @@ def test_a_killed_guard_takes_the_leader_along() -> None:
 def test_the_status_of_a_command_that_ends_by_itself_is_ours() -> None:
     command = [sys.executable, "-I", str(GUARD), "30", sys.executable, "-c", "raise SystemExit(3)"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as guard:
-        assert guard.wait(20) == 3
+        assert guard.wait(60) == 3

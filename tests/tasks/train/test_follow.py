@@ -63,7 +63,7 @@ def follow(rank: int) -> subprocess.Popen[str]:
 
 
 def test_the_first_machine_does_not_follow(machines: Path) -> None:
-    said, _ = follow(0).communicate(timeout=60)
+    said, _ = follow(0).communicate(timeout=200)
     assert "the first one runs the stages" in said
 
 
@@ -80,6 +80,6 @@ def test_a_machine_that_follows_joins_what_the_first_launches(machines: Path, mo
         children = psutil.Process(follower.pid).children(recursive=True)
     finally:
         follower.send_signal(signal.SIGTERM)
-    said, _ = follower.communicate(timeout=60)
+    said, _ = follower.communicate(timeout=200)
     assert said.startswith("follow: joining joined under nodes\n"), said
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
