@@ -53,8 +53,9 @@ down: ## Stop the platform, with everything it started
 status: $(VENV)/.complete ## Services, what is served, nights, the alarm
 	@$(VENV)/bin/flywheel status
 
+# Two files of tests at a time, in the order of their names: the long ones come first. Much of a test is waiting.
 test: environments $(ALL_PACKAGES) lint types ## Lint, types and the whole test suite
-	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.complete ## Style, imports, dead code
 	@$(VENV)/bin/ruff check .

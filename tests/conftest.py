@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,26 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of all the processes that run the tests of this session."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+def once(target: Path, make: Callable[[Path], object]) -> Path:
+    """The folder with what `make` writes into it; the process that comes first makes it, the others wait."""
+    with target.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            half = target.with_suffix(".half")
+            shutil.rmtree(half, ignore_errors=True)
+            make(half)
+            half.rename(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def base_model(shared: Path) -> Path:
     """The default domain's real base model as its stage writes it, made once a session unless it lies in data/."""
     built = ROOT / layout.BASE_MODEL
     if (built / "MANIFEST.json").is_file():
@@ -38,26 +59,20 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tasks.domain import load_domain
     from tasks.train.base_model import convert
 
-    target = tmp_path_factory.mktemp("base") / "base_model"
-    previous = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        convert(load_domain("construction"), target)
-    finally:
-        os.chdir(previous)
-    return target
+    with contextlib.chdir(ROOT):
+        return once(shared / "base_model", lambda target: convert(load_domain("construction"), target))
 
 
 @pytest.fixture(scope="session")
-def tiny_model(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(base_model: Path, shared: Path) -> Path:
     """The real base model cut down to its first two layers, with tokenizer and manifest: seconds, not minutes."""
     from transformers import AutoModelForCausalLM
 
     from tasks.files import write_manifest
 
-    target = tmp_path_factory.mktemp("tiny") / "model"
-    shutil.copytree(base_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
-    model = AutoModelForCausalLM.from_pretrained(base_model, num_hidden_layers=2)
-    model.save_pretrained(target)
-    write_manifest(target)
-    return target
+    def cut(target: Path) -> None:
+        shutil.copytree(base_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
+        AutoModelForCausalLM.from_pretrained(base_model, num_hidden_layers=2).save_pretrained(target)
+        write_manifest(target)
+
+    return once(shared / "tiny_model", cut)
