@@ -183,7 +183,7 @@ def test_going_back_needs_no_second_load(followed: Followed, engine: Stub) -> No
 def test_the_version_answers_with_the_system_prompt_it_was_trained_with(followed: Followed, engine: Stub) -> None:
     body = {"model": DOMAIN, "messages": QUESTION}
     reply = httpx.post(f"{followed.gateway.url}/v1/chat/completions", headers=followed.gateway.headers(), json=body)
-    assert engine.seen()["asked"][-1]["messages"][0] == {"role": "system", "content": "You are followed."}
+    assert engine.seen()["asked"][-1]["messages"][0] == {"role": "system", "content": "You are first."}
     assert reply.json()["version"] == followed.versions["first"].number
 
 
