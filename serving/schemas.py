@@ -35,6 +35,11 @@ Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_stora
 Most = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+def _without_nulls(given: Any) -> Any:
+    """An object without the keys that are null; anything else as it is."""
+    return {key: value for key, value in given.items() if value is not None} if isinstance(given, dict) else given
+
+
 class Only:
     """Takes null and the values that ask for nothing, of a field of OpenAI's whose purpose is not served here."""
 
@@ -42,6 +47,7 @@ class Only:
         self.values = values
 
     def _check(self, given: Any) -> Any:
+        given = _without_nulls(given)
         for value in (*self.values, None):
             if given == value and isinstance(given, bool) == isinstance(value, bool):
                 return given
@@ -64,10 +70,8 @@ class Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value is not None}
+    def _absent(cls, given: Any) -> Any:
+        return _without_nulls(given)
 
 
 class TextPart(BaseModel):
@@ -85,7 +89,7 @@ def _joined(content: Any) -> Any:
         return content
     texts = []
     for number, part in enumerate(content):
-        given = {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
+        given = _without_nulls(part) if isinstance(part, dict) else {}
         if given.keys() != {"type", "text"} or given["type"] != "text" or not isinstance(given["text"], str):
             raise ValueError(f'part {number} is no plain text: send {{"type": "text", "text": "…"}} only')
         texts.append(given["text"])
@@ -132,7 +136,7 @@ class AsksNothing(Request):
     logprobs: Annotated[Any, Only(False)] = None
     top_logprobs: Annotated[Any, Only(0)] = None
     response_format: Annotated[Any, Only({"type": "text"})] = None
-    modalities: Annotated[Any, Only(["text"])] = None
+    modalities: Annotated[Any, Only(["text"], [])] = None
     audio: Annotated[Any, Only()] = None
     prediction: Annotated[Any, Only()] = None
     moderation: Annotated[Any, Only()] = None

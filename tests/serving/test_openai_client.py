@@ -120,7 +120,7 @@ def test_all_that_asks_for_nothing_is_let_pass(plain: Any, client: OpenAI, strea
         "parallel_tool_calls": True,
         "functions": [],
         "function_call": "none",
-        "response_format": {"type": "text"},
+        "response_format": {"type": "text", "json_schema": None},
         "modalities": ["text"],
         "reasoning_effort": "none",
         "verbosity": "medium",
