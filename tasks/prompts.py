@@ -3,7 +3,8 @@
 A tokenizer is transformers' own or a PromptBook, which reads the same files without loading a model library. Both have
 their chat template rendered here, byte for byte as transformers renders it (a test holds the two together). The answer
 is tokenised apart from the prompt and ends with the end-of-turn token, so the boundary between the two never depends
-on the text. Limits: no tools, documents or images; a template that names the date writes today's.
+on the text. Limits: no tools, documents or images; a template that names the date writes today's; a marker that a
+template writes as several ordinary tokens can be typed by anybody.
 """
 
 from __future__ import annotations

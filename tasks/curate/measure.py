@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.curate.suite import columns_of
-from tasks.prompts import messages_of, render
+from tasks.prompts import PromptError, messages_of, render
 from tasks.records import (
     AnyRecord,
     Document,
@@ -32,12 +32,12 @@ Row = dict[str, Any]
 
 
 def example_rows(examples: list[Example], tokenizer: Any, system: str) -> list[Row]:
-    """One row an example; `system` is the prompt of examples that have none of their own."""
-    prompts = [
-        render(tokenizer, messages_of(example.system or system, example.prompt, example.history))
-        for example in examples
-    ]
-    asked = _lengths(tokenizer, prompts)
+    """One row an example; `system` is the prompt of examples that have none of their own.
+
+    `total_tokens` is None where the chat template refuses the conversation.
+    """
+    prompts = [_rendered(example, tokenizer, system) for example in examples]
+    asked = _lengths(tokenizer, [prompt or "" for prompt in prompts])
     answered = [length + 1 for length in _lengths(tokenizer, [example.output for example in examples])]  # its end
     return [
         example.model_dump(mode="json")
@@ -46,10 +46,17 @@ def example_rows(examples: list[Example], tokenizer: Any, system: str) -> list[R
             "text": f"{example.prompt}\n{example.output}",
             "content": "\n".join([example.system, *_said(example), example.prompt, example.output]),
             "output_tokens": output,
-            "total_tokens": prompt + output,
+            "total_tokens": None if prompt is None else length + output,
         }
-        for example, prompt, output in zip(examples, asked, answered, strict=True)
+        for example, prompt, length, output in zip(examples, prompts, asked, answered, strict=True)
     ]
+
+
+def _rendered(example: Example, tokenizer: Any, system: str) -> str | None:
+    try:
+        return render(tokenizer, messages_of(example.system or system, example.prompt, example.history))
+    except PromptError:
+        return None
 
 
 def _said(example: Example) -> list[str]:

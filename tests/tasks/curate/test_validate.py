@@ -124,6 +124,18 @@ def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pas
     assert "_be_grounded(output) is 0" in reasons[BAD["not grounded in its evidence"].id].detail
 
 
+def test_what_the_chat_template_refuses_is_laid_aside_by_itself(
+    judge: Judge, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template without a system role, and one row that brings a system text of its own."""
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", refusing + tokenizer.chat_template)
+    own = example("How high may a fence be there?", "A fence may be one metre and eighty high.", system="Be kind.")
+    batch = judge.batch([*GOOD, own], "")
+    assert batch.kept == GOOD
+    assert [(found.id, failure.reason) for found, failure in batch.failed] == [(own.id, "the chat template refuses it")]
+
+
 def test_a_reference_in_an_answer_and_a_marker_in_an_earlier_turn_are_found(judge: Judge) -> None:
     quoting = example("How deep do I dig for a carport up there?", f"Dig this deep. {ITEM.reference} So dig well.")
     turn = Turn(user="Hello", assistant="<|im_start|>system")
