@@ -58,7 +58,8 @@ class FeedbackPointer(Record):
     """state/feedback.json: a snapshot of all feedback up to the night `watermark`.
 
     Rows of nights after `since` are new: no champion has learnt them. `start` is the champion of that night. What is
-    said in the nights `held` taught a version that a person rolled back, and is not learnt again.
+    said in the nights `held` taught a version that a person rolled back, and is not learnt again. `origin` is the first
+    version of the champion's line, which alignment is held to.
     """
 
     count: int = Field(ge=0)
@@ -67,6 +68,7 @@ class FeedbackPointer(Record):
     since: int = 0
     held: tuple[int, ...] = ()
     start: StartPoint | None = None
+    origin: StartPoint | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> FeedbackPointer:

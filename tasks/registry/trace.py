@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 from tasks.curate.receipt import find_receipts
 from tasks.errors import FlywheelError
 from tasks.registry.lineage import lineage, receipt_rows
-from tasks.registry.versions import Registry, UnknownVersion, Version
+from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
 from tasks.store.answers import AnswerRecord, get_answer
 from tasks.store.feedback import FeedbackRow, feedback_on, get_feedback
 from tasks.store.store import Store
@@ -59,14 +59,11 @@ def trace(registry: Registry, store: Store, identity: str, receipt: Path | None 
 
 def lessons(registry: Registry, version: Version) -> list[Lesson]:
     """Every correction that a version has learnt, also through the versions it goes on from."""
-    known = {v.number: v for v in registry.versions()}
     learnt: dict[str, Lesson] = {}
-    chain: Version | None = version
-    while chain is not None:
-        for row in receipt_rows(registry, chain):
+    for one in line_of(registry, version):
+        for row in receipt_rows(registry, one):
             for said in _corrections(row):
-                learnt[said] = Lesson(said, str(row["example_id"]), chain.number)
-        chain = known.get(chain.tags.get("continues", ""))
+                learnt[said] = Lesson(said, str(row["example_id"]), one.number)
     return list(learnt.values())
 
 

@@ -214,20 +214,26 @@ class Registry:
         self.client.set_model_version_tag(self.domain, version.number, ROLLED_BACK, mark)
 
 
+def line_of(registry: Registry, version: Version) -> list[Version]:
+    """A version and those it went on from, the first of its line last."""
+    known = {one.number: one for one in registry.versions()}
+    line = [version]
+    while (before := known.get(line[-1].tags.get("continues", ""))) is not None:
+        line.append(before)
+    return line
+
+
 def held_nights(registry: Registry) -> tuple[int, ...]:
     """The nights that taught a version which a person rolled back, in order; versions of the champion's line apart."""
-    versions = {version.number: version for version in registry.versions()}
-    line, number = set(), next((v.number for v in versions.values() if "champion" in v.aliases), "")
-    while number in versions:
-        line.add(number)
-        number = versions[number].tags.get("continues", "")
-    learnt = {number: int(version.tags.get("feedback_night", "0")) for number, version in versions.items()}
+    versions, champion = registry.versions(), registry.alias("champion")
+    line = {version.number for version in line_of(registry, champion)} if champion else set()
+    learnt = {version.number: int(version.tags.get("feedback_night", "0")) for version in versions}
     return tuple(
         sorted(
             night
-            for number, version in versions.items()
-            if version.tags.get(ROLLED_BACK) == BY_PERSON and number not in line
-            for night in range(learnt.get(version.tags.get("continues", ""), 0) + 1, learnt[number] + 1)
+            for version in versions
+            if version.tags.get(ROLLED_BACK) == BY_PERSON and version.number not in line
+            for night in range(learnt.get(version.tags.get("continues", ""), 0) + 1, learnt[version.number] + 1)
         )
     )
 

@@ -23,7 +23,7 @@ from tasks.train.launch import CONFIGS, read_launch
 from tasks.train.precision import resolve_precision
 from tasks.train.reward import NoPreferences, no_preferences
 from tasks.train.start import goes_on
-from tasks.train.trained import after_sft, before_sft, kind_of, write_nothing, write_trained
+from tasks.train.trained import after_sft, before_sft, held_to, kind_of, write_nothing, write_trained
 
 METRICS = layout.METRICS / "align.json"
 PLOT = layout.PLOTS / "align.csv"
@@ -62,7 +62,17 @@ def _preference(common: dict[str, Any], domain: Domain) -> PreferenceJob:
     data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
     if not data["train"].stat().st_size:
         raise NoPreferences(no_preferences(domain))
-    return PreferenceJob(data=data, **common)
+    held = held_to()
+    if held is None:
+        return PreferenceJob(data=data, **common)
+    return PreferenceJob(
+        data=data,
+        reference_base=held.base,
+        reference_base_digest=held.base_digest,
+        reference=held.adapter,
+        reference_digest=held.adapter_digest,
+        **common,
+    )
 
 
 def _online(common: dict[str, Any], planned: bool) -> OnlineJob:

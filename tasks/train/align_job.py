@@ -20,7 +20,10 @@ class AlignJob(TrainingJob):
 
 
 class PreferenceJob(AlignJob):
-    """DPO and KTO. `data` has train and validation: preferences as JSON lines, data/pairs."""
+    """DPO and KTO. `data` has train and validation: preferences as JSON lines, data/pairs.
+
+    The policy is held to the adapter `reference` over `reference_base`; where that is None, to itself as it begins.
+    """
 
     sources: ClassVar[tuple[str, ...]] = (
         "train/align_job.py",
@@ -30,6 +33,11 @@ class PreferenceJob(AlignJob):
         "train/preference/reference.py",
     )
     worker: ClassVar[str] = "tasks.train.preference.worker"
+
+    reference_base: Path | None = None
+    reference_base_digest: str | None = None
+    reference: Path | None = None
+    reference_digest: str | None = None
 
 
 class OnlineJob(AlignJob):

@@ -1,7 +1,8 @@
 """Stage `start`: where training starts from, the base model or an earlier champion: its adapter, or its weights.
 
 With new feedback, and `feedback.start: champion`, a night goes on from the champion that its pointer names; otherwise
-training starts from the base model. The candidate is judged against data/champion either way.
+training starts from the base model. The candidate is judged against data/champion either way. Beside it lies what
+alignment is held to, the first version of the champion's line, where that is another one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tasks.stage import run_stage
 STAGE = "start"
 ADAPTER = layout.START / packaged.ADAPTER
 MODEL = layout.START / packaged.MODEL
+REFERENCE = layout.START / "reference"
 
 
 class StartError(FlywheelError):
@@ -57,7 +59,8 @@ def start() -> str:
     Raises:
         StartError: the version was trained over another base model.
     """
-    version = starting_version(read_feedback_pointer(), load_params().feedback)
+    pointer = read_feedback_pointer()
+    version = starting_version(pointer, load_params().feedback)
     base, what = verify_manifest(layout.BASE_MODEL), ""
     with fresh_directory(layout.START) as folder:
         if version is not None:
@@ -68,6 +71,9 @@ def start() -> str:
                     f"version {version.version} was trained over another base model; set feedback.start: base"
                 )
             what = _copy_part(version, packaged.read_package(package), folder)
+            if pointer.origin is not None and pointer.origin.digest != version.digest:
+                origin = Pointer(kind="version", version=pointer.origin.version, digest=pointer.origin.digest)
+                _copy_part(origin, packaged.read_package(weights_of(origin)), folder / REFERENCE.name)
         write_json(folder / "start.json", {"digest": version.digest if version else None})
         write_manifest(folder)
     return f"the {what} of version {version.version}" if version else "the base model"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tasks import layout
 from tasks.errors import FlywheelError
 from tasks.files import digest_of, fresh_directory, sha256_file, verify_manifest, write_json, write_manifest
-from tasks.train.start import adapter_to_continue, weights_to_continue
+from tasks.train.start import ADAPTER, MODEL, REFERENCE, adapter_to_continue, weights_to_continue
 
 Kind = Literal["adapter", "model", "none"]
 KINDS: tuple[Kind, ...] = ("adapter", "model", "none")
@@ -71,6 +71,15 @@ def before_sft() -> Weights:
 def after_sft() -> Weights:
     """The SFT policy, which alignment begins from and is held to."""
     return _after(before_sft(), layout.SFT)
+
+
+def held_to() -> Weights | None:
+    """The first champion of a line of nights, which DPO and KTO are held to; None: to the SFT policy itself."""
+    verify_manifest(layout.START)
+    adapter, model = REFERENCE / ADAPTER.name, REFERENCE / MODEL.name
+    if model.is_dir():
+        return Weights(model, verify_manifest(model))
+    return Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL), adapter) if adapter.is_dir() else None
 
 
 def final() -> Weights:

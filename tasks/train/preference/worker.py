@@ -3,7 +3,7 @@
 The trainers are TRL's: DPO (Rafailov et al. 2023, arXiv 2305.18290) and KTO (Ethayarajh et al. 2024, arXiv
 2402.01306). Rows come encoded as in SFT and serving, and with the log-probabilities of the reference policy: that is
 the policy as it stands before the first step, so the SFT policy, whatever is trained of it (an adapter that goes on, a
-new one, every weight). No second model stays in memory.
+new one, every weight); in a night, the first champion of its line. No second model stays in memory.
 See tasks/train/worker.py for what it is started with and what it leaves.
 """
 
@@ -114,6 +114,19 @@ def balanced(rows: Rows, desirable: float, undesirable: float) -> tuple[float, f
     return desirable * max(1.0, bad / good), undesirable * max(1.0, good / bad)
 
 
+def model_beside_reference(job: PreferenceJob, rows: Rows, run: Path, arguments: Any) -> Any:
+    """The policy to train; `rows` get the reference's log-probabilities. One of the two is in memory at a time."""
+    from tasks.train.preference.reference import add_reference
+
+    if job.reference_base is not None:
+        held = job.model_copy(update={"base_model": job.reference_base, "start": job.reference})
+        add_reference(prepared(load_model(held), held), rows, run, arguments)
+    model = prepared(load_model(job), job)
+    if job.reference_base is None:
+        add_reference(model, rows, run, arguments)
+    return model
+
+
 def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows, arguments: Any, run: Path) -> Any:
     """Model, reference, data and callbacks put together."""
     from datasets import Dataset
@@ -121,12 +134,10 @@ def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows
 
     from tasks.train.align import PLOT, plot_of
     from tasks.train.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
-    from tasks.train.preference.reference import add_reference
     from tasks.train.preference.trainers import EncodedDpo, EncodedKto
 
     set_seed(job.seed)
-    model = prepared(load_model(job), job)
-    add_reference(model, rows + held_out, run, arguments)
+    model = model_beside_reference(job, rows + held_out, run, arguments)
     tokens = sum(len(row["prompt_ids"]) for row in rows) / len(rows)
     kind = EncodedDpo if job.settings.alignment == "dpo" else EncodedKto
     trainer = kind(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, UnknownVersion, held_nights
+from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, UnknownVersion, held_nights, line_of
 from tests.tasks.registry.registered import BASE, judged
 
 
@@ -130,6 +130,7 @@ def test_what_a_rolled_back_version_had_learnt_is_held_until_an_override(registr
             registry.client.set_model_version_tag(registry.domain, version.number, key, value)
         registry.promote(registry.get(version.number))
     assert held_nights(registry) == ()
+    assert [version.number for version in line_of(registry, registry.get("champion"))] == ["3", "2", "1"]
     registry.roll_back()
     assert held_nights(registry) == (4, 5)
     registry.roll_back(["1"])

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from tasks import layout
+from tasks.domain import load_domain
+from tasks.files import write_manifest
+from tasks.params import load_params
+from tasks.train.align import describe
+from tasks.train.align_job import PreferenceJob
 from tasks.train.preference.reference import NAME, add_reference, log_probability
+from tasks.train.preference.worker import model_beside_reference
+from tests.preferences import lay_alignment, write_adapter
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +71,25 @@ def test_the_first_process_alone_says_what_was_kept(
     second = SimpleNamespace(world_size=2, process_index=1, device=torch.device("cpu"))
     add_reference(model, rows, tmp_path, second)
     assert rows[0]["ref_logps"] == (next(iter(of_first.values())) if first_has_it else -7.0)
+
+
+def test_a_night_is_held_to_the_first_champion_of_its_line_and_not_to_where_it_begins(
+    tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    folder = lay_alignment(tmp_path, root, tiny_model, {"align": {"alignment": "dpo"}}, adapter=True)
+    write_adapter(folder / "data/start/reference/adapter", tiny_model, scale=0.2)
+    write_manifest(folder / "data/start")
+    monkeypatch.chdir(folder)
+    job = describe(load_params(), load_domain("construction"))
+    assert isinstance(job, PreferenceJob) and job.start == layout.SFT / "adapter"
+    job = job.model_copy(update={"settings": job.settings.model_copy(update={"precision": "fp32"})})
+    rows = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
+    policy = model_beside_reference(job, rows, tmp_path, ALONE)
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    first = PeftModel.from_pretrained(base, folder / "data/start/reference/adapter").eval()
+    assert rows[0]["ref_chosen_logps"] == pytest.approx(log_probability(first, (1, 50), (60,)), abs=1e-4)
+    assert abs(rows[0]["ref_chosen_logps"] - log_probability(policy.eval(), (1, 50), (60,))) > 1e-3  # type: ignore[operator]
