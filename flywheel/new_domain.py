@@ -21,7 +21,8 @@ def new_domain(name: str, folder: Path, as_json: bool) -> None:
     """Build the domain NAME from a folder of your own material, and say what was decided.
 
     A table of questions and answers (CSV, XLSX or JSON) is needed; PDF, Word, HTML, Markdown and text files become
-    documents. Language, columns and title are found out; the folder itself is not changed.
+    documents. Language, columns and title are found out; the folder itself is not changed. The first stages of a
+    release are tried, so that what cannot work is refused at once.
     """
 
     def work() -> Answer:
@@ -31,7 +32,7 @@ def new_domain(name: str, folder: Path, as_json: bool) -> None:
         with contextlib.chdir(home()):
             built = build(name, source)
         lines = [f"domains/{name} is built.", *(f"  {decision}" for decision in built.decisions)]
-        lines.append(f"Next: set `domain: {name}` in params.yaml, then run `make run`.")
+        lines += ["Next:", *(f"  {step}" for step in built.next)]
         return asdict(built), "\n".join(lines)
 
     answer(work, as_json)

@@ -29,6 +29,7 @@ SOURCES = (
     "mmlu",
     "safety",
 )
+FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 
@@ -228,6 +229,16 @@ def load_domain(name: str, root: Path = Path()) -> Domain:
     return domain
 
 
+def own_files(raw: dict[str, Any], folder: Path) -> list[Path]:
+    """The files below a domain's folder that the sections of its domain.yaml name."""
+    found: list[Path] = []
+    for _, source in _sources(raw):
+        found += [folder / source[name] for name in FILE_KEYS if source.get(name)]
+        if not source.get("package"):
+            found += [path for pattern in source.get("files", []) for path in sorted(folder.glob(pattern))]
+    return found
+
+
 def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
     """What is wrong with the files a domain names, read from the raw YAML so that a wrong key hides nothing."""
     if not isinstance(raw, dict):
@@ -242,7 +253,7 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         files = source.get("files")
         for pattern in files if isinstance(files, list) else []:
             problems += _pattern_problems(f"{key}.files", base, str(pattern))
-        for name in ("chat_template", "templates"):
+        for name in FILE_KEYS:
             if isinstance(file := source.get(name), str) and file:
                 problems += _text_problems(f"{key}.{name}", folder / file)
     return problems

@@ -7,7 +7,9 @@ others the one with the longest texts. What is not used is named with the reason
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,10 +18,10 @@ from typing import Any
 
 from tasks.corpus.columns import heading, named
 from tasks.corpus.documents import ENDINGS, read_documents
-from tasks.corpus.human import CONVERSATIONS
+from tasks.corpus.human import CONVERSATIONS, human_rows
 from tasks.corpus.lines import bad_line, by_cause
 from tasks.corpus.rows import SourceError, read_rows
-from tasks.domain import Columns, DocumentSource
+from tasks.domain import Columns, DocumentSource, HumanSource
 from tasks.records import BadLine
 
 TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".json")
@@ -31,11 +33,25 @@ DOCUMENTS = DocumentSource(name="folder", files=["*"], licence="-", attribution=
 
 
 @dataclass
-class Found:
-    """What lies in a folder; a table without columns is Alpaca or ShareGPT and needs none."""
+class Use:
+    """What is used of a file, and what not.
 
-    documents: list[Path] = field(default_factory=list)
-    tables: dict[Path, Columns | None] = field(default_factory=dict)
+    A table without columns is Alpaca or ShareGPT and needs none. `unused` counts the rows in which a field holds
+    something that nobody reads, `causes` are sentences about rows that cannot be used.
+    """
+
+    rows: int  # or documents
+    columns: Columns | None = None
+    unused: Counter[str] = field(default_factory=Counter)
+    causes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Found:
+    """What lies in a folder; for each file that cannot be used the reason."""
+
+    documents: dict[Path, Use] = field(default_factory=dict)
+    tables: dict[Path, Use] = field(default_factory=dict)
     unused: dict[Path, str] = field(default_factory=dict)
 
 
@@ -50,15 +66,32 @@ def look(folder: Path) -> Found:
             if path.stat().st_size == 0:
                 found.unused[path] = "empty"
             elif ending in TABLES and not _is_documents(path):
-                found.tables[path] = columns_in(path)
+                found.tables[path] = _table(path)
             elif ending in ENDINGS:
-                _check_document(path)
-                found.documents.append(path)
+                found.documents[path] = _document(path)
             else:
                 found.unused[path] = f"no reader for {ending or 'a file without an ending'}"
         except SourceError as error:
             found.unused[path] = str(error).removeprefix(f"{path}: ")
     return found
+
+
+def _table(path: Path) -> Use:
+    """What can be used of a table of questions and answers.
+
+    Raises:
+        SourceError: nothing; the message says why, with the counts of rows by cause.
+    """
+    columns = columns_in(path)
+    use, bad, unused = Use(0, columns), list[BadLine](), Counter[str]()
+    source = HumanSource(name="folder", files=["*"], columns=columns, licence="-", attribution="-")
+    with contextlib.suppress(SourceError):  # none of its rows can be read: the causes follow
+        use.rows = sum(receipt.kept for _, receipt in human_rows(source, [path], "en", bad, unused))
+    use.unused = Counter({name.removeprefix(f"{path.name}: "): rows for name, rows in unused.items()})
+    use.causes = by_cause(bad)
+    if not use.rows:
+        raise SourceError("\n    ".join([f"{path}: no row can be used", *use.causes]))
+    return use
 
 
 def columns_in(path: Path) -> Columns | None:
@@ -78,7 +111,7 @@ def columns_in(path: Path) -> Columns | None:
         if len(rows) < SAMPLE_ROWS:
             rows.append(row.fields)
     if not rows:
-        raise SourceError(f"{path}: no row can be read\n    " + "\n    ".join(by_cause(bad) or ["there is none"]))
+        raise SourceError("\n    ".join([f"{path}: no row can be read", *by_cause(bad)]))
     if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None
     return guess_columns(rows, list(names))
@@ -102,12 +135,12 @@ def guess_columns(rows: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> 
         raise SourceError(f"no column of questions and one of answers found among {', '.join(texts) or 'none'}")
     columns = {"question": question, "answer": answer}
     for key in ("input", "system", "history", "category", "sources", "id"):
-        filled = [text for text in texts.get(found.get(key, ""), []) if text]
-        fits = (
-            len(set(filled)) == len(filled) if key == "id" else key != "history" or _has_lists(rows, found.get(key, ""))
-        )
-        if filled and fits:
-            columns[key] = found[key]
+        name = found.get(key, "")
+        filled = [text for text in texts.get(name, []) if text]
+        if (key == "id" and len(set(filled)) < len(filled)) or (key == "history" and not _has_lists(rows, name)):
+            continue
+        if filled:
+            columns[key] = name
     return Columns.model_validate(columns)
 
 
@@ -148,11 +181,12 @@ def language_of(texts: Sequence[str]) -> str:
 def texts_of(found: Found) -> list[str]:
     """Some of the material, for its language to be told: rows of the tables, beginnings of the documents."""
     texts = []
-    for path, columns in found.tables.items():
+    for path, use in found.tables.items():
+        columns = use.columns
         for row in _sample(path, 20):
             values = [row.get(columns.question), row.get(columns.answer)] if columns else [*row.values()]
             texts.append("\n".join(str(value) for value in values))
-    for path in found.documents[:5]:
+    for path in islice(found.documents, 5):
         texts += [document.text[:500] for document in islice(read_documents(DOCUMENTS, [path])[0], 3)]
     return texts
 
@@ -166,15 +200,17 @@ def _asking(texts: dict[str, list[str]]) -> str:
     return best if best and share(best) >= ASKS else ""
 
 
-def _check_document(path: Path) -> None:
-    """Whether any text can be taken from a file.
+def _document(path: Path) -> Use:
+    """What can be used of a file of documents.
 
     Raises:
-        SourceError: none can; the message says why.
+        SourceError: no text can be taken from it; the message says why.
     """
     documents, bad = read_documents(DOCUMENTS, [path])
-    if next(iter(documents), None) is None:
+    count = sum(1 for _ in documents)
+    if not count:
         raise SourceError(bad[0].cause if bad else "it holds no document")
+    return Use(count, causes=by_cause(bad))
 
 
 def _is_documents(path: Path) -> bool:

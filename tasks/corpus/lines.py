@@ -134,15 +134,15 @@ def bad_line(path: Path, number: int, cause: str, text: str = "") -> BadLine:
 
 
 def by_cause(bad: Iterable[BadLine]) -> list[str]:
-    """What cannot be used, a sentence for each file and cause: how many rows, and the first of them.
+    """What cannot be used of a file, a sentence for each cause: how many rows, and the first of them.
 
     Causes that differ in numbers only, such as the place of a mistake, count as one.
     """
-    groups: dict[tuple[str, str], list[BadLine]] = {}
+    groups: dict[str, list[BadLine]] = {}
     for line in bad:
-        groups.setdefault((line.file, re.sub(r"\d+", "0", line.cause)), []).append(line)
+        groups.setdefault(re.sub(r"\d+", "0", line.cause), []).append(line)
     return [
-        f"{Path(file).name}: {len(lines)} row{'s' * (len(lines) > 1)} not used: {lines[0].cause} "
+        f"{len(lines)} row{'s' * (len(lines) > 1)} not used: {lines[0].cause} "
         f"(first: line {lines[0].line}: {lines[0].text[:SHOWN].strip()!r})"
-        for (file, _), lines in groups.items()
+        for lines in groups.values()
     ]

@@ -2,8 +2,9 @@
 
 The folder is looked through (tasks/corpus/folder.py), its files are copied into domains/NAME/sources, evaluation
 items are drawn and frozen, seeds are drawn from the other questions, and domain.yaml is written with the base model,
-benchmarks and general data of a domain that is already here: one in the same language, else the default one. Every
-decision is returned, so that a person can change it.
+benchmarks and general data of a domain that is already here: one in the same language, else the default one. Then the
+first stages of a release are tried (tasks/corpus/trial.py). Every decision is returned, so that a person can change it,
+and so is what was used of every file, and what not.
 
 Limits: a table with at least 5 × MIN_EVALUATED different questions is needed, or nothing could be judged; triples are
 not looked for, since they need worded templates (docs/domains.md).
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from tasks import layout
 from tasks.corpus.folder import Found, language_of, look, texts_of
 from tasks.corpus.freeze import alone, candidates, draw_spread, freeze
 from tasks.corpus.ingest import Pools, human_examples, item_of, read_frozen
-from tasks.domain import Columns, Domain, load_domain
+from tasks.corpus.trial import tried
+from tasks.domain import Columns, Domain, load_domain, own_files
 from tasks.errors import FlywheelError
 from tasks.files import write_json, write_text
 from tasks.params import Params, load_params
-from tasks.records import BadLine, EvaluationItem, Example
+from tasks.records import EvaluationItem, Example
 
 MIN_EVALUATED, MAX_EVALUATED, EVALUATED_SHARE = 10, 100, 5  # one of five questions is evaluated on
 MAX_DIALOGUE, MAX_SAFETY = 120, 60
@@ -55,12 +57,14 @@ class NewDomainError(FlywheelError):
 
 @dataclass
 class Built:
-    """A new domain, and what was decided on the way, as sentences."""
+    """A new domain, what was decided on the way (sentences), each file's use, and what to do next (lines)."""
 
     name: str
     language: str
     title: str
-    decisions: list[str] = field(default_factory=list)
+    decisions: list[str]
+    files: list[dict[str, Any]]
+    next: list[str]
 
 
 def new_domain(name: str, folder: Path) -> Built:
@@ -68,6 +72,7 @@ def new_domain(name: str, folder: Path) -> Built:
 
     Raises:
         NewDomainError: the name is taken or no name, or the folder holds too little.
+        TrialError: a release of the domain would stop.
     """
     target = layout.DOMAINS / name
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -78,7 +83,7 @@ def new_domain(name: str, folder: Path) -> Built:
         raise NewDomainError(f"{folder} is not a folder")
     found = look(folder)
     if not found.tables:
-        causes = "".join(f"\n  {path.name}: {cause}" for path, cause in found.unused.items())
+        causes = "".join(f"\n  {line}" for line in _uses(found, folder))
         raise NewDomainError(f"{folder}: no table of questions and answers (CSV, XLSX, JSON) can be read{causes}")
     try:
         return _build(name, folder, found, load_params())
@@ -90,30 +95,32 @@ def new_domain(name: str, folder: Path) -> Built:
 def _build(name: str, folder: Path, found: Found, params: Params) -> Built:
     target = layout.DOMAINS / name
     title, language = _title(name, folder), language_of(texts_of(found))
-    copies = _copy(found, folder, target / "sources")
     raw: dict[str, Any] = {"name": name, "title": title, "language": language, "system_prompt": PROMPT}
-    raw |= _sources(name, title, found, copies) | _defaults(_model_domain(language, params.domain), language, target)
+    defaults = _defaults(_model_domain(language, params.domain), language, target)
+    raw |= _sources(name, title, found, _copy(found, folder, target)) | defaults
     system = SYSTEM.get(language, SYSTEM["en"] + " Answer in the language of the question.")
     write_text(target / PROMPT, system.format(title=title) + "\n")
     pools = candidates(_written(target, raw))
-    raw["evaluation"] = _sizes(pools, params)
+    raw["evaluation"] = _sizes(pools, params, _uses(found, folder))
     domain = _written(target, raw)
     write_json(domain.frozen, freeze(domain, pools, params.mix.leak_threshold, params.dedup.shingle))
     seeds = _seeds(domain)
     write_text(target / SEEDS, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
     raw["seeds"] = [_source(f"{name}-seeds", title, [SEEDS])]
-    return Built(name, language, title, _decisions(_written(target, raw), found, folder, len(seeds)))
+    domain = _written(target, raw)
+    decisions = _decisions(domain, found, folder, len(seeds)) + tried(name)
+    return Built(name, language, title, decisions, _files(found, folder), _next(domain, params))
 
 
 def _copy(found: Found, folder: Path, target: Path) -> dict[Path, str]:
     """Copy what is used under names that are no patterns; original → name relative to the domain's folder."""
-    target.mkdir(parents=True)
+    (target / "sources").mkdir(parents=True, exist_ok=True)
     copies: dict[Path, str] = {}
     for path in [*found.documents, *found.tables]:
         name = re.sub(r"[^\w.-]", "_", "_".join(path.relative_to(folder).parts))
-        while f"sources/{name}" in copies.values():
+        while (target / "sources" / name).exists():
             name = f"_{name}"
-        shutil.copyfile(path, target / name)
+        shutil.copyfile(path, target / "sources" / name)
         copies[path] = f"sources/{name}"
     return copies
 
@@ -139,12 +146,9 @@ def _raw(name: str) -> dict[str, Any]:
 
 
 def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
-    """The sections that do not come from the folder."""
+    """The sections that do not come from the folder, every file they name copied along."""
     raw = _raw(model)
     chosen: dict[str, Any] = {key: raw[key] for key in ("base_model", "embedder", "general", "mmlu", "safety")}
-    if template := chosen["base_model"].get("chat_template"):
-        (target / template).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(layout.DOMAINS / model / template, target / template)
     if raw["language"] != language:
         chosen["embedder"] = {"name": "characters"}
         topics = layout.PACKAGES / "chatterbot_corpus" / "data" / CHATTERBOT.get(language, "")
@@ -152,13 +156,17 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
             stems = sorted(path.stem for path in topics.glob("*.yml"))
             chosen["general"] = [{**chosen["general"][0], "language": language, "evaluation_topics": stems[::3],
                                   "files": [f"chatterbot_corpus/data/{CHATTERBOT[language]}/*.yml"]}]  # fmt: skip
+    for path in own_files(chosen, layout.DOMAINS / model):
+        copy = target / path.relative_to(layout.DOMAINS / model)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     chosen["evaluation"] = {"domain": 1, "dialogue": 1, "safety": 1}
     return chosen
 
 
 def _sources(name: str, title: str, found: Found, copies: dict[Path, str]) -> dict[str, Any]:
-    human = [_human(f"{name}-{place}", title, copies[path], columns)
-             for place, (path, columns) in enumerate(found.tables.items(), start=1)]  # fmt: skip
+    human = [_human(f"{name}-{place}", title, copies[path], use.columns)
+             for place, (path, use) in enumerate(found.tables.items(), start=1)]  # fmt: skip
     documents = [copies[path] for path in found.documents]
     return {"human": human, "documents": [_source(f"{name}-documents", title, documents)] if documents else []}
 
@@ -180,14 +188,14 @@ def _written(target: Path, raw: dict[str, Any]) -> Domain:
     return load_domain(target.name)
 
 
-def _sizes(pools: Pools, params: Params) -> dict[str, int]:
-    """How large the evaluation sets can be."""
+def _sizes(pools: Pools, params: Params, uses: list[str]) -> dict[str, int]:
+    """How large the evaluation sets can be; `uses` says of each file what was used, for the refusal."""
     questions = len(alone(pools["domain"], params.mix.leak_threshold, params.dedup.shingle))
     size = min(MAX_EVALUATED, questions // EVALUATED_SHARE)
     if size < MIN_EVALUATED:
         raise NewDomainError(
             f"the tables hold {questions} different questions; {MIN_EVALUATED * EVALUATED_SHARE} are needed, so that "
-            f"one in {EVALUATED_SHARE} can be kept for the evaluation"
+            f"one in {EVALUATED_SHARE} can be kept for the evaluation" + "".join(f"\n  {line}" for line in uses)
         )
     dialogue, safety = len(pools["dialogue"]), len(pools["safety"])
     return {"domain": size, "dialogue": min(MAX_DIALOGUE, dialogue), "safety": min(MAX_SAFETY, safety // 2)}
@@ -208,21 +216,63 @@ def _seeds(domain: Domain) -> list[dict[str, str]]:
 
 
 def _decisions(domain: Domain, found: Found, folder: Path, seeds: int) -> list[str]:
-    bad: list[BadLine] = []
-    rows = sum(1 for _ in human_examples(domain, bad))
-    said = [
+    return [
         f"language: {domain.language}",
         f"title: {domain.title}",
         f"general dialogue: {domain.general[0].language}, {domain.evaluation.dialogue} exchanges to evaluate on; "
         "safety and MMLU as in the domain they come from",
         f"base model: {domain.base_model.name} ({domain.base_model.licence}); embedder: {domain.embedder.name}",
+        *_uses(found, folder),
+        f"{sum(use.rows for use in found.tables.values())} questions; "
+        f"{domain.evaluation.domain} frozen for the evaluation",
+        f"{seeds} seeds drawn from the others into sources/seeds.jsonl: check them by hand",
+        "licence: not stated; write it into domain.yaml before anything is published",
     ]
-    for path, columns in found.tables.items():
-        mapped = f"question in {columns.question!r}, answer in {columns.answer!r}" if columns else "Alpaca or ShareGPT"
-        said.append(f"questions: {path.relative_to(folder)} ({mapped})")
-    said += [f"document: {path.relative_to(folder)}" for path in found.documents]
-    said += [f"not used: {path.relative_to(folder)}: {cause}" for path, cause in found.unused.items()]
-    said += [f"{rows} questions, {len(bad)} rows unreadable; {domain.evaluation.domain} frozen for the evaluation",
-             f"{seeds} seeds drawn from the others into sources/seeds.jsonl: check them by hand",
-             "licence: not stated; write it into domain.yaml before anything is published"]  # fmt: skip
-    return said
+
+
+def _files(found: Found, folder: Path) -> list[dict[str, Any]]:
+    """Every file of the folder: what it is used as, and what of it is not used, with counts and causes."""
+    used = [("questions", path, use) for path, use in found.tables.items()]
+    used += [("documents", path, use) for path, use in found.documents.items()]
+    files: list[dict[str, Any]] = [
+        {
+            "file": path.relative_to(folder).as_posix(),
+            "used_as": kind,
+            "rows": use.rows,
+            "columns": use.columns.model_dump(exclude_defaults=True) if use.columns else {},
+            "unused_columns": dict(use.unused),
+            "not_used": use.causes,
+        }
+        for kind, path, use in used
+    ]
+    for path, cause in found.unused.items():
+        files.append({"file": path.relative_to(folder).as_posix(), "used_as": "", "rows": 0, "not_used": [cause]})
+    return files
+
+
+def _uses(found: Found, folder: Path) -> list[str]:
+    """The same for people, as lines."""
+    lines = []
+    for file in _files(found, folder):
+        if not file["used_as"]:
+            lines.append(f"not used: {file['file']}: {file['not_used'][0]}")
+            continue
+        columns = ", ".join(f"{key} in {name!r}" for key, name in file["columns"].items())
+        how = f" ({columns or 'Alpaca or conversations'})" if file["used_as"] == "questions" else ""
+        lines.append(f"{file['used_as']}: {file['file']}: {file['rows']}{how}")
+        lines += [f"  not read: {name!r} ({rows} rows)" for name, rows in file["unused_columns"].items()]
+        lines += [f"  {cause}" for cause in file["not_used"]]
+    return lines
+
+
+def _next(domain: Domain, params: Params) -> list[str]:
+    """What to do before the first release: commands, and remarks behind #."""
+    source = domain.base_model
+    lines = [f"sed -i 's/^domain:.*/domain: {domain.name}/' params.yaml"]
+    if source.terms and source.terms not in params.accepted_terms:
+        places = (source.terms_file and str(layout.PACKAGES / source.terms_file), source.licence_url)
+        terms = " or ".join(filter(None, places))
+        accepted = ", ".join([*params.accepted_terms, source.terms])
+        lines += [f"# {source.name} has terms of its own: {terms}. To accept them:",
+                  f"sed -i 's/^accepted_terms:.*/accepted_terms: [{accepted}]/' params.yaml"]  # fmt: skip
+    return [*lines, "make run"]

@@ -44,6 +44,18 @@ def test_the_bare_machine_check_says_nothing_where_all_is_well(
     assert capsys.readouterr().out == ""
 
 
+def test_the_disk_wanted_is_that_of_what_is_not_installed_and_of_a_release(tmp_path: Path) -> None:
+    """8.5 GB for the three environments and the packages; of these 3.0 for the main one; 3.0 for a release."""
+
+    def disk() -> str:
+        return next(check.found for check in check_machine(tmp_path) if check.name == "disk")
+
+    assert disk().endswith("GB free, 11.5 GB wanted: 3.0 for a release, 8.5 for what is not installed yet")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.complete").touch()
+    assert disk().endswith("8.5 GB wanted: 3.0 for a release, 5.5 for what is not installed yet")
+
+
 def test_an_environment_that_differs_from_its_lock_is_named(tmp_path: Path) -> None:
     """Names are compared in their normal form, local parts such as +cpu left out."""
     (tmp_path / "infra/locks").mkdir(parents=True)

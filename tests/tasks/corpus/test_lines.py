@@ -47,10 +47,10 @@ def test_lines_end_in_any_way(tmp_path: Path, end: str) -> None:
     ]  # fmt: skip
 
 
-def test_bad_lines_are_counted_by_file_and_cause_with_the_first_of_each() -> None:
+def test_bad_lines_are_counted_by_cause_with_the_first_of_each() -> None:
     bad = [BadLine(file="x/a.csv", line=n, cause=f"lines {n} to {n + 1}: not CSV", text=f"row {n}") for n in (3, 5)]
     bad.append(BadLine(file="x/a.csv", line=9, cause="empty", text=""))
     assert by_cause(bad) == [
-        "a.csv: 2 rows not used: lines 3 to 4: not CSV (first: line 3: 'row 3')",
-        "a.csv: 1 row not used: empty (first: line 9: '')",
+        "2 rows not used: lines 3 to 4: not CSV (first: line 3: 'row 3')",
+        "1 row not used: empty (first: line 9: '')",
     ]
