@@ -245,7 +245,7 @@ def read_jsonl(path: Path, kind: type[AnyRecord]) -> tuple[list[AnyRecord], list
             records.append(kind.model_validate_json(raw.decode("utf-8")))
         except (UnicodeDecodeError, ValidationError) as error:
             text = raw[:2000].decode("utf-8", errors="replace")
-            bad.append(BadLine(file=path.as_posix(), line=number, cause=_cause(error), text=text))
+            bad.append(BadLine(file=path.as_posix(), line=number, cause=cause_of(error), text=text))
     return records, bad
 
 
@@ -288,7 +288,10 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> None:
     write_text(path, "".join(line + "\n" for line in lines))
 
 
-def _cause(error: UnicodeDecodeError | ValidationError) -> str:
+def cause_of(error: ValueError) -> str:
+    """Why a line is no record, in words."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}" for item in error.errors())
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}" for item in error.errors())
+    return str(error)

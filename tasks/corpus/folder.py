@@ -19,7 +19,7 @@ from typing import Any
 from tasks.corpus.columns import heading, named
 from tasks.corpus.documents import ENDINGS, read_documents
 from tasks.corpus.human import CONVERSATIONS, human_rows
-from tasks.corpus.lines import bad_line, by_cause
+from tasks.corpus.lines import bad_line, by_cause, encoding_of
 from tasks.corpus.rows import SourceError, read_rows
 from tasks.domain import Columns, DocumentSource, HumanSource
 from tasks.records import BadLine
@@ -37,13 +37,15 @@ class Use:
     """What is used of a file, and what not.
 
     A table without columns is Alpaca or ShareGPT and needs none. `unused` counts the rows in which a field holds
-    something that nobody reads, `causes` are sentences about rows that cannot be used.
+    something that nobody reads, `causes` are sentences about rows that cannot be used, `encoding` is named where it is
+    not UTF-8.
     """
 
     rows: int  # or documents
     columns: Columns | None = None
     unused: Counter[str] = field(default_factory=Counter)
     causes: list[str] = field(default_factory=list)
+    encoding: str = ""
 
 
 @dataclass
@@ -84,11 +86,13 @@ def _table(path: Path) -> Use:
     """
     columns = columns_in(path)
     use, bad, unused = Use(0, columns), list[BadLine](), Counter[str]()
-    source = HumanSource(name="folder", files=["*"], columns=columns, licence="-", attribution="-")
+    source = HumanSource(name="folder", files=["*"], columns=columns, advertising=[], licence="-", attribution="-")
     with contextlib.suppress(SourceError):  # none of its rows can be read: the causes follow
         use.rows = sum(receipt.kept for _, receipt in human_rows(source, [path], "en", bad, unused))
     use.unused = Counter({name.removeprefix(f"{path.name}: "): rows for name, rows in unused.items()})
     use.causes = by_cause(bad)
+    if path.suffix.casefold() != ".xlsx" and (encoding := encoding_of(path)) != "utf-8-sig":
+        use.encoding = encoding
     if not use.rows:
         raise SourceError("\n    ".join([f"{path}: no row can be used", *use.causes]))
     return use

@@ -104,10 +104,10 @@ def _build(name: str, folder: Path, found: Found, params: Params) -> Built:
     raw["evaluation"] = _sizes(pools, params, _uses(found, folder))
     domain = _written(target, raw)
     write_json(domain.frozen, freeze(domain, pools, params.mix.leak_threshold, params.dedup.shingle))
-    seeds = _seeds(domain)
-    write_text(target / SEEDS, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
-    raw["seeds"] = [_source(f"{name}-seeds", title, [SEEDS])]
-    domain = _written(target, raw)
+    if seeds := _seeds(domain):
+        write_text(target / SEEDS, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
+        raw["seeds"] = [_source(f"{name}-seeds", title, [SEEDS])]
+        domain = _written(target, raw)
     decisions = _decisions(domain, found, folder, len(seeds)) + tried(name)
     return Built(name, language, title, decisions, _files(found, folder), _next(domain, params))
 
@@ -225,7 +225,9 @@ def _decisions(domain: Domain, found: Found, folder: Path, seeds: int) -> list[s
         *_uses(found, folder),
         f"{sum(use.rows for use in found.tables.values())} questions; "
         f"{domain.evaluation.domain} frozen for the evaluation",
-        f"{seeds} seeds drawn from the others into sources/seeds.jsonl: check them by hand",
+        f"{seeds} seeds drawn from the others into sources/seeds.jsonl: check them by hand"
+        if seeds
+        else "no seeds: every question is long, or stands in a conversation or under a system text",
         "licence: not stated; write it into domain.yaml before anything is published",
     ]
 
@@ -240,6 +242,7 @@ def _files(found: Found, folder: Path) -> list[dict[str, Any]]:
             "used_as": kind,
             "rows": use.rows,
             "columns": use.columns.model_dump(exclude_defaults=True) if use.columns else {},
+            "encoding": use.encoding or "UTF-8",
             "unused_columns": dict(use.unused),
             "not_used": use.causes,
         }
@@ -260,6 +263,8 @@ def _uses(found: Found, folder: Path) -> list[str]:
         columns = ", ".join(f"{key} in {name!r}" for key, name in file["columns"].items())
         how = f" ({columns or 'Alpaca or conversations'})" if file["used_as"] == "questions" else ""
         lines.append(f"{file['used_as']}: {file['file']}: {file['rows']}{how}")
+        if file["encoding"] != "UTF-8":
+            lines.append(f"  it is no UTF-8 and was read as {file['encoding']}: see that its letters are right")
         lines += [f"  not read: {name!r} ({rows} rows)" for name, rows in file["unused_columns"].items()]
         lines += [f"  {cause}" for cause in file["not_used"]]
     return lines

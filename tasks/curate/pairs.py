@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tasks import layout
 from tasks.corpus.preferences import NAME
+from tasks.corpus.shipped import read_shipped
 from tasks.curate.embed import Embeddings, embed_texts, evaluation_items, question_text, whole_text
 from tasks.curate.leaks import Leak, LeakGuard, leak_guard
 from tasks.curate.measure import frame, preference_row
@@ -27,7 +27,7 @@ from tasks.domain import Domain, load_domain
 from tasks.files import digest_of, fresh_directory, write_manifest
 from tasks.params import Params, load_params
 from tasks.prompts import PromptError
-from tasks.records import Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
+from tasks.records import BadLine, Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
 from tasks.stage import run_stage
 from tasks.train.preference.rows import encode_preference
 from tasks.train.start import goes_on
@@ -36,10 +36,11 @@ STAGE = "pairs"
 SUITE = "preference"
 
 
-def read_preferences(domain: Domain) -> list[Preference]:
-    """What people chose, then what the domain ships; a repeat counts once."""
-    paths: list[Path] = [layout.FEEDBACK / NAME, domain.folder / NAME]
-    found = [one for path in paths if path.is_file() for one in read_own_jsonl(path, Preference)]
+def read_preferences(domain: Domain, bad: list[BadLine]) -> list[Preference]:
+    """What people chose, then what the domain ships; a repeat counts once, and what cannot be read goes to `bad`."""
+    chosen, shipped = layout.FEEDBACK / NAME, domain.folder / NAME
+    found = read_own_jsonl(chosen, Preference) if chosen.is_file() else []
+    found += read_shipped(shipped, bad) if shipped.is_file() else []
     return list({one.id: one for one in found}.values())
 
 
@@ -151,7 +152,8 @@ def pairs() -> str:
     """Write data/pairs; returns what happened, in a sentence."""
     params = load_params()
     domain = load_domain(params.domain)
-    read = read_preferences(domain) if params.align.alignment != "none" else []
+    bad: list[BadLine] = []
+    read = read_preferences(domain, bad) if params.align.alignment != "none" else []
     failed = failing(read, params, domain) if read else {}
     valid = [one for one in read if one.id not in failed]
     leaks = leaking(valid, params, domain) if valid else {}
@@ -160,6 +162,7 @@ def pairs() -> str:
     if kept and goes_on() and not params.align.online:  # a reward model is trained afresh, on all of them
         new = set(json.loads((layout.FEEDBACK / "new_preferences.json").read_text(encoding="utf-8")))
         train, validation = learnt_tonight(train, validation, new)
+    failed |= {f"{line.file}:{line.line}": line.cause for line in bad}
     dropped = [Receipt(example_id=key, stage=STAGE, kept=False, reason=why) for key, why in sorted(failed.items())]
     with fresh_directory(layout.PAIRS) as folder:
         write_jsonl(folder / "train.jsonl", train)
@@ -168,9 +171,10 @@ def pairs() -> str:
         write_manifest(folder)
     if params.align.alignment == "none":
         return "none are read: align.alignment is none"
+    unread = f"{len(bad)} cannot be read, " if bad else ""
     return (
-        f"{len(train)} preferences to learn from, {len(validation)} held out, of {len(read)}: "
-        f"{len(failed)} fail the suite, {len(leaks)} leak an evaluation item"
+        f"{len(train)} preferences to learn from, {len(validation)} held out, of {len(read) + len(bad)}: {unread}"
+        f"{len(failed) - len(bad)} fail the suite, {len(leaks)} leak an evaluation item"
     )
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tasks.corpus.folder import columns_in, guess_columns, language_of, look
 from tasks.corpus.ingest import ingest
 from tasks.corpus.new_domain import NewDomainError, new_domain
 from tasks.corpus.rows import SourceError
+from tasks.corpus.trial import TrialError
 from tasks.domain import Columns, load_domain
 from tasks.records import Document, Example, Receipt, Seed, read_own_jsonl
 from tasks.tables import read_records
@@ -44,8 +46,11 @@ QUESTIONS = [f"{thing} {asked}" for thing in THINGS for asked in ASKED]  # sixty
 
 
 @pytest.fixture
-def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with the default domain and the packages it reads."""
+def project(root: Path, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with the default domain, the packages it reads, and its base model."""
+    model = tmp_path / layout.BASE_MODEL
+    model.parent.mkdir(parents=True)
+    model.symlink_to(base_model)
     shutil.copytree(root / "domains", tmp_path / "domains")
     shutil.copy(root / "params.yaml", tmp_path)
     for name in ("infra", layout.PACKAGES):
@@ -88,6 +93,9 @@ def test_a_folder_becomes_a_domain_that_ingest_runs_on(project: Path, folder: Pa
     assert domain.evaluation.domain == 12, "one in five of sixty"
     assert domain.system_text() == "You answer questions about Looking after a house."
     assert any("scan.pdf: empty" in decision for decision in built.decisions)
+    assert built.decisions[-1].startswith("tried: validate: 48 of 48 rows are valid")
+    assert built.next == ["sed -i 's/^domain:.*/domain: house/' params.yaml", "make run"]
+    assert not layout.INGEST.exists(), "what is tried is tried elsewhere"
 
     said = ingest(domain)
     assert said.startswith("48 examples, 48 of them seeds, 2 documents")
@@ -104,9 +112,78 @@ def test_a_folder_becomes_a_domain_that_ingest_runs_on(project: Path, folder: Pa
     assert {receipt.example_id for receipt in receipts} == told, "what a receipt speaks of can be looked up"
 
 
+@pytest.fixture
+def chinese(tmp_path: Path) -> Path:
+    """Sixty questions in Chinese."""
+    made = tmp_path / "wenda"
+    made.mkdir()
+    things = ["年检标志", "临时牌照", "驾驶证换证", "违章处理", "车辆过户", "夜间停车"]
+    things += ["校车许可", "货车通行", "电动车登记", "事故快处", "限行查询", "尾气检测"]
+    asked = ("在哪里可以办理", "需要多少费用", "要带什么证件", "多久可以完成", "由谁负责审批")
+    rows = [f"{thing}{question}？,{thing}的规定写在第{n}页。" for n, thing in enumerate(things) for question in asked]
+    (made / "wenda.csv").write_text("\n".join(["问题,答案", *rows]), encoding="gb18030")
+    return made
+
+
+def test_a_chinese_folder_becomes_a_domain_with_every_file_that_it_names(project: Path, chinese: Path) -> None:
+    built = new_domain("wenda", chinese)
+    domain = load_domain("wenda")
+    assert (built.language, domain.base_model.terms) == ("zh", "gemma")
+    assert domain.paths(domain.safety)[0].is_file() and (domain.folder / domain.base_model.chat_template).is_file()
+    assert "its terms are not accepted; 48 rows are left, and validate.min_rows = 30" in built.decisions[-1]
+    assert built.next[2] == "sed -i 's/^accepted_terms:.*/accepted_terms: [gemma]/' params.yaml"
+
+
+def test_what_a_release_would_refuse_is_refused_at_once_and_leaves_nothing(project: Path, chinese: Path) -> None:
+    params = Path("params.yaml").read_text().replace("min_rows: 30", "min_rows: 49")
+    Path("params.yaml").write_text(params)
+    with pytest.raises(TrialError, match=r"would stop: 48 rows are left, fewer than validate\.min_rows = 49"):
+        new_domain("wenda", chinese)
+    assert not Path("domains/wenda").exists()
+
+
+def test_questions_under_a_system_text_make_a_domain_without_seeds(project: Path, chinese: Path) -> None:
+    """A seed has no system text: the model that learns from it would miss what the answer was said under."""
+    table = (chinese / "wenda.csv").read_text(encoding="gb18030").splitlines()[1:]
+    pairs = [line.split(",") for line in table]
+    rows = [{"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}], "system": "简短。"}
+            for question, answer in pairs]  # fmt: skip
+    (chinese / "wenda.csv").unlink()
+    (chinese / "chat.json").write_text(json.dumps(rows))
+    built = new_domain("wenda", chinese)
+    assert load_domain("wenda").seeds == [] and any(said.startswith("no seeds") for said in built.decisions)
+
+
+def test_a_file_that_is_not_utf8_is_told_with_its_encoding(project: Path, chinese: Path) -> None:
+    found = look(chinese).tables[chinese / "wenda.csv"]
+    assert (found.rows, found.encoding) == (60, "gb18030")
+
+
+def test_every_file_is_told_with_what_is_not_used_of_it(project: Path, chinese: Path) -> None:
+    rows = [{"question": f"{n}？", "answer": "甲", "context": "乙", "editor": "丙", "id": n} for n in range(3)]
+    (chinese / "more.jsonl").write_text("\n".join([*map(json.dumps, rows), "{", '{"question": "谁？", "late": 1}']))
+    (chinese / "broken.pdf").write_text("%PDF-1.4 and no more")
+    (chinese / "test.csv").write_text("question,A,B,C,answer\nWhich?,x,y,z,B\n")
+    told = {file.pop("file"): file for file in new_domain("wenda", chinese).files}
+    assert told.keys() == {"wenda.csv", "more.jsonl", "broken.pdf", "test.csv"}
+    assert told["wenda.csv"]["rows"] == 60 and told["wenda.csv"]["not_used"] == []
+    assert told["more.jsonl"]["columns"] == {
+        "question": "question", "answer": "answer", "input": "context", "id": "id"
+    }  # fmt: skip
+    assert told["more.jsonl"]["unused_columns"] == {"editor": 3, "late": 1}
+    assert [cause[:30] for cause in told["more.jsonl"]["not_used"]] == [
+        "1 row not used: Expecting prop", "1 row not used: field 'answer'"
+    ]  # fmt: skip
+    assert told["broken.pdf"]["not_used"][0].startswith("not readable")
+    assert told["test.csv"]["not_used"][0].startswith("a multiple-choice test (A, B, C)")
+
+
 def test_too_few_questions_are_refused_and_leave_nothing(project: Path, folder: Path) -> None:
     write_csv(folder / "our questions.csv", QUESTIONS[:49])
-    with pytest.raises(NewDomainError, match="the tables hold 49 different questions; 50 are needed"):
+    message = (
+        r"(?s)the tables hold 49 different questions; 50 are needed.*questions: our questions.csv: 49 \(question in"
+    )
+    with pytest.raises(NewDomainError, match=message):
         new_domain("house", folder)
     assert not Path("domains/house").exists()
 
@@ -136,6 +213,12 @@ def test_a_folder_without_a_table_is_refused_with_what_was_found(project: Path, 
         ([{"编号": "1", "问题": "谁", "答案": "我"}], Columns(question="问题", answer="答案", id="编号")),
         ([{"x": "谁登记？", "y": "车主", "z": "公安机关交通管理部门"}], Columns(question="x", answer="z")),
         ([{"q": "A?", "a": "B", "topic": ""}], Columns(question="q", answer="a")),
+        (
+            [{"q": "A?", "a": "B"}, {"q": "C?", "a": "D", "topic": "t"}],
+            Columns(question="q", answer="a", category="topic"),
+        ),
+        ([{"A": "x", "question": "q?", "answer": "y"}], Columns(question="question", answer="answer")),
+        ([{"input": "q?", "output": "y"}], Columns(question="input", answer="output")),
         ([{"id": "1", "q": "A?", "a": "B"}, {"id": "1", "q": "C?", "a": "D"}], Columns(question="q", answer="a")),
     ],
 )
@@ -143,9 +226,29 @@ def test_columns_are_told_by_name_or_by_content(rows: list[dict[str, str]], colu
     assert guess_columns(rows) == columns
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Which?", "A": "x", "B": "y", "C": "z", "answer": "B"},
+        {"question": "Which?", "A": "x", "B": "y", "C": "z"},
+        {"问题": "哪个？", "选项1": "x", "选项2": "y", "选项3": "z", "答案": "2"},
+        {"question": "Which?", "choices": ["x", "y"], "answer": 1},
+    ],
+)
+def test_a_multiple_choice_test_is_refused_by_name(row: dict[str, Any]) -> None:
+    with pytest.raises(SourceError, match="a multiple-choice test"):
+        guess_columns([row])
+
+
+def test_a_multiple_choice_test_with_the_text_of_the_answer_is_read() -> None:
+    row = {"question": "Which?", "A": "red", "B": "blue", "C": "green", "answer": "blue"}
+    assert guess_columns([row]) == Columns(question="question", answer="answer")
+
+
 def test_alpaca_and_sharegpt_need_no_columns_and_rows_with_a_text_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
-    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": []}))
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns}))
     (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "text": "A law."}))
     (tmp_path / ".hidden.csv").write_text("x")
     assert columns_in(tmp_path / "a.json") is None and columns_in(tmp_path / "b.jsonl") is None

@@ -38,10 +38,10 @@ def test_what_people_chose_comes_first_and_a_repeat_counts_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     domain: Any = SimpleNamespace(folder=Path("domains/toy"))
-    assert read_preferences(domain) == []
+    assert read_preferences(domain, []) == []
     write_jsonl(layout.FEEDBACK / "preferences.jsonl", [a_pair("b")])
     write_jsonl(domain.folder / "preferences.jsonl", [a_pair("a"), a_pair("b")])
-    assert read_preferences(domain) == [a_pair("b"), a_pair("a")]
+    assert read_preferences(domain, []) == [a_pair("b"), a_pair("a")]
 
 
 def test_the_leak_guard_reads_the_question_without_the_system_message_and_each_answer() -> None:
