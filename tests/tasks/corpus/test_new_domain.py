@@ -146,8 +146,14 @@ def test_questions_under_a_system_text_make_a_domain_without_seeds(project: Path
     """A seed has no system text: the model that learns from it would miss what the answer was said under."""
     table = (chinese / "wenda.csv").read_text(encoding="gb18030").splitlines()[1:]
     pairs = [line.split(",") for line in table]
-    rows = [{"conversations": [{"from": "human", "value": question}, {"from": "gpt", "value": answer}], "system": "简短。"}
-            for question, answer in pairs]  # fmt: skip
+    roles = ("user", "assistant")
+    rows = [
+        {
+            "messages": [{"role": role, "content": text} for role, text in zip(roles, pair, strict=True)],
+            "system": "简短。",
+        }
+        for pair in pairs
+    ]
     (chinese / "wenda.csv").unlink()
     (chinese / "chat.json").write_text(json.dumps(rows))
     built = new_domain("wenda", chinese)
