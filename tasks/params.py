@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from tasks import layout
-from tasks.settings import Port, Positive, Section, Share, Similarity, parse_settings
+from tasks.settings import Natural, Port, Positive, Section, Share, Similarity, parse_settings
 from tasks.training_params import AlignParams, MethodsParams, PretrainParams, RewardParams, SftParams, TrainingParams
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -97,6 +97,8 @@ class MixParams(Section):
 
     replay_ratio: Share
     safety_ratio: Share
+    min_replay: Natural  # rows at least, where there is a ratio
+    min_refusals: Natural
     validation_share: Share
     leak_threshold: Similarity
     leak_semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml

@@ -153,6 +153,7 @@ class TrainingParams(Section):
 class SftParams(TrainingParams):
     """Supervised fine-tuning."""
 
+    min_steps: Natural  # a training from the base model has more epochs where they would be fewer steps; 0: never more
     packing: bool
 
     @model_validator(mode="after")

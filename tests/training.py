@@ -30,7 +30,7 @@ def lay_training(
     shutil.copytree(model, folder / "data/base_model")
     settings = yaml.safe_load((root / "params.yaml").read_text())
     settings["methods"]["lora"].update(sft.get("lora", {}))
-    settings["sft"].update({key: value for key, value in sft.items() if key != "lora"})
+    settings["sft"].update({"min_steps": 0} | {key: value for key, value in sft.items() if key != "lora"})
     _update(settings, sections or {})
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     write_json(folder / "data/start/start.json", {"digest": None})

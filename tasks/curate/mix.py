@@ -26,7 +26,6 @@ from tasks.curate.embed import read_embeddings
 from tasks.curate.funnel import write_funnel
 from tasks.curate.leaks import LeakGuard, leak_guard
 from tasks.domain import load_domain
-from tasks.errors import FlywheelError
 from tasks.files import digest_of, fresh_directory, write_json
 from tasks.params import FeedbackParams, MixParams, Params, load_params
 from tasks.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
@@ -43,10 +42,6 @@ POOLS = {
     "general": (layout.VALIDATE / "general.parquet", layout.EMBED / "general.parquet"),
     "safety": (layout.VALIDATE / "safety.parquet", layout.EMBED / "safety.parquet"),
 }
-
-
-class MixError(FlywheelError):
-    """A training set cannot be put together as asked."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +87,16 @@ def in_order(ids: Iterable[str], salt: str) -> list[str]:
     return sorted(ids, key=lambda identity: digest_of([salt, identity]) if salt else identity)
 
 
-def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float, salt: str = "") -> list[str]:
+def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float, least: int, salt: str = "") -> list[str]:
     """The ids of a pool that make up `ratio` of a set of `rows`, drawn by `salt`; `key` is the ratio's setting.
 
-    Raises:
-        MixError: the pool holds too few.
+    They are `least` where the ratio comes to fewer, none where it is 0, and all where the pool holds too few.
     """
-    wanted = round(rows * ratio)
+    if not ratio:
+        return []
+    wanted = max(round(rows * ratio), least)
     if wanted > len(pool):
-        raise MixError(
-            f"mix.{key} = {ratio} asks for {wanted} examples and there are {len(pool)}; "
-            "lower it, or add sources to domain.yaml"
-        )
+        print(f"mix.{key} asks for {wanted} examples and there are {len(pool)}: all are used", flush=True)
     return in_order(pool, salt)[:wanted]
 
 
@@ -142,8 +135,8 @@ def mix_rows(
     trained = set(train)
     extra = [*rows.repeated, *(identity for identity in boosted if identity in trained)]
     count = round((len(rows.plain) + len(extra)) / (1.0 - params.replay_ratio - params.safety_ratio))
-    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio, rows.salt)
-    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio, rows.salt)
+    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio, params.min_replay, rows.salt)
+    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio, params.min_refusals, rows.salt)
     replay_train, replay_validation = split(replay, params.validation_share)
     train, validation = train + extra + replay_train, validation + replay_validation
     random.Random(seed).shuffle(train)

@@ -15,6 +15,7 @@ from tasks import layout
 from tasks.domain import Domain, load_domain
 from tasks.files import write_json, write_text
 from tasks.params import Params, load_params
+from tasks.records import Example, read_own_jsonl
 from tasks.stage import run_stage
 from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
@@ -22,7 +23,9 @@ from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
 from tasks.train.precision import resolve_precision
 from tasks.train.trained import before_sft, write_trained
+from tasks.train.tuning.batches import count_steps
 from tasks.train.tuning.sft_job import SftJob
+from tasks.training_params import SftParams
 
 METRICS = layout.METRICS / "sft.json"
 LOSS_PLOT = layout.PLOTS / "sft_loss.csv"
@@ -32,15 +35,19 @@ def describe(params: Params, domain: Domain) -> SftJob:
     """The job that the settings ask for; the manifests of what it begins from are checked on the way."""
     launch = read_launch(params.sft.launch)
     begin = before_sft()
+    data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
+    settings = params.sft.model_copy(update={"precision": resolve_precision(params.sft.precision, launch)})
+    if begin.adapter is None:
+        settings = with_enough_steps(settings, len(read_own_jsonl(data["train"], Example)), launch["num_processes"])
     return SftJob(
         stage="sft",
         base_model=begin.base,
         base_digest=begin.base_digest,
-        data={name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")},
+        data=data,
         system=domain.system_text(),
         seed=params.seed,
         processes=launch["num_processes"],
-        settings=params.sft.model_copy(update={"precision": resolve_precision(params.sft.precision, launch)}),
+        settings=settings,
         method=params.methods.of(params.sft.method).model_dump(),
         plot=LOSS_PLOT,
         start=begin.adapter,
@@ -49,11 +56,23 @@ def describe(params: Params, domain: Domain) -> SftJob:
     )
 
 
+def with_enough_steps(settings: SftParams, examples: int, processes: int) -> SftParams:
+    """The settings with as many epochs as `min_steps` asks for, and no fewer than they name.
+
+    Raises:
+        BatchError: fewer examples than processes.
+    """
+    batches = count_steps(examples, settings.batch_size, processes)
+    steps = -(-batches // settings.gradient_accumulation)  # an epoch's
+    return settings.model_copy(update={"epochs": max(settings.epochs, -(-settings.min_steps // steps))})
+
+
 def metrics_of(result: dict[str, Any], epochs: int) -> dict[str, Any]:
     """The stage's metrics: `train_loss` is the mean over the steps of the last epoch, both losses in nats a token."""
     losses = {split: [row[2] for row in result["history"] if row[1] == split] for split in ("train", "validation")}
     last_epoch = losses["train"][-(len(losses["train"]) // epochs) :]
     metrics = {key: value for key, value in result.items() if key != "history"}
+    metrics["epochs"] = epochs
     metrics["train_loss"] = sum(last_epoch) / len(last_epoch)
     if losses["validation"]:
         metrics["validation_loss_before"] = losses["validation"][0]
@@ -74,7 +93,7 @@ def stage() -> str:
     run = run_folder(job)
     done = execute(job, run)
     result = read_result(done)
-    metrics = metrics_of(result, params.sft.epochs)
+    metrics = metrics_of(result, job.settings.epochs)
     digest = write_trained(done, layout.SFT, domain.base_model.name)
     write_json(METRICS, metrics)
     write_text(LOSS_PLOT, plot_of(result))

@@ -79,7 +79,7 @@ def model_card(params: Params, domain: Domain, kind: Kind) -> str:
             "## Data",
             "",
             f"{sft.get('examples', 0)} examples; {sft.get('tokens', 0):,} tokens over all epochs "
-            f"({params.sft.epochs}), {sft.get('answer_tokens', 0):,} of them answers, the only ones that are learnt. "
+            f"({sft.get('epochs', 0)}), {sft.get('answer_tokens', 0):,} of them answers, which alone are learnt. "
             "Drawn from:",
             "",
             *attributions(domain),

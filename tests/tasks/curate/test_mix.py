@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tasks import layout
 from tasks.curate import boost
 from tasks.curate.boost import Spots
-from tasks.curate.mix import DomainRows, MixError, correction_items, domain_rows, draw_replay, mix, mix_rows, split
+from tasks.curate.mix import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, split
 from tasks.files import digest_of, write_json
 from tasks.params import BoostParams, FeedbackParams, MixParams
 from tasks.records import EvaluationItem, Example, Receipt, Turn, make_example, make_item, read_own_jsonl, write_jsonl
@@ -25,6 +25,8 @@ from tasks.tables import read_records, table_writer, write_records
 PARAMS = MixParams(
     replay_ratio=0.2,
     safety_ratio=0.05,
+    min_replay=0,
+    min_refusals=0,
     validation_share=0.1,
     leak_threshold=0.6,
     leak_semantic_threshold=0.95,
@@ -52,12 +54,20 @@ def test_replay_makes_up_the_asked_share_of_the_whole() -> None:
     rows = mixed.train + mixed.validation
     assert [len(set(rows) & set(pool)) for pool in (domain, general, REFUSALS)] == [75, 20, 5]
     assert len(rows) == 100
-    assert draw_replay(general, 80, "replay_ratio", 0.0) == []
+    assert draw_replay(general, 80, "replay_ratio", 0.0, least=8) == []
 
 
-def test_too_small_a_pool_is_an_error_that_says_what_to_change() -> None:
-    with pytest.raises(MixError, match=r"mix\.replay_ratio = 0\.2 asks for 20 examples and there are 19; lower it"):
-        draw_replay(ids(19), 100, "replay_ratio", 0.2)
+def test_too_small_a_pool_is_used_whole_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(draw_replay(ids(19), 100, "replay_ratio", 0.2, least=0)) == sorted(ids(19))
+    assert "mix.replay_ratio asks for 20 examples and there are 19: all are used" in capsys.readouterr().out
+
+
+def test_a_small_domain_gets_no_fewer_refusals_than_the_floor() -> None:
+    """15 domain rows: a ratio of 0.05 would be one refusal of 20 rows, which holds nothing against 15."""
+    mixed = mix_rows(
+        plain(ids(15)), ids(50, "general"), REFUSALS, PARAMS.model_copy(update={"min_refusals": 8}), seed=1
+    )
+    assert len(set(mixed.train + mixed.validation) & set(REFUSALS)) == 8
 
 
 @given(st.integers(0, 60), st.floats(0, 0.9))
@@ -220,7 +230,8 @@ def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
         settings = yaml.safe_load((root / "params.yaml").read_text())
-        settings["mix"] |= {"replay_ratio": 0.1, "safety_ratio": 0.05, "leak_semantic_threshold": 0.95, **changes}
+        ratios = {"replay_ratio": 0.1, "safety_ratio": 0.05, "min_replay": 0, "min_refusals": 0}
+        settings["mix"] |= {**ratios, "leak_semantic_threshold": 0.95, **changes}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
         write_json(layout.FEEDBACK / "new.json", list(new))
         mix()

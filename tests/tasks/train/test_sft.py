@@ -16,7 +16,7 @@ from tasks.domain import load_domain
 from tasks.files import verify_manifest
 from tasks.params import load_params
 from tasks.records import Example, read_own_jsonl
-from tasks.train.sft import describe, metrics_of, plot_of
+from tasks.train.sft import describe, metrics_of, plot_of, with_enough_steps
 from tasks.train.trained import clean_config
 from tasks.train.tuning.batches import encode_rows, plan_epoch
 
@@ -33,10 +33,21 @@ def test_the_train_loss_is_the_mean_of_the_last_epoch_s_steps() -> None:
     assert metrics_of(RESULT, epochs=2) == {
         "steps": 4,
         "tokens": 70,
+        "epochs": 2,
         "train_loss": 1.5,
         "validation_loss_before": 4.0,
         "validation_loss": 1.5,
     }
+
+
+def test_small_data_gets_as_many_epochs_as_make_up_the_steps_that_are_asked_for(root: Path) -> None:
+    """60 examples in two processes of 4 are 8 steps an epoch: 100 steps take 13 epochs; 800 make 100 at once."""
+    settings = load_params(root / "params.yaml").sft.model_copy(
+        update={"epochs": 2, "min_steps": 100, "batch_size": 4, "gradient_accumulation": 1}
+    )
+    assert with_enough_steps(settings, examples=60, processes=2).epochs == 13
+    assert with_enough_steps(settings, examples=800, processes=2).epochs == 2
+    assert with_enough_steps(settings.model_copy(update={"min_steps": 0}), examples=60, processes=2).epochs == 2
 
 
 def test_the_loss_curve_is_plain_csv() -> None:
