@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
+from tasks.registry.backup import ARTIFACTS
+from tasks.registry.restore import move_addresses
 from tasks.registry.versions import Registry
 from tests.flows.toy import environment
+from tests.mlflow_store import DATABASE
 
 
 @dataclass
@@ -23,6 +27,12 @@ class Project:
 
     root: Path
     api: str
+
+    def copied(self, folder: Path) -> Project:
+        """The project as it is, in another folder."""
+        shutil.copytree(self.root, folder, symlinks=True)
+        move_addresses(folder / DATABASE, *((root / ARTIFACTS).as_uri() for root in (self.root, folder)))
+        return Project(folder, self.api)
 
     def start(self) -> subprocess.Popen[str]:
         """A release in a process of its own, to be interrupted."""
@@ -72,3 +82,11 @@ class Project:
     def task_states(self, flow_run: str) -> dict[str, str]:
         runs = self.ask("task_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
         return {run["name"]: run["state"]["name"] for run in runs}
+
+
+class Released(NamedTuple):
+    """A project after its first release, what that printed, and its flow run. Read it only."""
+
+    project: Project
+    output: str
+    run: dict[str, Any]

@@ -53,18 +53,16 @@ def make_toy(folder: Path) -> Path:
         "state/champion.json": '{"kind": "base", "version": "base", "digest": null}\n',
         "state/feedback.json": '{"count": 0, "digest": null, "watermark": null}\n',
         "wanted.json": '{"outcome": "promote", "sleep": 0}\n',
+        ".dvc/config": "",
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",  # these two as `dvc init` writes them, without its 2 s
         ".gitignore": "/.flywheel/\n/data/\n/models/\n/reports/\n/.venv\n/.venv-evaluation\n__pycache__/\n",
     }
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     shutil.copytree(REPOSITORY / "infra", folder / "infra", ignore=shutil.ignore_patterns("*.txt"))
-    for command in (
-        ["git", "init", "-q", "-b", "main"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        ["git", "add", "-A"],
-    ):
-        subprocess.run(command, cwd=folder, check=True, env=environment(folder))
+    for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=folder, check=True)
     commit(folder, "start")
     return folder
 
