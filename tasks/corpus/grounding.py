@@ -58,12 +58,12 @@ def groundedness(answer: str, evidence: str, question: str = "") -> float:
 def ground(answer: str, evidence: str, question: str = "") -> Grounding:
     """As groundedness, with the numbers that are missing."""
     held, asked = _Said(evidence), _Said(question)
-    pieces = list(_pieces(ITEM.sub("", answer)))
-    numbers = [_number(text) for kind, text in pieces if kind == "number"]
+    said = list(pieces(ITEM.sub("", answer)))
+    numbers = [_number(text) for kind, text in said if kind == "number"]
     missing = tuple(dict.fromkeys(n for n in numbers if n not in held.numbers and n not in asked.numbers))
     if missing:
         return Grounding(0.0, missing)
-    supported, new = _characters(pieces, held), [not known for known in _characters(pieces, asked)]
+    supported, new = _characters(said, held), [not known for known in _characters(said, asked)]
     measured = [good for good, fresh in zip(supported, new, strict=True) if fresh] or supported
     return Grounding(sum(measured) / len(measured) if measured else 0.0)
 
@@ -76,7 +76,7 @@ class _Said:
         self.pairs: set[str] = set()
         self.words: set[str] = set()
         self._by_prefix: dict[str, list[str]] = {}
-        for kind, piece in _pieces(text):
+        for kind, piece in pieces(text):
             if kind == "number":
                 self.numbers.add(_number(piece))
             elif kind == "run":
@@ -87,13 +87,13 @@ class _Said:
 
     def word(self, word: str) -> bool:
         """Whether it says this word, or another form of it."""
-        return word in self.words or any(_related(word, other) for other in self._by_prefix.get(word[:PREFIX], ()))
+        return word in self.words or any(related(word, other) for other in self._by_prefix.get(word[:PREFIX], ()))
 
 
-def _characters(pieces: list[tuple[str, str]], said: _Said) -> list[bool]:
+def _characters(parts: list[tuple[str, str]], said: _Said) -> list[bool]:
     """For every letter and digit of the pieces, in order: whether a text says it."""
     marks: list[bool] = []
-    for kind, piece in pieces:
+    for kind, piece in parts:
         if kind == "run":
             covered = [False] * len(piece)
             for at in range(len(piece) - 1):
@@ -106,7 +106,7 @@ def _characters(pieces: list[tuple[str, str]], said: _Said) -> list[bool]:
     return marks
 
 
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
+def pieces(text: str) -> Iterator[tuple[str, str]]:
     """Numbers, words and unspaced runs of a text, in order, width and case made equal."""
     for match in PIECES.finditer(unicodedata.normalize("NFKC", text).casefold()):
         yield str(match.lastgroup), match.group()
@@ -128,7 +128,7 @@ def _number(text: str) -> str:
     return (whole.lstrip("0") or "0") + (f".{fraction.rstrip('0')}" if fraction.rstrip("0") else "")
 
 
-def _related(word: str, other: str) -> bool:
+def related(word: str, other: str) -> bool:
     """Whether two words share so many first letters that one is taken for a form of the other."""
     shared = Prefix.similarity(word, other)
     return shared >= PREFIX and shared >= SHARED * max(len(word), len(other))

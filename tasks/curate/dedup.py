@@ -5,10 +5,11 @@ Two examples are duplicates in one of three ways, told in this order of certaint
 - near: their questions, or question and answer together, share characters up to the threshold (near.py);
 - semantic: question and answer together mean the same by their embeddings (neighbours.py), and so nearly do their
   questions.
-For near questions and for meaning the numbers in the questions must agree: "article 73" and "article 74" share nearly
-every character, and all their meaning to an embedder. Two examples made from different triples of a knowledge graph
-are never near or semantic duplicates, since a template words them alike and only a name tells them apart. Nor is one
-that holds under a system text of its own the duplicate of one under another.
+The last two need examples that say the same in substance (substance.py): "article 73" and "article 74" share nearly
+every character, and all their meaning to an embedder. Beside a correction only the questions count. Two examples made
+from different triples of a knowledge graph are never near or semantic duplicates, since a template words them alike
+and only a name tells them apart. Nor is one that holds under a system text of its own the duplicate of one under
+another.
 
 Which is best: corrections by users, the newest first, then what people wrote, then what was constructed; then the most
 named sources, the longest answer, the highest id. Of equal questions the best goes on; then, in this order, each one
@@ -30,6 +31,7 @@ from tasks import layout
 from tasks.curate.embed import SLACK, Embeddings, cosines, question_text, read_embeddings, whole_text
 from tasks.curate.near import similarities
 from tasks.curate.neighbours import pair_cosines, similar_pairs
+from tasks.curate.substance import differ
 from tasks.curate.traces import Proposed, Traces, new_traces, propose
 from tasks.domain import load_domain
 from tasks.files import fresh_directory, write_json
@@ -72,27 +74,45 @@ class Verdicts:
     score: np.ndarray
 
 
-def find_pairs(traces: Traces, texts: dict[int, tuple[str, str]], proposed: Proposed, params: DedupParams) -> Pairs:
-    """The near duplicates among proposed pairs; `texts` holds question and whole of the rows in them."""
+Texts = dict[int, tuple[str, str]]
+
+
+def find_pairs(
+    traces: Traces, texts: Texts, proposed: Proposed, semantic: tuple[np.ndarray, np.ndarray], params: DedupParams
+) -> Pairs:
+    """The duplicates among proposed pairs and `find_semantic`'s; `texts` has question and whole of their rows."""
     pairs = Pairs()
     for part, rows in enumerate((proposed.questions, proposed.wholes)):
-        rows = rows[traces.may_be_same(rows, numbers=part == 0)]
+        rows = rows[traces.may_be_same(rows)]
         side = {row: pair[part] for row, pair in texts.items()}
         score = similarities(rows, side, side, params.shingle)
         near = score >= params.near_threshold
+        near[near] = _say_the_same(traces, texts, rows[near])
         pairs.add(rows[near], "near", score[near])
+    rows, score = semantic
+    same = _say_the_same(traces, texts, rows)
+    pairs.add(rows[same], "semantic", score[same])
     return pairs
 
 
-def find_semantic(
-    traces: Traces, embeddings: Embeddings, threshold: float, approximate_from: int, pairs: Pairs
-) -> None:
-    """Add the pairs whose wholes reach the cosine and whose questions come near it."""
+def _say_the_same(traces: Traces, texts: Texts, rows: np.ndarray) -> np.ndarray:
+    """Of each pair whether its examples do not differ in substance: bool of shape (pairs,)."""
+    import numpy as np
 
+    parted = {row: (question, whole[len(question) + 1 :]) for row, (question, whole) in texts.items()}
+    return np.array(
+        [traces.corrects(pair) or not differ(parted[pair[0]], parted[pair[1]]) for pair in rows.tolist()], dtype=bool
+    )
+
+
+def find_semantic(
+    traces: Traces, embeddings: Embeddings, threshold: float, approximate_from: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs whose wholes reach the cosine and whose questions come near it, and their cosines."""
     question, whole = embeddings.rows(traces.ids)
     rows, score = similar_pairs(whole, threshold, approximate_from)
-    same = traces.may_be_same(rows, numbers=True) & (pair_cosines(question, rows) >= threshold - SLACK)
-    pairs.add(rows[same], "semantic", score[same])
+    same = traces.may_be_same(rows) & (pair_cosines(question, rows) >= threshold - SLACK)
+    return rows[same], score[same]
 
 
 def decide(order: np.ndarray, exact: np.ndarray, pairs: Pairs) -> Verdicts:
@@ -132,9 +152,10 @@ def deduplicate(examples: Sequence[Example], embeddings: Embeddings, threshold: 
     traces = new_traces(params)
     traces.add(examples)
     proposed = propose(traces)
-    texts = {row: (question_text(examples[row]), whole_text(examples[row])) for row in proposed.rows()}
-    pairs = find_pairs(traces, texts, proposed, params)
-    find_semantic(traces, embeddings, threshold, params.approximate_from, pairs)
+    semantic = find_semantic(traces, embeddings, threshold, params.approximate_from)
+    rows = proposed.rows() | set(semantic[0].ravel().tolist())
+    texts = {row: (question_text(examples[row]), whole_text(examples[row])) for row in rows}
+    pairs = find_pairs(traces, texts, proposed, semantic, params)
     return decide(traces.order(), proposed.exact, pairs)
 
 
@@ -144,12 +165,13 @@ def verdicts_of(path: Path, params: DedupParams, threshold: float, embeddings: P
     for table in read_batches(path):
         traces.add(records_of(table, Example))
     proposed = propose(traces)
-    pairs = find_pairs(traces, _texts(path, proposed.rows()), proposed, params)
-    find_semantic(traces, read_embeddings(embeddings), threshold, params.approximate_from, pairs)
+    semantic = find_semantic(traces, read_embeddings(embeddings), threshold, params.approximate_from)
+    texts = _texts(path, proposed.rows() | set(semantic[0].ravel().tolist()))
+    pairs = find_pairs(traces, texts, proposed, semantic, params)
     return traces.ids, decide(traces.order(), proposed.exact, pairs)
 
 
-def _texts(path: Path, wanted: set[int]) -> dict[int, tuple[str, str]]:
+def _texts(path: Path, wanted: set[int]) -> Texts:
     """Question and whole of the wanted rows."""
     import numpy as np
 

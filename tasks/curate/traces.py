@@ -1,13 +1,12 @@
 """What deduplication keeps in memory of every row, and which pairs of rows that lets it propose.
 
-Some 800 bytes a row: hashes of its normalised question, of the numbers in it, of a system text of its own and of the
-triples it was made from, the near indices' traces (near.py), its id and its merit. Texts are read again for the rows
-that a proposed pair names.
+Some 800 bytes a row: hashes of its normalised question, of its numbers, signs and negations, of a system text of its
+own and of the triples it was made from, the near indices' traces (near.py), its id and its merit. Texts are read again
+for the rows that a proposed pair names.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks.curate.embed import question_text, whole_text
 from tasks.curate.near import NearIndex
+from tasks.curate.substance import marks_of
 from tasks.params import DedupParams
 from tasks.records import Example
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 # What goes first of two that say the same is last here.
 ORIGINS = ("general", "self_instruct", "self_kv", "self_qa", "human", "feedback")
-NUMBER = re.compile(r"\d+|第[〇零一二三四五六七八九十百千]+|[+#*/<>=%&@^~|$€£¥]")
-ENDS = " .,;:!?。、\"'“”‘’"  # of a sentence, once full-width forms are folded
+ENDS = " ,;:!?。、\"'“”‘’"  # of a sentence, once full-width forms are folded
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Traces:
     wholes: NearIndex
     ids: list[str] = field(default_factory=list)
     exact: list[int] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
     systems: list[int] = field(default_factory=list)
     triples: list[int] = field(default_factory=list)  # 0: not made from any
     merits: list[tuple[int, int, int]] = field(default_factory=list)
@@ -48,7 +47,7 @@ class Traces:
         self.wholes.add([whole_text(example) for example in examples])
         self.ids += [example.id for example in examples]
         self.exact += [_hash(f"{exact_text(q)}\0{e.system}") for q, e in zip(questions, examples, strict=True)]
-        self.numbers += [_hash(" ".join(numbers_of(text))) for text in questions]
+        self.marks += [_hash(" ".join(marks_of(text))) for text in questions]
         self.systems += [_hash(example.system) for example in examples]
         self.triples += [_hash("\n".join(e.source)) if e.origin == "self_kv" else 0 for e in examples]
         self.merits += [self._merit(row, e) for row, e in enumerate(examples, start=len(self.merits))]
@@ -58,18 +57,22 @@ class Traces:
         worth = (row, 0) if example.origin == "feedback" else (len(example.source), len(example.output))
         return ORIGINS.index(example.origin), *worth
 
-    def may_be_same(self, pairs: np.ndarray, *, numbers: bool) -> np.ndarray:
-        """Whether system texts, triples, and with `numbers` the numbers, allow a pair: bool of shape (pairs,)."""
+    def may_be_same(self, pairs: np.ndarray) -> np.ndarray:
+        """Whether system texts, triples and the questions' marks allow a pair: bool of shape (pairs,)."""
         import numpy as np
 
         triples = np.array(self.triples, dtype=np.uint64)[pairs]
         may: np.ndarray = (triples[:, 0] == triples[:, 1]) | (triples == 0).any(axis=1)
-        systems = np.array(self.systems, dtype=np.uint64)[pairs]
-        may &= systems[:, 0] == systems[:, 1]
-        if numbers:
-            found = np.array(self.numbers, dtype=np.uint64)[pairs]
+        for known in (self.systems, self.marks):
+            found = np.array(known, dtype=np.uint64)[pairs]
             may &= found[:, 0] == found[:, 1]
         return may
+
+    def corrects(self, pair: Sequence[int]) -> bool:
+        """Whether one of a pair is a user's correction, or their questions are equal: its answer is the one to keep."""
+        one, other = pair
+        corrections = {self.merits[row][0] == ORIGINS.index("feedback") for row in pair}
+        return True in corrections or self.exact[one] == self.exact[other]
 
     def order(self) -> np.ndarray:
         """The rows from the best to the worst."""
@@ -123,12 +126,7 @@ def exact_text(text: str) -> str:
     Signs inside stay: "C#" and "C++" are not one language.
     """
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip(ENDS) or folded
-
-
-def numbers_of(text: str) -> list[str]:
-    """The different numbers and mathematical signs in a text, sorted; full-width forms and ordinals (第七十三) too."""
-    return sorted(set(NUMBER.findall(unicodedata.normalize("NFKC", text))))
+    return folded.lstrip(ENDS).rstrip(f"{ENDS}.") or folded
 
 
 def _hash(text: str) -> int:

@@ -10,7 +10,8 @@ import pytest
 from tasks import layout
 from tasks.curate.dedup import KINDS, Verdicts, deduplicate, receipts_of, verdicts_of, write
 from tasks.curate.embed import Embeddings, embeddings_table
-from tasks.curate.traces import exact_text, numbers_of
+from tasks.curate.substance import marks_of
+from tasks.curate.traces import exact_text
 from tasks.params import DedupParams
 from tasks.records import Example, Receipt, Turn, make_example
 from tasks.tables import read_records, table_writer, write_records
@@ -126,7 +127,61 @@ def test_equal_questions_never_stay_both_when_the_best_of_them_goes() -> None:
 def test_signs_and_ordinals_tell_questions_apart_and_clothes_do_not() -> None:
     assert exact_text(" Ｗhat is\tC++？ ") == exact_text("what is c++") != exact_text("What is C#?")
     assert exact_text("2+2?") != exact_text("2-2?") and exact_text("?!") == "?!"
-    assert numbers_of("第七十三条 at ７ and 7 + 7") == ["+", "7", "第七十三"]
+    assert marks_of("第七十三条 at ７ and 7 + 7") == ["+", "7", "第七十三"]
+
+
+ALLOWED = "Is it {}allowed to moor at the eastern jetty during the winter months with a trailer behind the boathouse?"
+LICENCE = "May members {} a licence drive the large motor launch through the narrow strait in the summer months?"
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (("What is C?", "A language of 1972."), ("What is C++?", "A language of 1985.")),
+        (("What is C++?", "A language of 1985."), ("What is C#?", "A language of 2000.")),
+        (("What does x > y mean?", "x is greater."), ("What does x < y mean?", "x is smaller.")),
+        (("What is .net?", "A platform."), ("What is net?", "What remains.")),
+        ((ALLOWED.format(""), "Yes, it is allowed."), (ALLOWED.format("not "), "It is allowed; the sign is old.")),
+        ((LICENCE.format("with"), "Yes."), (LICENCE.format("without"), "No.")),
+        (("冬天可以在东码头停放船只和拖车吗？", "可以。"), ("冬天不可以在东码头停放船只和拖车吗？", "可以。")),
+        (
+            ("Får man grilla på bryggan efter klockan tio?", "Ja."),
+            ("Får man inte grilla på bryggan efter klockan tio?", "Ja."),
+        ),
+        (
+            ("Darf man mit Anhänger über die Brücke fahren?", "Ja."),
+            ("Darf man ohne Anhänger über die Brücke fahren?", "Ja."),
+        ),
+        ((ALLOWED.format(""), "From six."), (ALLOWED.format("").replace("eastern", "western"), "From eight.")),
+    ],
+)
+def test_a_sign_a_negation_or_another_word_with_another_answer_keeps_both(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """Though all their meaning is shared: both vectors are equal."""
+    same = np.ones((2, 1), dtype=np.float32)
+    assert keepers([example(*one), example(*other)], same) == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ((ALLOWED.format(""), "Yes, on weekdays."), (ALLOWED.format("").replace("a trailer", "the trailer"), "Yes.")),
+        ((ALLOWED.format(""), "Yes, on weekdays."), (ALLOWED.format("").replace("month", "mönth"), "Yes.")),
+        ((LICENCE.format("with"), "Yes, they may."), (LICENCE.format("with").replace("members", "member"), "No.")),
+        (("能不能在东码头停放船只？", "可以停放船只。"), ("能在东码头停放船只吗？", "可以。")),
+    ],
+)
+def test_other_forms_and_other_words_with_one_answer_are_one_question(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    same = np.ones((2, 1), dtype=np.float32)
+    assert keepers([example(*one), example(*other)], same) == [-1, 0]
+
+
+def test_a_correction_replaces_what_is_near_whatever_that_answers() -> None:
+    corrected = example(ALLOWED.format("").replace("the winter", "winter"), "No, since 2026.", origin="feedback")
+    assert keepers([example(ALLOWED.format(""), "Yes."), corrected]) == [1, -1]
 
 
 @pytest.mark.parametrize("kind, planted, least", [("exact", 84, 84), ("near", 420, 416)])
