@@ -120,7 +120,14 @@ def _compiled(template: str) -> Template:
 
 def smuggled_markers(tokenizer: Any, text: str) -> list[str]:
     """What stands in `text` as plain characters and only the template may write, e.g. `<|im_start|>`."""
-    return [marker for marker in markers_of(tokenizer) if marker in text]
+    return list(dict.fromkeys(any_of(markers_of(tokenizer)).findall(text)))
+
+
+@lru_cache(maxsize=8)
+def any_of(markers: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds each of them, the longest first; in one pass, because a model may have thousands."""
+    longest_first = sorted(markers, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def markers_of(tokenizer: Any) -> tuple[str, ...]:

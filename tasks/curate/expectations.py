@@ -31,6 +31,7 @@ from tasks.corpus.markup import html_in, role_mark_in
 from tasks.curate.language import language_confidence
 from tasks.curate.quotes import Quotes, read_quotes
 from tasks.curate.states import states_a_triple
+from tasks.prompts import any_of
 
 
 class _Worded:
@@ -189,7 +190,8 @@ def measured(kind: str, settings: dict[str, Any], row: dict[str, Any]) -> str:
 
 def _role_mark(text: str, special_tokens: list[str]) -> str:
     """The first mark of a chat template in a text, whoever's, or of this tokenizer's special tokens, or nothing."""
-    return next((token for token in special_tokens if token in text), "") or role_mark_in(text)
+    found = any_of(tuple(special_tokens)).search(text)
+    return found[0] if found else role_mark_in(text)
 
 
 @lru_cache(maxsize=4)
