@@ -11,9 +11,10 @@ NAMES = {
     "question": ("question", "questions", "instruction", "prompt", "query", "ask", "input", "q")
     + ("fråga", "frågor", "fraga", "frage", "fragen", "spørgsmål", "spørsmål", "vraag", "pregunta", "pergunta")
     + ("domanda", "kysymys", "вопрос", "问题", "提问", "问", "問題", "質問", "질문"),
-    "answer": ("answer", "answers", "response", "output", "reply", "completion", "svar", "antwort", "antworten")
-    + ("réponse", "respuesta", "resposta", "risposta", "antwoord", "vastaus", "ответ", "答案", "回答", "答复", "答")
-    + ("답변", "a"),
+    "answer": ("correct answer", "right answer", "best answer", "reference answer", "answer", "answers")
+    + ("response", "output", "reply", "completion", "svar", "antwort", "antworten", "réponse", "respuesta")
+    + ("resposta", "risposta", "antwoord", "vastaus", "ответ", "标准答案", "正确答案", "参考答案", "答案", "回答")
+    + ("答复", "答", "답변", "a"),
     "input": ("context", "passage", "background", "input", "kontext", "sammanhang", "contexte", "contexto")
     + ("上下文", "背景", "材料", "原文"),
     "system": ("system", "system prompt", "系统提示"),
@@ -39,7 +40,7 @@ NAMES = {
 
 def heading(name: str) -> str:
     """A column's name as headings are compared: case, space, remarks in brackets and marks at its end left out."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = re.sub(r" #\d+$", "", unicodedata.normalize("NFKC", name).casefold())  # the number of one among several
     plain = re.sub(r"[(\[（【].*", "", plain, flags=re.DOTALL)
     return re.sub(r"[\s_-]+", " ", plain).strip(" ?:.*#")
 

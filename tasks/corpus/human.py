@@ -158,10 +158,16 @@ def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {
         "instruction": _text(fields, columns.question),
         "input": _optional(fields, columns.input),
-        "output": _text(fields, columns.answer),
+        "output": _answer(fields, columns.answer),
         "system": _optional(fields, columns.system),
         "history": _history(fields, columns.history),
     }
+
+
+def _answer(fields: dict[str, Any], path: str) -> str:
+    """The answer; a number is one, as in a table."""
+    value = _field(fields, path)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(fields, path)
 
 
 def _conversed(fields: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def test_a_row_that_is_only_advertising_has_a_receipt_and_is_not_trained_on(tmp_
         (b"{", "line 1 column 2"),
         (b"[]", "a row must be an object, not list"),
         (json.dumps({"q": "x"}).encode(), "field 'a' is missing"),
+        (json.dumps(row(a=True)).encode(), "field 'a' must be a text that is not empty"),
         (json.dumps(row(a="  ")).encode(), "field 'a' must be a text that is not empty"),
         (json.dumps(row(q=7)).encode(), "field 'q' must be a text"),
         (json.dumps({**row(), "refs": [{}]}).encode(), "field 'refs' must be a text, a number or a list of them"),
@@ -243,7 +244,7 @@ def test_metadata_is_never_asked_for_and_numbers_in_it_are_text(tmp_path: Path) 
     path = tmp_path / "faq.jsonl"
     columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
     rows = [
-        {"id": 7, "q": "Q1?", "a": "A.", "topic": 3, "refs": [1, "Law 2"]},
+        {"id": 7, "q": "Q1?", "a": 30, "topic": 3, "refs": [1, "Law 2"]},
         {"id": None, "q": "Q2?", "a": "A.", "topic": None, "refs": None},
         {"q": "Q3?", "a": "A.", "topic": "", "refs": ""},
         {"q": "Q4?", "a": "A."},
@@ -251,6 +252,7 @@ def test_metadata_is_never_asked_for_and_numbers_in_it_are_text(tmp_path: Path) 
     path.write_text("\n".join(map(json.dumps, rows)))
     examples, _, bad = read_human(source(columns=columns), [path], "en")
     assert bad == []
+    assert examples[0].output == "30"
     assert [example.category for example in examples] == ["3", "", "", ""]
     assert [example.source for example in examples] == [
         ("faq/7", "1", "Law 2"), ("faq/faq.jsonl:2",), ("faq/faq.jsonl:3",), ("faq/faq.jsonl:4",)
