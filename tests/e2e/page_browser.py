@@ -27,6 +27,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(f"THE CHAT PAGE IS NOT TESTED: {reason}")
     with sync_playwright() as play:
+        expect.set_options(timeout=60_000)  # five seconds are too few beside other work
         launched = play.chromium.launch(executable_path=str(CHROMIUM), args=[*QUIET, "--no-first-run"])
         yield launched
         launched.close()
@@ -42,7 +43,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
         context = browser.new_context(locale=locale, viewport={"width": width, "height": 800})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(gateway.address)
