@@ -1,8 +1,8 @@
 """The nightly flow: what users said becomes a release, or a reasoned skip.
 
-Claim the feedback of this night in the database (exactly once), lay it down as a snapshot, decide whether it is worth a
-release, write the pointer state/feedback.json, run the release flow, close the night. It decides WHEN; cleaning,
-training and judging are stages.
+Claim the feedback of this night in the database (exactly once), lay it down as a snapshot, write the pointer
+state/feedback.json, run the data stages, decide by what they leave whether it is worth a release, run the release flow,
+close the night. It decides WHEN; cleaning, training and judging are stages.
 
 Safe to kill anywhere: a night that was begun is taken up again with the same rows, a snapshot that was written is found
 again by its digest, a pointer of this night is not written twice, and the release finds what it did before.
@@ -11,6 +11,7 @@ again by its digest, a pointer of this night is not written twice, and the relea
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, State
 
 from flows.console import reporter
-from flows.release import release
+from flows.release import release, run_up_to
 from flows.work import STEP
 from flows.workspace import Workspace, commit_results, one_at_a_time, open_workspace
 from tasks import layout
@@ -64,7 +65,8 @@ def nightly(workspace: str | None = None, force: bool = False) -> State:
 
     Args:
         workspace: a domain, to work in its own git worktree; None for the checkout itself.
-        force: release even if there are fewer new corrections than nightly.min_examples (one at least).
+        force: release even if there are fewer new corrections than nightly.min_examples: one, or where training goes
+            on from a champion, as many as the gate can judge.
 
     Returns:
         A Completed state named Promoted, Held, Rejected, Skipped or NothingToDo.
@@ -123,11 +125,16 @@ def claim(work: Work) -> Night:
 def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | None, Cleaned]:
     """(outcome, reason in words, version, what the feedback came to)."""
     pointer, cleaned = step("snapshot", lambda: take_snapshot(work, night))
-    wanted = 1 if force else work.params.nightly.min_examples
-    if reason := too_little(cleaned, wanted):
+    wanted = wanted_rows(work, pointer, force)
+    reason = too_little(cleaned, len(cleaned.new), wanted)
+    if not reason:
+        step("pointer", lambda: write_pointer(work, night, pointer))
+        reason = too_little(cleaned, left_to_learn(work, night, cleaned), wanted)
+        if reason:
+            step("pointer back", lambda: put_pointer_back(work, night))
+    if reason:
         reporter.get().say(f"Skipped: {reason}")
         return "skip", reason, None, cleaned
-    step("pointer", lambda: write_pointer(work, night, pointer))
     state = release(
         reason=f"night {night.number}",
         workspace=work.workspace,
@@ -139,12 +146,29 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
     return outcome, reason, version, cleaned
 
 
+def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
+    """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
+    from tasks.evaluate.compare import SMALLEST_SAMPLE
+    from tasks.train.start import starting_version
+
+    judged = starting_version(pointer, work.params.feedback) is not None
+    return max(1 if force else work.params.nightly.min_examples, SMALLEST_SAMPLE if judged else 1)
+
+
+def left_to_learn(work: Work, night: Night, cleaned: Cleaned) -> int:
+    """New corrections that the data stages, which run here, leave to be trained on and judged."""
+    run_up_to(work.place, "mix", f"data of night {night.number}")
+    commit_results(work.place, f"Data of night {night.number}")
+    path = work.place.root / layout.METRICS / "mix.json"
+    return int(json.loads(path.read_text(encoding="utf-8"))["corrections"]) if path.is_file() else len(cleaned.new)
+
+
 def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
     """Everything said up to this night, under its digest, and what cleaning leaves of it.
 
     A pointer of this night that is there already is kept: it names the champion of the moment the night began.
     """
-    from tasks.corpus.from_feedback import clean, read_feedback_pointer, read_snapshot, write_snapshot
+    from tasks.corpus.from_feedback import clean_snapshot, read_feedback_pointer, write_snapshot
     from tasks.store.nights import feedback_upto, update_night
 
     pointer = read_feedback_pointer(work.place.root)
@@ -153,24 +177,31 @@ def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
         pointer = point_at(work, night, len(reactions), write_snapshot(reactions, work.place.home))
         update_night(work.store, night.number, snapshot=pointer.digest)
     domain = load_domain(work.params.domain)
-    reactions = read_snapshot(pointer, work.place.home)
-    return pointer, clean(reactions, work.params.feedback, pointer.since, domain.language, domain.system_text())
+    return pointer, clean_snapshot(pointer, work.params.feedback, domain, work.place.home)
 
 
 def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPointer:
-    """The pointer of this night. What the present champion has not learnt is new: also what a rollback unlearnt."""
+    """The pointer of this night: what the present champion has not learnt is new, unless a person rolled it back."""
     from tasks.corpus.from_feedback import FeedbackPointer, StartPoint
     from tasks.registry.pointer import fetch_weights
+    from tasks.registry.versions import held_nights, line_of
 
-    champion = work.registry.alias("champion")
-    start = None
-    if champion is not None:
-        fetch_weights(work.registry, champion, work.place.home)
-        start = StartPoint(version=champion.number, digest=champion.manifest)
-    since = int(champion.tags.get("feedback_night", "0")) if champion is not None else 0
     if count == 0:
         return FeedbackPointer(count=0)
-    return FeedbackPointer(count=count, digest=digest, watermark=night.number, since=since, start=start)
+    champion = work.registry.alias("champion")
+    line = line_of(work.registry, champion) if champion is not None else []
+    for version in line[:1] + line[-1:]:
+        fetch_weights(work.registry, version, work.place.home)
+    points = [StartPoint(version=version.number, digest=version.manifest) for version in line]
+    return FeedbackPointer(
+        count=count,
+        digest=digest,
+        watermark=night.number,
+        since=int(line[0].tags.get("feedback_night", "0")) if line else 0,
+        held=held_nights(work.registry),
+        start=points[0] if points else None,
+        origin=points[-1] if points else None,
+    )
 
 
 def reaction_of(row: dict[str, Any]) -> Any:
@@ -199,23 +230,50 @@ def reaction_of(row: dict[str, Any]) -> Any:
     )
 
 
-def too_little(cleaned: Cleaned, wanted: int) -> str:
-    """Why this night is not worth a release, or "" if it is."""
-    if len(cleaned.new) >= wanted:
+def too_little(cleaned: Cleaned, left: int, wanted: int) -> str:
+    """Why this night is not worth a release with `left` corrections to learn, or "" if it is."""
+    if left >= wanted:
         return ""
     dropped = sum(not receipt.kept for receipt in cleaned.receipts)
     lost = f", {dropped} were dropped in cleaning" if dropped else ""
+    later = len(cleaned.new) - left
+    lost += f", {later} in validation, deduplication or by the leak guard" if later else ""
     return (
-        f"{len(cleaned.new)} new corrections that the champion has not learnt{lost}; "
-        f"a night needs {wanted} (nightly.min_examples). They are kept for the next"
+        f"{left} new corrections that the champion has not learnt{lost}; "
+        f"a night needs {wanted} (nightly.min_examples, and what the gate can judge). They are kept for the next"
     )
 
 
 def write_pointer(work: Work, night: Night, pointer: FeedbackPointer) -> None:
-    """Point state/feedback.json at this night's snapshot; in a worktree, committed at once: the release resets it."""
-    path = work.place.root / layout.FEEDBACK_POINTER
-    write_json(path, pointer.model_dump(mode="json"))
-    commit_results(work.place, f"Feedback up to night {night.number}")
+    """Point state/feedback.json at this night's snapshot; in a worktree, committed at once: the release resets it.
+
+    What it pointed at before is kept, for a night that turns out to be too little.
+    """
+    from tasks.corpus.from_feedback import read_feedback_pointer
+
+    before = read_feedback_pointer(work.place.root)
+    if before.watermark != night.number:
+        write_json(pointer_before(work, night), before.model_dump(mode="json"))
+    _point(work, pointer, f"Feedback up to night {night.number}")
+
+
+def put_pointer_back(work: Work, night: Night) -> None:
+    """Point state/feedback.json at what it pointed at before this night."""
+    from tasks.corpus.from_feedback import FeedbackPointer
+
+    before = FeedbackPointer.model_validate_json(pointer_before(work, night).read_text(encoding="utf-8"))
+    _point(work, before, f"Night {night.number} was skipped")
+    pointer_before(work, night).unlink()
+
+
+def pointer_before(work: Work, night: Night) -> Path:
+    """Where the pointer before a night is kept."""
+    return work.place.home / layout.HOME / "nights" / f"{night.number:05d}.before.json"
+
+
+def _point(work: Work, pointer: FeedbackPointer, message: str) -> None:
+    write_json(work.place.root / layout.FEEDBACK_POINTER, pointer.model_dump(mode="json"))
+    commit_results(work.place, message)
 
 
 def ended(work: Work, state: State) -> tuple[str, str, str | None]:

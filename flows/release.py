@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,6 +148,22 @@ def plan(work: Release) -> State:
     get_run_logger().info(text)
     reporter.get().say(f"Dry run: {text}")
     return Completed(name="Planned", message=text)
+
+
+def run_up_to(place: Workspace, last: str, reason: str) -> None:
+    """Run the stages up to `last`, as the release that follows would: it finds them done. Inside a flow run.
+
+    Raises:
+        StageFailed: a stage ended with an error.
+        ReleaseStopped: the run was cancelled.
+    """
+    with (
+        one_at_a_time(place.root, reporter.get().say),
+        dvc.open_repo(place.root) as repo,
+        prepare(place, repo, reason, None, False, None) as work,
+    ):
+        wanted = dvc.with_upstream(work.stages, last)
+        run_stages(replace(work, stages=[stage for stage in work.stages if stage.name in wanted]), rejudge=False)
 
 
 def perform(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from flows.nightly import reaction_of
-from tasks.corpus.from_feedback import read_feedback_pointer
+from flows.nightly import reaction_of, wanted_rows
+from tasks.corpus.from_feedback import FeedbackPointer, StartPoint, read_feedback_pointer
+from tasks.params import load_params
 from tasks.registry.champion import read_pointer
+from tasks.registry.deploy import roll_back
 from tasks.store import ledger
 from tasks.store.nights import Night, last_nights
 from tests.flows.feedback import correct, store_of
@@ -172,3 +175,38 @@ def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(
 
     assert "Promoted" in project.release("--nightly")
     assert nights(project.root)[0].rows == len(KILLS)
+
+
+def test_a_gate_judges_five_corrections_or_more_whoever_forces_a_night(project: Project) -> None:
+    work = SimpleNamespace(params=load_params(project.root / "params.yaml"))
+    on_top = FeedbackPointer(count=0).model_copy(update={"count": 1, "start": StartPoint(version="1", digest="0" * 64)})
+    assert [wanted_rows(work, on_top, force) for force in (True, False)] == [5, 5]  # type: ignore[arg-type]
+    assert [wanted_rows(work, FeedbackPointer(count=0), force) for force in (True, False)] == [1, 5]  # type: ignore[arg-type]
+
+
+def test_what_the_data_stages_drop_does_not_count_and_a_skip_leaves_the_pointer_alone(project: Project) -> None:
+    """Six new corrections, of which two pass: fewer than five, so nothing is trained and nothing points at them."""
+    before, versions = read_feedback_pointer(project.root), len(project.registry.versions())
+    correct(project.root, 4, text="Leak.")
+    correct(project.root, 2)
+    assert "Skipped" in project.release("--nightly")
+    night = nights(project.root)[0]
+    assert night.outcome == "skip" and night.reason.startswith(
+        "2 new corrections that the champion has not learnt, 4 in"
+    )
+    assert read_feedback_pointer(project.root) == before and len(project.registry.versions()) == versions
+    correct(project.root, 3)
+    assert "Promoted" in project.release("--nightly")
+    assert read_feedback_pointer(project.root).since == (before.watermark or 0)
+
+
+def test_what_a_person_rolled_back_is_not_promoted_again_by_the_next_night(project: Project) -> None:
+    champion = project.registry.get("champion")
+    with store_of(project.root) as store:
+        roll_back(project.registry, store, "anna", "worse at stairs")
+    assert "Skipped" in project.release("--nightly")
+    assert nights(project.root)[0].reason.startswith("0 new corrections")
+    correct(project.root, 5)
+    assert "Promoted" in project.release("--nightly")
+    learnt = range(int(read_feedback_pointer(project.root).since) + 1, int(champion.tags["feedback_night"]) + 1)
+    assert read_feedback_pointer(project.root).held == tuple(learnt)
