@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.cells import ErrorCell
-from tasks.corpus.lines import bad_line, text_problem
+from tasks.corpus.lines import bad_line, by_cause, text_problem
 from tasks.corpus.markup import html_in, role_mark_in
 from tasks.corpus.rows import Row, SourceError, read_rows
 from tasks.domain import Columns, HumanSource
@@ -76,7 +76,8 @@ def human_rows(
                 bad.append(bad_line(path, row.number, f"{receipt.reason}: {receipt.detail}", row.text))
             yield example, receipt
         if not read:
-            raise refusal or SourceError(f"{path}: not one row can be read{f' ({bad[-1].cause})' if bad else ''}")
+            here = by_cause(line for line in bad if line.file == path.as_posix())
+            raise refusal or SourceError("\n  ".join([f"{path}: not one row can be read", *here]))
 
 
 def unmapped(fields: dict[str, Any], columns: Columns | None) -> list[str]:

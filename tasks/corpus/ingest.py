@@ -18,6 +18,7 @@ from tasks.corpus.benchmarks import read_mmlu, read_safety, refused
 from tasks.corpus.documents import read_documents
 from tasks.corpus.general import Dialogue, read_dialogue
 from tasks.corpus.human import human_rows
+from tasks.corpus.lines import by_cause
 from tasks.corpus.rows import SourceError
 from tasks.corpus.seeds import read_items, read_seeds
 from tasks.corpus.triples import read_triples
@@ -180,11 +181,13 @@ def ingest(domain: Domain) -> str:
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", bad)
     counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
+    causes = (f"{Path(file).name}: {cause}" for file in dict.fromkeys(line.file for line in bad)
+              for cause in by_cause(line for line in bad if line.file == file))  # fmt: skip
     unused = "".join(f"; {name} is not read ({rows} rows)" for name, rows in passed.unused.most_common())
     return (
         f"{passed.examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
         f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
-        f"{len(bad)} in quarantine{unused}"
+        f"{len(bad)} in quarantine{unused}" + "".join(f"\n  {cause}" for cause in causes)
     )
 
 
