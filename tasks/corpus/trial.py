@@ -50,7 +50,8 @@ def tried(name: str) -> list[str]:
             write_text(layout.FEEDBACK / "preferences.jsonl", "")  # nobody has chosen yet
             return [*said, _validated(load_domain(name), root)]
         except FlywheelError as error:
-            raise TrialError(f"a release of this domain would stop: {error}") from error
+            hint = "what validate refuses hangs on the bounds under `validate` in params.yaml"
+            raise TrialError(f"a release of this domain would stop: {error}\n({hint})") from error
 
 
 def _validated(domain: Domain, root: Path) -> str:
