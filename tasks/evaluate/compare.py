@@ -98,7 +98,7 @@ def paired_interval(
 
     values = differences(minuend, subtrahend)
     found = mean_interval(values, level=level, resamples=resamples, seed=seed)
-    if found.low == found.high:
+    if min(values) == max(values):
         return found
     low, high = t(len(values) - 1, loc=found.estimate, scale=sem(values)).interval(level)
     return _interval(found.estimate, min(found.low, float(low)), max(found.high, float(high)), len(values))
