@@ -28,6 +28,7 @@ from tasks.domain import DocumentSource
 from tasks.files import digest_of, sha256_file
 from tasks.records import BadLine, Document
 
+DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
 MAX_FILE_BYTES = 64_000_000
 ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
@@ -112,9 +113,10 @@ def _rows(name: str, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str,
 def _row(row: Row) -> tuple[str, str, str]:
     if row.cause:
         raise ValueError(row.cause)
-    values = [row.fields.get(key, "") for key in ("id", "title", "text")]
-    if not all(isinstance(value, str) for value in values):
-        raise ValueError("id, title and text of a document must be texts")
+    found = [row.fields.get(key) for key in DOCUMENT_FIELDS]
+    if not isinstance(found[2], str) or not all(isinstance(value, str | int | float | None) for value in found):
+        raise ValueError("the text of a document must be a text, its id and title a text or a number")
+    values = ["" if value is None else str(value) for value in found]
     for value in values:
         if problem := text_problem(value):
             raise ValueError(problem)

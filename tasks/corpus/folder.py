@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.columns import heading, named
-from tasks.corpus.documents import ENDINGS, read_documents
+from tasks.corpus.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
 from tasks.corpus.human import CONVERSATIONS, human_rows
 from tasks.corpus.lines import bad_line, by_cause, encoding_of
 from tasks.corpus.rows import SourceError, read_rows
@@ -214,7 +214,10 @@ def _document(path: Path) -> Use:
     count = sum(1 for _ in documents)
     if not count:
         raise SourceError(bad[0].cause if bad else "it holds no document")
-    return Use(count, causes=by_cause(bad))
+    use = Use(count, causes=by_cause(bad))
+    for row in read_rows(path) if path.suffix.casefold() == ".jsonl" else ():
+        use.unused.update(name for name in row.fields if name not in DOCUMENT_FIELDS)
+    return use
 
 
 def _is_documents(path: Path) -> bool:

@@ -182,14 +182,19 @@ def test_rows_of_json_lines_are_documents_named_by_their_id(tmp_path: Path) -> N
         {"text": "无标题。"},
         {"text": 7},
         {"text": " "},
+        {"id": 12, "title": None, "text": "有编号。"},
     ]
     (tmp_path / "law.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
     documents, bad = read(tmp_path / "law.jsonl")
-    assert [(d.name, d.title) for d in documents] == [("handbook/law.jsonl/a1", "第一条"), ("handbook/law.jsonl/2", "")]
+    assert [(d.name, d.title) for d in documents] == [
+        ("handbook/law.jsonl/a1", "第一条"),
+        ("handbook/law.jsonl/2", ""),
+        ("handbook/law.jsonl/12", ""),
+    ]
     assert [(line.line, line.cause.split(":")[0]) for line in bad] == [
-        (3, "id, title and text of a document must be texts"),
+        (3, "the text of a document must be a text, its id and title a text or a number"),
         (4, "no text in it"),
-        (5, "Expecting value"),
+        (6, "Expecting value"),
     ]
 
 

@@ -255,12 +255,12 @@ def test_alpaca_and_sharegpt_need_no_columns_and_rows_with_a_text_are_documents(
     (tmp_path / "a.json").write_text(json.dumps([{"instruction": "Q", "output": "A"}]))
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     (tmp_path / "b.jsonl").write_text(json.dumps({"messages": turns}))
-    (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "text": "A law."}))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": 1, "text": "A law.", "url": "x"}))
     (tmp_path / ".hidden.csv").write_text("x")
     assert columns_in(tmp_path / "a.json") is None and columns_in(tmp_path / "b.jsonl") is None
     found = look(tmp_path)
     assert [path.name for path in found.tables] == ["a.json", "b.jsonl"]
-    assert [path.name for path in found.documents] == ["c.jsonl"]
+    assert [(path.name, use.unused) for path, use in found.documents.items()] == [("c.jsonl", {"url": 1})]
     assert found.unused == {}
 
 
