@@ -1,5 +1,7 @@
 """Stage `embed`: what every example and evaluation item means, as unit vectors of its question and of its whole.
 
+An example with earlier turns has a second row, of its last exchange alone.
+
 Computed once, for deduplication, selection and the leak guard alike. The model is any sentence-transformers folder that
 domain.yaml names. Where no such model knows the domain's language, `characters` stands in (characters.py), which needs
 no model and no words, and sees shared wording rather than meaning. docs/data.md has how much each finds.
@@ -18,7 +20,7 @@ from tasks.domain import Domain, load_domain
 from tasks.errors import FlywheelError
 from tasks.files import fresh_directory
 from tasks.params import EmbedParams, load_params
-from tasks.records import EvaluationItem, Example, read_own_jsonl
+from tasks.records import EvaluationItem, Example, make_example, read_own_jsonl
 from tasks.stage import run_stage
 from tasks.tables import BATCH, batched, read_batches, records_of, table_writer
 
@@ -85,6 +87,13 @@ def question_text(example: Example) -> str:
 def whole_text(example: Example) -> str:
     """What an example asks and answers."""
     return f"{question_text(example)}\n{example.output}"
+
+
+def last_exchanges(example: Example) -> list[Example]:
+    """The example without its earlier turns, where it has any: beside them an evaluation item is hard to see."""
+    if not example.history:
+        return []
+    return [make_example(**example.model_dump(exclude={"id", "history"}))]
 
 
 def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encode:
@@ -191,7 +200,8 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 def _example_batches(path: Path) -> Iterator[list[tuple[str, str, str]]]:
     for table in read_batches(path):
-        yield [(e.id, question_text(e), whole_text(e)) for e in records_of(table, Example)]
+        rows = (row for example in records_of(table, Example) for row in (example, *last_exchanges(example)))
+        yield [(row.id, question_text(row), whole_text(row)) for row in rows]
 
 
 def _item_batches(items: Iterable[EvaluationItem]) -> Iterator[list[tuple[str, str, str]]]:

@@ -1,9 +1,10 @@
 """The leak guard: no example that resembles an evaluation item may be trained on, replay and corrections included.
 
 An example leaks when its question, or its question and answer together, is near that of an item by shared character
-shingles (near.py), or within a stated cosine of it by its embedding (embed.py). The guard is strict where deduplication
-is careful: a lost training example costs little, a leaked item makes the verdict worthless. The cosine is that of
-question and answer together; of the questions alone it has to be `SLACK` higher.
+shingles (near.py), or within a stated cosine of it by its embedding (embed.py). Where there are earlier turns, its last
+exchange is judged alone as well: behind two turns 40 of 42 reworded items passed, and alone none does. The guard is
+strict where deduplication is careful: a lost training example costs little, a leaked item makes the verdict worthless.
+The cosine is that of question and answer together; of the questions alone it has to be `SLACK` higher.
 
 Limit: a paraphrase beyond the stated cosine passes; docs/data.md has how many do, per embedder.
 """
@@ -15,7 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tasks import layout
-from tasks.curate.embed import SLACK, Embeddings, cosines, evaluation_items, question_text, read_embeddings, whole_text
+from tasks.curate.embed import (
+    SLACK,
+    Embeddings,
+    cosines,
+    evaluation_items,
+    last_exchanges,
+    question_text,
+    read_embeddings,
+    whole_text,
+)
 from tasks.curate.near import NearIndex, similarities
 from tasks.domain import Domain
 from tasks.params import Params
@@ -67,17 +77,25 @@ class LeakGuard:
         self._near_prompts, self._near_wholes = self._index(self._prompts), self._index(self._wholes)
 
     def check(self, examples: Sequence[Example], embeddings: Embeddings) -> list[Leak | None]:
-        """For each example the item it leaks, or None; `embeddings` holds those of the examples, by their ids.
+        """For each example the item it leaks, or None; `embeddings` holds theirs and their last exchanges', by id.
 
         Raises:
-            EmbeddingError: an example has no embedding.
+            EmbeddingError: an example, or the last exchange of one, has no embedding.
         """
+        best = self._check_each(examples, embeddings)
+        places = [place for place, example in enumerate(examples) for _ in last_exchanges(example)]
+        alone = [last for example in examples for last in last_exchanges(example)]
+        for place, leak in zip(places, self._check_each(alone, embeddings) if alone else (), strict=True):
+            if leak:
+                _note(best, place, leak)
+        return best
+
+    def _check_each(self, examples: Sequence[Example], embeddings: Embeddings) -> list[Leak | None]:
         best: list[Leak | None] = [None] * len(examples)
         question, whole = embeddings.rows([example.id for example in examples])
         self._note_semantic(best, question, self._vectors[0], self.thresholds.semantic + SLACK)
         self._note_semantic(best, whole, self._vectors[1], self.thresholds.semantic)
         self._note_near(best, [question_text(e) for e in examples], self._near_prompts, self._prompts)
-        self._note_near(best, [e.prompt for e in examples], self._near_prompts, self._prompts)
         self._note_near(best, [whole_text(e) for e in examples], self._near_wholes, self._wholes)
         return best
 

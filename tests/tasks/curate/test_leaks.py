@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.curate.embed import SLACK, EmbeddingError, Embeddings
+from tasks.curate.embed import SLACK, EmbeddingError, Embeddings, last_exchanges
 from tasks.curate.leaks import LeakGuard, LeakThresholds
 from tasks.records import Example, Turn, make_example, make_item
 from tests.planted import read_planted
@@ -48,9 +48,23 @@ def test_what_shares_its_characters_is_a_leak(question: str, answer: str, leaks:
     assert checked(example(question, answer), [0, 1], [0, 1]) == ("near" if leaks else None)
 
 
-def test_an_item_asked_after_other_turns_is_a_leak_still() -> None:
+@pytest.mark.parametrize("answer, how", [("Weeks.", "near"), ("It takes ten weeks.", "semantic")])
+def test_an_item_asked_after_other_turns_is_a_leak_still(answer: str, how: str) -> None:
+    """The vectors of the dialogue are far from the item; those of its last exchange are the item's own."""
     before = (Turn(user="I want to extend my house in the country by two rooms.", assistant="Then you need a permit."),)
-    assert checked(example(ITEM.prompt, "Weeks.", history=before), [0, 1], [0, 1]) == "near"
+    question = ITEM.prompt if how == "near" else "When will I be told whether I may?"
+    asked = example(question, answer, history=before)
+    [alone] = last_exchanges(asked)
+    vectors = np.array([[0, 1], [0, 1] if how == "near" else [1, 0]], dtype=np.float32)
+    [leak] = guard_of([1, 0], [1, 0]).check([asked], Embeddings([asked.id, alone.id], vectors, vectors))
+    assert leak is not None and leak.how == how
+
+
+def test_a_dialogue_whose_last_exchange_is_not_embedded_is_an_error() -> None:
+    asked = example("And then?", "Wait.", history=(Turn(user="Hi.", assistant="Hello."),))
+    vectors = np.array([[0, 1]], dtype=np.float32)
+    with pytest.raises(EmbeddingError, match="no embedding"):
+        guard_of([1, 0], [1, 0]).check([asked], Embeddings([asked.id], vectors, vectors))
 
 
 def test_wholes_leak_at_the_cosine_and_questions_alone_only_nearer() -> None:
