@@ -111,6 +111,7 @@ class Answering:
             "stream_options": {"include_usage": True},
             "max_tokens": wanted.max_tokens or self.service.settings.serving.max_tokens,
             "temperature": 0.0 if wanted.temperature is None else wanted.temperature,
+            **self.service.settings.decoding,
         }
         if wanted.top_p is not None:
             body["top_p"] = wanted.top_p

@@ -208,7 +208,8 @@ class Follower:
         probes = fetch_probes(registry, version, self.settings.serving.probes)
         if not probes:
             raise NotServed("it carries no probes, so that its answers cannot be compared; release it again")
-        report = check(self.engine, name, probes, settings.max_nll_difference, settings.min_answer_agreement)
+        asked = self.settings.decoding
+        report = check(self.engine, name, probes, settings.max_nll_difference, settings.min_answer_agreement, asked)
         if not report.ok:
             raise NotServed(f"it does not answer as it was evaluated: {report.reason}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks import layout
+from tasks.engine.client import decoding
 from tasks.params import EngineParams, Params, ServingParams, load_params
 from tasks.settings import SettingsError
 
@@ -36,6 +37,11 @@ class GatewaySettings:
     def engine(self) -> EngineParams:
         """The engine's section of params.yaml."""
         return self.params.engine
+
+    @property
+    def decoding(self) -> dict[str, float]:
+        """What every request to the engine adds, so that it answers as the evaluation did."""
+        return decoding(self.engine.kind, self.params.evaluate.repetition_penalty)
 
     @property
     def domain(self) -> str:

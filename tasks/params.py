@@ -194,6 +194,7 @@ class EvaluateParams(Section):
     precision: Literal["fp32", "bf16"]
     batch_size: Positive
     max_new_tokens: Positive
+    repetition_penalty: Annotated[float, Field(ge=1.0, le=2.0)]  # the gateway asks its engine for the same
     threads: Positive
     timeout_minutes: Positive
 

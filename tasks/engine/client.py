@@ -7,7 +7,7 @@ or gives None. Synchronous: the gateway streams answers through its own client.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,19 @@ ABSENT = (404, 405, 501)
 
 class EngineError(FlywheelError):
     """The engine cannot be reached, refused what was asked, or could not be started."""
+
+
+def decoding(kind: str, repetition_penalty: float) -> dict[str, float]:
+    """The fields of a request by which an engine of this kind repeats itself no more than the evaluation lets a model.
+
+    The penalty divides the scores of tokens that stand in the text already (Keskar et al. 2019, arXiv 1909.05858,
+    section 4.1). transformers' server has no field of that name and takes its excess over 1 as `frequency_penalty`.
+    """
+    if repetition_penalty == 1.0:
+        return {}
+    if kind == "transformers":
+        return {"frequency_penalty": round(repetition_penalty - 1.0, 6)}
+    return {"repetition_penalty": repetition_penalty}
 
 
 class Engine:
@@ -85,15 +98,20 @@ class Engine:
         """Stop serving an adapter; nothing if it is not loaded."""
         self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, allowed=ABSENT)
 
-    def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int, temperature: float = 0.0) -> str:
-        """The whole answer as text; `max_tokens` bounds its length in tokens."""
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
+    def chat(
+        self, model: str, messages: list[dict[str, str]], max_tokens: int, decoding: Mapping[str, float] | None = None
+    ) -> str:
+        """The whole greedy answer as text; `max_tokens` bounds its length in tokens."""
+        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0, **(decoding or {})}
         found = self._json(self._send("POST", "/v1/chat/completions", body, seconds=ANSWER_SECONDS))
         return str(self._first(found).get("message", {}).get("content") or "")
 
-    def complete(self, model: str, prompt_ids: Sequence[int], max_tokens: int) -> str:
+    def complete(
+        self, model: str, prompt_ids: Sequence[int], max_tokens: int, decoding: Mapping[str, float] | None = None
+    ) -> str:
         """The greedy continuation of a prompt that is already tokens; it ends at the model's end-of-turn token."""
         body = {"model": model, "prompt": list(prompt_ids), "max_tokens": max_tokens, "temperature": 0.0}
+        body |= decoding or {}
         found = self._json(self._send("POST", "/v1/completions", body, seconds=ANSWER_SECONDS))
         return str(self._first(found).get("text") or "")
 

@@ -8,7 +8,7 @@ which differ a little from one arithmetic to another; the report says so. No mod
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tasks.engine.client import Engine, EngineError
 from tasks.records import Record
@@ -45,7 +45,12 @@ class ParityReport(Record):
 
 
 def check(
-    engine: Engine, model: str, probes: Sequence[Probe], tolerance: float, min_agreement: float = 0.5
+    engine: Engine,
+    model: str,
+    probes: Sequence[Probe],
+    tolerance: float,
+    min_agreement: float = 0.5,
+    decoding: Mapping[str, float] | None = None,
 ) -> ParityReport:
     """Put the probes to a model of the engine.
 
@@ -53,25 +58,28 @@ def check(
         tolerance: largest difference of any probe's loss, in nats per token.
         min_agreement: where tokens or losses are not told, the least mean share of characters in which greedy
             answers agree with the evaluation's.
+        decoding: what else the engine is asked, to answer as the evaluation did (client.decoding).
 
     Raises:
         EngineError: the engine failed or refused a probe, or there are no probes.
     """
     if not probes:
         raise EngineError("there is nothing to compare the engine's answers with: no probes")
-    results = [_ask(engine, model, probe) for probe in probes]
+    results = [_ask(engine, model, probe, decoding) for probe in probes]
     problem, compared = _judge(results, tolerance, min_agreement)
     return ParityReport(ok=not problem, reason=problem or compared, probes=results)
 
 
-def _ask(engine: Engine, model: str, probe: Probe) -> ProbeResult:
+def _ask(engine: Engine, model: str, probe: Probe, decoding: Mapping[str, float] | None) -> ProbeResult:
     """Tokens first: with other tokens the loss says nothing; and a greedy answer only where the loss is not told."""
     ids = engine.prompt_ids(model, probe.messages)
     equal = None if ids is None else ids == probe.prompt_ids
     loss = engine.answer_nll(model, probe.prompt, probe.reference)
     difference = None if loss is None else abs(loss - probe.nll)
     told = equal is not None and difference is not None
-    agreement = None if told else agreement_of(engine.chat(model, probe.messages, ANSWER_TOKENS), probe.answer)
+    agreement = None
+    if not told:
+        agreement = agreement_of(engine.chat(model, probe.messages, ANSWER_TOKENS, decoding), probe.answer)
     return ProbeResult(ids_equal=equal, nll_difference=difference, agreement=agreement)
 
 

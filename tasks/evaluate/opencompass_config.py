@@ -51,6 +51,7 @@ class ModelSettings:
     threads: int
     batch_size: int
     max_new_tokens: int
+    repetition_penalty: float
     max_tokens: int
     end_of_turn: int
     # Address of an engine and the model's name there; empty where OpenCompass loads the model itself.
@@ -112,6 +113,7 @@ def _engine_config(settings: ModelSettings) -> dict[str, Any]:
         "path": str(settings.base),
         "url": settings.engine,
         "served": settings.served,
+        "repetition_penalty": settings.repetition_penalty,
         "max_seq_len": settings.max_tokens,
         "boundary": BOUNDARY,
         "run_cfg": {"num_gpus": 0},
@@ -131,7 +133,11 @@ def _local_config(settings: ModelSettings) -> dict[str, Any]:
             "device_map": settings.device,
             "torch_dtype": {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[settings.precision],
         },
-        "generation_kwargs": {"do_sample": False, "eos_token_id": settings.end_of_turn},
+        "generation_kwargs": {
+            "do_sample": False,
+            "eos_token_id": settings.end_of_turn,
+            "repetition_penalty": settings.repetition_penalty,
+        },
         "max_seq_len": settings.max_tokens,
         "boundary": BOUNDARY,
         "threads": settings.threads if settings.device == "cpu" else 1,

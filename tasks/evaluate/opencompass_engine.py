@@ -15,7 +15,7 @@ from opencompass.models.base import BaseModel
 from opencompass.registry import MODELS
 from transformers import AutoTokenizer
 
-from tasks.engine.client import Engine
+from tasks.engine.client import Engine, decoding
 
 # Requests under way at a time; the engine makes its own batches of them.
 TOGETHER = 16
@@ -25,19 +25,32 @@ TOGETHER = 16
 class EngineModel(BaseModel):
     """A model that an engine serves as `served`; `boundary` is the character between prompt and answer."""
 
-    def __init__(self, *, path: str, url: str, served: str, boundary: str, max_seq_len: int, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        url: str,
+        served: str,
+        boundary: str,
+        max_seq_len: int,
+        repetition_penalty: float,
+        **settings: Any,
+    ) -> None:
         super().__init__(path=path, max_seq_len=max_seq_len, **settings)
         self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         self.engine = Engine(url)
         self.served = served
         self.boundary = boundary
+        self.decoding = decoding("vllm", repetition_penalty)
 
     def generate(self, inputs: list[str], max_out_len: int, **_: Any) -> list[str]:
         """Greedy continuations, in the order of `inputs`."""
         prompts = [self._ids(text) for text in inputs]
         for prompt in prompts:
             self._check_length(len(prompt) + max_out_len)
-        return self._together(lambda prompt: self.engine.complete(self.served, prompt, max_out_len), prompts)
+        return self._together(
+            lambda prompt: self.engine.complete(self.served, prompt, max_out_len, self.decoding), prompts
+        )
 
     def get_ppl(self, inputs: list[str], mask_length: list[int] | None = None) -> np.ndarray:
         """Mean negative log-likelihood of each answer given its prompt, in nats per answer token."""

@@ -100,6 +100,7 @@ def conditions_of(settings: EvaluateParams) -> Conditions:
         device="cuda" if cuda.is_available() else "cpu",
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
+        repetition_penalty=settings.repetition_penalty,
         threads=settings.threads,
         lock=lock_digest(settings.backend),
         source=source_digest(settings.backend),
@@ -143,6 +144,7 @@ def ask(
         threads=conditions.threads,
         batch_size=conditions.batch_size,
         max_new_tokens=conditions.max_new_tokens,
+        repetition_penalty=conditions.repetition_penalty,
         max_tokens=context_length(subject.base),
         end_of_turn=end_of_turn,
     )

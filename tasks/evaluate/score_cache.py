@@ -34,11 +34,12 @@ class Conditions:
     device: str
     batch_size: int
     max_new_tokens: int
+    repetition_penalty: float
     threads: int
     lock: str
     source: str
 
-    def as_dict(self) -> dict[str, str | int]:
+    def as_dict(self) -> dict[str, str | int | float]:
         """Plain values, for files."""
         return asdict(self)
 

@@ -10,6 +10,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
+from tasks.params import load_params
 from tasks.store.answers import get_answer
 
 QUESTION = [{"role": "user", "content": "Do I need a permit for a shed?"}]
@@ -48,6 +49,7 @@ def test_the_engine_is_asked_greedily_with_the_domains_system_prompt(plain: Any,
     asked = plain.seen()["asked"][-1]
     assert asked["messages"][0]["content"] == "You answer questions about building and renovating in Sweden."
     assert (asked["temperature"], asked["max_tokens"], asked["model"]) == (0.0, 3, "base")
+    assert asked["repetition_penalty"] == load_params().evaluate.repetition_penalty > 1
 
 
 def test_an_answer_that_is_cut_at_its_limit_says_length(client: OpenAI) -> None:
@@ -142,7 +144,9 @@ def test_all_that_asks_for_nothing_is_let_pass(plain: Any, client: OpenAI, strea
     )
     assert list(reply) if stream else reply.choices[0].message.content == "base 1 2 3"
     [asked] = plain.seen()["asked"]
-    assert asked.keys() == {"model", "messages", "stream", "stream_options", "max_tokens", "temperature"}
+    assert asked.keys() == {"model", "messages", "stream", "stream_options", "max_tokens", "temperature"} | {
+        "repetition_penalty"
+    }
 
 
 def test_every_field_of_the_clients_may_be_null(client: OpenAI) -> None:

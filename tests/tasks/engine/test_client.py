@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.client import Engine, EngineError
+from tasks.engine.client import Engine, EngineError, decoding
 from tasks.engine.process import free_port
 
 Replies = dict[str, tuple[int, Any]]
@@ -150,3 +150,9 @@ def test_an_answer_that_is_none_is_an_error(stub: tuple[str, type[Stub]], reply:
     kind.replies["/v1/chat/completions"] = (200, reply)
     with pytest.raises(EngineError):
         Engine(url).chat("base", [], 1)
+
+
+def test_each_kind_of_engine_is_asked_for_the_penalty_in_its_own_words() -> None:
+    assert decoding("vllm", 1.1) == decoding("url", 1.1) == {"repetition_penalty": 1.1}
+    assert decoding("transformers", 1.1) == {"frequency_penalty": 0.1}
+    assert decoding("url", 1.0) == {}, "an engine that knows no such field is not asked"

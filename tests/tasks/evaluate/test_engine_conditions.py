@@ -25,6 +25,7 @@ MODEL = ModelSettings(
     threads=1,
     batch_size=1,
     max_new_tokens=8,
+    repetition_penalty=1.1,
     max_tokens=64,
     end_of_turn=2,
 )

@@ -23,6 +23,7 @@ SETTINGS = ModelSettings(
     threads=2,
     batch_size=4,
     max_new_tokens=32,
+    repetition_penalty=1.1,
     max_tokens=2048,
     end_of_turn=2,
 )
@@ -87,7 +88,7 @@ def test_precision_adapter_and_end_of_turn_reach_the_model(tmp_path: Path, preci
     (model,) = written(tmp_path, replace(SETTINGS, precision=precision), generation("How?"))["models"]
     assert model["model_kwargs"]["torch_dtype"] == dtype
     assert (model["path"], model["peft_path"]) == ("/base", "/adapter")
-    assert model["generation_kwargs"] == {"do_sample": False, "eos_token_id": 2}
+    assert model["generation_kwargs"] == {"do_sample": False, "eos_token_id": 2, "repetition_penalty": 1.1}
 
 
 def test_a_model_without_an_adapter_gets_none(tmp_path: Path) -> None:

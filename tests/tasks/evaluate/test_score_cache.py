@@ -20,6 +20,7 @@ CONDITIONS = Conditions(
     device="cpu",
     batch_size=16,
     max_new_tokens=64,
+    repetition_penalty=1.1,
     threads=2,
     lock="2" * 64,
     source="3" * 64,
@@ -34,7 +35,7 @@ def key(question: Question = QUESTION, conditions: Conditions = CONDITIONS, **mo
 @pytest.mark.parametrize("field", Conditions.__dataclass_fields__)
 def test_every_condition_is_part_of_the_key(field: str) -> None:
     value = getattr(CONDITIONS, field)
-    changed = replace(CONDITIONS, **{field: value + 1 if isinstance(value, int) else value + "x"})
+    changed = replace(CONDITIONS, **{field: value + "x" if isinstance(value, str) else value + 1})
     assert key(conditions=changed) != key()
 
 
