@@ -11,10 +11,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tasks.corpus.columns import named
-from tasks.corpus.lines import EXCERPT, MAX_LINE_BYTES, bounded_lines, open_text, text_problem
+from tasks.corpus.lines import EXCERPT, MAX_LINE_BYTES, bounded_lines, open_text
 from tasks.corpus.table_rows import Row, SourceError, csv_rows, sheet_rows
 
 __all__ = ["Row", "SourceError", "read_rows"]
@@ -120,22 +120,25 @@ def _list_rows(path: Path) -> Iterator[Row]:
                 value, position = decode(buffer, start)
             except (ValueError, RecursionError) as error:
                 rest = buffer[start:]
-                more = stream.read(BLOCK) if len(rest) <= MAX_LINE_BYTES and rest[:1] != "]" else ""
-                mended = TRAILING_COMMA.sub(r"\1", rest)
-                if (more or mended != rest) and not isinstance(error, RecursionError):
-                    buffer, position = rest + more if more else mended, 0
+                if buffer := "" if isinstance(error, RecursionError) else _another(rest, stream):
+                    position = 0
                     continue
                 if cause := _end_cause(rest + stream.read(BLOCK), error):
                     yield Row(number, text=rest[:EXCERPT], cause=cause)
                 return
             text = buffer[start : min(position, start + EXCERPT)]
-            if not isinstance(value, dict):
-                yield Row(number, text=text, cause=f"a row must be an object, not {type(value).__name__}")
-            elif problem := text_problem(text):
-                yield Row(number, text=text, cause=problem)
-            else:
+            if isinstance(value, dict):
                 yield Row(number, value, text)
+            else:
+                yield Row(number, text=text, cause=f"a row must be an object, not {type(value).__name__}")
             number += 1
+
+
+def _another(rest: str, stream: TextIO) -> str:
+    """What to decode where the rest cannot be: with more of the file, or without trailing commas; "" at the end."""
+    more = stream.read(BLOCK) if len(rest) <= MAX_LINE_BYTES and not rest.startswith("]") else ""
+    longer = rest + more if more else TRAILING_COMMA.sub(r"\1", rest)
+    return longer if longer != rest else ""
 
 
 def _end_cause(rest: str, error: Exception) -> str:

@@ -6,6 +6,7 @@ and a missing one are no obstacle. What stands above it, and sheets of other col
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections import Counter
@@ -50,7 +51,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Record:
+class RawRow:
     """A row of a table before its header is known."""
 
     number: int
@@ -101,7 +102,7 @@ def _dialect(sample: list[str]) -> dict[str, Any]:
     return max(forms, key=fit)
 
 
-def _records(reader: Any, causes: dict[int, str]) -> Iterator[Record]:
+def _records(reader: Any, causes: dict[int, str]) -> Iterator[RawRow]:
     while True:
         begin = reader.line_num + 1
         try:
@@ -114,34 +115,36 @@ def _records(reader: Any, causes: dict[int, str]) -> Iterator[Record]:
         cause = next((causes[line] for line in range(begin, end + 1) if line in causes), cause)
         if cause and end > begin:
             cause = f"lines {begin} to {end}: {cause}"
-        yield Record(begin, values, cause)
+        yield RawRow(begin, values, cause)
 
 
 def sheet_rows(path: Path) -> Iterator[Row]:
     """Rows of the sheet that holds questions, else of the first, and of every other sheet with the same header."""
     if problem := archive_problem(path):
         raise SourceError(f"{path}: {problem}")
-    from openpyxl import load_workbook
-
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
+        yield from _book_rows(path)
+    except FlywheelError:
+        raise
     except Exception as error:  # the parser raises whatever it meets in a damaged archive
         raise SourceError(f"{path}: not readable as XLSX ({error})") from None
-    try:
+
+
+def _book_rows(path: Path) -> Iterator[Row]:
+    from openpyxl import load_workbook
+
+    with contextlib.closing(load_workbook(path, read_only=True, data_only=True)) as book:
         tables = [(sheet.title, *_headed(path, _cells(sheet), pad=True)) for sheet in book.worksheets if _holds(sheet)]
         if not tables:
             raise SourceError(f"{path}: it has no header and no rows")
-        main, header, _ = next(
-            (table for table in tables if {"question", "answer"} <= named(table[1]).keys()), tables[0]
-        )
+        asking = (table for table in tables if {"question", "answer"} <= named(table[1]).keys())
+        main, header, _ = next(asking, tables[0])
         for title, columns, rows in tables:
             if columns == header:
                 yield from (replace(row, sheet="" if title == main else title) for row in rows)
             else:
                 cause = f"sheet {title!r} is not read: its columns are not those of {main!r}"
                 yield Row(1, text=" | ".join(columns)[:EXCERPT], cause=cause, sheet=title)
-    finally:
-        book.close()
 
 
 def _holds(sheet: Any) -> bool:
@@ -149,7 +152,7 @@ def _holds(sheet: Any) -> bool:
     return any(value is not None for row in sheet.iter_rows(values_only=True) for value in row)
 
 
-def _cells(sheet: Any) -> Iterator[Record]:
+def _cells(sheet: Any) -> Iterator[RawRow]:
     """The rows of a sheet as they are displayed; a cell merged downwards counts in each row that it covers."""
     merged = _merged(sheet)
     held: dict[int, tuple[str, int]] = {}  # column → what it holds, down to which row
@@ -160,7 +163,7 @@ def _cells(sheet: Any) -> Iterator[Record]:
                 values += [""] * (column + 1 - len(values))
                 values[column] = text
         held |= {column: (values[column], last) for column, last in merged.get(number, ()) if column < len(values)}
-        yield Record(number, values)
+        yield RawRow(number, values)
 
 
 def _merged(sheet: Any) -> dict[int, list[tuple[int, int]]]:
@@ -182,7 +185,7 @@ def _merged(sheet: Any) -> dict[int, list[tuple[int, int]]]:
     return merged
 
 
-def _headed(path: Path, records: Iterator[Record], pad: bool = False) -> tuple[list[str], Iterator[Row]]:
+def _headed(path: Path, records: Iterator[RawRow], pad: bool = False) -> tuple[list[str], Iterator[Row]]:
     """A table's header, and its rows; what stands above the header is among them, with the cause.
 
     `pad`: a row that ends early has empty cells at its end.
@@ -204,7 +207,7 @@ def _headed(path: Path, records: Iterator[Record], pad: bool = False) -> tuple[l
     return header, chain(above, (row for record in below for row in _table_row(record, header, pad)))
 
 
-def _header_place(head: list[Record]) -> int:
+def _header_place(head: list[RawRow]) -> int:
     """The first row that names a question and an answer; else the first that is as full as most; else the first.
 
     The place over a column of numbers may be empty. Below the first row Q and A are rather data than names.
@@ -223,7 +226,7 @@ def _header_place(head: list[Record]) -> int:
     return next(fits, first)
 
 
-def _is_bare(rows: list[Record]) -> bool:
+def _is_bare(rows: list[RawRow]) -> bool:
     """Whether a table begins with a row and no header: where most rows of a column ask, its first one does, too."""
     if named(rows[0].values):
         return False
@@ -249,7 +252,7 @@ def _shown(values: list[str]) -> str:
     return " | ".join(values)[:EXCERPT]
 
 
-def _table_row(record: Record, header: list[str], pad: bool) -> Iterator[Row]:
+def _table_row(record: RawRow, header: list[str], pad: bool) -> Iterator[Row]:
     number, values, cause = record.number, record.values, record.cause
     text = _shown(values)
     while len(values) > len(header) and not values[-1].strip():

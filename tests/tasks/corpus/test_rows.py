@@ -1,4 +1,4 @@
-"""Tables and JSON as people keep them become rows; what cannot be one says why."""
+"""JSON as people keep it becomes rows; what cannot be one says why."""
 
 from __future__ import annotations
 

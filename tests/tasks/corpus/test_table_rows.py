@@ -110,3 +110,17 @@ def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_name
     assert [row.cause for row in rows if row.cause] == [
         "sheet 'Read me' is not read: its columns are not those of 'Fees'"
     ]
+
+
+def test_a_damaged_sheet_is_refused_by_name(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.active.append(["q", "a"])
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as source, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, content[:-30] if name.endswith("sheet1.xml") else content)
+    with pytest.raises(SourceError, match="not readable as XLSX"):
+        fields(tmp_path / "a.xlsx")
