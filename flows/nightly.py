@@ -148,11 +148,12 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
     """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
-    from tasks.evaluate.compare import SMALLEST_SAMPLE
+    from tasks.evaluate.compare import fewest_items
     from tasks.train.start import starting_version
 
     judged = starting_version(pointer, work.params.feedback) is not None
-    return max(1 if force else work.params.nightly.min_examples, SMALLEST_SAMPLE if judged else 1)
+    judgeable = fewest_items(work.params.gate.level) if judged else 1
+    return max(1 if force else work.params.nightly.min_examples, judgeable)
 
 
 def left_to_learn(work: Work, night: Night, cleaned: Cleaned) -> int:

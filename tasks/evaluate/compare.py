@@ -124,8 +124,8 @@ def sign_flip_p(values: Sequence[float]) -> float:
 
 
 def fewest_items(level: float) -> int:
-    """The fewest items with which sign_flip_p can reach what a two-sided `level` leaves on one side."""
-    return math.ceil(math.log2(2 / (1 - level)))
+    """The fewest items that can pass: sign_flip_p has to reach what a two-sided `level` leaves on one side."""
+    return max(SMALLEST_SAMPLE, math.ceil(math.log2(2 / (1 - level))))
 
 
 def _sums(units: Sequence[int]) -> Any:

@@ -182,6 +182,9 @@ def test_a_gate_judges_five_corrections_or_more_whoever_forces_a_night(project: 
     on_top = FeedbackPointer(count=0).model_copy(update={"count": 1, "start": StartPoint(version="1", digest="0" * 64)})
     assert [wanted_rows(work, on_top, force) for force in (True, False)] == [5, 5]  # type: ignore[arg-type]
     assert [wanted_rows(work, FeedbackPointer(count=0), force) for force in (True, False)] == [1, 5]  # type: ignore[arg-type]
+    gate = work.params.gate.model_copy(update={"level": 0.95})
+    work.params = work.params.model_copy(update={"gate": gate})
+    assert [wanted_rows(work, on_top, force) for force in (True, False)] == [6, 6]  # type: ignore[arg-type]
 
 
 def test_what_the_data_stages_drop_does_not_count_and_a_skip_leaves_the_pointer_alone(project: Project) -> None:

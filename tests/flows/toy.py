@@ -46,6 +46,7 @@ def make_toy(folder: Path) -> Path:
     """Lay the project out in `folder`, committed; returns it."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     params["nightly"]["min_examples"] = 5
+    params["gate"]["level"] = 0.9  # at which five corrections can be judged
     files = {
         # Nothing listens on port 9: no gateway to wait for.
         "params.yaml": yaml.safe_dump({**params, "domain": "toy", "serving": {**params["serving"], "port": 9}}),

@@ -86,6 +86,7 @@ def test_of_39_items_all_half_a_billion_of_thousands_of_flips_are_counted() -> N
 
 def test_five_items_can_show_nothing_at_a_level_of_95_percent() -> None:
     """One of 2⁵ flips is 3.1%, one of 2⁶ is 1.6%; 2.5% are left on one side."""
+    assert (fewest_items(0.6), fewest_items(0.9), fewest_items(0.99)) == (5, 5, 8)
     assert (fewest_items(0.95), sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])) == (6, 1 / 32)
 
 
