@@ -188,7 +188,7 @@ def _merged(sheet: Any) -> dict[int, list[tuple[int, int]]]:
 def _headed(path: Path, records: Iterator[RawRow], pad: bool = False) -> tuple[list[str], Iterator[Row]]:
     """A table's header, and its rows; what stands above the header is among them, with the cause.
 
-    `pad`: a row that ends early has empty cells at its end.
+    `pad`: a row that ends early has empty cells at its end, and one that goes on has columns called by their place.
 
     Raises:
         SourceError: there is no row, or the header cannot be read.
@@ -261,6 +261,10 @@ def _table_row(record: RawRow, header: list[str], pad: bool) -> Iterator[Row]:
         return
     if pad:
         values = values + [""] * (len(header) - len(values))
+        header = header + [f"column {place}" for place in range(len(header) + 1, len(values) + 1)]
+    first = next((place for place, value in enumerate(values) if value.strip()), 0)
     if not cause and len(values) != len(header):
         cause = f"{len(values)} fields, and the header has {len(header)}"
+    elif not cause and " ".join(values[first].split()) == header[first]:
+        cause = "it repeats the header"
     yield Row(number, text=text, cause=cause) if cause else Row(number, dict(zip(header, values, strict=True)), text)

@@ -92,6 +92,34 @@ def test_a_sheet_is_read_as_displayed_whatever_dimension_it_says(tmp_path: Path)
     ]
 
 
+def test_a_header_of_two_rows_leaves_nameless_columns_and_is_no_row(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for cells in (
+        ["Question", "Answer"],
+        [None, "(short)", "(long)"],
+        ["How deep?", "2 m", "Two metres."],
+        ["Who?", "I"],
+    ):
+        book.active.append(cells)
+    book.active.merge_cells("A1:A2")
+    book.active.merge_cells("B1:C1")
+    book.save(tmp_path / "a.xlsx")
+    assert fields(tmp_path / "a.xlsx") == [
+        {"Question": "How deep?", "Answer": "2 m", "column 3": "Two metres."},
+        {"Question": "Who?", "Answer": "I"},
+    ]
+    assert causes(tmp_path / "a.xlsx") == [(2, "it repeats the header")]
+
+
+def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
+    assert fields(tmp_path / "a.csv", "q,a\nWhy?,So.\nq,a\nWho?,I.\n") == [
+        {"q": "Why?", "a": "So."}, {"q": "Who?", "a": "I."}
+    ]  # fmt: skip
+    assert causes(tmp_path / "a.csv") == [(3, "it repeats the header")]
+
+
 def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_named(tmp_path: Path) -> None:
     from openpyxl import Workbook
 
