@@ -58,7 +58,7 @@ def read_items(source: EvaluationSource, paths: list[Path]) -> tuple[list[Evalua
 
 def _seed(row: Row, source: str, language: str) -> tuple[Seed, Example]:
     fields = _fields(row, SEED_FIELDS)
-    classification = fields.get("classification", False)
+    classification = fields.get("classification") or False
     if not isinstance(classification, bool):
         raise ValueError("field 'classification' must be true or false")
     said = {
@@ -82,7 +82,9 @@ def _fields(row: Row, known: set[str]) -> dict[str, Any]:
 
 
 def _text(fields: dict[str, Any], name: str, needed: bool = False) -> str:
-    value = fields.get(name, "")
+    value = fields.get(name)
+    if value is None and not needed:
+        return ""
     if not isinstance(value, str) or (needed and not value.strip()):
         raise ValueError(f"field {name!r} must be a text{' that is not empty' if needed else ''}")
     if problem := text_problem(value):

@@ -53,6 +53,14 @@ def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> N
     assert [line.line for line in bad] == [2, 3]
 
 
+def test_what_is_not_needed_may_be_null(tmp_path: Path) -> None:
+    row = {"question": "谁？", "answer": "公安机关。", "category": None}
+    assert read_items(ITEMS, [lines(tmp_path / "e.jsonl", row)])[0][0].category == ""
+    row = {"instruction": "谁？", "input": None, "output": "公安机关。", "classification": None}
+    [(seed, _)], bad = read_seeds(SEEDS, [lines(tmp_path / "s.jsonl", row)], "zh")
+    assert (seed.input, seed.classification, bad) == ("", False, [])
+
+
 def test_the_default_domain_has_over_a_hundred_seeds_far_from_its_frozen_questions(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
