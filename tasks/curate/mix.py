@@ -1,8 +1,8 @@
 """Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
 
-Whatever enters passes the leak guard first (leaks.py), replay and corrections included. Replay is drawn in order of
-content hash, so that a changed ratio only adds or removes; the validation rows are drawn the same way, from both kinds
-in proportion.
+Whatever enters passes the leak guard first (leaks.py), replay and corrections included; of the general pool, what
+passed is kept whole for continued pretraining. Replay is drawn in order of content hash, so that a changed ratio only
+adds or removes; the validation rows are drawn the same way, from both kinds in proportion.
 
 New corrections are seen several times an epoch, and never held out; weak spots, where `mix.boost` asks for them, are
 seen more often, too (boost.py). Where training goes on from a champion's adapter, which has learnt the other domain
@@ -211,6 +211,7 @@ def mix() -> str:
         write_jsonl(folder / "train.jsonl", texts.examples(mixture.train))
         write_jsonl(folder / "validation.jsonl", texts.examples(mixture.validation))
         write_records(folder / "receipt.parquet", receipts + leaked, Receipt)
+        write_records(folder / "general.parquet", records_of(passed["general"][0], Example), Example)
     counts = {
         "domain": len(ids["domain"]),
         "corrections": len(new.intersection(ids["domain"])),

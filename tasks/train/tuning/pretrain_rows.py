@@ -4,7 +4,7 @@ Texts of a kind are shuffled, laid end to end with the end-of-text token behind 
 nothing is padded but the last row. A row can hold the end of one text and the beginning of the next, and these see
 each other, as in the pretraining of most base models (Brown et al. 2020, arXiv 2005.14165, appendix B: no masking,
 the token between them says where a text ends).
-General text, the examples of data/ingest/general.parquet rendered as conversations, is mixed in against forgetting:
+General text, the examples that passed the leak guard rendered as conversations, is mixed in against forgetting:
 five to ten times the domain's tokens (Que et al. 2024, arXiv 2406.01375, look for the best ratio by law). Where there
 is less, it comes again, at most four times: up to there repeated text is nearly as good as new (Muennighoff et al.
 2023, arXiv 2305.16264).

@@ -244,6 +244,18 @@ def trained() -> list[Example]:
     return read_own_jsonl(layout.MIX / "train.jsonl", Example)
 
 
+def test_of_the_general_pool_what_passed_the_guard_is_left_for_pretraining(run: Callable[..., list[Receipt]]) -> None:
+    from tasks.curate.embed import embeddings_table, question_text, whole_text
+
+    leak = example(ITEM.prompt, "Ten weeks.", origin="general")
+    write_records(layout.VALIDATE / "general.parquet", [*GENERAL, leak], Example)
+    table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in [*GENERAL, leak]], directions)
+    with table_writer(layout.EMBED / "general.parquet", table.schema) as writer:
+        writer.write(table)
+    run()
+    assert read_records(layout.MIX / "general.parquet", Example) == GENERAL
+
+
 def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[..., list[Receipt]]) -> None:
     """24 / 0.85 = 28 rows: 3 general ones, 1 refusal; of the 24 and of the 4, 5% validate: 1 and 0."""
     receipts = run()

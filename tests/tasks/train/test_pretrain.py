@@ -117,7 +117,7 @@ def lay(folder: Path, root: Path, model: Path, documents: int, general: int, **p
     texts = [f"Clause {n}. " + "A scaffold stands on firm ground. " * 6 for n in range(documents)]
     (folder / layout.INGEST).mkdir(parents=True)
     write_records(folder / layout.INGEST / "documents.parquet", map(a_document, range(documents), texts), Document)
-    write_records(folder / layout.INGEST / "general.parquet", map(an_example, range(general)), Example)
+    write_records(folder / layout.MIX / "general.parquet", map(an_example, range(general)), Example)
     return folder
 
 
