@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.lines import MAX_LINE_BYTES, OTHER_ENCODINGS, archive_problem, bad_line, text_problem
+from tasks.corpus.lines import (
+    MAX_LINE_BYTES,
+    OTHER_ENCODINGS,
+    SHOWN,
+    archive_problem,
+    bad_line,
+    likeliest_encoding,
+    text_problem,
+)
 from tasks.corpus.markup import role_mark_in
 from tasks.corpus.pages import joined_lines, without_heads
 from tasks.corpus.rows import Row, read_rows
@@ -32,9 +40,6 @@ DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
 MAX_FILE_BYTES = 64_000_000
 ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
-# Looked for where a text is no UTF-8, in the order in which they are named where a text reads as well in several.
-ENCODINGS = ("cp1252", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1250", "mac_roman")
-SHOWN = 80  # characters
 SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
@@ -154,12 +159,7 @@ def _decoded(path: Path) -> str:
 
 def _likely(content: bytes) -> str:
     """Which encoding a text that is no UTF-8 is likely in, and how it would read; nothing where that is unclear."""
-    from charset_normalizer import from_bytes
-
-    found = list(from_bytes(content, cp_isolation=list(ENCODINGS)))
-    least = min((match.chaos for match in found), default=1.0)
-    equal = {name for match in found if match.chaos == least for name in match.could_be_from_charset}
-    name = next((name for name in ENCODINGS if name in equal), "")
+    name = likeliest_encoding(content)
     return f", but likely {name}: {content.decode(name, 'replace')[:SHOWN]!r}" if name else ""
 
 

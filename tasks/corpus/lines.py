@@ -52,7 +52,7 @@ def encoding_of(path: Path) -> str:
     broken = [line for line in beyond_ascii if not _is_utf8(line)]
     if len(broken) < MIN_BROKEN_LINES or 2 * len(broken) < len(beyond_ascii):
         return "utf-8-sig"
-    return _likeliest(b"\n".join(broken)) or "utf-8-sig"
+    return likeliest_encoding(b"\n".join(broken)) or "utf-8-sig"
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -63,7 +63,7 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _likeliest(content: bytes) -> str:
+def likeliest_encoding(content: bytes) -> str:
     """The first of ENCODINGS in which the text is as orderly as in any; "" where it is orderly in none."""
     from charset_normalizer import from_bytes
 
