@@ -1,0 +1,99 @@
+"""Which methods and alignments run together, and where; `python -m tests.matrix` writes docs/matrix.md.
+
+The product of all takes more than an hour on two cores. So `make test` runs each alignment once, every one over another
+method, and `make matrix` runs the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from tasks.params import Params
+from tasks.training_params import ONLINE, VIRTUAL, Alignment, Method
+from tests.checkout import update
+
+PAGE = Path("docs/matrix.md")
+SETTINGS = Path(__file__).parents[1] / "params.yaml"
+METHODS, ALIGNMENTS = get_args(Method), get_args(Alignment)
+SERVED_AS = dict.fromkeys(METHODS, "adapter") | dict.fromkeys(("full", "dora", "ia3", "osf"), "weights")
+SERVED_AS |= dict.fromkeys(VIRTUAL, "nothing")
+
+
+class Cell(NamedTuple):
+    """A method of SFT, and an alignment that goes on by the same method."""
+
+    method: Method
+    alignment: Alignment
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that train."""
+        aligned = [*(["reward"] if self.alignment in ONLINE else []), "align"]
+        return ["sft", *([] if self.alignment == "none" else aligned)]
+
+    def settings(self) -> dict[str, Any]:
+        """What of params.yaml is changed: the two names, and a few steps."""
+        return {
+            "sft": {"method": self.method, "packing": self.method not in VIRTUAL, "epochs": 1, "batch_size": 8},
+            "reward": {"batch_size": 8},
+            "align": {
+                "alignment": self.alignment,
+                "method": self.method,
+                "batch_size": 8,
+                "rollout": {"prompts": 4, "answers": 2, "max_answer_tokens": 8, "updates": 2},
+            },
+        }
+
+    @property
+    def refused(self) -> bool:
+        """Whether settings that name both are refused when they are read."""
+        settings = yaml.safe_load(SETTINGS.read_text())
+        update(settings, self.settings())
+        try:
+            Params.model_validate(settings)
+        except ValidationError:
+            return True
+        return False
+
+
+DEFAULT = Cell("lora", "none")
+QUICK = [Cell("lora", "dpo"), Cell("full", "kto"), Cell("pissa", "ppo"), Cell("dora", "rloo"), Cell("ia3", "grpo")]
+CELLS = [Cell(method, alignment) for method in METHODS for alignment in ALIGNMENTS]
+
+HEAD = """# What is run together
+
+Written by `python -m tests.matrix`; a test compares it with `params.yaml`. Rows are `sft.method` and `align.method`,
+columns `align.alignment`. A cell says which command runs both through `dvc.yaml`, for a few steps of a model of two
+narrow layers on few rows, in a checkout where the default release has run before. *Refused*: the settings are refused,
+by name, before anything runs.
+
+"""
+TAIL = """
+`qlora` needs a GPU: no command here runs it, and a launch on processors refuses it. With `pissa` an alignment other
+than PPO would copy an adapter that changes the base model.
+
+`make test` also releases the default domain, and one that `flywheel new-domain` makes of a Chinese table; `make matrix`
+the domain `traffic_law`, and domains made of an English and a Swedish table.
+"""
+
+
+def mark(cell: Cell) -> str:
+    """What stands in the table."""
+    if cell.refused:
+        return "refused"
+    return "`make test`" if cell in (DEFAULT, *QUICK) else "`make matrix`"
+
+
+def page() -> str:
+    """docs/matrix.md."""
+    head = ["", *(f"`{alignment}`" for alignment in ALIGNMENTS)]
+    rows = [[f"`{method}`", *(mark(Cell(method, one)) for one in ALIGNMENTS)] for method in METHODS]
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows)) + TAIL
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
