@@ -10,13 +10,20 @@ from typing import Any
 
 import yaml
 
-# Read, and rightly not declared.
-FREE = {
-    "engine": "how an engine runs on this machine; the gate checks that both sides were measured alike",
+# Read, and rightly not declared: how an engine runs here, for evaluate.backend: engine.
+FREE = ["engine"]
+# Declared, and read only where settings ask for it that no run here has, by stage.
+RARE = {
+    "pretrain": ["*"],  # off by default; the default domain has no documents
+    "construct": ["construct", "data/base_model", "seed", "tasks/corpus/prompts"],  # the teacher is off, no triples
+    "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
+    "mix": [
+        *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0
+        *("data/start", "feedback.replay_examples"),  # a night that goes on from a champion
+    ],
 }
-# Declared, and not read in any run here, by stage (* for all): section or file, and why it stays.
-RARE: dict[str, dict[str, str]] = {}
-
+# Declared for what it stands for: the libraries that are installed from it.
+STANDS_FOR = ["infra/locks/main.txt"]
 LOCK = "infra/locks/packages.txt"
 Found = dict[str, list[str]]
 
@@ -89,7 +96,7 @@ def unread(folder: Path, records: list[dict[str, Any]]) -> Found:
         left = {leaf for path in params for leaf in leaves(record["params"], path)} - settings
         left |= {dep for dep in deps if not dep.endswith(".py") and not any(under(path, [dep], "/") for path in files)}
         name = stage["name"]
-        rare = [*RARE.get("*", {}), *RARE.get(name, {})]
-        left = {key for key in left if not under(key, rare, ".")}
+        rare = [*RARE.get(name, []), *STANDS_FOR]
+        left = set() if "*" in rare else {key for key in left if not under(key, rare, ".")}
         found[name] = found[name] & left if name in found else left
     return {name: sorted(keys) for name, keys in found.items() if keys}
