@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-# Read, and rightly not declared: how an engine runs here, for evaluate.backend: engine.
-FREE = ["engine"]
+# Read, and rightly not declared: how an engine runs here, and what other machines would cost.
+FREE = ["engine", "infra/prices.yaml"]
 # Declared, and read only where settings ask for it that no run here has, by stage.
 RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
     "construct": ["construct", "data/base_model", "seed", "tasks/corpus/prompts"],  # the teacher is off, no triples
+    "package": ["pretrain"],
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0
@@ -68,6 +69,11 @@ def declared(stage: dict[str, Any], params: Any) -> tuple[list[str], list[str], 
     return tuple(resolved(entries, params) for entries in (stage.get("params", []), stage.get("deps", []), outs))  # type: ignore[return-value]
 
 
+def is_code(folder: Path, dep: str) -> bool:
+    """Whether a dependency is a module or a folder of modules, which tests/contract/test_pipeline.py compares."""
+    return dep.startswith("tasks/") and (dep.endswith(".py") or any((folder / dep).glob("*.py")))
+
+
 def read_files(record: dict[str, Any]) -> set[str]:
     """The files a run read; files of a package stand for the list of packages."""
     return {LOCK if path.startswith(".flywheel/packages/") else path for path in record["files"]}
@@ -81,7 +87,7 @@ def undeclared(folder: Path, records: list[dict[str, Any]]) -> Found:
         params, deps, outs = declared(stage, record["params"])
         settings = {leaf for path in record["settings"] for leaf in leaves(record["params"], path)}
         found[stage["name"]] |= {key for key in settings if not under(key, [*params, *FREE], ".")}
-        found[stage["name"]] |= {path for path in read_files(record) if not under(path, [*deps, *outs], "/")}
+        found[stage["name"]] |= {path for path in read_files(record) if not under(path, [*deps, *outs, *FREE], "/")}
     return {name: sorted(keys) for name, keys in found.items() if keys}
 
 
@@ -94,7 +100,8 @@ def unread(folder: Path, records: list[dict[str, Any]]) -> Found:
         settings = {leaf for path in record["settings"] for leaf in leaves(record["params"], path)}
         files = read_files(record)
         left = {leaf for path in params for leaf in leaves(record["params"], path)} - settings
-        left |= {dep for dep in deps if not dep.endswith(".py") and not any(under(path, [dep], "/") for path in files)}
+        data = [dep for dep in deps if not is_code(folder, dep)]
+        left |= {dep for dep in data if not any(under(path, [dep], "/") for path in files)}
         name = stage["name"]
         rare = [*RARE.get(name, []), *STANDS_FOR]
         left = set() if "*" in rare else {key for key in left if not under(key, rare, ".")}
