@@ -22,6 +22,7 @@ from tests.cut_model import cut_model
 PACKAGES = Path(".flywheel/packages")
 ROWS, ITEMS, SEEDS, PREFERENCES = 60, 10, 12, 24
 FEW: dict[str, Any] = {
+    "accepted_terms": ["gemma"],
     "validate": {"min_rows": 10},
     "construct": {"self_kv": {"examples": 12}},
     "embed": {"batch_size": 8},

@@ -82,7 +82,7 @@ def test_dvc_yaml_declares_nothing_that_its_stage_never_reads(released: Path) ->
 
 @pytest.mark.matrix
 def test_a_release_of_the_second_domain_ends_in_a_version(released: Path, prefect_api: str) -> None:
-    change(released, DEFAULT.settings() | {"domain": "traffic_law", "accepted_terms": ["gemma"]})
+    change(released, DEFAULT.settings() | {"domain": "traffic_law"})
     assert release(released, prefect_api, "traffic_law") in VERDICTS
 
 
