@@ -17,6 +17,10 @@ RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
     "construct": ["construct", "data/base_model", "seed", "tasks/corpus/prompts"],  # the teacher is off, no triples
     "package": ["pretrain"],
+    "gate": [
+        *("gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
+        "reports/receipt.parquet",  # so that nothing is judged without its receipt
+    ],
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0
