@@ -38,7 +38,7 @@ class Cell(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What of params.yaml is changed: the two names, and a few steps."""
         return {
-            "sft": {"method": self.method, "packing": self.method not in VIRTUAL, "epochs": 1, "batch_size": 8},
+            "sft": {"method": self.method, "packing": self.method not in VIRTUAL} | FEW_STEPS,
             "reward": {"batch_size": 8},
             "align": {
                 "alignment": self.alignment,
@@ -60,6 +60,7 @@ class Cell(NamedTuple):
         return False
 
 
+FEW_STEPS = {"epochs": 1, "min_steps": 0, "batch_size": 8}
 DEFAULT = Cell("lora", "none")
 QUICK = [Cell("lora", "dpo"), Cell("dora", "ppo")]
 CELLS = [Cell(method, alignment) for method in METHODS for alignment in ALIGNMENTS]
