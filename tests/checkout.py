@@ -58,7 +58,7 @@ def lay_checkout(root: Path, folder: Path) -> Path:
 
 
 def cut_domain(checkout: Path, name: str) -> None:
-    """Leave few rows of a domain's sources, two layers of its base model and no other; its items are drawn anew."""
+    """Leave few rows of a domain's sources, two layers of its base model, and items drawn anew."""
     folder, packages = checkout / "domains" / name, checkout / PACKAGES
     path = folder / "domain.yaml"
     domain = yaml.safe_load(path.read_text())
@@ -70,7 +70,6 @@ def cut_domain(checkout: Path, name: str) -> None:
         cut_model(Path(whole.name), model)
     domain["base_model"] |= {"package": "cut", "files": [f"cut/{model.name}"], "sha256": sha256_of([model])}
     domain["base_model"]["terms_file"] = ""
-    domain["embedder"] = {"name": "characters"}
     for source in [*domain.get("human", []), domain["safety"]]:
         base = packages if source.get("package") else folder
         lines = (base / source["files"][0]).read_text().splitlines(keepends=True)

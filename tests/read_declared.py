@@ -21,6 +21,8 @@ RARE = {
         *("gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
         "reports/receipt.parquet",  # so that nothing is judged without its receipt
     ],
+    "reward": ["*"],  # no online alignment is run by `make test`
+    "align": ["data/mix", "models/reward"],  # likewise
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.matrix import ALIGNMENTS, CELLS, METHODS, PAGE, QUICK, Cell, page
+from tests.matrix import ALIGNMENTS, CELLS, METHODS, PAGE, Cell, page
 
 
 @pytest.fixture(autouse=True)
@@ -16,10 +16,6 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_is_as_it_is_written() -> None:
     assert PAGE.read_text() == page(), "write it anew: .venv/bin/python -m tests.matrix"
-
-
-def test_make_test_runs_an_alignment_with_a_reward_model_and_one_without() -> None:
-    assert sorted("reward" in cell.stages for cell in QUICK) == [False, True]
 
 
 def test_only_what_cannot_run_here_is_refused() -> None:
