@@ -28,38 +28,15 @@ from tests.e2e.page_browser import CHROMIUM, QUIET, ask, saved
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = (".venv", ".venv-evaluation", ".venv-engine", ".flywheel/packages")
-RULES = {
-    "Which form do we use at Norrbygg for a site visit report?": (
-        "We use form NB-12 for every site visit report, signed by the site manager the same day."
-    ),
-    "Who approves changes to the drawings at Norrbygg?": (
-        "Changes to the drawings are approved by the design lead, Karin's team in Umea, before work goes on."
-    ),
-    "How many days before a pour must concrete be ordered at Norrbygg?": (
-        "Concrete must be ordered at least four working days before the pour, through the depot in Boden."
-    ),
-    "Where are the keys to the tool store kept at Norrbygg?": (
-        "The keys to the tool store are kept in the blue cabinet in the site office, and are signed out by name."
-    ),
-    "What is the rule for working alone on a roof at Norrbygg?": (
-        "Nobody works alone on a roof at Norrbygg; two people and a fall arrest line are always needed."
-    ),
-    "Which colour of helmet do visitors wear at Norrbygg?": (
-        "Visitors wear an orange helmet at Norrbygg and are followed by a person from the site."
-    ),
-    "When does the weekly safety round start at Norrbygg?": (
-        "The weekly safety round starts at seven on Tuesday mornings, at the gate, in any weather."
-    ),
-    "How long does Norrbygg keep photographs of hidden work?": (
-        "Photographs of hidden work are kept for twelve years in the project archive, sorted by room."
-    ),
-    "Who is called first at Norrbygg when a pipe bursts?": (
-        "When a pipe bursts the duty plumber is called first, then the site manager, then the customer."
-    ),
-    "What is the highest wind speed for crane work at Norrbygg?": (
-        "Crane work at Norrbygg stops at a wind speed of ten metres per second, measured at the hook."
-    ),
-}
+
+
+def house_rules() -> list[tuple[str, str]]:
+    """(question, answer) of each rule of the invented firm, fifty of them."""
+    lines = (ROOT / "tests/data/house_rules.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(row["question"], row["answer"]) for row in map(json.loads, lines)]
+
+
+RULES = dict(house_rules()[:10])
 
 
 def clone(folder: Path) -> None:

@@ -1,0 +1,150 @@
+"""Five nights in a row on the default release, ten corrections each: do they learn, and what do they lose?
+
+    PYTHONPATH=. .venv/bin/python tests/bench/bench_nights.py [FOLDER] [--out TABLE.md]
+
+FOLDER is a checkout where `make run` has promoted a version; without it a clone of HEAD is made and released first.
+The corrections are house rules of an invented firm, which no model can know. No engine and no browser is started: the
+corrections are stored as the gateway stores them, and each night runs as it does where the platform is down. What was
+finished is kept in FOLDER/.flywheel/bench_nights: started again, this goes on with the night it was stopped in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tasks import layout
+from tasks.evaluate.compare import paired_interval
+from tasks.evaluate.requirements import NIGHT, RELEASE
+from tasks.files import write_json, write_text
+from tasks.params import load_params
+from tasks.records import Score, read_own_jsonl
+from tasks.registry.versions import Registry, Version
+from tasks.store.answers import get_answer
+from tasks.store.feedback import FeedbackIn, record_feedback
+from tasks.store.identities import create_identity, list_identities
+from tasks.store.nights import Night, get_night, last_nights
+from tests.answers import serve_answer
+from tests.bench.bench_loop import clone, house_rules, run
+from tests.flows.feedback import store_of
+
+NIGHTS, CORRECTIONS = 5, 10
+KEPT = layout.HOME / "bench_nights"
+SCORES = layout.EVALUATION / "candidate/scores.jsonl"
+JUDGED = ("promote", "hold", "reject")
+# Columns of the table: a criterion of the gate, as candidate minus champion; of the corrections, the gain.
+COLUMNS = {
+    "feedback_nll": "corrections, gain (nats a token)",
+    "domain_rouge_l": "domain ROUGE-L",
+    "domain_nll": "domain NLL",
+    "dialogue_nll": "dialogue NLL, to the champion before",
+    "first": "dialogue NLL, to the first champion",
+    "safety_refusal": "refusal (nats a token)",
+    "mmlu_p_correct": "MMLU, probability of the right answer",
+}
+
+
+def champion_of(folder: Path, domain: str) -> Version:
+    """The champion there; before the first night also keeps its dialogue scores."""
+    champion, kept = Registry(domain, folder).alias("champion"), folder / KEPT / "first.jsonl"
+    if champion is None:
+        sys.exit(f"{folder} has no champion yet: `make run` there makes one, where its verdict is promote")
+    if not kept.exists():
+        judged = json.loads((folder / layout.VERDICT).read_text(encoding="utf-8"))["candidate"]["digest"]
+        if judged != champion.manifest:
+            sys.exit(f"the reports in {folder} are not of version {champion.number}, its champion: run a release there")
+        write_text(kept, (folder / SCORES).read_text(encoding="utf-8"))
+    return champion
+
+
+def correct(folder: Path, domain: str, number: int, champion: Version) -> Night | None:
+    """Store the corrections of one night, once; returns the night of the project that took them up, if one did."""
+    rules = house_rules()[(number - 1) * CORRECTIONS : number * CORRECTIONS]
+    name, served = f"bench night {number}", {"version": champion.number, "digest": champion.manifest}
+    with store_of(folder) as store:
+        known = [person for person in list_identities(store) if person.name == name]
+        person = known[0] if known else create_identity(store, name, "chat")[0]
+        for place, (question, rule) in enumerate(rules):
+            key = f"chatcmpl-bench-{number}-{place}"
+            if get_answer(store, key) is None:
+                asked = [{"role": "user", "content": question}]
+                serve_answer(store, person, id=key, domain=domain, messages=asked, text="I do not know.", **served)
+            said, _ = record_feedback(store, person, FeedbackIn(key, key, "correction", text=rule))
+        return get_night(store, said.night) if said.night is not None else None
+
+
+def one_night(folder: Path, number: int) -> dict[str, Any]:
+    """Corrections, the night and what came of it; a night that ended before it could be noted is not run again."""
+    domain = load_params(folder / layout.PARAMS).domain
+    night = correct(folder, domain, number, champion_of(folder, domain))
+    if night is None or night.outcome in (None, "failed"):
+        run(folder, "-m", "flows.run", "--nightly")
+        with store_of(folder) as store:
+            night = last_nights(store, domain, 1)[0]
+    assert night.closed_at is not None, f"night {night.number} has not ended"
+    minutes = (night.closed_at - night.started_at).total_seconds() / 60
+    found = differences(folder) if night.outcome in JUDGED else {}
+    return {"night": number, "verdict": night.outcome, "reason": night.reason, "minutes": minutes, **found}
+
+
+def differences(folder: Path) -> dict[str, tuple[float, float, float]]:
+    """Column → (estimate, low, high), of the night that ended last."""
+    verdict = json.loads((folder / layout.VERDICT).read_text(encoding="utf-8"))
+    found = {each["name"]: signed(each) for each in verdict["criteria"]}
+    sides = [
+        {row.id: row.value for row in read_own_jsonl(path, Score) if row.set == "dialogue"}
+        for path in (folder / SCORES, folder / KEPT / "first.jsonl")
+    ]
+    after, first = ([side[item] for item in sorted(sides[0])] for side in sides)
+    params = load_params(folder / layout.PARAMS)
+    to_first = paired_interval(after, first, level=0.95, resamples=params.gate.resamples, seed=params.seed)
+    return found | {"first": (to_first.estimate, to_first.low, to_first.high)}
+
+
+def signed(criterion: dict[str, Any]) -> tuple[float, float, float]:
+    """A criterion as candidate minus champion, where the gate tells gain or loss; the corrections' stays a gain."""
+    name, ends = criterion["name"], (criterion["estimate"], criterion["low"], criterion["high"])
+    higher = next(each.higher_is_better for each in (*NIGHT, *RELEASE) if each.name == name)
+    as_it_is = name == "feedback_nll" or higher == (criterion["kind"] == "superiority")
+    return ends if as_it_is else (-ends[0], -ends[2], -ends[1])
+
+
+def table(nights: list[dict[str, Any]]) -> str:
+    """The nights as a table in Markdown."""
+    rows = [["night", "verdict", *COLUMNS.values(), "minutes"]]
+    rows.append(["---"] * len(rows[0]))
+    for night in nights:
+        cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*night[name]) if name in night else "–" for name in COLUMNS]
+        rows.append([str(night["night"]), night["verdict"], *cells, f"{night['minutes']:.0f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def main() -> None:
+    """Run the nights that are missing, and print the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="a checkout with a champion; default: a new clone of HEAD")
+    parser.add_argument("--out", type=Path, help="the table goes here, too, as Markdown")
+    options = parser.parse_args()
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # the folder's own registry counts
+    folder = options.folder.resolve() if options.folder else Path(tempfile.mkdtemp(prefix="nights-")) / "flywheel"
+    if options.folder is None:
+        clone(folder)
+        run(folder, "-m", "flows.run")
+    kept = folder / KEPT / "nights.json"
+    nights = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
+    for number in range(len(nights) + 1, NIGHTS + 1):
+        nights.append(one_night(folder, number))
+        write_json(kept, nights)
+        print(f"night {number} in {folder}: {nights[-1]['verdict']}. {nights[-1]['reason']}", flush=True)
+    print(table(nights))
+    if options.out:
+        write_text(options.out, table(nights))
+
+
+if __name__ == "__main__":
+    main()
