@@ -39,7 +39,7 @@ class Cell(NamedTuple):
         """What of params.yaml is changed: the two names, and a few steps."""
         return {
             "sft": {"method": self.method, "packing": self.method not in VIRTUAL} | FEW_STEPS,
-            "reward": {"batch_size": 8},
+            "reward": {"batch_size": 2},
             "align": {
                 "alignment": self.alignment,
                 "method": self.method,
