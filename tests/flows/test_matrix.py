@@ -59,7 +59,7 @@ def test_a_method_and_an_alignment_run_after_another_release(released: Path, cel
     change(released, cell.settings())
     repro(released, "package")
     steps = {name: json.loads((released / f"reports/metrics/{name}.json").read_text())["steps"] for name in cell.stages}
-    assert all(1 < count < 20 for count in steps.values()), steps
+    assert all(count > 1 for count in steps.values()), steps
     kind = json.loads((released / "models/package/kind.json").read_text())
     assert kind["served_as"] == SERVED_AS[cell.method]
 
