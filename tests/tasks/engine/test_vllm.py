@@ -1,4 +1,4 @@
-"""A real vLLM on the tiny model, run as the platform runs it; the last test kills it."""
+"""A real vLLM on the tiny model, run as the platform runs it."""
 
 from __future__ import annotations
 
@@ -26,32 +26,49 @@ TOLERANCE = 0.01
 READY = 240
 
 
+class Server:
+    """`python -m tasks.engine.serve` in a folder, started where it does not run."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.home, self.engine = home, Engine(f"http://127.0.0.1:{port}/v1")
+        self.serve: subprocess.Popen[bytes] | None = None
+
+    def ready(self) -> psutil.Process:
+        """Its process, once it answers."""
+        if self.serve is None or self.serve.poll() is not None:
+            surroundings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+            command = [sys.executable, "-m", "tasks.engine.serve"]
+            self.serve = subprocess.Popen(command, cwd=self.home, env=surroundings, start_new_session=True)
+        deadline = time.monotonic() + READY
+        while not self.engine.ready():
+            assert self.serve.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        return psutil.Process(self.serve.pid)
+
+    def stop(self) -> None:
+        if self.serve is not None:
+            self.serve.terminate()
+            self.serve.wait(60)
+
+
 @pytest.fixture(scope="module")
-def served(
-    root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Engine, psutil.Process]]:
+def server(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     need_engine(root)
     port = free_port()
     home = make_home(tmp_path_factory.mktemp("home"), root, tiny_model, port=port, max_model_tokens=2048)
-    command = [sys.executable, "-m", "tasks.engine.serve"]
-    with subprocess.Popen(
-        command, cwd=home, env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True
-    ) as serve:
-        try:
-            with Engine(f"http://127.0.0.1:{port}/v1") as engine:
-                deadline = time.monotonic() + READY
-                while not engine.ready():
-                    assert serve.poll() is None and time.monotonic() < deadline
-                    time.sleep(0.5)
-                yield engine, psutil.Process(serve.pid)
-        finally:
-            serve.terminate()
-            serve.wait(60)
+    server = Server(home, port)
+    with server.engine:
+        yield server
+        server.stop()
 
 
-@pytest.fixture(scope="module")
-def engine(served: tuple[Engine, psutil.Process]) -> Engine:
-    return served[0]
+@pytest.fixture
+def engine(server: Server) -> Iterator[Engine]:
+    """The engine; what a test loads into it is unloaded after."""
+    server.ready()
+    yield server.engine
+    for name in set(server.engine.models()) - {"base"}:
+        server.engine.unload_adapter(name)
 
 
 def test_an_adapter_is_loaded_and_unloaded_without_a_restart(engine: Engine, adapters: dict[str, Path]) -> None:
@@ -144,16 +161,13 @@ def test_the_public_client_uses_it_as_a_teacher(engine: Engine) -> None:
     assert [chunk.choices[0].finish_reason for chunk in stream if chunk.choices][-1] in ("length", "stop")
 
 
-def test_kill_9_of_the_engine_leaves_no_process_behind_and_ends_serve_with_1(
-    served: tuple[Engine, psutil.Process],
-) -> None:
-    engine, serve = served
+def test_kill_9_of_the_engine_leaves_no_process_behind_and_ends_serve_with_1(server: Server) -> None:
+    serve = server.ready()
     family = serve.children(recursive=True)
     servers = [process for process in family if "vllm.entrypoints.openai.api_server" in " ".join(process.cmdline())]
     assert len(servers) >= 1 and len(family) >= 3
-    server = next(process for process in servers if process.ppid() != serve.pid)
-    server.send_signal(signal.SIGKILL)
-    assert serve.wait(60) == 1
+    next(process for process in servers if process.ppid() != serve.pid).send_signal(signal.SIGKILL)
+    assert server.serve is not None and server.serve.wait(60) == 1
     _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
-    assert not engine.ready()
+    assert not server.engine.ready()
