@@ -15,7 +15,6 @@ from tasks import layout
 from tasks.domain import Domain, load_domain
 from tasks.files import write_json, write_text
 from tasks.params import Params, load_params
-from tasks.records import Example, read_own_jsonl
 from tasks.stage import run_stage
 from tasks.train.checkpoints import forget
 from tasks.train.execute import execute, run_folder
@@ -23,7 +22,6 @@ from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
 from tasks.train.precision import resolve_precision
 from tasks.train.trained import before_sft, write_trained
-from tasks.train.tuning.batches import count_steps
 from tasks.train.tuning.sft_job import SftJob
 from tasks.training_params import SftParams
 
@@ -38,7 +36,7 @@ def describe(params: Params, domain: Domain) -> SftJob:
     data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
     settings = params.sft.model_copy(update={"precision": resolve_precision(params.sft.precision, launch)})
     if begin.adapter is None:
-        settings = with_enough_steps(settings, len(read_own_jsonl(data["train"], Example)), launch["num_processes"])
+        settings = with_enough_steps(settings, data["train"].read_bytes().count(b"\n"), launch["num_processes"])
     return SftJob(
         stage="sft",
         base_model=begin.base,
@@ -57,13 +55,8 @@ def describe(params: Params, domain: Domain) -> SftJob:
 
 
 def with_enough_steps(settings: SftParams, examples: int, processes: int) -> SftParams:
-    """The settings with as many epochs as `min_steps` asks for, and no fewer than they name.
-
-    Raises:
-        BatchError: fewer examples than processes.
-    """
-    batches = count_steps(examples, settings.batch_size, processes)
-    steps = -(-batches // settings.gradient_accumulation)  # an epoch's
+    """The settings with as many epochs as `min_steps` asks for, and no fewer than they name."""
+    steps = max(1, -(-examples // (settings.batch_size * processes * settings.gradient_accumulation)))  # an epoch's
     return settings.model_copy(update={"epochs": max(settings.epochs, -(-settings.min_steps // steps))})
 
 

@@ -27,18 +27,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def released(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def released(root: Path, tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
     """A checkout in which the default domain was released with the default settings, but for the size of things."""
     folder = lay_checkout(root, tmp_path_factory.mktemp("matrix") / "checkout")
     change(folder, DEFAULT.settings())
-    repro(folder)
+    release(folder, prefect_api)
     return folder
 
 
-def release(folder: Path, api: str, domain: str) -> str:
-    """What `dvc repro` gives, registered as `make run` registers it; returns the version's verdict."""
+def release(folder: Path, api: str) -> None:
+    """What `dvc repro` gives, registered as `make run` registers it."""
     repro(folder)
     Project(folder, api).release()
+
+
+def verdict(folder: Path, domain: str) -> str:
+    """Of the domain's only version."""
     (version,) = Registry(domain, folder).versions()
     return str(version.tags["verdict"])
 
@@ -49,8 +53,8 @@ def quick_or_not() -> list[Any]:
     return [pytest.param(cell, marks=[] if cell in QUICK else pytest.mark.matrix) for cell in offered]
 
 
-def test_a_release_of_the_default_domain_ends_in_a_version(released: Path, prefect_api: str) -> None:
-    assert release(released, prefect_api, "construction") in VERDICTS
+def test_a_release_of_the_default_domain_ends_in_a_version(released: Path) -> None:
+    assert verdict(released, "construction") in VERDICTS
     assert repro(released) == []
 
 
@@ -89,7 +93,8 @@ def chinese(released: Path) -> Path:
 @pytest.mark.matrix
 def test_a_release_of_the_second_domain_ends_in_a_version(chinese: Path, prefect_api: str) -> None:
     change(chinese, DEFAULT.settings() | {"domain": "traffic_law"})
-    assert release(chinese, prefect_api, "traffic_law") in VERDICTS
+    release(chinese, prefect_api)
+    assert verdict(chinese, "traffic_law") in VERDICTS
 
 
 def questions(folder: Path, language: str) -> list[tuple[str, str]]:
@@ -112,7 +117,8 @@ def test_a_release_of_a_domain_that_new_domain_made_ends_in_a_version(
         csv.writer(file).writerows([("question", "answer"), *questions(chinese, language)])
     python(chinese, "-m", "flywheel", "new-domain", f"made_{language}", "--from", str(tmp_path))
     change(chinese, DEFAULT.settings() | {"domain": f"made_{language}"})
-    assert release(chinese, prefect_api, f"made_{language}") in VERDICTS
+    release(chinese, prefect_api)
+    assert verdict(chinese, f"made_{language}") in VERDICTS
 
 
 @pytest.mark.matrix
