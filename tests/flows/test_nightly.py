@@ -204,6 +204,8 @@ def test_what_the_data_stages_drop_does_not_count_and_a_skip_leaves_the_pointer_
 
 
 def test_what_a_person_rolled_back_is_not_promoted_again_by_the_next_night(project: Project) -> None:
+    correct(project.root, 5)
+    assert "Promoted" in project.release("--nightly")
     champion = project.registry.get("champion")
     with store_of(project.root) as store:
         roll_back(project.registry, store, "anna", "worse at stairs")
