@@ -73,7 +73,13 @@ class Plain:
         import torch
 
         prompt = torch.tensor([self.prompt(item)])
-        ids = self.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12)
+        penalty = load_params().evaluate.repetition_penalty
+        ids = self.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=12,
+            repetition_penalty=penalty,
+        )
         return str(self.tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True))
 
 
