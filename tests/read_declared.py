@@ -18,9 +18,10 @@ RARE = {
     "construct": ["construct", "data/base_model", "seed", "tasks/corpus/prompts"],  # the teacher is off, no triples
     "package": ["pretrain"],
     "gate": [
-        *("gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
+        *("data/start", "gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
         "reports/receipt.parquet",  # so that nothing is judged without its receipt
     ],
+    "pairs": ["data/start", "reward.max_tokens"],  # a night; an online alignment
     "reward": ["*"],  # no online alignment is run by `make test`
     "align": ["data/mix", "models/reward"],  # likewise
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
