@@ -11,6 +11,7 @@ import yaml
 
 from tasks.files import write_json, write_manifest
 from tasks.records import Example, write_jsonl
+from tests.checkout import update
 
 
 def lay_training(
@@ -31,7 +32,7 @@ def lay_training(
     settings = yaml.safe_load((root / "params.yaml").read_text())
     settings["methods"]["lora"].update(sft.get("lora", {}))
     settings["sft"].update({"min_steps": 0} | {key: value for key, value in sft.items() if key != "lora"})
-    _update(settings, sections or {})
+    update(settings, sections or {})
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     write_json(folder / "data/start/start.json", {"digest": None})
     write_manifest(folder / "data/start")
@@ -40,12 +41,3 @@ def lay_training(
     write_jsonl(folder / "data/mix/train.jsonl", train)
     write_jsonl(folder / "data/mix/validation.jsonl", validation)
     return folder
-
-
-def _update(settings: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Change settings in place; sections are changed key by key."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            _update(settings[key], value)
-        else:
-            settings[key] = value

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.corpus.rows import read_rows
-
-
-def fields(path: Path, content: str = "", **options: Any) -> list[dict[str, Any]]:
-    """The fields of the rows that can be read."""
-    if content:
-        path.write_text(content, **options)
-    return [row.fields for row in read_rows(path) if not row.cause]
-
-
-def causes(path: Path) -> list[tuple[int, str]]:
-    return [(row.number, row.cause) for row in read_rows(path) if row.cause]
+from tests.read_fields import causes, fields
 
 
 @pytest.mark.parametrize(
