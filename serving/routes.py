@@ -80,9 +80,7 @@ def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None
 async def create_completion(asked: schemas.ChatRequest, request: Request, identity: Who) -> Any:
     """OpenAI's chat completion. Without a temperature the answer is greedy, as the version was evaluated."""
     service = service_of(request)
-    if asked.model != service.settings.domain:
-        message = f"the model is called {service.settings.domain}; see GET /v1/models"
-        raise ServiceError(404, "model_not_found", message, param="model")
+    _check_model(asked.model, service)
     n = asked.n or 1
     if n > service.settings.serving.max_n:
         message = f"at most {service.settings.serving.max_n} answers at once, not {n}"
@@ -95,6 +93,12 @@ async def create_completion(asked: schemas.ChatRequest, request: Request, identi
         return EventStream(source, headers, seconds, ended=lambda: _release(answers))
     done = await _all_done(answers, request.receive)
     return reply(_completion(answers, done, asked.model), headers=headers)
+
+
+def _check_model(name: str, service: ChatService) -> None:
+    if name != service.settings.domain:
+        message = f"the model is called {service.settings.domain}; see GET /v1/models"
+        raise ServiceError(404, "model_not_found", message, param="model")
 
 
 def _wanted(asked: schemas.ChatRequest) -> Wanted:
@@ -181,12 +185,29 @@ def _completion(answers: list[Answering], done: list[Done], model: str) -> dict[
 )
 async def list_models(request: Request, identity: Who) -> Any:
     """One model, named after the domain. `version` and `digest` say what answers now."""
+    return reply({"object": "list", "data": [_model_card(service_of(request))]})
+
+
+@router.get(
+    "/models/{model}",
+    operation_id="retrieveModel",
+    summary="The model of this gateway, by its name",
+    response_class=Response,
+    responses={200: {"model": schemas.ModelCard}, **documented(401, 404, 503)},
+)
+async def retrieve_model(model: str, request: Request, identity: Who) -> Any:
+    """What listModels says of it."""
     service = service_of(request)
+    _check_model(model, service)
+    return reply(_model_card(service))
+
+
+def _model_card(service: ChatService) -> dict[str, Any]:
     served = service.served()
     if served is None:
         raise ServiceError(503, "not_ready", "no version is served yet; see /readyz", retry_after=5)
     card = {"id": service.settings.domain, "object": "model", "created": int(time.time()), "owned_by": "flywheel"}
-    return reply({"object": "list", "data": [card | {"version": served.version, "digest": served.digest}]})
+    return card | {"version": served.version, "digest": served.digest}
 
 
 @router.post(

@@ -192,6 +192,10 @@ def test_the_developers_message_is_the_systems(gateway: Any, plain: Any, client:
 def test_the_model_list_names_the_domain_and_the_version_behind_it(client: OpenAI) -> None:
     models: Any = client.models.list().data
     assert [(model.id, model.version) for model in models] == [("construction", "base")]
+    one: Any = client.models.retrieve("construction")
+    assert (one.id, one.version, one.digest) == (models[0].id, models[0].version, models[0].digest)
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4")
 
 
 def test_the_clients_errors_are_its_own_classes(gateway: Any, client: OpenAI) -> None:
