@@ -176,7 +176,7 @@ def ingest(domain: Domain) -> str:
         write_records(folder / "safety.parquet", refusals, Example)
         write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
         documents = write_records(folder / "documents.parquet", _documents(domain, bad), Document)
-        triples = write_records(folder / "triples.parquet", _triples(domain, bad), Triple)
+        triples = write_records(folder / "triples.parquet", _triples(domain, bad, passed.unused), Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", bad)
@@ -237,9 +237,9 @@ def _documents(domain: Domain, bad: list[BadLine]) -> Iterator[Document]:
         bad += unread
 
 
-def _triples(domain: Domain, bad: list[BadLine]) -> Iterator[Triple]:
+def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:
     for source in domain.triples:
-        triples, unread = read_triples(source, domain.paths(source), domain.language)
+        triples, unread = read_triples(source, domain.paths(source), domain.language, unused)
         if not triples:
             raise SourceError(f"{source.name}: not one triple can be read{f' ({unread[0].cause})' if unread else ''}")
         bad += unread

@@ -12,6 +12,7 @@ is refused whole: behind the mistake its statements cannot be told apart.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,16 @@ class TriplesError(FlywheelError):
     """A file of triples has a form that cannot be read."""
 
 
-def read_triples(source: TripleSource, paths: list[Path], language: str = "") -> tuple[list[Triple], list[BadLine]]:
+def read_triples(
+    source: TripleSource, paths: list[Path], language: str = "", unused: Counter[str] | None = None
+) -> tuple[list[Triple], list[BadLine]]:
     """Read the triples of one source, in the order of its files and lines.
 
     Args:
         source: where they come from; `file` of a triple is "<source name>/<file name>".
         paths: .csv, .tsv, .jsonl, .ttl or .nt files.
         language: two letters; which one of several RDF labels is read.
+        unused: "<file>: <field>" → rows in which it held something that is not read; added to.
 
     Returns:
         The triples, and the lines that are none, with file, line and cause.
@@ -58,6 +62,9 @@ def read_triples(source: TripleSource, paths: list[Path], language: str = "") ->
     for path in paths:
         for row in _rows(path, language):
             fields = {name.casefold(): value for name, value in row.fields.items()}
+            if unused is not None:
+                more = (name for name, value in row.fields.items() if value and name.casefold() not in FIELDS)
+                unused.update(f"{path.name}: {name}" for name in more)
             if cause := row.cause or _problem(fields):
                 bad.append(bad_line(path, row.number, cause, row.text))
                 continue

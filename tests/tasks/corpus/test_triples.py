@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_a_csv_names_its_columns_in_any_order_and_may_hold_more(tmp_path: Path) 
     assert said(found) == [("公路法", "制定机关", "国务院", 2)]
     assert found[0].file == "graph/g.csv"
     assert bad == []
+
+
+def test_columns_that_are_not_read_are_counted_where_they_hold_something(tmp_path: Path) -> None:
+    path, unused = tmp_path / "g.csv", Counter[str]()
+    path.write_text("subject,Year,relation,object\na,1999,is,b\nc,,is,d\ne,2004,is,f\n")
+    read_triples(a_source(), [path], unused=unused)
+    assert unused == {"g.csv: Year": 2}
 
 
 def test_a_row_over_several_lines_is_one_triple_and_white_space_counts_as_a_space(tmp_path: Path) -> None:
