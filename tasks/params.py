@@ -220,6 +220,7 @@ class FeedbackParams(Section):
     start: Literal["champion", "base"]
     max_rows_per_identity: Positive
     repeat: Positive
+    learning_rate_share: Annotated[float, Field(gt=0.0, le=1.0)]
     replay_examples: Annotated[int, Field(ge=0)]
 
 

@@ -24,6 +24,7 @@ RARE = {
     "pairs": ["data/start", "reward.max_tokens"],  # a night; an online alignment
     "reward": ["*"],  # no online alignment is run by `make test`
     "align": ["data/mix", "models/reward"],  # likewise
+    "sft": ["feedback.learning_rate_share"],  # a night that goes on from a champion
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0

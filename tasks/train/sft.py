@@ -21,6 +21,7 @@ from tasks.train.execute import execute, run_folder
 from tasks.train.job import launch_files, read_result
 from tasks.train.launch import CONFIGS, read_launch
 from tasks.train.precision import resolve_precision
+from tasks.train.start import goes_on
 from tasks.train.trained import before_sft, write_trained
 from tasks.train.tuning.sft_job import SftJob
 from tasks.training_params import SftParams
@@ -35,7 +36,10 @@ def describe(params: Params, domain: Domain) -> SftJob:
     begin = before_sft()
     data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
     settings = params.sft.model_copy(update={"precision": resolve_precision(params.sft.precision, launch)})
-    if begin.adapter is None:
+    if goes_on():
+        rate = settings.learning_rate * params.feedback.learning_rate_share
+        settings = settings.model_copy(update={"learning_rate": rate})
+    else:
         settings = with_enough_steps(settings, data["train"].read_bytes().count(b"\n"), launch["num_processes"])
     return SftJob(
         stage="sft",

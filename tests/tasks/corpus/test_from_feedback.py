@@ -25,7 +25,9 @@ from tasks.params import FeedbackParams
 from tasks.records import Example, Message, Reaction, Receipt
 from tasks.tables import read_records
 
-SETTINGS = FeedbackParams(start="champion", max_rows_per_identity=3, repeat=1, replay_examples=1)
+SETTINGS = FeedbackParams(
+    start="champion", max_rows_per_identity=3, repeat=1, learning_rate_share=0.5, replay_examples=1
+)
 
 
 def said(seq: int, **changes: Any) -> Reaction:

@@ -111,7 +111,9 @@ def test_weak_spots_are_seen_more_often_unless_they_are_held_out_and_replay_grow
     assert (reasons[train[10]], reasons[held_out[0]]) == ("training", "validation")
 
 
-FEEDBACK = FeedbackParams(start="champion", max_rows_per_identity=9, repeat=3, replay_examples=10)
+FEEDBACK = FeedbackParams(
+    start="champion", max_rows_per_identity=9, repeat=3, learning_rate_share=0.5, replay_examples=10
+)
 
 
 def test_without_a_champion_to_go_on_from_everything_is_trained_on_and_corrections_more_often() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tasks import layout
 from tasks.domain import load_domain
-from tasks.files import verify_manifest
+from tasks.files import verify_manifest, write_manifest
 from tasks.params import load_params
 from tasks.records import Example, read_own_jsonl
 from tasks.train.sft import describe, metrics_of, plot_of, with_enough_steps
@@ -48,6 +49,20 @@ def test_small_data_gets_as_many_epochs_as_make_up_the_steps_that_are_asked_for(
     assert with_enough_steps(settings, examples=60, processes=2).epochs == 13
     assert with_enough_steps(settings, examples=800, processes=2).epochs == 2
     assert with_enough_steps(settings.model_copy(update={"min_steps": 0}), examples=60, processes=2).epochs == 2
+
+
+def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole weights too, which are no adapter to begin from: 2e-4 of the settings, half of it in a night."""
+    folder = workspace(learning_rate=2e-4, min_steps=100)
+    monkeypatch.chdir(folder)
+    afresh = describe(load_params(), load_domain("construction")).settings
+    assert afresh.learning_rate == 2e-4 and afresh.epochs > load_params().sft.epochs
+    shutil.copytree(folder / layout.BASE_MODEL, folder / layout.START / "model")
+    write_manifest(folder / layout.START)
+    night = describe(load_params(), load_domain("construction")).settings
+    assert night.learning_rate == 1e-4 and night.epochs == load_params().sft.epochs
 
 
 def test_the_loss_curve_is_plain_csv() -> None:
