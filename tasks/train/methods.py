@@ -120,10 +120,12 @@ def quantisation_of(job: TrainingJob) -> dict[str, Any]:
     """What `from_pretrained` needs besides, for a base model in four bits; nothing for any other method.
 
     Raises:
-        MethodUnavailable: bitsandbytes, which computes with them, is not installed, or there is no GPU.
+        MethodUnavailable: bitsandbytes, which computes with them, is not installed, there is no GPU, or the weights
+            are shared out by ZeRO-3.
     """
     if job.settings.method != "qlora":
         return {}
+    refuse_partition(job)  # before transformers refuses it in words of its own, and the run is tried again
     if os.environ.get("DS_ACCELERATOR") == "cpu" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         # Its kernels for processors leave some gradients out, and DeepSpeed then stops in the first step.
         raise MethodUnavailable(f"qlora needs a GPU; on a processor set {job.stage}.method: lora")

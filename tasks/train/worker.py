@@ -57,6 +57,7 @@ def quiet() -> None:
     from transformers.utils import logging
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # what the pinned libraries say of each other
+    warnings.filterwarnings("ignore", message=r"barrier\(\): using the device")  # torch, at each of DeepSpeed's on GPUs
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     hush()
@@ -170,9 +171,9 @@ def save_final(trainer: Any, run: Path, result: Mapping[str, Any]) -> None:
         make_plain(trainer.model, folder)
         write_json(folder / "result.json", dict(result))
         mark_complete(folder)
-    if trainer.args.world_size > 1:
-        import torch.distributed as dist
+    import torch.distributed as dist
 
+    if dist.is_initialized():  # DeepSpeed's group, also of one process
         dist.barrier()
         dist.destroy_process_group()
 

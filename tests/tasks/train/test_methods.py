@@ -213,6 +213,15 @@ def test_methods_that_need_whole_weights_refuse_zero_3(
         prepared(None, a_job(root, tiny_model, method))
 
 
+def test_qlora_refuses_zero_3_before_anything_is_loaded(
+    root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers refuses it too, in words that name no setting, and the stage would try again."""
+    monkeypatch.setattr("transformers.integrations.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(MethodUnavailable, match=r"set sft\.launch to a file of .* with ZeRO-2"):
+        quantisation_of(a_job(root, tiny_model, "qlora"))
+
+
 def test_qlora_is_refused_where_deepspeed_trains_on_processors(
     root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
