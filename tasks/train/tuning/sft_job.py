@@ -14,7 +14,6 @@ class SftJob(TrainingJob):
 
     sources: ClassVar[tuple[str, ...]] = (
         "train/tuning/batches.py",
-        "train/tuning/kernels.py",
         "train/tuning/low_rank.py",
         "train/tuning/packing.py",
         "train/tuning/scoring.py",

@@ -12,7 +12,6 @@ from tasks.records import Example, read_own_jsonl
 from tasks.train.methods import prepared
 from tasks.train.sft import plot_of
 from tasks.train.tuning.batches import IGNORED, count_steps
-from tasks.train.tuning.kernels import use_liger
 from tasks.train.tuning.sft_job import SftJob
 from tasks.train.worker import (
     check_agreement,
@@ -52,7 +51,6 @@ def training_arguments(job: SftJob, run: Path, checkpoint: str | None) -> Any:
         **common_arguments(job, run),
         per_device_eval_batch_size=1,  # no padding, and a mean over examples whatever the number of processes
         max_length=None,
-        use_liger_kernel=use_liger(),
         dataset_kwargs={"skip_prepare_dataset": True},
         eval_strategy="steps" if validate else "no",
         eval_steps=-(-steps // settings.gradient_accumulation),
