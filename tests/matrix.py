@@ -74,8 +74,9 @@ by name, before anything runs.
 
 """
 TAIL = """
-`qlora` needs a GPU: no command here runs it, and a launch on processors refuses it. With `pissa` an alignment other
-than PPO would copy an adapter that changes the base model.
+`qlora` needs a GPU: these runs are on processors, whose launches refuse it. Where there is a GPU, `make test` takes it
+through SFT, DPO, KTO, GRPO, PPO and the package, and every other method through SFT (`tests/tasks/train/test_gpu.py`);
+without one it skips that. With `pissa` an alignment other than PPO would copy an adapter that changes the base model.
 
 `make test` also releases the default domain; `make matrix` the domain `traffic_law`, domains that `flywheel new-domain`
 makes of an English, a Chinese and a Swedish table, and four nights with a rollback between them. A whole run of
