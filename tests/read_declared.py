@@ -28,7 +28,7 @@ RARE = {
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0
-        *("data/start", "feedback.replay_examples", "feedback.replay_general", "feedback.replay_refusals"),  # nights
+        *("data/start", "feedback.replay_examples"),  # a night that goes on from a champion
     ],
 }
 # Declared for what it stands for: the libraries that are installed from it.

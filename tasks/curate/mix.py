@@ -119,15 +119,6 @@ def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: F
     return DomainRows(replayed, corrections * settings.repeat, rest, salt)
 
 
-def of_a_night(settings: MixParams, feedback: FeedbackParams) -> MixParams:
-    """The settings where training goes on from a champion: few rows are no reason to forget what is general."""
-    floors = {
-        "min_replay": max(settings.min_replay, feedback.replay_general),
-        "min_refusals": max(settings.min_refusals, feedback.replay_refusals),
-    }
-    return settings.model_copy(update=floors)
-
-
 def mix_rows(
     rows: DomainRows,
     pool: Sequence[str],
@@ -212,8 +203,7 @@ def mix() -> str:
     continued = goes_on()
     rows = domain_rows(ids["domain"], new, continued, params.feedback)
     boosted, doubtful = boost(rows, texts, params)
-    settings = of_a_night(params.mix, params.feedback) if continued else params.mix
-    mixture = mix_rows(rows, ids["general"], ids["safety"], settings, params.seed, boosted)
+    mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
     leaked = [receipt for _, found in passed.values() for receipt in found]
     write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if continued else [])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tasks import layout
 from tasks.curate import boost
 from tasks.curate.boost import Spots
-from tasks.curate.mix import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, of_a_night, split
+from tasks.curate.mix import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, split
 from tasks.files import digest_of, write_json
 from tasks.params import BoostParams, FeedbackParams, MixParams
 from tasks.records import EvaluationItem, Example, Receipt, Turn, make_example, make_item, read_own_jsonl, write_jsonl
@@ -112,13 +112,7 @@ def test_weak_spots_are_seen_more_often_unless_they_are_held_out_and_replay_grow
 
 
 FEEDBACK = FeedbackParams(
-    start="champion",
-    max_rows_per_identity=9,
-    repeat=3,
-    learning_rate_share=0.5,
-    replay_examples=10,
-    replay_general=40,
-    replay_refusals=7,
+    start="champion", max_rows_per_identity=9, repeat=3, learning_rate_share=0.5, replay_examples=10
 )
 
 
@@ -151,15 +145,6 @@ def test_each_night_draws_general_and_safety_replay_of_its_own_and_a_release_alw
     assert len({drawn(new, True, REFUSALS) for new in domain[:10]}) > 2
     assert drawn(domain[0], True, general[::-1]) == drawn(domain[0], True, general)
     assert {drawn(new, False, general) for new in domain[:10]} == {frozenset(sorted(general)[:6])}
-
-
-def test_a_night_of_few_rows_still_replays_as_many_general_examples_as_its_floor_says() -> None:
-    """13 rows of a night ask for 3 general ones and 1 refusal, and get 40 and 7; what asks for more gets more."""
-    rows = domain_rows(ids(20), {ids(20)[0]}, True, FEEDBACK)
-    mixed = mix_rows(rows, ids(50, "general"), REFUSALS, of_a_night(PARAMS, FEEDBACK), seed=1)
-    assert len({*ids(50, "general")} & {*mixed.train, *mixed.validation}) == 40
-    assert len({*REFUSALS} & {*mixed.train, *mixed.validation}) == 7
-    assert of_a_night(PARAMS.model_copy(update={"min_replay": 90}), FEEDBACK).min_replay == 90
 
 
 def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
