@@ -21,7 +21,7 @@ from tasks.params import Params
 from tasks.prompts import messages_of, smuggled_markers
 from tasks.records import Example, make_example
 from tasks.train.package import finish_model
-from tasks.train.sft import describe
+from tasks.train.sft import describe, with_enough_steps
 from tasks.train.tuning.sft_job import SftJob
 
 DISTILLED = "distilled"  # in the source of an example whose answer is the teacher's
@@ -97,8 +97,13 @@ def _answered(example: Example, text: str) -> Example:
 
 
 def describe_student(params: Params, domain: Domain, student: Path, digest: str, data: dict[str, Path]) -> SftJob:
-    """The job that trains a student on `data` (train, validation): sft's, with every weight open."""
+    """The job that trains a student on `data` (train, validation): sft's, with every weight open.
+
+    It begins from the student, also where sft would go on from a champion at the rate of a night.
+    """
     sft = params.sft.model_copy(update={"method": "full"})
     job = describe(params.model_copy(update={"sft": sft}), domain)
-    changes = {"stage": "distil", "base_model": student, "base_digest": digest, "data": data}
+    afresh = job.settings.model_copy(update={"learning_rate": sft.learning_rate})
+    settings = with_enough_steps(afresh, data["train"].read_bytes().count(b"\n"), job.processes)
+    changes = {"stage": "distil", "base_model": student, "base_digest": digest, "data": data, "settings": settings}
     return job.model_copy(update={**changes, "plot": None, "start": None, "start_digest": None})

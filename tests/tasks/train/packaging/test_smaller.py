@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks import layout
+from tasks.domain import load_domain
 from tasks.engine.teacher import Teacher
 from tasks.engine.teacher_cache import Ask, Message, Reply, ReplyCache
 from tasks.files import sha256_file, verify_manifest, write_json, write_manifest
@@ -192,3 +194,20 @@ def test_the_teachers_answers_take_the_place_of_the_references(package: Path, tm
         assert found[0].source == ("test", distil.DISTILLED)
         with pytest.raises(DistilError, match="ended none"):
             taught(examples[1:], "Be brief.", teacher, 20, tokenizer)
+
+
+def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night goes on from the champion at a share of sft's rate; a student begins from itself. 11 rows, 2 steps an
+    epoch: 20 steps take 10 epochs."""
+    monkeypatch.chdir(workspace(learning_rate=2e-4, min_steps=20, batch_size=4))
+    data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
+
+    def described() -> Any:
+        student = (Path("student"), "0" * 64)
+        return distil.describe_student(load_params(), load_domain("construction"), *student, data).settings
+
+    afresh = described()
+    shutil.copytree(layout.BASE_MODEL, layout.START / "model")
+    write_manifest(layout.START)
+    assert described() == afresh
+    assert (afresh.learning_rate, afresh.epochs) == (2e-4, 10)
