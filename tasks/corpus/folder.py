@@ -20,7 +20,7 @@ from tasks.corpus.columns import heading, named
 from tasks.corpus.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
 from tasks.corpus.human import CONVERSATIONS, human_rows
 from tasks.corpus.lines import bad_line, by_cause, encoding_of
-from tasks.corpus.rows import SourceError, read_rows
+from tasks.corpus.rows import SourceError, read_rows, unread
 from tasks.domain import Columns, DocumentSource, HumanSource
 from tasks.records import BadLine
 
@@ -216,7 +216,7 @@ def _document(path: Path) -> Use:
         raise SourceError(bad[0].cause if bad else "it holds no document")
     use = Use(count, causes=by_cause(bad))
     for row in read_rows(path) if path.suffix.casefold() == ".jsonl" else ():
-        use.unused.update(name for name in row.fields if name not in DOCUMENT_FIELDS)
+        use.unused.update(unread(row.fields, DOCUMENT_FIELDS))
     return use
 
 

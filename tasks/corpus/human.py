@@ -17,7 +17,7 @@ from typing import Any
 from tasks.corpus.cells import ErrorCell
 from tasks.corpus.lines import bad_line, by_cause, text_problem
 from tasks.corpus.markup import html_in, role_mark_in
-from tasks.corpus.rows import Row, SourceError, read_rows
+from tasks.corpus.rows import Row, SourceError, read_rows, unread
 from tasks.domain import Columns, HumanSource
 from tasks.records import BadLine, Example, Receipt, Turn, make_example
 
@@ -83,8 +83,7 @@ def human_rows(
 def unmapped(fields: dict[str, Any], columns: Columns | None) -> list[str]:
     """The fields of a row that hold something and are not read; of a conversation all but its turns and system."""
     used = {*CONVERSATIONS, "system"} if columns is None else set(columns.model_dump().values())
-    tops = used | {name.split(".")[0] for name in used}
-    return [name for name, value in fields.items() if name not in tops and value not in (None, "", [], {})]
+    return unread(fields, used | {name.split(".")[0] for name in used})
 
 
 def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Columns | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,6 +40,11 @@ def read_rows(path: Path) -> Iterator[Row]:
     if ending == ".xlsx":
         return sheet_rows(path)
     raise SourceError(f"{path}: rows are read from .jsonl, .json, .csv, .tsv and .xlsx")
+
+
+def unread(fields: dict[str, Any], read: Container[str]) -> list[str]:
+    """The names of fields that hold something and are not among those that are read."""
+    return [name for name, value in fields.items() if name not in read and value not in (None, "", [], {})]
 
 
 def parsed(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.corpus.lines import bad_line, text_problem
-from tasks.corpus.rows import Row, read_rows
+from tasks.corpus.rows import Row, read_rows, unread
 from tasks.errors import FlywheelError
 from tasks.records import BadLine, Triple
 
@@ -63,8 +63,8 @@ def read_triples(
         for row in _rows(path, language):
             fields = {name.casefold(): value for name, value in row.fields.items()}
             if unused is not None:
-                more = (name for name, value in row.fields.items() if value and name.casefold() not in FIELDS)
-                unused.update(f"{path.name}: {name}" for name in more)
+                read = [name for name in row.fields if name.casefold() in FIELDS]
+                unused.update(f"{path.name}: {name}" for name in unread(row.fields, read))
             if cause := row.cause or _problem(fields):
                 bad.append(bad_line(path, row.number, cause, row.text))
                 continue
