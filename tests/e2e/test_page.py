@@ -7,7 +7,6 @@ FLYWHEEL_PICTURES=1 writes the documentation's pictures too.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tasks.store.identities import disable_identity
 from tests.e2e.page_browser import Visit, ask, browser, picture, saved, visit
 from tests.e2e.page_gateway import Gateway, running_gateway
 from tests.postgres import PostgresServer, postgres_server
+from tests.serving.gateways import wait_for
 
 __all__ = ["browser", "postgres_server", "visit"]
 QUESTION = "Do I need a permit for an attefallshus?"
@@ -201,6 +201,7 @@ def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Ga
         page.click("#fw-stop")
         expect(page.locator(".fw-note")).to_contain_text("Stopped by you")
     page.wait_for_selector("#fw-send")
+    wait_for(lambda: embedded.answers_to(person))  # it is stored when the engine has let go
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
     page.click("#fw-new")
     expect(page.locator(".fw-welcome")).to_be_visible()
@@ -210,9 +211,7 @@ def test_closing_the_tab_ends_the_answer(embedded: Gateway, visit: Visit) -> Non
     page, person = visit(embedded)
     with a_long_answer(embedded, page):
         page.close()
-        deadline = time.monotonic() + 60
-        while not embedded.answers_to(person) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(lambda: embedded.answers_to(person))
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
 
 
