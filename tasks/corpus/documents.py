@@ -3,8 +3,9 @@
 Kept parsers do the reading: trafilatura (HTML without its navigation), pypdf, mammoth with markdownify (DOCX with
 tables, as Markdown: what markitdown does, without the seconds that its import takes). Their text is put into one form
 before anything counts characters in it: NFC, one kind of line end, no control characters, no trailing space, at most
-one empty line; a PDF's lines are joined again into paragraphs (pages.py). A table's merged cell stands in every row and
-column that it covers. Spans of examples count in this form, which data/ingest/documents.parquet keeps.
+one empty line; a PDF's lines are joined again into paragraphs (pages.py), a Word file is first made whole (word.py). A
+table's merged cell stands in every row and column that it covers. Spans of examples count in this form, which
+data/ingest/documents.parquet keeps.
 
 Limits: no pictures and so no scanned pages; PDF tables come as their words in reading order; a table in a table's cell
 becomes that cell's text. What cannot be read is returned beside the documents, for the quarantine.
@@ -30,8 +31,9 @@ from tasks.corpus.lines import (
     text_problem,
 )
 from tasks.corpus.markup import role_mark_in
-from tasks.corpus.pages import joined_lines, without_heads
+from tasks.corpus.pages import NEW_PARAGRAPH, joined_lines, without_heads
 from tasks.corpus.rows import Row, read_rows
+from tasks.corpus.word import LISTED, raised, readable, written
 from tasks.domain import DocumentSource
 from tasks.files import digest_of, sha256_file
 from tasks.records import BadLine, Document
@@ -42,6 +44,10 @@ ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
 SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+
+LAYOUT = re.compile(r"<(?:table|su[bp]|del|s|strike|ol)\b|line-through", re.IGNORECASE)
+FORMULA = re.compile(r"^[^\[]*[\d+−=/-][^\[]*$|^[ni]$")  # of what is raised: not an ordinal's ending, nor a note's [1]
+NUMBERED = re.compile(rf"(?:(?:[-*+]|\d+\.) )?{LISTED}")  # a list's bullet before the number that it shows
 
 
 @dataclass(frozen=True)
@@ -166,18 +172,30 @@ def _likely(content: bytes) -> str:
 def _html(text: str) -> _Parsed:
     import trafilatura
 
-    body = trafilatura.extract(_plain_tables(text), include_comments=False, favor_recall=True) or ""
+    body = trafilatura.extract(_plain(text), include_comments=False, favor_recall=True) or ""
     found = trafilatura.extract_metadata(text)
-    return _Parsed((found.title or "") if found else "", tidy(body))
+    return _Parsed((found.title or "") if found else "", tidy(NUMBERED.sub("", body)))
 
 
-def _plain_tables(html: str) -> str:
-    """HTML whose tables have a cell in every row and column, and no table in a cell."""
-    if "<table" not in html.casefold():
+def _plain(html: str) -> str:
+    """HTML that says the same without its layout.
+
+    Struck text is gone, raised digits and numbers of lists are characters, a table has a cell in every row and column
+    and none has a table in it.
+    """
+    if not LAYOUT.search(html):
         return html
     from lxml.html import HTMLParser, document_fromstring, tostring
 
     page = document_fromstring(html.encode(), parser=HTMLParser(encoding="utf-8"))
+    for struck in page.xpath("//del | //s | //strike | //*[contains(@style, 'line-through')]"):
+        struck.drop_tree()
+    for small in page.iter("sup", "sub"):
+        said = small.text_content().strip()
+        if FORMULA.search(said):
+            small[:], small.text = [], raised(said, small.tag)
+    for ordered in page.iter("ol"):
+        _number(ordered)
     for table in reversed(list(page.iter("table"))):
         rows = _spread(table)
         if table.getparent().xpath("ancestor-or-self::td | ancestor-or-self::th"):
@@ -186,6 +204,25 @@ def _plain_tables(html: str) -> str:
             table.getnext().text = said
             table.drop_tree()
     return str(tostring(page, encoding="unicode"))
+
+
+def _number(ordered: Any) -> None:
+    """Writes the number of each of a list's items before it, unless it shows none or there is one."""
+    items = ordered.findall("li")
+    step = -1 if "reversed" in ordered.attrib else 1
+    number = _whole(ordered.get("start"), len(items) if step < 0 else 1)
+    form = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}.get(ordered.get("type"), "")
+    for item in items:
+        number = _whole(item.get("value"), number)
+        first: Any = next(iter(item.xpath("descendant::text()[normalize-space()]")), LISTED)
+        if LISTED not in first and not NEW_PARAGRAPH.match(first.strip()) and "none" not in ordered.get("style", ""):
+            label = f"{LISTED}{written(number, form)}. {first.lstrip()}"
+            setattr(first.getparent(), "text" if first.is_text else "tail", label)
+        number += step
+
+
+def _whole(said: str | None, other: int) -> int:
+    return int(said) if said and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", said) else other
 
 
 def _spread(table: Any) -> list[Any]:
@@ -248,10 +285,17 @@ def _docx(path: Path) -> _Parsed:
     import mammoth
     from markdownify import markdownify
 
-    with path.open("rb") as stream:
-        html = mammoth.convert_to_html(stream).value
+    html = _plain(mammoth.convert_to_html(readable(path)).value)
     # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
-    text = tidy(markdownify(_plain_tables(html), heading_style="ATX", strip=["img", "a"], table_infer_header=True))
+    said = markdownify(
+        html,
+        heading_style="ATX",
+        strip=["img", "a"],
+        table_infer_header=True,
+        escape_asterisks=False,
+        escape_underscores=False,
+    )
+    text = tidy(NUMBERED.sub("", said))
     heading = HEADING.search(text)
     return _Parsed(heading.group(1).strip() if heading else "", text)
 

@@ -146,6 +146,31 @@ def test_an_html_tables_merged_cell_stands_in_every_row_and_column_that_it_cover
     ]
 
 
+@pytest.mark.parametrize(
+    "html, text",
+    [
+        ("<p>10<sup>6</sup> N, H<sub>2</sub>O, x<sup>-2/3</sup>, Na<sup>+</sup></p>", "10⁶ N, H₂O, x^(-2/3), Na⁺"),
+        ("<p>the 1<sup>st</sup> fee<sup>[2]</sup></p>", "the 1st fee[2]"),
+        ("<p>The fee is <del>500</del> <ins>300</ins> kr <s>a day</s>.</p>", "The fee is 300 kr ."),
+        ("<p>Pay <span style='text-decoration: line-through'>70</span> 7.</p>", "Pay 7."),
+        (
+            "<ol start=3><li>Apply<ul><li>by mail</li></ul></li><li><p><b>Pay</b> 7</p></li><li value=9>Go</li></ol>",
+            "3. Apply\n  - by mail\n4. Pay 7\n9. Go",
+        ),
+        (
+            "<ol type=a start=x><li>one</li></ol><ol reversed><li>of two</li><li>last</li></ol>",
+            "a. one\n2. of two\n1. last",
+        ),
+        ("<ol><li>(1) itself</li></ol><ol style='list-style:none'><li>bare</li></ol>", "- (1) itself\n- bare"),
+    ],
+)
+def test_html_keeps_what_its_layout_means(tmp_path: Path, html: str, text: str) -> None:
+    around = "<p>The fees of the boat club for the coming season are laid down in the text below.</p>"
+    (tmp_path / "fees.html").write_text(f"<html><body><article>{around}{html}{around}</article></body></html>")
+    [document], _ = read(tmp_path / "fees.html")
+    assert document.text == f"{around[3:-4]}\n{text}\n{around[3:-4]}"
+
+
 def test_a_pdfs_running_head_is_no_part_of_its_sentences(tmp_path: Path) -> None:
     from pypdf import PdfReader, PdfWriter
 
