@@ -11,10 +11,10 @@ NAMES = {
     "question": ("question", "questions", "instruction", "prompt", "query", "ask", "input", "q")
     + ("fråga", "frågor", "fraga", "frage", "fragen", "spørgsmål", "spørsmål", "vraag", "pregunta", "pergunta")
     + ("domanda", "kysymys", "вопрос", "问题", "提问", "问", "問題", "質問", "질문"),
-    "answer": ("correct answer", "right answer", "best answer", "reference answer", "answer", "answers")
-    + ("response", "output", "reply", "completion", "svar", "antwort", "antworten", "réponse", "respuesta")
-    + ("resposta", "risposta", "antwoord", "vastaus", "ответ", "标准答案", "正确答案", "参考答案", "答案", "回答")
-    + ("答复", "答", "답변", "a"),
+    "answer": ("correct answer", "right answer", "best answer", "reference answer", "facit", "正解", "ground truth")
+    + ("right … answer", "answer", "answers", "response", "output", "reply", "completion", "svar", "antwort")
+    + ("antworten", "réponse", "respuesta", "resposta", "risposta", "antwoord", "vastaus", "ответ", "标准答案")
+    + ("正确答案", "参考答案", "答案", "回答", "答复", "答", "답변", "solution", "a", "… answer"),
     "input": ("context", "passage", "background", "input", "kontext", "sammanhang", "contexte", "contexto")
     + ("上下文", "背景", "材料", "原文"),
     "system": ("system", "system prompt", "系统提示"),
@@ -36,19 +36,53 @@ NAMES = {
     + ("来源", "出处", "依据"),
     "id": ("id", "nr", "no", "number", "编号", "序号"),
 }
+# Headings that speak of an answer, by one word of at most three, so that few sentences of a table are taken for any.
+ANSWER = re.compile(
+    r"(\S+ ){0,2}(answers?|response|output|reply|completion|svar|\w*antwort(en)?|antwoord|vastaus|ответ)"
+    r"( text| \d+| [a-h])?|(\S+ )?(réponse|respuesta|resposta|risposta)( \w+)?"
+    r"|\w{0,6}(答案|回答|回复|答复|答え|답변)[a-h\d]?"
+)
+RIGHT = re.compile(
+    r"gold|expected|accepted|correct|right|best|ideal|reference|approved|verified|rätt|korrekt|richtig|bonne|juste|certa"
+    r"|esatta|правильн|正确|标准|参考|正しい"
+)
+# What is never an answer to learn: one that is wrong or was replaced, a remark, whether an answer is right.
+WRONG = re.compile(
+    r"\b(wrong|incorrect|rejected|negative|bad|worse|old|previous|outdated|is|notes?|remarks?|comments?"
+    r"|fel(aktig\w*)?|gam(mal|la)\w*|tidigare|kommentar\w*|anteckning\w*|anmärkning\w*|falsche?|alte?|bemerkung\w*"
+    r"|remarque|mauvaise|incorrecta|errada|sbagliata|неправильн\w*)\b|错|旧|备注|注释|评论|間違"
+)
 
 
 def heading(name: str) -> str:
     """A column's name as headings are compared: case, space, remarks in brackets and marks at its end left out."""
-    plain = re.sub(r" #\d+$", "", unicodedata.normalize("NFKC", name).casefold())  # the number of one among several
-    plain = re.sub(r"[(\[（【].*", "", plain, flags=re.DOTALL)
-    return re.sub(r"[\s_-]+", " ", plain).strip(" ?:.*#")
+    return re.sub(r"[(\[（【].*", "", _words(name), flags=re.DOTALL).strip(" ?:.*#)")
+
+
+def known_as(name: str) -> str:
+    """A column's heading as NAMES has it; "" of one that speaks of an answer and is none to learn."""
+    word = heading(name)
+    if not ANSWER.fullmatch(word):
+        return word
+    if is_wrong(name):
+        return ""
+    return word if word in NAMES["answer"] else "right … answer" if RIGHT.search(_words(name)) else "… answer"
+
+
+def is_wrong(name: str) -> bool:
+    """Whether a column holds wrong answers or remarks, by its name, remarks in brackets included."""
+    return bool(WRONG.search(_words(name)))
+
+
+def _words(name: str) -> str:
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name)).casefold()
+    return re.sub(r"[\s_-]+", " ", re.sub(r" #\d+$", "", plain))  # the number of one among several
 
 
 def named(names: Iterable[str]) -> dict[str, str]:
     """Which of these columns is called as what in NAMES; a key that none is called as is left out."""
     found: dict[str, str] = {}
-    headings = {heading(name): name for name in reversed([*names])}
+    headings = {known_as(name): name for name in reversed([*names])}
     for key, known in NAMES.items():
         ranked = (headings[word] for word in known if word in headings)
         if name := next((name for name in ranked if name not in found.values()), ""):

@@ -1,7 +1,7 @@
 """What a folder of an organisation's own material holds: documents, tables of questions and answers, a language.
 
 Nothing is asked that can be found out: which column of a table is the question and which the answer is told by its
-name (tasks/corpus/rows.py), else by its content: the column most of whose texts end in a question mark, and of the
+name (tasks/corpus/columns.py), else by its content: the column most of whose texts end in a question mark, and of the
 others the one with the longest texts. What is not used is named with the reason.
 """
 
@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.columns import heading, named
+from tasks.corpus.columns import heading, is_wrong, known_as, named
 from tasks.corpus.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
 from tasks.corpus.human import CONVERSATIONS, human_rows
 from tasks.corpus.lines import bad_line, by_cause, encoding_of
@@ -28,7 +28,11 @@ TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".json")
 SAMPLE_ROWS = 200
 SAMPLE_CHARACTERS = 5000
 ASKS = 0.5  # share of a column's texts that end in a question mark, from which it is the question
-CHOICE = re.compile(r"[a-h]|(option|choice|alternativ|alternative|选项) ?[a-h1-8]|(options|choices|alternatives|选项)")
+CHOICE = re.compile(
+    r"[a-h1-9x]|op[a-d]|(option|choice|answer|svar|antwort|alternative?|选项|答案) ?[a-h1-9]"
+    r"|options|choices|alternatives|endings|选项"
+)
+LETTERS = re.compile(r"\W*([A-H]{1,8}|[a-hXx\d])(\W+[A-Ha-hXx\d])*\W*")  # of options: B, (b), A, C and 1,3
 DOCUMENTS = DocumentSource(name="folder", files=["*"], licence="-", attribution="-")
 
 
@@ -116,6 +120,11 @@ def columns_in(path: Path) -> Columns | None:
             rows.append(row.fields)
     if not rows:
         raise SourceError("\n    ".join([f"{path}: no row can be read", *by_cause(bad)]))
+    if {"chosen", "rejected"} <= {*map(heading, names)} and "answer" not in named(names):
+        raise SourceError(
+            f"{path}: preferences, no answers: `rejected` is not to be learnt; put them into "
+            "domains/<name>/preferences.jsonl (docs/alignment.md)"
+        )
     if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None
     return guess_columns(rows, list(names))
@@ -125,18 +134,26 @@ def guess_columns(rows: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> 
     """Which column holds what; `names` are those of all rows, where these are some of them.
 
     Raises:
-        SourceError: no two columns are a question and its answer, or they are those of a multiple-choice test.
+        SourceError: no two columns are a question and its answer, several may be the answer, or they are those of a
+            multiple-choice test.
     """
     names = names or list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [_shown(row.get(name)) for row in rows] for name in names}
     found = named(texts)
     if choices := [name for name in texts if CHOICE.fullmatch(heading(name))]:
         _refuse_choices(choices, texts, rows, found.get("answer", ""))
+    first = found.get("answer", "")
+    alike = [n for n in texts if known_as(n) == known_as(first) and (n == first or not re.search(r" #\d+$", n))]
+    if first and len(alike) > 1:
+        raise SourceError(f"the answer may stand in {' or '.join(alike)}; rename the right one to `answer`")
     question = found.get("question") or _asking(texts)
-    rest = {name: column for name, column in texts.items() if name not in (question, *found.values())}
+    rest = {n: column for n, column in texts.items() if n not in (question, *found.values()) and not is_wrong(n)}
     answer = found.get("answer") or max(rest, key=lambda name: sum(map(len, rest[name])), default="")
     if not question or not answer:
-        raise SourceError(f"no column of questions and one of answers found among {', '.join(texts) or 'none'}")
+        raise SourceError(
+            f"no column of questions and one of answers found among {', '.join(texts) or 'none'}; "
+            "rename them to `question` and `answer`"
+        )
     columns = {"question": question, "answer": answer}
     for key in ("input", "system", "history", "category", "sources", "id"):
         name = found.get(key, "")
@@ -153,13 +170,13 @@ def _shown(value: Any) -> str:
 
 
 def _has_lists(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    return any(isinstance(row.get(name), list) for row in rows)
+    return any(isinstance(row.get(name), list | dict) for row in rows)
 
 
 def _refuse_choices(choices: list[str], texts: dict[str, list[str]], rows: Sequence[Any], answer: str) -> None:
     """Refuse a multiple-choice test: options beside each other, and an answer that is none or names one of them."""
     several = len(choices) >= 3 or any(_has_lists(rows, name) for name in choices)
-    letters = all(len(text) <= 2 for text in texts.get(answer, []))
+    letters = all(LETTERS.fullmatch(text) for text in texts.get(answer, []) if text)
     if several and (answer in ("", *choices) or letters):
         raise SourceError(
             f"a multiple-choice test ({', '.join(choices)}), whose answers are letters or numbers of options; "

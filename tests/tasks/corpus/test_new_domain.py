@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -225,6 +226,20 @@ def test_a_folder_without_a_table_is_refused_with_what_was_found(project: Path, 
         ),
         ([{"A": "x", "question": "q?", "answer": "y"}], Columns(question="question", answer="answer")),
         ([{"input": "q?", "output": "y"}], Columns(question="input", answer="output")),
+        (
+            [{"q": "A?", "explanation": "long and wide", "gold_answer": "B"}],
+            Columns(question="q", answer="gold_answer"),
+        ),
+        (
+            [{"Input": "A", "Actual output": "Wrong", "Expected output": "B"}],
+            Columns(question="Input", answer="Expected output"),
+        ),
+        (
+            [{"title": "A?", "body": "long and wide", "accepted_answer": "B"}],
+            Columns(question="title", answer="accepted_answer"),
+        ),
+        ([{"客户问题": "谁？", "客服回复": "我", "备注": "不公开"}], Columns(question="客户问题", answer="客服回复")),
+        ([{"query": "A?", "positive": "B", "negative": "long and wide"}], Columns(question="query", answer="positive")),
         ([{"id": "1", "q": "A?", "a": "B"}, {"id": "1", "q": "C?", "a": "D"}], Columns(question="q", answer="a")),
     ],
 )
@@ -239,6 +254,14 @@ def test_columns_are_told_by_name_or_by_content(rows: list[dict[str, str]], colu
         {"question": "Which?", "A": "x", "B": "y", "C": "z"},
         {"问题": "哪个？", "选项1": "x", "选项2": "y", "选项3": "z", "答案": "2"},
         {"question": "Which?", "choices": ["x", "y"], "answer": 1},
+        {"question": "Which?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "A"},
+        {"Question": "Which?", "Answer A": "x", "Answer B": "y", "Answer C": "z", "Correct": "B"},
+        {"Fråga": "Vilken?", "1": "ett", "X": "kryss", "2": "två", "Rätt": "X"},
+        {"question": "Which?", "opa": "x", "opb": "y", "opc": "z", "cop": 1, "exp": "Because it is."},
+        {"question": "Which?", "a)": "x", "b)": "y", "c)": "z", "answer": "a)"},
+        {"question": "Which?", "A": "x", "B": "y", "C": "z", "answer": "A, C"},
+        {"Question": "Which?", "Answer 1": "x", "Answer 2": "y", "Answer 3": "z", "Correct answer(s)": "1,3"},
+        {"问题": "哪些？", "选项A": "x", "选项B": "y", "选项C": "z", "答案": "ABC"},
     ],
 )
 def test_a_multiple_choice_test_is_refused_by_name(row: dict[str, Any]) -> None:
@@ -247,8 +270,26 @@ def test_a_multiple_choice_test_is_refused_by_name(row: dict[str, Any]) -> None:
 
 
 def test_a_multiple_choice_test_with_the_text_of_the_answer_is_read() -> None:
-    row = {"question": "Which?", "A": "red", "B": "blue", "C": "green", "answer": "blue"}
+    row = {"question": "Which?", "A": "10", "B": "20", "C": "30", "answer": "20"}
     assert guess_columns([row]) == Columns(question="question", answer="answer")
+
+
+@pytest.mark.parametrize(
+    "names", [("response_1", "response_2"), ("model_answer", "human_answer"), ("answer (en)", "answer (sv)")]
+)
+def test_two_columns_that_may_both_be_the_answer_are_refused_with_what_to_do(names: tuple[str, str]) -> None:
+    row = {"prompt": "Which?"} | dict.fromkeys(names, "This one.")
+    with pytest.raises(
+        SourceError, match=rf"may stand in {re.escape(' or '.join(names))}; rename the right one to `answer`"
+    ):
+        guess_columns([row])
+
+
+def test_preferences_are_no_answers_and_belong_elsewhere(tmp_path: Path) -> None:
+    """The rejected answer was the longest text, and was learnt."""
+    path = tmp_path / "dpo.jsonl"
+    path.write_text(json.dumps({"prompt": "Who?", "chosen": "I.", "rejected": "I am sorry, but no."}))
+    assert "domains/<name>/preferences.jsonl" in look(tmp_path).unused[path]
 
 
 def test_alpaca_and_sharegpt_need_no_columns_and_rows_with_a_text_are_documents(tmp_path: Path) -> None:
