@@ -1,9 +1,9 @@
 """What must not stand in a text that is trained on: HTML, and the marks that a chat template sets between roles.
 
-HTML was copied along with the answer, and a model that learns it writes it. A role mark in a text is worse: it lets
-the text's writer speak as the system or the assistant. The marks of the common chat templates are looked for,
-whichever model is trained; the tokenizer's own special tokens are checked once more where a text is rendered
-(tasks/prompts.py).
+HTML was copied along with the answer, and a model that learns it writes it; in code it is what the answer speaks of. A
+role mark in a text is worse, in code too: it lets the text's writer speak as the system or the assistant. The marks of
+the common chat templates are looked for, whichever model is trained; the tokenizer's own special tokens are checked
+once more where a text is rendered (tasks/prompts.py).
 """
 
 from __future__ import annotations
@@ -21,31 +21,37 @@ _ELEMENTS = (
     "rp|rt|rtc|ruby|s|samp|script|search|section|select|slot|small|source|span|strike|strong|style|sub|summary|sup|svg|"
     "table|tbody|td|template|textarea|tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr|xmp"
 )
-# Those that stand without an end tag. Of the others one right behind a word is a type: vector<object>, List<Label>.
-_UNENDED = "area|base|br|col|dd|dt|embed|hr|img|input|li|link|meta|option|p|source|td|th|tr|track|wbr|BR|HR|IMG|LI"
+_NAMES = rf"(?:{_ELEMENTS}|[a-z][\w.-]*:[a-z][\w.-]*)"  # Word's <o:p></o:p> too
+# Those that mean something with neither attributes nor an end tag. Of the others one alone is a placeholder (git clone
+# <link>), a header (#include <map>) or, right behind a word, a type: vector<object>, List<Label>.
+_ALONE = "br|dd|dt|hr|li|p|td|th|tr|wbr"
 _BOOLEAN = (
     "allowfullscreen|async|autofocus|autoplay|checked|compact|controls|default|defer|disabled|download|hidden|inert|"
     "ismap|loop|multiple|muted|nomodule|noshade|novalidate|nowrap|open|playsinline|readonly|required|reversed|selected"
 )
 # A tag's attributes are one with a value or one that needs none, at least, or none at all: "a <b and c> d" is no tag.
 TAG = re.compile(
-    rf"</(?:{_ELEMENTS})\s*>"
-    rf"|(?:(?<!\w)<(?:{_ELEMENTS})|<(?-i:{_UNENDED}))\s*/?>"
-    rf"|<(?:{_ELEMENTS})\s(?=[^<>]{{0,500}}(?:=|\b(?:{_BOOLEAN})\b))[^<>]{{0,1000}}>"
+    rf"</{_NAMES}\s*>"
+    rf"|(?:(?<!\w)<(?:{_ALONE})|<(?-i:{_ALONE}|BR|HR|LI))\s*/?>|(?<!\w)<{_NAMES}\s*/>"
+    rf"|(?<!\w)<(?P<name>{_NAMES})\s*>(?=[\s\S]{{0,1000}}?</(?P=name)\s*>)"
+    rf"|<{_NAMES}\s(?=[^<>]{{0,500}}(?:=|\b(?:{_BOOLEAN})\b))[^<>]{{0,1000}}>"
     r"|<!--|<!doctype\s|<!\[CDATA\[|<\?xml\s",
     re.IGNORECASE,
 )
+# What Markdown shows as it stands: spans of code in a line, and fenced blocks.
+CODE = re.compile(r"(?<!`)(`+)(?!`)[^\n]*?[^`\n]\1(?!`)|^[ \t>]*(`{3,}|~{3,})(?s:.*?)^[ \t>]*\2", re.MULTILINE)
 REFERENCE = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);?")
 ROLE_MARKS = re.compile(
-    r"<[|｜][^<>|｜\n]{1,40}[|｜]>"  # ChatML, Llama 3, Phi, DeepSeek
+    r"<[|｜][^<>|｜\s]{1,40}[|｜]>"  # ChatML, Llama 3, Phi, DeepSeek; with spaces it is F#
     r"|<(?:start|end)_of_(?:turn|text|image)>"  # Gemma
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]|<</?SYS>>|</?s>"  # Llama 2, Mistral
-    r"|<(?:bos|eos|pad|unk|mask)>|\[(?:CLS|SEP|gMASK)\]",
+    r"|<(?:bos|eos|pad|unk)>|\[gMASK\]",
 )
 
 
 def html_in(text: str) -> str:
-    """The first piece of HTML in a text, or nothing."""
+    """The first piece of HTML in a text outside its code, or nothing."""
+    text = CODE.sub("`", text)
     return _first(TAG, text) or next((r for r in map(_known, REFERENCE.finditer(text)) if r), "")
 
 

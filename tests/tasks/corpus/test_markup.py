@@ -6,7 +6,7 @@ from html.entities import html5
 
 import pytest
 
-from tasks.corpus.markup import html_in
+from tasks.corpus.markup import html_in, role_mark_in
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from tasks.corpus.markup import html_in
         ("<img\n  src='x'\n/>", "<img\n  src='x'\n/>"),
         ("left <!-- a note --> right", "<!--"),
         ("<![CDATA[text]]>", "<![CDATA["),
+        ("Pay now.<o:p></o:p>", "<o:p>"),
+        ("<v:shape id='x'>", "<v:shape id='x'>"),
+        ("It's `a` <b>bold</b>, `b`", "<b>"),
+        ("```\ncode\n```\n<i>said</i>", "<i>"),
+        ("`one\n<br>\ntwo`", "<br>"),
+        ("<div/> and <td>", "<div/>"),
     ],
 )
 def test_html_in_every_form_is_seen(text: str, piece: str) -> None:
@@ -46,7 +52,25 @@ def test_every_reference_that_html_names_is_seen() -> None:
         "https://example.org/?a=1&copy=2&lt=3",
         "Write <your name> and <T>.",
         "x << 3 >> y, <- and ->",
+        "#include <map>\n#include <source>",
+        "git clone <link>, cp <source> <object>, <address> or <title> by <time>",
+        "docker pull <image:tag>, <https://example.org>, std::vector<std::string>",
+        "Use `<br>`, ``<p>`</p>`` or ```<b>x</b>```: `&nbsp;`",
+        "So:\n\n```html\n<p>Hi &amp; bye</p>\n```\n\n> ~~~\n> <b>x</b>\n> ~~~\n",
     ],
 )
-def test_comparisons_types_placeholders_and_queries_are_no_html(text: str) -> None:
+def test_comparisons_types_placeholders_queries_and_code_are_no_html(text: str) -> None:
     assert html_in(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["`<|im_start|>`", "<｜Assistant｜>", "[INST] x", "<</SYS>>", "</s>", "<start_of_turn>", "```\n<|user|>\n```"],
+)
+def test_marks_between_roles_are_seen_in_code_too(text: str) -> None:
+    assert role_mark_in(text) in text and role_mark_in(text)
+
+
+@pytest.mark.parametrize("text", ["x <| f |> g", "div [] <| List.map f |> toList", "[CLS] a [SEP] b", "<ip>/<mask>"])
+def test_operators_and_other_tokens_are_no_marks_between_roles(text: str) -> None:
+    assert role_mark_in(text) == ""
