@@ -16,7 +16,7 @@ from typing import Any
 
 from tasks.corpus.cells import ErrorCell
 from tasks.corpus.lines import bad_line, by_cause, text_problem
-from tasks.corpus.markup import html_in, role_mark_in
+from tasks.corpus.markup import THINKS, THOUGHT, html_in, role_mark_in
 from tasks.corpus.rows import Row, SourceError, read_rows, unread
 from tasks.domain import Columns, HumanSource
 from tasks.records import BadLine, Example, Receipt, Turn, make_example
@@ -29,6 +29,9 @@ CONVERSATIONS = ("conversations", "messages", "conversation")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
          "bing": "assistant", "bard": "assistant", "model": "assistant", "bot": "assistant", "ai": "assistant",
          "system": "system", "developer": "system"}  # fmt: skip
+FLAGS = ("weight", "train", "loss")  # of a turn: none of them may be 0 or false, or its answer is not to be learnt
+TURN_FIELDS = ("from", "role", "value", "content", *FLAGS)
+NO_VALUE = ("", "nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "#N/A", "<NA>")  # as programs write it
 
 
 def read_human(
@@ -81,9 +84,14 @@ def human_rows(
 
 
 def unmapped(fields: dict[str, Any], columns: Columns | None) -> list[str]:
-    """The fields of a row that hold something and are not read; of a conversation all but its turns and system."""
-    used = {*CONVERSATIONS, "system"} if columns is None else set(columns.model_dump().values())
-    return unread(fields, used | {name.split(".")[0] for name in used})
+    """The fields of a row that hold something and are not read, those of turns and metadata that is no text too."""
+    if columns is None:
+        name, turns = _conversation_in(fields)
+        within = [f"{name}.{key}" for turn in turns if isinstance(turn, dict) for key in unread(turn, TURN_FIELDS)]
+        return [*unread(fields, {name, "system"}), *dict.fromkeys(within)]
+    used = set(columns.model_dump().values())
+    beside = [path for path in (columns.category, columns.sources, columns.id) if _texts(fields, path) is None]
+    return unread(fields, used | {name.split(".")[0] for name in used}) + beside
 
 
 def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Columns | None:
@@ -92,7 +100,7 @@ def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Colum
     Raises:
         SourceError: neither named nor to be told from the first row, or a named column is not in the table.
     """
-    if source.form == "sharegpt" or (source.form == "auto" and not source.columns and _conversation_in(fields)):
+    if source.form == "sharegpt" or (source.form == "auto" and not source.columns and _conversation_in(fields)[1]):
         return None
     if source.columns:
         if path.suffix.casefold() in (".csv", ".tsv", ".xlsx"):
@@ -121,10 +129,11 @@ def _example_of(
     row: Row, columns: Columns | None, source: HumanSource, language: str, line: str
 ) -> tuple[Example, Receipt]:
     said = _mapped(row.fields, columns) if columns else _conversed(row.fields)
-    answer, names = said.pop("output"), source.advertising
+    output, names = said.pop("output"), source.advertising
+    answer = _spoken(output)
     cleaned = strip_advertising(answer, names)
     identity = _beside(row.fields, columns.id) if columns else ""
-    sources = _texts(row.fields, columns.sources) if columns else ()
+    sources = (columns and _texts(row.fields, columns.sources)) or ()
     category = _beside(row.fields, columns.category) if columns else ""
     example = make_example(
         **said,
@@ -138,7 +147,9 @@ def _example_of(
     reason, detail = ("advertises its publisher", "") if advertised else markup_problem(example)
     kept = not reason
     if kept:
-        reason, detail = "read", "a sentence that names the publisher was left out" if cleaned != answer else ""
+        left_out = ["thoughts before the answer were left out"] * (answer != output)
+        left_out += ["a sentence that names the publisher was left out"] * (cleaned != answer)
+        reason, detail = "read", "; ".join(left_out)
     return example, Receipt(example_id=example.id, stage=STAGE, kept=kept, reason=reason, detail=detail)
 
 
@@ -166,41 +177,65 @@ def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
 
 def _answer(fields: dict[str, Any], path: str) -> str:
     """The answer; a number is one, as in a table."""
-    value = _field(fields, path)
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else _text(fields, path)
+    return _text({path: _number_as_text(_field(fields, path))}, path)
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _spoken(answer: str) -> str:
+    """An answer without the thoughts that a reasoning model writes before it.
+
+    Raises:
+        ValueError: nothing follows them.
+    """
+    opened = THINKS.search(answer)
+    said = answer if opened and opened.start() else THOUGHT.sub("", answer).strip()
+    if not said or THINKS.match(said):
+        raise ValueError("an answer holds thoughts only")
+    return said
 
 
 def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
     """A conversation: what the system says, within or beside it, then user and assistant by turns.
 
-    It ends with the last answer that is to be learnt: one of weight 0 is none (as in OpenAI's form of fine-tuning).
+    It ends with the last answer that is to be learnt, by the FLAGS of its turn.
     """
-    listed = _conversation_in(fields)
-    weights = [turn.get("weight", 1) if isinstance(turn, dict) else 1 for turn in listed]
+    listed = _conversation_in(fields)[1]
     turns = [_turn(turn) for turn in listed]
+    learns = [all(str(turn.get(flag)).casefold() not in ("0", "0.0", "false") for flag in FLAGS) for turn in listed]
     within = turns.pop(0)[1] if turns and turns[0][0] == "system" else ""
-    weights = weights[-len(turns) :]
     beside = _optional(fields, "system")
     system = "\n\n".join(dict.fromkeys(text for text in (beside, within) if text))
     if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2) or not turns:
         raise ValueError("a conversation must go user, assistant, user, assistant, and end with an answer")
-    learnt = [place for place, weight in enumerate(weights) if place % 2 and weight != 0]
+    learnt = [place for place, learn in enumerate(learns[-len(turns) :]) if place % 2 and learn]
     if not learnt:
-        raise ValueError("every answer of the conversation has the weight 0: none is to be learnt")
+        raise ValueError(f"no answer of the conversation is to be learnt: each has {', '.join(FLAGS)} 0 or false")
     said = [text for _, text in turns[: learnt[-1] + 1]]
-    history = tuple(Turn(user=user, assistant=reply) for user, reply in zip(said[:-2:2], said[1:-2:2], strict=True))
+    earlier = zip(said[:-2:2], said[1:-2:2], strict=True)
+    history = tuple(Turn(user=user, assistant=_spoken(reply)) for user, reply in earlier)
     return {"instruction": said[-2], "output": said[-1], "system": system, "history": history}
 
 
-def _conversation_in(fields: dict[str, Any]) -> list[Any]:
-    """The turns of a conversation; a table holds them as JSON."""
-    found: Any = next((fields[name] for name in CONVERSATIONS if name in fields), [])
-    if isinstance(found, str):
-        try:
-            found = json.loads(found)
-        except ValueError as error:
-            raise ValueError(f"the conversation is a text, and no JSON: {error}") from None
-    return found if isinstance(found, list) else []
+def _conversation_in(fields: dict[str, Any]) -> tuple[str, list[Any]]:
+    """The first field that holds the turns of a conversation, and the turns; none where no field does."""
+    for name in CONVERSATIONS:
+        found = _listed(fields.get(name), name)
+        if found and isinstance(found, list):
+            return name, found
+    return "", []
+
+
+def _listed(value: Any, name: str) -> Any:
+    """A list, which a table holds as JSON; anything else as it is."""
+    if not isinstance(value, str) or _absent(value):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"field {name!r} is a text, and no JSON: {error}") from None
 
 
 def _turn(turn: Any) -> tuple[str, str]:
@@ -212,7 +247,8 @@ def _turn(turn: Any) -> tuple[str, str]:
     if calls := [name for name in ("tool_calls", "function_call") if turn.get(name)]:
         raise ValueError(f"a turn holds {calls[0]}, and an example holds text only")
     name = "value" if "value" in turn else "content"
-    return ROLES[role], _text({name: _joined_parts(turn.get(name))}, name)
+    read = _optional if ROLES[role] == "system" else _text
+    return ROLES[role], read({name: _joined_parts(turn.get(name))}, name)
 
 
 def _joined_parts(content: Any) -> Any:
@@ -236,51 +272,64 @@ def _field(row: Any, path: str) -> Any:
     return value
 
 
+def _absent(value: Any) -> bool:
+    """Whether a value is none: null, blank, an error of a sheet, or a word for no value."""
+    return (
+        value in (None, [], {})
+        or isinstance(value, ErrorCell)
+        or (isinstance(value, str) and value.strip() in NO_VALUE)
+    )
+
+
 def _text(row: Any, path: str) -> str:
     value = _field(row, path)
     if isinstance(value, ErrorCell):
         raise ValueError(f"field {path!r} holds the error {value}")
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"field {path!r} must be a text that is not empty")
+    if _absent(value):
+        word = f"; {value.strip()} is no value" if isinstance(value, str) and value.strip() else ""
+        raise ValueError(f"field {path!r} must be a text that is not empty{word}")
+    if not isinstance(value, str):
+        raise ValueError(f"field {path!r} must be a text, not {type(value).__name__}")
     if problem := text_problem(value):
         raise ValueError(f"field {path!r}: {problem}")
     return value.strip()
 
 
 def _optional(row: dict[str, Any], path: str) -> str:
-    try:
-        value = _field(row, path) if path else ""
-    except ValueError:
-        return ""
-    return _text(row, path) if value not in (None, "") else ""
+    """What is not asked for, such as an input: a text, a number, or a list of them as lines; "" where it is missing."""
+    return "\n".join(_items(row, path))
 
 
-def _beside(row: dict[str, Any], path: str) -> str:
-    """What is not asked for where it is missing, such as an id or a category; a number as text."""
-    return "; ".join(_texts(row, path))
-
-
-def _texts(row: Any, path: str) -> tuple[str, ...]:
-    """A list of texts, or one text with semicolons between; none where the field is missing. A number is a text."""
+def _items(row: Any, path: str) -> list[str]:
     try:
         value = _field(row, path) if path else None
     except ValueError:
-        return ()
-    if isinstance(value, str):
-        value = value.split(";")
+        return []
     found = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str | int | float | None) for item in found):
-        raise ValueError(f"field {path!r} must be a text, a number or a list of them")
-    texts = [str(item).strip() for item in found if item is not None]
-    return tuple(_text({path: text}, path) for text in texts if text)
+    return [_text({path: _number_as_text(item)}, path) for item in found if not _absent(item)]
+
+
+def _beside(row: dict[str, Any], path: str) -> str:
+    """An id or a category, which is never asked for."""
+    return "; ".join(_texts(row, path) or ())
+
+
+def _texts(row: Any, path: str) -> tuple[str, ...] | None:
+    """A list of texts, or one text with semicolons between, a number as text; None where it holds something else."""
+    try:
+        items = _items(row, path)
+    except ValueError:
+        return None
+    parts = items[0].split(";") if len(items) == 1 else items
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _history(row: dict[str, Any], path: str) -> tuple[Turn, ...]:
-    """Earlier turns, as Alpaca has them: a list of pairs."""
-    if not path or not row.get(path):
+    """Earlier turns, as Alpaca has them: a list of pairs, which a table holds as JSON."""
+    pairs = _listed(row.get(path), path)
+    if _absent(pairs):
         return ()
-    pairs = row[path]
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"field {path!r} must be a list of pairs of user and assistant")
     said = [{"user": user, "assistant": reply} for user, reply in pairs]
-    return tuple(Turn(user=_text(pair, "user"), assistant=_text(pair, "assistant")) for pair in said)
+    return tuple(Turn(user=_text(pair, "user"), assistant=_spoken(_text(pair, "assistant"))) for pair in said)

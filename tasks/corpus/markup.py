@@ -47,6 +47,10 @@ ROLE_MARKS = re.compile(
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]|<</?SYS>>|</?s>"  # Llama 2, Mistral
     r"|<(?:bos|eos|pad|unk)>|\[gMASK\]",
 )
+# Thoughts as Qwen, DeepSeek, Seed, Magistral and Kimi mark them.
+_KINDS = "(?:seed:)?(?:think|thinking|thoughts?|reasoning)"
+THINKS = re.compile(rf"<{_KINDS}>|\[THINK\]|◁think▷", re.IGNORECASE)
+THOUGHT = re.compile(rf".*(?:</{_KINDS}>|\[/THINK\]|◁/think▷)", re.IGNORECASE | re.DOTALL)
 
 
 def html_in(text: str) -> str:

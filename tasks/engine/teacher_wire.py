@@ -8,11 +8,11 @@ work is an error for a person.
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
+from tasks.corpus.markup import THINKS, THOUGHT
 from tasks.engine.teacher_cache import Ask, Reply
 from tasks.errors import FlywheelError
 from tasks.params import LOOPBACK, TeacherParams
@@ -21,10 +21,6 @@ from tasks.params import LOOPBACK, TeacherParams
 LONGEST_PAUSE = 120.0
 # What an unknown tokenizer makes of a text, in bytes a token, where a server does not say.
 BYTES_A_TOKEN = 3
-# Thoughts as Qwen, DeepSeek, Seed, Magistral and Kimi mark them.
-_KINDS = "(?:seed:)?(?:think|thinking|thoughts?|reasoning)"
-THINKS = re.compile(rf"<{_KINDS}>|\[THINK\]|◁think▷", re.IGNORECASE)
-THOUGHT = re.compile(rf".*(?:</{_KINDS}>|\[/THINK\]|◁/think▷)", re.IGNORECASE | re.DOTALL)
 FINISHES = ("stop", "length", "content_filter")
 Finish = Literal["stop", "length", "content_filter", ""]
 

@@ -55,10 +55,14 @@ def test_a_row_that_is_only_advertising_has_a_receipt_and_is_not_trained_on(tmp_
         (b"{", "line 1 column 2"),
         (b"[]", "a row must be an object, not list"),
         (json.dumps({"q": "x"}).encode(), "field 'a' is missing"),
-        (json.dumps(row(a=True)).encode(), "field 'a' must be a text that is not empty"),
+        (json.dumps(row(a=True)).encode(), "field 'a' must be a text, not bool"),
+        (json.dumps(row(a=["A.", "B."])).encode(), "field 'a' must be a text, not list"),
+        (json.dumps(row(a={"text": ["A."]})).encode(), "field 'a' must be a text, not dict"),
+        (json.dumps(row(a="N/A")).encode(), "field 'a' must be a text that is not empty; N/A is no value"),
+        (json.dumps(row(q="nan ")).encode(), "field 'q' must be a text that is not empty; nan is no value"),
+        (json.dumps(row(a="<think>Well.")).encode(), "an answer holds thoughts only"),
         (json.dumps(row(a="  ")).encode(), "field 'a' must be a text that is not empty"),
         (json.dumps(row(q=7)).encode(), "field 'q' must be a text"),
-        (json.dumps({**row(), "refs": [{}]}).encode(), "field 'refs' must be a text, a number or a list of them"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"q":' * 100_000, "nested too deeply"),
         (b'{"q": "' + b"x" * 1_000_000 + b'"}', "a line of 1,000,010 characters; 1,000,000 are the most"),
@@ -259,6 +263,50 @@ def test_metadata_is_never_asked_for_and_numbers_in_it_are_text(tmp_path: Path) 
     ]  # fmt: skip
 
 
+def test_what_is_not_asked_for_never_costs_a_row_and_what_cannot_be_read_of_it_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
+    rows = [
+        {"q": "Q1?", "a": "A.", "refs": [{"title": "Law"}], "topic": {"name": "roofs"}, "id": {"$oid": "65"}},
+        {"q": "Q2?", "a": "A.", "refs": {"page": 2}, "topic": "a\u0007b", "id": 2},
+        {"q": "Q3?", "a": "A.", "refs": "N/A", "topic": "NULL", "id": "nan"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    unused, bad = Counter[str](), list[BadLine]()
+    examples = [example for example, _ in human_rows(source(columns=columns), [path], "en", bad, unused)]
+    assert (bad, [example.category for example in examples]) == ([], ["", "", ""])
+    assert [example.source for example in examples] == [("faq/faq.jsonl:1",), ("faq/2",), ("faq/faq.jsonl:3",)]
+    assert unused == {"faq.jsonl: refs": 2, "faq.jsonl: topic": 2, "faq.jsonl: id": 1}
+
+
+@pytest.mark.parametrize(
+    "given, read",
+    [(" ", ""), ([], ""), (None, ""), ("NULL", ""), (7, "7"), (["One.", "Two."], "One.\nTwo.")],
+)
+def test_a_context_may_be_blank_a_number_or_a_list(tmp_path: Path, given: Any, read: str) -> None:
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps([{"instruction": "Q", "input": given, "system": None, "output": "A"}]))
+    [example], _, bad = read_human(source(columns=None), [path], "en")
+    assert (example.input, bad) == (read, [])
+
+
+def test_a_history_in_a_table_is_json(tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.csv"
+    path.write_text('instruction,output,history\nQ1,A1,[]\nQ2,A2,"[[""Hi"", ""Hello""]]"\n')
+    [first, second], _, bad = read_human(source(columns=None), [path], "en")
+    assert (first.history, second.history, bad) == ((), (Turn(user="Hi", assistant="Hello"),), [])
+
+
+def test_thoughts_before_an_answer_are_left_out_and_the_receipt_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "faq.jsonl"
+    answers = ["<think>\nHm.\n</think>\n\nTen weeks.", "It hangs.</think>Ten weeks.", "Write <think>.</think>."]
+    path.write_text("\n".join(json.dumps(row(a=answer)) for answer in answers))
+    examples, receipts, _ = read_human(source(), [path], "en")
+    assert [example.output for example in examples] == ["Ten weeks.", "Ten weeks.", "Write <think>.</think>."]
+    told = "thoughts before the answer were left out"
+    assert [receipt.detail for receipt in receipts] == [told, told, ""]
+
+
 def test_fields_that_no_column_names_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "faq.jsonl"
     rows = [{**row(), "note": "x"}, {**row(q="Q2?"), "note": "", "link": "y"}, {**row(q="Q3?"), "note": "z"}]
@@ -324,12 +372,43 @@ def test_conversations_that_are_not_text_or_not_to_be_learnt_are_refused_by_caus
         {"messages": said("Q", "A")},
     )
     assert bad == [
-        "every answer of the conversation has the weight 0: none is to be learnt",
+        "no answer of the conversation is to be learnt: each has weight, train, loss 0 or false",
         "a turn holds tool_calls, and an example holds text only",
         "a turn has a part of type 'image_url', and an example holds text only",
-        "the conversation is a text, and no JSON: Expecting property name enclosed in double quotes: "
+        "field 'messages' is a text, and no JSON: Expecting property name enclosed in double quotes: "
         "line 1 column 3 (char 2)",
     ]
+
+
+@pytest.mark.parametrize(
+    "flag", [{"train": False}, {"loss": False}, {"weight": "0"}, {"weight": 0.0}, {"train": "False"}]
+)
+def test_an_answer_that_is_marked_as_not_to_be_learnt_is_not(tmp_path: Path, flag: dict[str, Any]) -> None:
+    *turns, last = said("Q1", "A1", "Q2", "BAD")
+    [example], bad, unused = conversations(tmp_path / "a.jsonl", {"messages": [*turns, {**last, **flag}]})
+    assert (example.output, bad, unused) == ("A1", [], {})
+
+
+def test_fields_within_turns_and_a_second_conversation_are_counted(tmp_path: Path) -> None:
+    [question, answer] = said("Q", "<think>Hm.</think>A")
+    thought = {**answer, "reasoning_content": "Hm.", "tool_calls": []}
+    examples, bad, unused = conversations(
+        tmp_path / "a.jsonl",
+        {"conversations": None, "messages": [question, thought, question, thought]},
+        {"messages": [], "conversation": [question, answer]},
+        {"messages": [question, answer], "conversation": [question, answer]},
+    )
+    assert [(example.output, example.history) for example in examples] == [
+        ("A", (Turn(user="Q", assistant="A"),)), ("A", ()), ("A", ())
+    ]  # fmt: skip
+    assert (bad, unused) == ([], {"a.jsonl: messages.reasoning_content": 1, "a.jsonl: conversation": 1})
+
+
+@pytest.mark.parametrize("content", ["", None, " "])
+def test_an_empty_turn_of_the_system_says_nothing(tmp_path: Path, content: str | None) -> None:
+    turns = [{"role": "system", "content": content}, *said("Q", "A")]
+    [example], bad, _ = conversations(tmp_path / "a.jsonl", {"messages": turns, "system": " "})
+    assert (example.system, bad) == ("", [])
 
 
 def test_an_error_of_a_sheet_is_no_answer(tmp_path: Path) -> None:
