@@ -2,10 +2,10 @@
 
 Kept parsers do the reading: trafilatura (HTML without its navigation), pypdf, mammoth with markdownify (DOCX with
 tables, as Markdown: what markitdown does, without the seconds that its import takes). Their text is put into one form
-before anything counts characters in it: NFC, one kind of line end, no control characters, no trailing space, at most
-one empty line; a PDF's lines are joined again into paragraphs (pages.py), a Word file is first made whole (word.py). A
-table's merged cell stands in every row and column that it covers. Spans of examples count in this form, which
-data/ingest/documents.parquet keeps.
+before anything counts characters in it: NFC, no ligatures, one kind of line end, no control characters, no trailing
+space, at most one empty line; a PDF's lines are joined again into paragraphs (pages.py), a Word file is first made
+whole (word.py). A table's merged cell stands in every row and column that it covers. Spans of examples count in this
+form, which data/ingest/documents.parquet keeps.
 
 Limits: no pictures and so no scanned pages; PDF tables come as their words in reading order; a table in a table's cell
 becomes that cell's text. What cannot be read is returned beside the documents, for the quarantine.
@@ -42,6 +42,7 @@ DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
 MAX_FILE_BYTES = 64_000_000
 ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
+LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}  # ff, fi, ffl, st
 SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
@@ -83,7 +84,8 @@ def _documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) ->
 
 def tidy(text: str) -> str:
     """The one form that spans count in; doing it twice changes nothing."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n"))
+    text = text.translate(LIGATURES).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
+    text = unicodedata.normalize("NFC", text)
     text = (
         CONTROL.sub("", SOFT_HYPHEN.sub("", text))
         .replace("\u00a0", " ")

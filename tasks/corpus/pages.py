@@ -1,8 +1,8 @@
 """A PDF's pages as one running text: heads and page numbers left out, words and paragraphs that lines cut joined again.
 
-Limits: a head of more than `EDGE` lines, or one that stands on a single page, is text; so is a page's number that
-stands on a single page. Where a line ends in a hyphen, the text's other words tell whether the word has one; where
-they do not, it is taken for the typesetter's.
+Limits: a head of more than `EDGE` lines, or one that stands on a single page, is text; so are a page's number that
+stands on a single page, and a foot that is a sentence on a page of few lines. Where a line ends in a hyphen, the text's
+other words tell whether the word has one; where they do not, it is taken for the typesetter's.
 """
 
 from __future__ import annotations
@@ -58,10 +58,13 @@ def without_heads(pages: Sequence[Sequence[str]]) -> list[list[str]]:
             for edge in edges[other].values()
             if other != number
         ]
-        repeated = {
-            place for place, edge in edges[number].items() if any(_repeats(edge, o, apart) for apart, o in others)
-        }
         filled = [place for place, line in enumerate(lines) if line]
+        repeated = {
+            place
+            for place, edge in edges[number].items()
+            if any(_repeats(edge, o, apart) for apart, o in others)
+            and not _ends_text(lines[place], page_lines=len(filled))
+        }
         inside = [n for n, place in enumerate(filled) if place not in repeated]
         first, last = (filled[inside[0]], filled[inside[-1]]) if inside else (0, -1)
         kept.append(list(lines[first : last + 1]))
@@ -89,6 +92,12 @@ def _repeats(edge: _Edge, other: _Edge, apart: int) -> bool:
     letters = sum(map(str.isalpha, edge.words))
     counts_pages = edge.side < 0 or not letters or letters >= LONG_HEAD or PAGE.search(edge.words)
     return steps <= {0} or bool(counts_pages)
+
+
+def _ends_text(line: str, page_lines: int) -> bool:
+    """Whether a line ends a sentence that began before it, or stands on a page that is nothing but edges."""
+    ends = ENDS.search(line) and any(map(str.isalpha, line)) and not PAGE.search(line.casefold())
+    return bool(ends) and (line[0].islower() or page_lines <= 2 * EDGE)
 
 
 def joined_lines(text: str) -> str:

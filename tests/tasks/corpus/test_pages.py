@@ -80,3 +80,14 @@ def test_a_page_of_nothing_but_its_head_is_empty_and_long_heads_are_text() -> No
     assert without_heads([["Rules", "1"], ["Rules", "2"]]) == [[], []]
     head = ["one", "two", "three", "four"]
     assert without_heads([[*head, *BODY], [*head, *BODY[::-1]]]) == [["four", *BODY], ["four", *BODY[::-1]]]
+
+
+def test_a_sentence_that_closes_each_of_a_few_short_pages_stays_and_their_numbers_go() -> None:
+    pages = [[f"Article {n}", f"The fee of class {n} is {7 * n} crowns.", "It is paid in April."] for n in (1, 2, 3)]
+    numbered = [[*page, f"Page {n} of 3."] for n, page in enumerate(pages, start=1)]
+    assert without_heads(pages) == pages and without_heads(numbered) == pages
+
+
+def test_the_end_of_a_sentence_that_began_before_it_is_no_foot() -> None:
+    pages = [[*(f"{'again ' * n}{line}" for line in BODY * 2), "home in the evening."] for n in range(2)]
+    assert without_heads(pages) == pages
