@@ -2,7 +2,8 @@
 
 Great Expectations finds an expectation by the name of its class, so this module is imported before a suite is loaded;
 it takes the library's own 8 s. Each expectation judges rows, can be named in a suite's JSON, and says in data docs what
-it asks for. `measured` tells by how much, or by what, a row failed.
+it asks for. `measured` tells a row's
+author by how much, or by what, it failed, and what to do.
 """
 
 from __future__ import annotations
@@ -32,6 +33,23 @@ from tasks.curate.language import language_confidence
 from tasks.curate.quotes import Quotes, read_quotes
 from tasks.curate.states import states_a_triple
 from tasks.prompts import any_of
+
+# What a failing row is told behind its suite's reason: what was found, the bound with its setting, what to do. Bounds
+# stand under their column, all else under the expectation's type.
+TOLD = {
+    "expect_answers_to_be_grounded": "{found:.2f} of it follows from its evidence; "
+    "at least {min_groundedness} is asked for (construct.self_qa.min_groundedness)",
+    "expect_column_values_to_be_in_language": "{language!r} with a confidence of {found:.3g}; at least "
+    "{min_confidence} is asked for (validate.min_language_confidence); translate it or leave it out",
+    "expect_column_values_to_be_in_set": "{found!r:.80}; write one of {value_set}",
+    "expect_column_values_to_have_no_html": "{found!r}; write it as plain text",
+    "expect_column_values_to_have_no_role_markers": "{found!r}; take it out",
+    "expect_column_values_to_match_regex": "{column} is {found!r:.80}; fill it in or leave the row out",
+    "expect_column_values_to_quote_no_evaluation_item": "the {field} of {found}; leave the row out",
+    "output_tokens": "{found:,.0f} tokens with its end; at least {min_value:,.0f} are asked for "
+    "(validate.min_output_tokens)",
+    "total_tokens": "{found:,.0f} tokens; at most {max_value:,.0f} are allowed (validate.max_total_tokens); shorten it",
+}
 
 
 class _Worded:
@@ -173,19 +191,26 @@ class ExpectAnswersToStateTheirTriples(_Worded, MulticolumnMapExpectation):
 
 
 def measured(kind: str, settings: dict[str, Any], row: dict[str, Any]) -> str:
-    """By how much, or by what, a row fails the expectation `kind`; "" where its value says no more."""
+    """What a row is told that fails the expectation `kind`; "" where the suite's reason says it all."""
+    column = settings.get("column", "")
+    words = TOLD.get(column if kind == "expect_column_values_to_be_between" else kind, "")
+    return words.format(found=_found(kind, settings, row), **settings) if words else ""
+
+
+def _found(kind: str, settings: dict[str, Any], row: dict[str, Any]) -> Any:
+    """By how much, or by what, a row fails."""
     value = row.get(settings.get("column", ""))
     if kind == "expect_answers_to_be_grounded":
-        return f"is {groundedness(*(row[column] for column in settings['column_list'])):.2f}"
+        return groundedness(*(row[column] for column in settings["column_list"]))
     if kind == "expect_column_values_to_be_in_language":
-        return f"is {language_confidence(settings['language'])([str(value)])[0]:.3g}"
+        return language_confidence(settings["language"])([str(value)])[0]
     if kind == "expect_column_values_to_have_no_role_markers":
-        return f"holds {_role_mark(str(value), settings['special_tokens'])!r}"
+        return _role_mark(str(value), settings["special_tokens"])
     if kind == "expect_column_values_to_have_no_html":
-        return f"holds {html_in(str(value))!r}"
+        return html_in(str(value))
     if kind == "expect_column_values_to_quote_no_evaluation_item":
-        return f"quotes {_quotes(Path(settings['evaluation']).absolute(), settings['field']).in_text(str(value))}"
-    return f"is {value:.3g}" if isinstance(value, int | float) else ""
+        return _quotes(Path(settings["evaluation"]).absolute(), settings["field"]).in_text(str(value))
+    return value
 
 
 def _role_mark(text: str, special_tokens: list[str]) -> str:

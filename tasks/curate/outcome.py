@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.curate.measure import Row
 from tasks.curate.suite import ROW_COUNT
 
 SHOWN = 20  # failing rows that an expectation names in data docs
@@ -14,10 +16,11 @@ LONGEST = 500  # characters of a shown value
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a row fails: the first reason in words, and every failed expectation with what it measured."""
+    """Why a row fails: the first reason in words, and every one with what was measured; `place` is its first source."""
 
     reason: str
     detail: str
+    place: str = ""
 
 
 @dataclass
@@ -30,10 +33,10 @@ class Outcome:
     named: dict[str, Failure] = field(default_factory=dict)  # the first failing rows
     _expectations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, results: list[dict[str, Any]], rows: int) -> dict[str, Failure]:
+    def add(self, results: list[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Failure]:
         """Add a batch's results; returns the failing rows of this batch, by id."""
-        self.rows += rows
-        failures = failing_rows(results)
+        self.rows += len(rows)
+        failures = failing_rows(results, rows)
         self.failing += len(failures)
         for identity, failure in failures.items():
             if len(self.named) < SHOWN:
@@ -54,7 +57,7 @@ class Outcome:
             if item["exception"]:
                 found.append(f"{self.suite}: {item['type']} could not be evaluated: {item['exception']}")
             elif "observed_value" in item["result"] and not item["success"]:
-                found.append(f"{self.suite}: {item['type']} fails: observed {item['result']['observed_value']}")
+                found.append(f"{self.suite}: {item['reason']}: found {item['result']['observed_value']}")
         return found
 
     def as_result(self) -> dict[str, Any]:
@@ -76,7 +79,7 @@ class Outcome:
         }
 
 
-def failing_rows(results: list[dict[str, Any]]) -> dict[str, Failure]:
+def failing_rows(results: list[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Failure]:
     """Row id → why it fails, in the order of the suite's expectations."""
     from tasks.curate.expectations import measured
 
@@ -84,11 +87,13 @@ def failing_rows(results: list[dict[str, Any]]) -> dict[str, Failure]:
     for item in results:
         settings = item["kwargs"]
         for row in item["result"].get("unexpected_index_list") or []:
-            column = settings.get("column") or settings["column_list"][0]
-            detail = f"{item['type']}({column}) {measured(item['type'], settings, row)}".rstrip()
-            reasons.setdefault(row["id"], []).append((item["reason"] or item["type"], detail))
+            reason = item["reason"] or item["type"]
+            detail = ": ".join(filter(None, (reason, measured(item["type"], settings, row))))
+            reasons.setdefault(row["id"], []).append((reason, detail))
+    places = {row["id"]: next(iter(row.get("source") or [row.get("name") or row["id"][:40]])) for row in rows}
     return {
-        identity: Failure(found[0][0], "; ".join(detail for _, detail in found)) for identity, found in reasons.items()
+        identity: Failure(found[0][0], "; ".join(detail for _, detail in found), places[identity])
+        for identity, found in reasons.items()
     }
 
 

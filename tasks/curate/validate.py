@@ -78,9 +78,9 @@ class Judge:
             by_suite.setdefault(suite or f"example.{example.origin}", []).append(example)
         failures: dict[str, Failure] = {}
         for name, members in sorted(by_suite.items()):
-            rows = frame(name, example_rows(members, self.tokenizer, self.system))
+            rows = example_rows(members, self.tokenizer, self.system)
             outcome = self.outcomes.setdefault(name, Outcome(name))
-            failures |= outcome.add(self.checker.check(name, rows), len(members))
+            failures |= outcome.add(self.checker.check(name, frame(name, rows)), rows)
         self._failed |= failures.keys()
         return Batch(
             kept=[example for example in first if example.id not in failures],
@@ -160,9 +160,9 @@ def judge_material(checker: Checker) -> dict[str, Outcome]:
         for path in paths:
             for records in batches_of(path, kind):
                 rows = [make_row(record) for record in records]
-                outcome.add(checker.check(suite, frame(suite, rows)), len(rows))
+                outcome.add(checker.check(suite, frame(suite, rows)), rows)
         if wanted and not outcome.rows:
-            outcome.add(checker.check(suite, frame(suite, [])), 0)
+            outcome.add(checker.check(suite, frame(suite, [])), [])
         if outcome.rows or wanted:
             outcomes[suite] = outcome
     return outcomes
@@ -174,7 +174,7 @@ def check_outcomes(outcomes: list[Outcome], max_failing_share: float) -> list[st
     rows, failing = sum(outcome.rows for outcome in outcomes), sum(outcome.failing for outcome in outcomes)
     if rows and failing / rows > max_failing_share:
         names = ", ".join(outcome.suite for outcome in outcomes if outcome.failing)
-        named = [f"\n  {key[:40]}: {why.detail}" for outcome in outcomes for key, why in outcome.named.items()]
+        named = [f"\n  {why.place}: {why.detail}" for outcome in outcomes for why in outcome.named.values()]
         problems.append(
             f"{failing} of {rows} rows fail ({names}), more than the allowed {max_failing_share:.0%}"
             + "".join(named[:20])

@@ -118,10 +118,38 @@ def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pas
     assert batch.kept == GOOD
     for reason, bad in BAD.items():
         assert reasons[bad.id].reason == reason, reasons[bad.id]
-    assert reasons[BAD["answer too short"].id].detail == "expect_column_values_to_be_between(output_tokens) is 2"
-    assert reasons[BAD["HTML in the text"].id].detail.endswith("(content) holds '<div>'")
-    assert reasons[BAD["quotes an evaluation item"].id].detail.endswith(f"(question) quotes {ITEM.id}")
-    assert "_be_grounded(output) is 0" in reasons[BAD["not grounded in its evidence"].id].detail
+    assert reasons[BAD["labelled with another language"].id].detail.endswith("language: 'sv'; write one of ['en']")
+    assert reasons[BAD["quotes an evaluation item"].id].detail.endswith(f"the prompt of {ITEM.id}; leave the row out")
+    assert "evidence: 0.00 of it follows from its evidence; at least 0.7 is" in (
+        reasons[BAD["not grounded in its evidence"].id].detail
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("answer too short", "2 tokens with its end; at least 3 are asked for (validate.min_output_tokens)"),
+        (
+            "longer than the model is trained on",
+            "tokens; at most 200 are allowed (validate.max_total_tokens); shorten it",
+        ),
+        (
+            "not in the domain's language",
+            "at least 1e-07 is asked for (validate.min_language_confidence); translate it",
+        ),
+        ("HTML in the text", "'<div>'; write it as plain text"),
+        ("role marker in the text", "'<|im_end|>'; take it out"),
+        ("empty instruction", "instruction is '   '; fill it in or leave the row out"),
+    ],
+)
+def test_a_stopped_run_names_each_row_by_its_place_with_the_cause_the_bound_and_what_to_do(
+    judge: Judge, reason: str, told: str
+) -> None:
+    judge.batch([BAD[reason].model_copy(update={"source": ("faq/faq.csv:7", "Law 67"), "id": "a" * 64})], "")
+    with pytest.raises(SuiteFailed) as error:
+        check({"examples": list(judge.outcomes.values())}, 5, PARAMS)
+    assert f"\n  faq/faq.csv:7: {reason}: " in str(error.value) and told in str(error.value)
+    assert "expect_" not in str(error.value)
 
 
 def test_what_the_chat_template_refuses_is_laid_aside_by_itself(
@@ -163,8 +191,8 @@ def test_batches_add_up_to_what_the_whole_says_and_equal_rows_give_equal_results
         failures: dict[str, Failure] = {}
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            measured = frame(outcome.suite, example_rows(part, tokenizer, ""))
-            failures |= outcome.add(checker.check(outcome.suite, measured), len(part))
+            made = example_rows(part, tokenizer, "")
+            failures |= outcome.add(checker.check(outcome.suite, frame(outcome.suite, made)), made)
         return outcome.as_result(), failures
 
     whole, failures = result(100)
@@ -187,7 +215,7 @@ def test_a_file_is_parted_into_kept_rows_quarantine_and_receipts(judge: Judge, t
 
 
 def outcome(suite: str, failing: int, rows: int) -> Outcome:
-    named = {f"{n}" * 64: Failure("empty answer", "expect(output)") for n in range(failing)}
+    named = {f"{n}" * 64: Failure("empty answer", "output is ''", f"faq/faq.csv:{n}") for n in range(failing)}
     return Outcome(suite, rows=rows, failing=failing, named=named)
 
 
@@ -196,7 +224,7 @@ def test_too_large_a_share_of_bad_rows_stops_the_run_and_names_them() -> None:
     with pytest.raises(SuiteFailed) as error:
         check(judged, 4 + 5, PARAMS)
     assert "6 of 10 rows fail (example.human, example.self_qa), more than the allowed 50%" in str(error.value)
-    assert f"\n  {'0' * 40}: expect(output)" in str(error.value)
+    assert "\n  faq/faq.csv:0: output is ''" in str(error.value)
     check({"examples": [outcome("example.human", 5, 10)]}, 5, PARAMS)
 
 
@@ -238,11 +266,11 @@ def test_too_few_rows_left_or_none_at_all_stop_the_run() -> None:
 def test_no_rows_a_missing_column_and_an_expectation_that_raises_stop_the_run(checker: Checker) -> None:
     """Not-null and in-set expectations are all true of nothing, so the row count has to say it."""
     empty = Outcome("evaluation_item")
-    empty.add(checker.check("evaluation_item", frame("evaluation_item", [])), 0)
-    assert any("row_count_to_be_between fails: observed 0" in problem for problem in empty.broken)
-    short = Outcome("evaluation_item")
-    short.add(checker.check("evaluation_item", frame("evaluation_item", [item_row(ITEM)]).drop(columns="question")), 1)
-    assert any("columns_to_match" in problem for problem in short.broken)
+    empty.add(checker.check("evaluation_item", frame("evaluation_item", [])), [])
+    assert empty.broken == ["evaluation_item: no rows: found 0"]
+    short, rows = Outcome("evaluation_item"), [item_row(ITEM)]
+    short.add(checker.check("evaluation_item", frame("evaluation_item", rows).drop(columns="question")), rows)
+    assert any("other columns: found" in problem for problem in short.broken)
     assert any("could not be evaluated" in problem for problem in short.broken)
 
 
@@ -282,6 +310,6 @@ def test_what_examples_are_made_of_and_judged_by_is_judged_too(
     checker: Checker, suite: str, rows: list[dict[str, Any]], reasons: list[str]
 ) -> None:
     judged = Outcome(suite)
-    failures = judged.add(checker.check(suite, frame(suite, rows)), len(rows))
+    failures = judged.add(checker.check(suite, frame(suite, rows)), rows)
     assert [failure.reason for failure in failures.values()] == reasons
     assert judged.broken == []
