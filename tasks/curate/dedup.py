@@ -31,7 +31,7 @@ from tasks import layout
 from tasks.curate.embed import SLACK, Embeddings, cosines, question_text, read_embeddings, whole_text
 from tasks.curate.near import similarities
 from tasks.curate.neighbours import pair_cosines, similar_pairs
-from tasks.curate.substance import differ
+from tasks.curate.substance import differ, opposed
 from tasks.curate.traces import Proposed, Traces, new_traces, propose
 from tasks.domain import load_domain
 from tasks.files import fresh_directory, write_json
@@ -100,8 +100,13 @@ def _say_the_same(traces: Traces, texts: Texts, rows: np.ndarray) -> np.ndarray:
     import numpy as np
 
     parted = {row: (question, whole[len(question) + 1 :]) for row, (question, whole) in texts.items()}
+    sides = [(pair, parted[pair[0]], parted[pair[1]]) for pair in rows.tolist()]
     return np.array(
-        [traces.corrects(pair) or not differ(parted[pair[0]], parted[pair[1]]) for pair in rows.tolist()], dtype=bool
+        [
+            not opposed(one[0], other[0]) and (traces.corrects(pair) or not differ(one, other))
+            for pair, one, other in sides
+        ],
+        dtype=bool,
     )
 
 

@@ -11,6 +11,7 @@ Where a night goes on from a champion, DPO and KTO learn what is new, and as man
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,11 +37,11 @@ STAGE = "pairs"
 SUITE = "preference"
 
 
-def read_preferences(domain: Domain, bad: list[BadLine]) -> list[Preference]:
-    """What people chose, then what the domain ships; a repeat counts once, and what cannot be read goes to `bad`."""
+def read_preferences(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> list[Preference]:
+    """What people chose, then what the domain ships; a repeat counts once. `bad` and `unused` as in read_shipped."""
     chosen, shipped = layout.FEEDBACK / NAME, domain.folder / NAME
     found = read_own_jsonl(chosen, Preference) if chosen.is_file() else []
-    found += read_shipped(shipped, bad) if shipped.is_file() else []
+    found += read_shipped(shipped, bad, unused) if shipped.is_file() else []
     return list({one.id: one for one in found}.values())
 
 
@@ -54,9 +55,9 @@ def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -
 
     tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
     outcome = Outcome(SUITE)
-    rows = frame(SUITE, [preference_row(one) for one in preferences])
+    rows = [preference_row(one) for one in preferences]
     checker = Checker(parameters(params, domain, tokenizer.all_special_tokens))
-    found = outcome.add(checker.check(SUITE, rows), len(preferences))
+    found = outcome.add(checker.check(SUITE, frame(SUITE, rows)), rows)
     shipped = [one.id for one in preferences if not by_user(one)]
     named = {identity: found[identity] for identity in shipped if identity in found}
     counted = Outcome(SUITE, len(shipped), len(named), named)
@@ -152,8 +153,8 @@ def pairs() -> str:
     """Write data/pairs; returns what happened, in a sentence."""
     params = load_params()
     domain = load_domain(params.domain)
-    bad: list[BadLine] = []
-    read = read_preferences(domain, bad) if params.align.alignment != "none" else []
+    bad, unused = list[BadLine](), Counter[str]()
+    read = read_preferences(domain, bad, unused) if params.align.alignment != "none" else []
     failed = failing(read, params, domain) if read else {}
     valid = [one for one in read if one.id not in failed]
     leaks = leaking(valid, params, domain) if valid else {}
@@ -172,9 +173,10 @@ def pairs() -> str:
     if params.align.alignment == "none":
         return "none are read: align.alignment is none"
     unread = f"{len(bad)} cannot be read, " if bad else ""
+    unmapped = "".join(f"; {name} is not read ({rows} rows)" for name, rows in unused.most_common())
     return (
         f"{len(train)} preferences to learn from, {len(validation)} held out, of {len(read) + len(bad)}: {unread}"
-        f"{len(failed) - len(bad)} fail the suite, {len(leaks)} leak an evaluation item"
+        f"{len(failed) - len(bad)} fail the suite, {len(leaks)} leak an evaluation item{unmapped}"
     )
 
 

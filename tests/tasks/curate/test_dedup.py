@@ -109,7 +109,7 @@ def test_meaning_needs_the_whole_and_nearly_the_question() -> None:
             vectors[2 * pair + 1, 2 * pair : 2 * pair + 2] = cosine, (1 - cosine**2) ** 0.5
         return vectors
 
-    examples = [example(q, "x" * (9 - n)) for n, q in enumerate(("One?", "Deux?", "Drei?", "Fyra?"))]
+    examples = [example(q, "x" * (9 - n)) for n, q in enumerate(("Red?", "Rouge?", "Rot?", "Röd?"))]
     found = verdicts(examples, pairs(0.9, 0.9), pairs(0.8, 0.7))
     assert found.keeper.tolist() == [-1, 0, -1, -1]
     assert KINDS[found.kind[1]] == "semantic" and found.score[1] == pytest.approx(0.9)
@@ -131,6 +131,7 @@ def test_signs_and_ordinals_tell_questions_apart_and_clothes_do_not() -> None:
 
 
 ALLOWED = "Is it {}allowed to moor at the eastern jetty during the winter months with a trailer behind the boathouse?"
+PARTIES = ("tenant", "landlord")
 LICENCE = "May members {} a licence drive the large motor launch through the narrow strait in the summer months?"
 
 
@@ -177,6 +178,59 @@ def test_other_forms_and_other_words_with_one_answer_are_one_question(
 ) -> None:
     same = np.ones((2, 1), dtype=np.float32)
     assert keepers([example(*one), example(*other)], same) == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("What does the fee include for paid members?", "What does the fee include for unpaid members?"),
+        ("When must it be approved by the board?", "When must it be disapproved by the board?"),
+        ("How do I enable two-factor login?", "How do I disable two-factor login?"),
+        ("Is the refund at most half of it?", "Is the refund at least half of it?"),
+        ("Which rules hold for contracts of before 2020?", "Which rules hold for contracts of after 2020?"),
+        ("Can I cancel within one week?", "Can I cancel within two weeks?"),
+        ("What is the penalty for a first offence?", "What is the penalty for a second offence?"),
+        ("What does section 5 a of the act say?", "What does section 5 b of the act say?"),
+        ("What is version IV of the form used for?", "What is version VI of the form used for?"),
+        ("Är avgiften högst sju kronor?", "Är avgiften minst sju kronor?"),
+        ("Vad gäller för gifta par?", "Vad gäller för ogifta par?"),
+        ("停车最多多久？", "停车最少多久？"),
+        ("2020年以前的规定是什么？", "2020年以后的规定是什么？"),
+        ("Who pays for transport from Oslo to Rome?", "Who pays for transport from Rome to Oslo?"),
+        ("Vad händer om köparen inte betalar säljaren?", "Vad händer om säljaren inte betalar köparen?"),
+        ("从北京到上海怎么走？", "从上海到北京怎么走？"),
+    ],
+)
+@pytest.mark.parametrize("origin", ["human", "feedback"])
+def test_opposites_stay_apart_though_their_answers_agree(one: str, other: str, origin: str) -> None:
+    """Also where one is a correction: it corrects its own question."""
+    same = np.ones((2, 1), dtype=np.float32)
+    assert keepers([example(one, "See the rules."), example(other, "See the rules.", origin=origin)], same) == [-1, -1]
+
+
+def test_who_changes_places_with_whom_between_question_and_answer_keeps_both() -> None:
+    question, answer = "What if the {} fails to pay the rent in time?", "The {} may give notice."
+    one, other = (example(question.format(a), answer.format(b)) for a, b in (PARTIES, PARTIES[::-1]))
+    assert keepers([one, other], np.ones((2, 1), dtype=np.float32)) == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("How do ROT and RUT differ?", "How do RUT and ROT differ?"),
+        ("Is the old boat or the new boat insured?", "Is the new boat or the old boat insured?"),
+        ("小型车和大型车停车费多少？", "大型车和小型车停车费多少？"),
+        ("How much is the fee in Oslo?", "In Oslo how much is the fee?"),
+        ("停车费在上海是多少？", "在上海停车费是多少？"),
+        ("What does it cost for a day?", "What does it cost for one day?"),
+        ("Do I need a permit before building?", "Do I need a permit prior to building?"),
+        ("What is the max height of a fence?", "What is the maximum height of a fence?"),
+        ("May I install a heat pump instead?", "May I xnstall a heat pump xnstead?"),
+    ],
+)
+def test_another_order_of_names_that_are_joined_and_another_word_of_one_sense_repeat(one: str, other: str) -> None:
+    same = np.ones((2, 1), dtype=np.float32)
+    assert keepers([example(one, "See the rules."), example(other, "See rules.")], same) == [-1, 0]
 
 
 def test_a_correction_replaces_what_is_near_whatever_that_answers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +39,10 @@ def test_what_people_chose_comes_first_and_a_repeat_counts_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     domain: Any = SimpleNamespace(folder=Path("domains/toy"))
-    assert read_preferences(domain, []) == []
+    assert read_preferences(domain, [], Counter()) == []
     write_jsonl(layout.FEEDBACK / "preferences.jsonl", [a_pair("b")])
     write_jsonl(domain.folder / "preferences.jsonl", [a_pair("a"), a_pair("b")])
-    assert read_preferences(domain, []) == [a_pair("b"), a_pair("a")]
+    assert read_preferences(domain, [], Counter()) == [a_pair("b"), a_pair("a")]
 
 
 def test_the_leak_guard_reads_the_question_without_the_system_message_and_each_answer() -> None:
