@@ -46,7 +46,7 @@ LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x
 SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
-LAYOUT = re.compile(r"<(?:table|su[bp]|del|s|strike|ol)\b|line-through", re.IGNORECASE)
+LAYOUT = re.compile(r"<(?:table|su[bp]|del|s|strike|ol|math)\b|line-through", re.IGNORECASE)
 FORMULA = re.compile(r"^[^\[]*[\d+−=/-][^\[]*$|^[ni]$")  # of what is raised: not an ordinal's ending, nor a note's [1]
 NUMBERED = re.compile(rf"(?:(?:[-*+]|\d+\.) )?{LISTED}")  # a list's bullet before the number that it shows
 
@@ -182,20 +182,17 @@ def _html(text: str) -> _Parsed:
 def _plain(html: str) -> str:
     """HTML that says the same without its layout.
 
-    Struck text is gone, raised digits and numbers of lists are characters, a table has a cell in every row and column
-    and none has a table in it.
+    Struck text is gone, formulas and numbers of lists are characters, a table has a cell in every row and column and
+    none has a table in it.
     """
     if not LAYOUT.search(html):
         return html
     from lxml.html import HTMLParser, document_fromstring, tostring
 
     page = document_fromstring(html.encode(), parser=HTMLParser(encoding="utf-8"))
-    for struck in page.xpath("//del | //s | //strike | //*[contains(@style, 'line-through')]"):
-        struck.drop_tree()
-    for small in page.iter("sup", "sub"):
-        said = small.text_content().strip()
-        if FORMULA.search(said):
-            small[:], small.text = [], raised(said, small.tag)
+    for unseen in page.xpath("//del | //s | //strike | //annotation | //*[contains(@style, 'line-through')]"):
+        unseen.drop_tree()
+    _write_formulas(page)
     for ordered in page.iter("ol"):
         _number(ordered)
     for table in reversed(list(page.iter("table"))):
@@ -206,6 +203,22 @@ def _plain(html: str) -> str:
             table.getnext().text = said
             table.drop_tree()
     return str(tostring(page, encoding="unicode"))
+
+
+def _write_formulas(page: Any) -> None:
+    """What is raised, lowered or a fraction becomes characters of its line."""
+    for small in reversed(page.xpath("//sup | //sub | //msup/*[2] | //msub/*[2]")):
+        place = small.tag if small.tag in ("sup", "sub") else small.getparent().tag[1:]
+        said = small.text_content().strip()
+        if FORMULA.search(said) or place != small.tag:
+            small[:], small.text = [], raised(said, place)
+    for part in reversed(page.xpath("//mfrac/*")):
+        said = part.text_content().strip()
+        part[:], part.text = [], said if said.isalnum() else f"({said})"
+        part.tail = "/" if part.getnext() is not None else ""
+    for math in list(page.iter("math")):
+        math[:], math.text = [], " ".join(math.text_content().split())
+        math.drop_tag()
 
 
 def _number(ordered: Any) -> None:

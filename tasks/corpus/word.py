@@ -163,7 +163,7 @@ def written(number: int, form: str) -> str:
         for value, sign in _ROMAN:
             text += sign * (number // value)
             number %= value
-    elif re.match("chinese|japaneseCounting|taiwaneseCounting|ideographDigital", form) and 0 < number < 100:
+    elif re.match("chinese|japaneseCounting|taiwaneseCounting", form) and 0 < number < 100:
         tens, ones = (["", *"一二三四五六七八九"][digit] for digit in divmod(number, 10))
         text = ("" if tens == "一" else tens) + ("十" if tens else "") + ones
     else:

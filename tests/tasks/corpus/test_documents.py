@@ -150,6 +150,14 @@ def test_an_html_tables_merged_cell_stands_in_every_row_and_column_that_it_cover
     "html, text",
     [
         ("<p>10<sup>6</sup> N, H<sub>2</sub>O, x<sup>-2/3</sup>, Na<sup>+</sup></p>", "10⁶ N, H₂O, x^(-2/3), Na⁺"),
+        (
+            "<p><math><msup><mi>x</mi><mi>T</mi></msup></math> or <math><msub><mi>x</mi><mn>2</mn></msub></math></p>",
+            "x^T or x₂",
+        ),
+        (
+            "<p>v=<math><mfrac><mrow><mi>a</mi>+b</mrow><mn>2</mn></mfrac><annotation>x</annotation></math></p>",
+            "v=(a+b)/2",
+        ),
         ("<p>the 1<sup>st</sup> fee<sup>[2]</sup></p>", "the 1st fee[2]"),
         ("<p>The fee is <del>500</del> <ins>300</ins> kr <s>a day</s>.</p>", "The fee is 300 kr ."),
         ("<p>Pay <span style='text-decoration: line-through'>70</span> 7.</p>", "Pay 7."),
