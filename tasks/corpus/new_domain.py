@@ -12,9 +12,11 @@ not looked for, since they need worded templates (docs/domains.md).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ import yaml
 
 from tasks import layout
 from tasks.corpus.folder import Found, language_of, look, texts_of
-from tasks.corpus.freeze import alone, candidates, draw_spread, freeze
+from tasks.corpus.freeze import candidates, draw_spread, freeze
 from tasks.corpus.ingest import Pools, human_examples, item_of, read_frozen
 from tasks.corpus.trial import tried
+from tasks.curate.near import duplicate_groups
 from tasks.domain import Columns, Domain, load_domain, own_files
 from tasks.errors import FlywheelError
 from tasks.files import write_json, write_text
@@ -37,6 +40,7 @@ MAX_DIALOGUE, MAX_SAFETY = 120, 60
 PROMPT = "prompts/system.txt"
 SEEDS = "sources/seeds.jsonl"
 MAX_SEEDS, MAX_SEED_CHARACTERS = 120, 800
+MAX_SHOWN = 200  # characters of a question in a refusal
 SYSTEM = {
     "en": "You answer questions about {title}.",
     "zh": "你回答有关{title}的问题。",
@@ -126,11 +130,11 @@ def _copy(found: Found, folder: Path, target: Path) -> dict[Path, str]:
 
 
 def _title(name: str, folder: Path) -> str:
-    """The first heading of a README in the folder, or the domain's name in words."""
+    """The first heading of a README in the folder that is UTF-8, as documents are; or the domain's name in words."""
     for path in sorted(folder.glob("[Rr][Ee][Aa][Dd][Mm][Ee]*")):
-        heading = re.search(r"^#\s+(.+)$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        if heading:
-            return heading.group(1).strip()
+        with contextlib.suppress(UnicodeDecodeError, IsADirectoryError):
+            if heading := re.search(r"^#\s+(.+)$", path.read_text(encoding="utf-8-sig"), re.MULTILINE):
+                return heading.group(1).strip()
     return name.replace("_", " ").capitalize()
 
 
@@ -190,11 +194,18 @@ def _written(target: Path, raw: dict[str, Any]) -> Domain:
 
 def _sizes(pools: Pools, params: Params, uses: list[str]) -> dict[str, int]:
     """How large the evaluation sets can be; `uses` says of each file what was used, for the refusal."""
-    questions = len(alone(pools["domain"], params.mix.leak_threshold, params.dedup.shingle))
-    size = min(MAX_EVALUATED, questions // EVALUATED_SHARE)
+    asked = [item.prompt for item in pools["domain"]]
+    groups = duplicate_groups(asked, params.mix.leak_threshold, params.dedup.shingle)
+    apart = [*Counter(groups).values()].count(1)
+    size = min(MAX_EVALUATED, apart // EVALUATED_SHARE)
     if size < MIN_EVALUATED:
+        near, needed = "", f"{MIN_EVALUATED * EVALUATED_SHARE}"
+        if twin := next((place for place, first in enumerate(groups) if place != first), 0):
+            pair = " and ".join(repr(asked[place][:MAX_SHOWN]) for place in (groups[twin], twin))
+            near = f", {apart} of them near no other ({pair} are near one another: add some about other things)"
+            needed += " such"
         raise NewDomainError(
-            f"the tables hold {questions} different questions; {MIN_EVALUATED * EVALUATED_SHARE} are needed, so that "
+            f"the tables hold {len({*asked})} different questions{near}; {needed} are needed, so that "
             f"one in {EVALUATED_SHARE} can be kept for the evaluation" + "".join(f"\n  {line}" for line in uses)
         )
     dialogue, safety = len(pools["dialogue"]), len(pools["safety"])

@@ -15,11 +15,12 @@ import pytest
 from tasks import layout
 from tasks.corpus.folder import columns_in, guess_columns, language_of, look
 from tasks.corpus.ingest import ingest
-from tasks.corpus.new_domain import NewDomainError, new_domain
+from tasks.corpus.new_domain import NewDomainError, _sizes, _title, new_domain
 from tasks.corpus.rows import SourceError
 from tasks.corpus.trial import TrialError
 from tasks.domain import Columns, load_domain
-from tasks.records import Document, Example, Receipt, Seed, read_own_jsonl
+from tasks.params import load_params
+from tasks.records import Document, Example, Receipt, Seed, make_item, read_own_jsonl
 from tasks.tables import read_records
 
 THINGS = [
@@ -193,6 +194,25 @@ def test_too_few_questions_are_refused_and_leave_nothing(project: Path, folder: 
     with pytest.raises(NewDomainError, match=message):
         new_domain("house", folder)
     assert not Path("domains/house").exists()
+
+
+def test_different_questions_that_are_near_one_another_are_counted_as_such(root: Path) -> None:
+    """Sixty from one template: to take one out for the evaluation would leave its answer in the others."""
+    asked = [f"What does paragraph {n} say about the notice of a lease?" for n in range(1, 61)]
+    items = [make_item(set="domain", prompt=text, reference="Six days.", category="", source=()) for text in asked]
+    message = (
+        r"hold 60 different questions, 0 of them near no other \('.* 1 say.*' and '.* 2 say.*' are near .*; 50 such"
+    )
+    with pytest.raises(NewDomainError, match=message):
+        _sizes({"domain": items}, load_params(root / "params.yaml"), [])
+
+
+def test_the_title_is_a_readmes_first_heading_where_its_letters_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "Readme images").mkdir()
+    (tmp_path / "README.md").write_text("# Båtklubb", encoding="cp1252")
+    assert _title("boat_club", tmp_path) == "Boat club"
+    (tmp_path / "README.md").write_text("# Båtklubb", encoding="utf-8-sig")
+    assert _title("boat_club", tmp_path) == "Båtklubb"
 
 
 @pytest.mark.parametrize(
