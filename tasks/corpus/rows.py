@@ -2,11 +2,13 @@
 
 Each row says where it stands, and what cannot be a row says why. A mistake in one row of JSON lines or CSV costs
 that row; behind a mistake in a JSON list nothing can be told apart, so the rest of the list is given up, and said so.
-Trailing commas in JSON are read, NaN is no value, and a list may stand within an object. Tables: table_rows.py.
+Trailing commas in JSON are read, NaN is no value, a list may stand within an object, and objects without a list may
+stand on one line or over several. Tables: table_rows.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Container, Iterator
@@ -20,6 +22,7 @@ from tasks.corpus.table_rows import Row, SourceError, csv_rows, sheet_rows
 __all__ = ["Row", "SourceError", "read_rows"]
 
 BLOCK = 65_536  # characters of a JSON list read at a time
+MORE = "Extra data"  # as the json module calls what follows an object
 BETWEEN = re.compile(r"[\s,]*")
 # A comma behind the last value of an object or list; a string is passed over whole, closed or not.
 TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|$))|(?<=[\w"}\]]),(?=\s*[}\]])')
@@ -60,9 +63,8 @@ def parsed(text: str) -> dict[str, Any]:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except json.JSONDecodeError:
-        mended = TRAILING_COMMA.sub(r"\1", text)
-        if mended == text:
+    except json.JSONDecodeError as error:
+        if error.msg == MORE or (mended := TRAILING_COMMA.sub(r"\1", text)) == text:
             raise
         return parsed(mended)
     if not isinstance(value, dict):
@@ -76,34 +78,58 @@ def _decoder() -> json.JSONDecoder:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     for line in bounded_lines(path):
-        if not line.text.strip():
-            continue
-        text = line.text[:EXCERPT]
-        try:
-            if line.cause:
-                raise ValueError(line.cause)
-            yield Row(line.number, parsed(line.text), text)
-        except ValueError as error:
-            yield Row(line.number, text=text, cause=str(error))
+        objects = [line.text] if line.text.strip() else []
+        for text in objects:
+            try:
+                if line.cause:
+                    raise ValueError(line.cause)
+                yield Row(line.number, parsed(text), text[:EXCERPT])
+            except ValueError as error:
+                more = error if isinstance(error, json.JSONDecodeError) and error.msg == MORE else None
+                if more and (rest := more.doc[more.pos :].lstrip(", \t")).startswith("{"):
+                    objects += [more.doc[: more.pos], rest]
+                else:
+                    yield Row(line.number, text=text[:EXCERPT], cause=str(error))
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is one JSON list, or an object around one; else it is JSON lines."""
+    """Whether a file is a JSON list, an object around one or objects over several lines; else it is JSON lines.
+
+    Raises:
+        SourceError: it is called .json and begins with neither.
+    """
     filled = (line.text.strip() for line in bounded_lines(path) if line.text.strip())
     first = next(filled, "")
     if first.startswith("["):
         return True
     alone = next(filled, None) is None
-    try:
+    with contextlib.suppress(ValueError):
         row = parsed(first)
         return alone and [*map(_is_table, row.values())].count(True) == 1 and not named(row)
-    except ValueError:
-        with open_text(path) as stream:
-            if (alone or first == "{") and LIST_WITHIN.search(stream.read(BLOCK)):
-                return True
+    with open_text(path) as stream:
+        begin = stream.read(BLOCK).lstrip()
+    try:
+        row, end = _decoder().raw_decode(begin)
+        return isinstance(row, dict) and (alone or not {"\r", "\n"}.isdisjoint(begin[:end]))
+    except (ValueError, RecursionError) as error:
+        if (alone or first == "{") and LIST_WITHIN.search(begin):
+            return True
         if path.suffix.casefold() == ".jsonl":
             return False
-        raise SourceError(f"{path}: neither a JSON list of rows nor JSON lines") from None
+        raise SourceError(f"{path}: neither a JSON list of rows nor JSON lines ({error})") from None
+
+
+def _first_row(begin: str) -> int:
+    """Where the first row stands: in a list, in the list of an object around it, or, without one, at the beginning."""
+    text = begin.lstrip()
+    if text.startswith("["):
+        return begin.find("[") + 1
+    with contextlib.suppress(ValueError, RecursionError):
+        row, end = _decoder().raw_decode(text)
+        if named(row) or not any(map(_is_table, row.values())) or text[end:].lstrip(", \t\r\n").startswith("{"):
+            return 0
+    within = LIST_WITHIN.search(begin)
+    return within.end() if within else 0
 
 
 def _is_table(value: Any) -> bool:
@@ -113,12 +139,12 @@ def _is_table(value: Any) -> bool:
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
-    """The objects of one JSON list, decoded as they come; an element is held whole, the list never."""
+    """The objects of one JSON list, or without one, decoded as they come; an object is held whole, the list never."""
     decode = _decoder().raw_decode
     with open_text(path) as stream:
         buffer = stream.read(BLOCK)
-        within = None if buffer.lstrip().startswith("[") else LIST_WITHIN.search(buffer)
-        position, number = within.end() if within else buffer.find("[") + 1, 1
+        position, number = _first_row(buffer), 1
+        end = "" if position else "]"  # objects without a list end with the file
         while True:
             start = BETWEEN.match(buffer, position).end()  # type: ignore[union-attr]  # it matches nothing, too
             try:
@@ -128,7 +154,7 @@ def _list_rows(path: Path) -> Iterator[Row]:
                 if buffer := "" if isinstance(error, RecursionError) else _another(rest, stream):
                     position = 0
                     continue
-                if cause := _end_cause(rest + stream.read(BLOCK), error):
+                if cause := _end_cause(rest + stream.read(BLOCK) or end, error):
                     yield Row(number, text=rest[:EXCERPT], cause=cause)
                 return
             text = buffer[start : min(position, start + EXCERPT)]

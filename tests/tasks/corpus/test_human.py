@@ -231,7 +231,7 @@ def test_a_long_list_is_read_block_by_block(tmp_path: Path) -> None:
         ("faq.csv", "q,q\nQ,A\n", None, "which column is the question.*the file has q #1, q #2"),
         ("faq.csv", "", None, "no header"),
         ("faq.xlsx", "not a sheet", None, "not an office file"),
-        ("faq.json", '{\n"q": 1}', None, "neither a JSON list of rows nor JSON lines"),
+        ("faq.json", '{\n"q": 1', None, "neither a JSON list of rows nor JSON lines"),
         ("faq.ods", "x", None, "rows are read from .jsonl"),
         ("faq.jsonl", "{", None, "not one row can be read"),
     ],
