@@ -14,7 +14,21 @@ NAMES = {
     "answer": ("correct answer", "right answer", "best answer", "reference answer", "facit", "正解", "ground truth")
     + ("right … answer", "answer", "answers", "response", "output", "reply", "completion", "svar", "antwort")
     + ("antworten", "réponse", "respuesta", "resposta", "risposta", "antwoord", "vastaus", "ответ", "标准答案")
-    + ("正确答案", "参考答案", "答案", "回答", "答复", "答", "답변", "solution", "a", "… answer"),
+    + (
+        "正确答案",
+        "参考答案",
+        "答案",
+        "回答",
+        "答复",
+        "答",
+        "답변",
+        "solution",
+        "gold",
+        "ideal",
+        "expected",
+        "a",
+        "… answer",
+    ),
     "input": ("context", "passage", "background", "input", "kontext", "sammanhang", "contexte", "contexto")
     + ("上下文", "背景", "材料", "原文"),
     "system": ("system", "system prompt", "系统提示"),
@@ -43,13 +57,13 @@ ANSWER = re.compile(
     r"|\w{0,6}(答案|回答|回复|答复|答え|답변)[a-h\d]?"
 )
 RIGHT = re.compile(
-    r"gold|expected|accepted|correct|right|best|ideal|reference|approved|verified|rätt|korrekt|richtig|bonne|juste|certa"
-    r"|esatta|правильн|正确|标准|参考|正しい"
+    r"gold|expected|accepted|correct|right|best|ideal|reference|approved|verified|rätt|korrekt|riktig|rigtig|richtig|bonne"
+    r"|juste|certa|esatta|правильн|正确|标准|参考|正しい"
 )
 # What is never an answer to learn: one that is wrong or was replaced, a remark, whether an answer is right.
 WRONG = re.compile(
     r"\b(wrong|incorrect|rejected|negative|bad|worse|old|previous|outdated|is|notes?|remarks?|comments?"
-    r"|fel(aktig\w*)?|gam(mal|la)\w*|tidigare|kommentar\w*|anteckning\w*|anmärkning\w*|falsche?|alte?|bemerkung\w*"
+    r"|fel(aktig\w*)?|feil|forkert|fout|gam(mal|la)\w*|tidigare|kommentar\w*|anteckning\w*|anmärkning\w*|falsche?|alte?|bemerkung\w*"
     r"|remarque|mauvaise|incorrecta|errada|sbagliata|неправильн\w*)\b|错|旧|备注|注释|评论|間違"
 )
 

@@ -32,7 +32,8 @@ CHOICE = re.compile(
     r"[a-h1-9x]|op[a-d]|(option|choice|answer|svar|antwort|alternative?|选项|答案) ?[a-h1-9]"
     r"|options|choices|alternatives|endings|选项"
 )
-LETTERS = re.compile(r"\W*([A-H]{1,8}|[a-hXx\d])(\W+[A-Ha-hXx\d])*\W*")  # of options: B, (b), A, C and 1,3
+# Of options: B, (b), A, C, 1,3 and Option 2.
+LETTERS = re.compile(r"\W*((?i:option|choice|answer|alternativ|选项)\W*)?([A-H]{1,8}|[a-hXx\d])(\W+[A-Ha-hXx\d])*\W*")
 DOCUMENTS = DocumentSource(name="folder", files=["*"], licence="-", attribution="-")
 
 
@@ -140,13 +141,13 @@ def guess_columns(rows: Sequence[dict[str, Any]], names: Sequence[str] = ()) -> 
     names = names or list(dict.fromkeys(name for row in rows for name in row))
     texts = {name: [_shown(row.get(name)) for row in rows] for name in names}
     found = named(texts)
-    if choices := [name for name in texts if CHOICE.fullmatch(heading(name))]:
+    question = found.get("question") or _asking(texts)
+    if choices := [name for name in texts if name != question and CHOICE.fullmatch(heading(name))]:
         _refuse_choices(choices, texts, rows, found.get("answer", ""))
     first = found.get("answer", "")
     alike = [n for n in texts if known_as(n) == known_as(first) and (n == first or not re.search(r" #\d+$", n))]
     if first and len(alike) > 1:
         raise SourceError(f"the answer may stand in {' or '.join(alike)}; rename the right one to `answer`")
-    question = found.get("question") or _asking(texts)
     rest = {n: column for n, column in texts.items() if n not in (question, *found.values()) and not is_wrong(n)}
     answer = found.get("answer") or max(rest, key=lambda name: sum(map(len, rest[name])), default="")
     if not question or not answer:
@@ -177,7 +178,7 @@ def _refuse_choices(choices: list[str], texts: dict[str, list[str]], rows: Seque
     """Refuse a multiple-choice test: options beside each other, and an answer that is none or names one of them."""
     several = len(choices) >= 3 or any(_has_lists(rows, name) for name in choices)
     letters = all(LETTERS.fullmatch(text) for text in texts.get(answer, []) if text)
-    if several and (answer in ("", *choices) or letters):
+    if (several and answer in choices) or ((several or len(choices) == 2) and letters):
         raise SourceError(
             f"a multiple-choice test ({', '.join(choices)}), whose answers are letters or numbers of options; "
             "put the text of the right option into a column `answer`"
