@@ -43,6 +43,8 @@ class ErrorCell(str):
 
 def displayed(cell: Any) -> str:
     """The text of a cell of openpyxl; "" where it is empty, an ErrorCell where it holds an error."""
+    from openpyxl.utils.escape import unescape
+
     value = cell.value
     if value is None:
         return ""
@@ -54,7 +56,9 @@ def displayed(cell: Any) -> str:
         return _duration(value, cell.number_format)
     if isinstance(value, datetime | date | time):
         return _moment(value, cell.number_format)
-    return _number(value, cell.number_format or "General") if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return _number(value, cell.number_format or "General")
+    return re.sub(r"\r\n?", "\n", unescape(str(value)))
 
 
 def _duration(value: timedelta, form: str) -> str:

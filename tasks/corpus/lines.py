@@ -23,6 +23,7 @@ MAX_LINE_BYTES = 1_000_000
 MAX_UNPACKED_BYTES = 256_000_000  # of an office file, which is a ZIP archive
 EXCERPT = 2000  # characters of a bad line that the quarantine shows
 SHOWN = 80  # and a sentence to a person
+OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # how old office files begin, and new ones with a password
 OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SAMPLE_BYTES = 1_000_000  # of a file, from which its encoding is told
 MIN_BROKEN_LINES = 3  # fewer lines that are no UTF-8 tell nothing about another encoding
@@ -121,6 +122,8 @@ def archive_problem(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError) as error:
+        if path.is_file() and path.read_bytes().startswith(OLE):
+            return "an old .xls or .doc, or a file with a password: save it as .xlsx or .docx without one"
         return f"not an office file: {error}"
     if unpacked > MAX_UNPACKED_BYTES:
         return f"it unpacks to {unpacked:,} bytes; {MAX_UNPACKED_BYTES:,} are the most"

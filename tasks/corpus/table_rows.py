@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.corpus.cells import displayed
-from tasks.corpus.columns import named
+from tasks.corpus.columns import heading, named
 from tasks.corpus.lines import EXCERPT, MAX_LINE_BYTES, Line, archive_problem, bounded_lines, text_problem
 from tasks.errors import FlywheelError
 
@@ -119,7 +119,7 @@ def _records(reader: Any, causes: dict[int, str]) -> Iterator[RawRow]:
 
 
 def sheet_rows(path: Path) -> Iterator[Row]:
-    """Rows of the sheet that holds questions, else of the first, and of every other sheet with the same header."""
+    """Rows of the sheet that holds questions, else of the first, and of every other one in sight of the same header."""
     if problem := archive_problem(path):
         raise SourceError(f"{path}: {problem}")
     try:
@@ -137,14 +137,23 @@ def _book_rows(path: Path) -> Iterator[Row]:
         tables = [(sheet.title, *_headed(path, _cells(sheet), pad=True)) for sheet in book.worksheets if _holds(sheet)]
         if not tables:
             raise SourceError(f"{path}: it has no header and no rows")
-        asking = (table for table in tables if {"question", "answer"} <= named(table[1]).keys())
-        main, header, _ = next(asking, tables[0])
+        hidden = {sheet.title for sheet in book.worksheets if sheet.sheet_state != "visible"}
+        seen = [table for table in tables if table[0] not in hidden] or tables
+        asking = (table for table in seen if {"question", "answer"} <= named(table[1]).keys())
+        main, header, _ = next(asking, seen[0])
         for title, columns, rows in tables:
-            if columns == header:
-                yield from (replace(row, sheet="" if title == main else title) for row in rows)
+            if [*map(heading, columns)] != [*map(heading, header)]:
+                cause = f"its columns are not those of {main!r}"
             else:
-                cause = f"sheet {title!r} is not read: its columns are not those of {main!r}"
+                cause = "it is hidden" if title in hidden and title != main else ""
+            if cause:
+                cause = f"sheet {title!r} is not read ({sum(1 for _ in rows)} rows): {cause}"
                 yield Row(1, text=" | ".join(columns)[:EXCERPT], cause=cause, sheet=title)
+                continue
+            names = dict(zip(columns, header, strict=True))
+            for row in rows:
+                fields = {names.get(name, name): value for name, value in row.fields.items()}
+                yield replace(row, fields=fields, sheet="" if title == main else title)
 
 
 def _holds(sheet: Any) -> bool:
@@ -237,6 +246,12 @@ def _is_bare(rows: list[RawRow]) -> bool:
     return False
 
 
+def _is_header(values: list[str]) -> bool:
+    """Whether every cell that holds something is a known column's name, the question's and the answer's among them."""
+    known = named(value for value in values if len(value.strip()) > 1 or not value.isascii())  # Q and A are rather data
+    return {"question", "answer"} <= known.keys() and {*known.values()} == {value for value in values if value.strip()}
+
+
 def _unique(cells: list[str]) -> list[str]:
     """The columns' names on one line each; a nameless column is called by its place, those of one name are numbered."""
     names = [" ".join(cell.split()) for cell in cells]
@@ -267,4 +282,8 @@ def _table_row(record: RawRow, header: list[str], pad: bool) -> Iterator[Row]:
         cause = f"{len(values)} fields, and the header has {len(header)}"
     elif not cause and " ".join(values[first].split()) == header[first]:
         cause = "it repeats the header"
+    elif not cause and not "".join(values).strip("-:= "):
+        cause = "it is a rule of dashes"
+    elif not cause and _is_header(values):
+        cause = "it names columns: a second header"
     yield Row(number, text=text, cause=cause) if cause else Row(number, dict(zip(header, values, strict=True)), text)

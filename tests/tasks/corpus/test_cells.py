@@ -37,6 +37,7 @@ def shown(value: Any, form: str, kind: str = "n") -> str:
         (1.5, "# ?/?", "1.5"),
         (3, "@", "3"),
         ("0046", "General", "0046"),
+        ("One_x000D_\nTwo_x0009__x005F_x000D_", "General", "One\nTwo\t_x000D_"),
         (True, "General", "TRUE"),
         (None, "0.00", ""),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.corpus.lines import archive_problem
 from tasks.corpus.rows import SourceError, read_rows
 from tests.read_fields import causes, fields
 
@@ -125,8 +126,52 @@ def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_name
         ("2", "How much?"), ("Harbour!2", "How deep?")
     ]  # fmt: skip
     assert [row.cause for row in rows if row.cause] == [
-        "sheet 'Read me' is not read: its columns are not those of 'Fees'"
+        "sheet 'Read me' is not read (0 rows): its columns are not those of 'Fees'"
     ]
+
+
+def test_sheets_with_the_same_headings_are_one_table_and_what_is_not_read_is_counted(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for title, names in (
+        ("New", ("question", "answer")),
+        ("More", ("Question ", "ANSWER")),
+        ("Old", ("question", "answer")),
+    ):
+        sheet = book.active if title == "New" else book.create_sheet(title)
+        sheet.title = title
+        for cells in (names, (f"{title} why?", "So."), (f"{title} who?", "I.")):
+            sheet.append(cells)
+    book["Old"].sheet_state = "hidden"
+    book.move_sheet("Old", -2)
+    book.save(tmp_path / "a.xlsx")
+    assert [row["question"] for row in fields(tmp_path / "a.xlsx")] == [
+        "New why?",
+        "New who?",
+        "More why?",
+        "More who?",
+    ]
+    assert causes(tmp_path / "a.xlsx") == [(1, "sheet 'Old' is not read (2 rows): it is hidden")]
+
+
+@pytest.mark.parametrize("name", ["old.xlsx", "old.docx"])
+def test_an_old_office_file_or_one_with_a_password_says_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(500))
+    assert "save it as .xlsx or .docx without one" in archive_problem(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content, cause",
+    [
+        ("question,answer\n问题,答案\nWhy?,So.\n", "it names columns: a second header"),
+        ("| question | answer |\n|:---|---:|\n| Why? | So. |\n", "it is a rule of dashes"),
+    ],
+)
+def test_a_second_header_and_a_rule_below_the_header_are_no_rows(tmp_path: Path, content: str, cause: str) -> None:
+    found = fields(tmp_path / "a.csv", content)
+    assert [[value.strip() for value in row.values() if value.strip()] for row in found] == [["Why?", "So."]]
+    assert causes(tmp_path / "a.csv") == [(2, cause)]
 
 
 def test_a_damaged_sheet_is_refused_by_name(tmp_path: Path) -> None:
