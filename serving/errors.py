@@ -91,6 +91,7 @@ _WORDS = {
     "json_invalid": "the body is not valid JSON",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
     "string_type": "must be a text",
     "list_type": "must be a list",
     "bool_type": "must be true or false",

@@ -10,7 +10,16 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 MAX_TEXT = 20_000
@@ -32,7 +41,9 @@ Label = Annotated[str, Field(max_length=MAX_KEY), AfterValidator(_storable)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY, pattern=r"^[!-~]+$")]
 Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
-Most = Annotated[int, Field(ge=1, le=1_000_000)]
+Value = Annotated[str, Field(max_length=512), AfterValidator(_storable)]  # of a request's metadata
+Whole = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
+Most = Annotated[int, Field(ge=1, le=1_000_000), Whole]
 
 
 def _without_nulls(given: Any) -> Any:
@@ -127,7 +138,7 @@ class AsksNothing(Request):
     prompt_cache_key: Label | None = None
     prompt_cache_options: Annotated[Any, Only({}, {"mode": "implicit"})] = None
     prompt_cache_retention: Annotated[Any, Only("in_memory", "in-memory")] = None
-    metadata: Annotated[Any, Only({})] = None
+    metadata: Annotated[dict[Label, Value], Field(max_length=16), BeforeValidator(_without_nulls)] | None = None
     store: Annotated[Any, Only(False)] = None
     service_tier: Annotated[Any, Only("auto", "default")] = None
     frequency_penalty: Annotated[Any, Only(0)] = None
@@ -157,7 +168,7 @@ class ChatRequest(AsksNothing):
     messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), Whole] | None = None
     max_tokens: Most | None = None
     max_completion_tokens: Most | None = None
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = None
@@ -173,17 +184,22 @@ class ChatRequest(AsksNothing):
         ]
         | None
     ) = None
-    seed: int | None = None
+    seed: Annotated[int, Whole] | None = None
     conversation_id: Id | None = None
 
-    @model_validator(mode="after")
-    def _agree(self) -> ChatRequest:
-        both = self.max_tokens is not None and self.max_completion_tokens is not None
-        if both and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
-        if self.wants_usage and not self.stream:
-            raise ValueError("stream_options.include_usage goes with stream: true")
-        return self
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _one_limit(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given is not None and info.data.get("max_tokens", given) not in (None, given):
+            raise ValueError("differs from max_tokens; give one of them")
+        return given
+
+    @field_validator("stream_options")
+    @classmethod
+    def _streams(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given is not None and given.include_usage and not info.data.get("stream"):
+            raise ValueError("include_usage goes with stream: true")
+        return given
 
     @property
     def limit(self) -> int | None:
@@ -210,6 +226,8 @@ FeedbackKind = Literal["thumb", "rating", "correction", "comment", "choice"]
 class FeedbackRequest(Request):
     """POST /v1/feedback. `idempotency_key` may come as the Idempotency-Key header instead."""
 
+    model_config = ConfigDict(validate_default=True)
+
     answer_id: Id
     kind: FeedbackKind
     thumb: Thumb | None = None
@@ -217,17 +235,18 @@ class FeedbackRequest(Request):
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)] | None = None
     idempotency_key: Key | None = None
 
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> FeedbackRequest:
-        wanted = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}.get(self.kind)
-        for name in ("thumb", "rating", "text"):
-            if name == wanted and getattr(self, name) is None:
-                raise ValueError(f"kind {self.kind} needs {name}")
-            if name != wanted and getattr(self, name) is not None:
-                raise ValueError(f"kind {self.kind} takes no {name}")
-        if wanted == "text" and not (self.text or "").strip():
-            raise ValueError("text must not be blank")
-        return self
+    @field_validator("thumb", "rating", "text")
+    @classmethod
+    def _fits_its_kind(cls, given: Any, info: ValidationInfo) -> Any:
+        kind = info.data.get("kind")
+        wanted = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}.get(kind or "")
+        if info.field_name == wanted and given is None:
+            raise ValueError(f"is needed for kind {kind}")
+        if kind and info.field_name != wanted and given is not None:
+            raise ValueError(f"is not taken for kind {kind}")
+        if isinstance(given, str) and not given.strip():
+            raise ValueError("must not be blank")
+        return given
 
 
 class Usage(BaseModel):

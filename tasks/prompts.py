@@ -56,7 +56,10 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, begin_answer: 
     from jinja2 import TemplateError, TemplateSyntaxError
 
     if not (template := _template_of(tokenizer)):
-        raise PromptError("the tokenizer has no chat template; name one in base_model.chat_template of domain.yaml")
+        named = " named 'default'" if tokenizer.chat_template else ""
+        raise PromptError(
+            f"the tokenizer has no chat template{named}; name one in base_model.chat_template of domain.yaml"
+        )
     try:
         return _compiled(template).render(
             messages=list(messages),
@@ -239,7 +242,7 @@ class PromptBook:
         if path.is_file():
             return path.read_text(encoding="utf-8")
         found = self._config.get("chat_template") or ""
-        return found if isinstance(found, str) else {named["name"]: named["template"] for named in found}
+        return {named["name"]: named["template"] for named in found} if isinstance(found, list) else found
 
     @cached_property
     def special_tokens_map(self) -> dict[str, str]:

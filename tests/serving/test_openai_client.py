@@ -111,7 +111,7 @@ def test_text_parts_are_read_as_one_text(plain: Any, client: OpenAI) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_all_that_asks_for_nothing_is_let_pass(plain: Any, client: OpenAI, stream: bool) -> None:
     nothing: dict[str, Any] = {
-        "n": 1,
+        "n": 1.0,
         "frequency_penalty": 0,
         "presence_penalty": 0.0,
         "logit_bias": {},
@@ -128,14 +128,15 @@ def test_all_that_asks_for_nothing_is_let_pass(plain: Any, client: OpenAI, strea
         "verbosity": "medium",
         "service_tier": "auto",
         "store": False,
-        "metadata": {},
+        "metadata": {"session": "7", "page": None},
+        "seed": 7.0,
         "stop": [],
         "user": "u",
         "safety_identifier": "s",
         "prompt_cache_key": "p",
         "prompt_cache_retention": "in_memory",
         "prompt_cache_options": {"mode": "implicit"},
-        "max_tokens": 9,
+        "max_tokens": 9.0,
         "max_completion_tokens": 9,
         "stream_options": {"include_usage": False, "include_obfuscation": True} if stream else {},
     }

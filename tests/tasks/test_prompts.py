@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import datetime
@@ -22,7 +23,7 @@ from tasks.prompts import (
     smuggled_markers,
 )
 from tasks.records import Turn, make_example
-from tests.small_tokenizer import LLAMA, MISTRAL, PHI, TEMPLATES, lay_tokenizer
+from tests.small_tokenizer import LLAMA, MISTRAL, TEMPLATES, lay_tokenizer
 
 GEMMA = Path("domains/traffic_law/prompts/chat_template.jinja")
 CONVERSATIONS = (
@@ -81,12 +82,21 @@ def test_what_a_template_refuses_is_said_and_nothing_of_jinja_comes_through(
         render(PromptBook(lay_tokenizer(tmp_path, template)), messages)
 
 
-def test_of_several_templates_the_default_one_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_of_several_templates_the_default_one_is_taken(listed: bool, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(lay_tokenizer(tmp_path, PHI))
-    loaded.chat_template = {"default": "default {{ bos_token }}", "tool_use": "other"}
-    assert render(loaded, CONVERSATIONS[0]) == "default <s>"
+    folder, named = lay_tokenizer(tmp_path, ""), {"default": "default {{ bos_token }}", "tool_use": "other"}
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = [{"name": n, "template": t} for n, t in named.items()] if listed else named
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    readers: list[Any] = [AutoTokenizer.from_pretrained(folder), PromptBook(folder)]
+    for reader in readers:
+        assert render(reader, CONVERSATIONS[0]) == "default <s>"
+        del reader.chat_template["default"]
+        with pytest.raises(PromptError, match="no chat template named 'default'; name one in base_model"):
+            render(reader, CONVERSATIONS[0])
 
 
 @pytest.mark.parametrize(
