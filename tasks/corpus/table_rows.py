@@ -18,7 +18,15 @@ from typing import Any
 
 from tasks.corpus.cells import displayed
 from tasks.corpus.columns import heading, named
-from tasks.corpus.lines import EXCERPT, MAX_LINE_BYTES, Line, archive_problem, bounded_lines, text_problem
+from tasks.corpus.lines import (
+    EXCERPT,
+    MAX_LINE_BYTES,
+    Line,
+    archive_problem,
+    bounded_lines,
+    likeliest_encoding,
+    text_problem,
+)
 from tasks.errors import FlywheelError
 
 DELIMITERS = ",;\t|"
@@ -207,7 +215,10 @@ def _headed(path: Path, records: Iterator[RawRow], pad: bool = False) -> tuple[l
         raise SourceError(f"{path}: it has no header and no rows")
     place = _header_place(head)
     found = head[place]
-    if cause := found.cause or text_problem(" ".join(found.values)):
+    names = " ".join(found.values)
+    if cause := found.cause or text_problem(names):
+        if likely := cause == "not UTF-8" and likeliest_encoding(names.encode("utf-8", "surrogateescape")):
+            cause += f", but likely {likely}"
         raise SourceError(f"{path}: its header (line {found.number}) cannot be read ({cause}); save the file as UTF-8")
     bare = _is_bare(head[place:])
     header = [f"column {number}" for number, _ in enumerate(found.values, 1)] if bare else _unique(found.values)

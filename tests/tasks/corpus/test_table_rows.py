@@ -57,7 +57,8 @@ def test_columns_without_a_name_or_with_the_same_are_told_apart(tmp_path: Path) 
 def test_a_header_that_cannot_be_decoded_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"Fr\xe5ga;Svar\nWhy?;So.\n")
     with pytest.raises(
-        SourceError, match=r"its header \(line 1\) cannot be read \(not UTF-8\); save the file as UTF-8"
+        SourceError,
+        match=r"its header \(line 1\) cannot be read \(not UTF-8, but likely cp1252\); save the file as UTF-8",
     ):
         fields(tmp_path / "a.csv")
 
