@@ -52,6 +52,7 @@ def describe(params: Params, domain: Domain) -> SftJob:
         settings=settings,
         method=params.methods.of(params.sft.method).model_dump(),
         plot=LOSS_PLOT,
+        keep_best=not goes_on(),  # a night's validation examples are replayed ones: they never gain by corrections
         start=begin.adapter,
         start_digest=begin.adapter_digest,
         launch_files=launch_files(params.sft.launch, launch, CONFIGS),
@@ -65,15 +66,19 @@ def with_enough_steps(settings: SftParams, examples: int, processes: int) -> Sft
 
 
 def metrics_of(result: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """The stage's metrics: `train_loss` is the mean over the steps of the last epoch, both losses in nats a token."""
+    """The stage's metrics: `train_loss` is the mean over the steps of the last epoch, all losses in nats a token.
+
+    `validation_loss` is that of the weights that were kept, those of step `kept_step`.
+    """
     losses = {split: [row[2] for row in result["history"] if row[1] == split] for split in ("train", "validation")}
     last_epoch = losses["train"][-(len(losses["train"]) // epochs) :]
     metrics = {key: value for key, value in result.items() if key != "history"}
+    kept = [metrics["kept_step"], "validation"]
     metrics["epochs"] = epochs
     metrics["train_loss"] = sum(last_epoch) / len(last_epoch)
     if losses["validation"]:
         metrics["validation_loss_before"] = losses["validation"][0]
-        metrics["validation_loss"] = losses["validation"][-1]
+        metrics["validation_loss"] = next(row[2] for row in result["history"] if row[:2] == kept)
     return metrics
 
 

@@ -13,7 +13,9 @@ class SftJob(TrainingJob):
     """`data` has train and validation: examples as JSON lines."""
 
     sources: ClassVar[tuple[str, ...]] = (
+        "train/online/held_weights.py",
         "train/tuning/batches.py",
+        "train/tuning/best.py",
         "train/tuning/low_rank.py",
         "train/tuning/packing.py",
         "train/tuning/scoring.py",
@@ -25,4 +27,5 @@ class SftJob(TrainingJob):
     worker: ClassVar[str] = "tasks.train.tuning.sft_worker"
 
     settings: SftParams
+    keep_best: bool = False  # the weights of the lowest validation loss, not the last
     plot: Path | None = None  # where the loss curve is drawn while it trains

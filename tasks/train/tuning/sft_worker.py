@@ -33,10 +33,13 @@ CURVES = (("loss", "train"), ("eval_loss", "validation"))
 
 def train(job: SftJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
+    from tasks.train.tuning.best import put_best
+
     trainer = build_trainer(job, training_arguments(job, run, checkpoint))
     trainer.train(resume_from_checkpoint=checkpoint)
+    kept = put_best(trainer, run) if job.keep_best else trainer.state.global_step
     check_agreement(trainer)
-    save_final(trainer, run, result_of(trainer, CURVES, **counts(job, trainer)))
+    save_final(trainer, run, result_of(trainer, CURVES, kept_step=kept, **counts(job, trainer)))
 
 
 def training_arguments(job: SftJob, run: Path, checkpoint: str | None) -> Any:
@@ -64,6 +67,7 @@ def build_trainer(job: SftJob, arguments: Any) -> PlannedTrainer:
     from transformers import PrinterCallback
 
     from tasks.train.callbacks import MarkCheckpoints, Progress, StopAtNan
+    from tasks.train.tuning.best import KeepBest
     from tasks.train.tuning.low_rank import use_fewer_passes
     from tasks.train.tuning.packing import pack, use_packed_attention
     from tasks.train.tuning.tokens import cached_rows
@@ -92,6 +96,7 @@ def build_trainer(job: SftJob, arguments: Any) -> PlannedTrainer:
             MarkCheckpoints(),
             Progress(job.stage, tokens / arguments.eval_steps),
             *live_plot(job),
+            *([KeepBest(Path(arguments.output_dir))] if job.keep_best else []),
         ],
     )
     trainer.remove_callback(PrinterCallback)

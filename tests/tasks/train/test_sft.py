@@ -25,6 +25,7 @@ RESULT = {
     "history": [[0, "validation", 4.0], [1, "train", 3.0], [2, "train", 2.0], [2, "validation", 2.5]]
     + [[3, "train", 1.0], [4, "train", 2.0], [4, "validation", 1.5]],
     "steps": 4,
+    "kept_step": 4,
     "tokens": 70,
 }
 
@@ -33,12 +34,17 @@ def test_the_train_loss_is_the_mean_of_the_last_epoch_s_steps() -> None:
     """Two epochs of two steps: (1 + 2) / 2."""
     assert metrics_of(RESULT, epochs=2) == {
         "steps": 4,
+        "kept_step": 4,
         "tokens": 70,
         "epochs": 2,
         "train_loss": 1.5,
         "validation_loss_before": 4.0,
         "validation_loss": 1.5,
     }
+
+
+def test_the_validation_loss_is_that_of_the_weights_that_are_kept() -> None:
+    assert metrics_of(RESULT | {"kept_step": 2}, epochs=2)["validation_loss"] == 2.5
 
 
 def test_small_data_gets_as_many_epochs_as_make_up_the_steps_that_are_asked_for(root: Path) -> None:
@@ -57,12 +63,13 @@ def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
     """Whole weights too, which are no adapter to begin from: 2e-4 as set, a quarter of it in a night."""
     folder = workspace(learning_rate=2e-4, min_steps=100)
     monkeypatch.chdir(folder)
-    afresh = describe(load_params(), load_domain("construction")).settings
-    assert afresh.learning_rate == 2e-4 and afresh.epochs > load_params().sft.epochs
+    job = describe(load_params(), load_domain("construction"))
+    assert job.settings.learning_rate == 2e-4 and job.settings.epochs > load_params().sft.epochs and job.keep_best
     shutil.copytree(folder / layout.BASE_MODEL, folder / layout.START / "model")
     write_manifest(folder / layout.START)
-    night = describe(load_params(), load_domain("construction")).settings
-    assert night.learning_rate == pytest.approx(5e-5) and night.epochs == load_params().sft.epochs
+    night = describe(load_params(), load_domain("construction"))
+    assert night.settings.learning_rate == pytest.approx(5e-5) and not night.keep_best
+    assert night.settings.epochs == load_params().sft.epochs
 
 
 def test_the_loss_curve_is_plain_csv() -> None:
