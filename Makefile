@@ -57,7 +57,7 @@ status: $(VENV)/.complete ## Services, what is served, nights, the alarm
 test: environments $(ALL_PACKAGES) lint types ## Lint, types and the whole test suite
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-matrix: environments $(ALL_PACKAGES) ## Each method over each alignment, and every kind of domain: more than an hour
+matrix: environments $(ALL_PACKAGES) ## Each method over each alignment, and every kind of domain: hours
 	@$(VENV)/bin/python -m pytest -m matrix tests/flows/test_matrix.py $(PYTEST_ARGS)
 
 lint: $(VENV)/.complete ## Style, imports, dead code

@@ -38,7 +38,9 @@ class Cell(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What of params.yaml is changed: the two names, and a few steps."""
         return {
-            "sft": {"method": self.method, "packing": self.method not in VIRTUAL} | FEW_STEPS,
+            "sft": {"method": self.method, "packing": self.method not in VIRTUAL}
+            | FEW_STEPS
+            | RATES.get(self.method, {}),
             "reward": {"batch_size": 2},
             "align": {
                 "alignment": self.alignment,
@@ -61,6 +63,8 @@ class Cell(NamedTuple):
 
 
 FEW_STEPS = {"epochs": 1, "min_steps": 0, "batch_size": 8}
+# IA3's scales begin at 1: a few steps at the default rate are lost in bf16's rounding, and the package says so.
+RATES: dict[str, dict[str, float]] = {"ia3": {"learning_rate": 1e-2}}
 DEFAULT = Cell("lora", "none")
 QUICK = [Cell("lora", "dpo")]
 CELLS = [Cell(method, alignment) for method in METHODS for alignment in ALIGNMENTS]
@@ -79,9 +83,8 @@ through SFT, DPO, KTO, GRPO, PPO and the package, and every other method through
 without one it skips that. With `pissa` an alignment other than PPO would copy an adapter that changes the base model.
 
 `make test` also releases the default domain; `make matrix` the domain `traffic_law`, domains that `flywheel new-domain`
-makes of an English, a Chinese and a Swedish table, and four nights with a rollback between them. Of
-`make matrix` the row `full` and `dora` with PPO have been seen to run, and `traffic_law` has been released whole on its
-real model. The rest has not been seen yet: it is offered on the word of the tests of the parts.
+makes of an English, a Chinese and a Swedish table, and four nights with a rollback between them. All of it has been
+seen to run, beside other work in two hours and forty minutes.
 """
 
 

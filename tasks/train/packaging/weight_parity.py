@@ -93,7 +93,10 @@ def refuse_unchanged(after: Sequence[torch.Tensor], before: Sequence[torch.Tenso
     import torch
 
     if all(torch.equal(one, other) for one, other in zip(after, before, strict=True)):
-        raise WeightsRefused("the trained weights change no logit: they were not trained, or do not fit their base")
+        raise WeightsRefused(
+            "the trained weights change no logit: they were not trained, moved too little for their precision (take "
+            "more steps or a higher learning rate), or do not fit their base"
+        )
 
 
 def largest_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
