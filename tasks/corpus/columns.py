@@ -14,21 +14,8 @@ NAMES = {
     "answer": ("correct answer", "right answer", "best answer", "reference answer", "facit", "正解", "ground truth")
     + ("right … answer", "answer", "answers", "response", "output", "reply", "completion", "svar", "antwort")
     + ("antworten", "réponse", "respuesta", "resposta", "risposta", "antwoord", "vastaus", "ответ", "标准答案")
-    + (
-        "正确答案",
-        "参考答案",
-        "答案",
-        "回答",
-        "答复",
-        "答",
-        "답변",
-        "solution",
-        "gold",
-        "ideal",
-        "expected",
-        "a",
-        "… answer",
-    ),
+    + ("正确答案", "参考答案", "答案", "回答", "答复", "答", "답변", "solution", "gold", "ideal", "expected", "a")
+    + ("… answer",),
     "input": ("context", "passage", "background", "input", "kontext", "sammanhang", "contexte", "contexto")
     + ("上下文", "背景", "材料", "原文"),
     "system": ("system", "system prompt", "系统提示"),

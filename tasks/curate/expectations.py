@@ -2,8 +2,7 @@
 
 Great Expectations finds an expectation by the name of its class, so this module is imported before a suite is loaded;
 it takes the library's own 8 s. Each expectation judges rows, can be named in a suite's JSON, and says in data docs what
-it asks for. `measured` tells a row's
-author by how much, or by what, it failed, and what to do.
+it asks for. `measured` tells a row's author by how much, or by what, it failed, and what to do.
 """
 
 from __future__ import annotations

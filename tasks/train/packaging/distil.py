@@ -99,11 +99,11 @@ def _answered(example: Example, text: str) -> Example:
 def describe_student(params: Params, domain: Domain, student: Path, digest: str, data: dict[str, Path]) -> SftJob:
     """The job that trains a student on `data` (train, validation): sft's, with every weight open.
 
-    It begins from the student, also where sft would go on from a champion at the rate of a night.
+    It begins from the student, also where sft would go on from a champion, as a night does.
     """
     sft = params.sft.model_copy(update={"method": "full"})
     job = describe(params.model_copy(update={"sft": sft}), domain)
     afresh = job.settings.model_copy(update={"learning_rate": sft.learning_rate})
     settings = with_enough_steps(afresh, data["train"].read_bytes().count(b"\n"), job.processes)
     changes = {"stage": "distil", "base_model": student, "base_digest": digest, "data": data, "settings": settings}
-    return job.model_copy(update={**changes, "plot": None, "start": None, "start_digest": None})
+    return job.model_copy(update={**changes, "keep_best": True, "plot": None, "start": None, "start_digest": None})

@@ -204,10 +204,10 @@ def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any, mon
 
     def described() -> Any:
         student = (Path("student"), "0" * 64)
-        return distil.describe_student(load_params(), load_domain("construction"), *student, data).settings
+        return distil.describe_student(load_params(), load_domain("construction"), *student, data)
 
     afresh = described()
     shutil.copytree(layout.BASE_MODEL, layout.START / "model")
     write_manifest(layout.START)
     assert described() == afresh
-    assert (afresh.learning_rate, afresh.epochs) == (2e-4, 10)
+    assert (afresh.settings.learning_rate, afresh.settings.epochs, afresh.keep_best) == (2e-4, 10, True)
