@@ -63,8 +63,10 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
 
 def ask(page: Page, question: str) -> None:
-    page.fill("#fw-question textarea", question)
-    page.keyboard.press("Enter")
+    box = page.locator("#fw-question textarea")
+    box.fill(question)
+    expect(box).to_have_value(question)
+    box.press("Enter")  # on the box itself: Gradio may draw it again after loading, and then nothing has the focus
     page.wait_for_selector(".fw-turn:last-child .fw-judge")
     page.wait_for_selector("#fw-send")
 
