@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,10 @@ class Prefect:
         return {row["name"]: row for row in httpx.post(f"{self.api}/deployments/filter", json={}).json()}
 
     def start(self, name: str, **parameters: Any) -> str:
+        """Start a run once, asked again as Prefect's own client does while its database is busy (503)."""
+        asked = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
         url = f"{self.api}/deployments/{self.deployments()[name]['id']}/create_flow_run"
-        return str(httpx.post(url, json={"parameters": parameters}).json()["id"])
+        return str(wait_for(lambda: httpx.post(url, json=asked).raise_for_status().json()["id"]))
 
     def state(self, run: str) -> str:
         return str(httpx.get(f"{self.api}/flow_runs/{run}").json()["state_name"])
