@@ -89,7 +89,7 @@ class Prefect:
         return {row["name"]: row for row in httpx.post(f"{self.api}/deployments/filter", json={}).json()}
 
     def start(self, name: str, **parameters: Any) -> str:
-        """Start a run once, asked again as Prefect's own client does while its database is busy (503)."""
+        """Start a run once; asked again where the busy server answers with an error, as Prefect's own client does."""
         asked = {"parameters": parameters, "idempotency_key": uuid.uuid4().hex}
         url = f"{self.api}/deployments/{self.deployments()[name]['id']}/create_flow_run"
         return str(wait_for(lambda: httpx.post(url, json=asked).raise_for_status().json()["id"]))
