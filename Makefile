@@ -60,9 +60,10 @@ test: environments $(ALL_PACKAGES) lint types ## Lint, types and the whole test 
 matrix: environments $(ALL_PACKAGES) ## Each method over each alignment, and every kind of domain: hours
 	@$(VENV)/bin/python -m pytest -m matrix tests/flows/test_matrix.py $(PYTEST_ARGS)
 
-lint: $(VENV)/.complete ## Style, imports, dead code
+lint: $(VENV)/.complete ## Style, dead code, and the layers of pyproject.toml
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 
 types: $(VENV)/.complete ## Static types
 	@$(VENV)/bin/mypy

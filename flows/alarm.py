@@ -6,25 +6,23 @@ Needs the store (FLYWHEEL_DATABASE_URL, or the embedded one under FLYWHEEL_ROOT)
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.dead_runs import sweep
-from tasks import layout
-from tasks.overdue import overdue
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.params import load_params
+from tasks.store.overdue import overdue
 from tasks.store.store import Store
 
 
 @flow(name="alarm", retries=0, persist_result=False)
 def alarm() -> State:
     """Completed if a night finished in time; Failed, with the reason, if not."""
-    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    home = layout.home()
     for line in sweep(keep=str(current_flow_run.id or "")):
         get_run_logger().warning(line)
     params = load_params(home / layout.PARAMS)

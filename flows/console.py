@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from flows.measure import seconds_left
+from flows.timings import seconds_left
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flows.context import Outcome
     from flows.stages import StageRun
-    from flows.work import Outcome
 
 HEARTBEAT_SECONDS = 60.0
 

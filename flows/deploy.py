@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from tasks import layout
-from tasks.params import Params, load_params
+from tasks.core import layout
+from tasks.core.params import Params, load_params
 
 SOURCE = Path("infra/prefect.yaml")
 RENDERED = layout.HOME / "platform" / "prefect.yaml"
@@ -36,7 +36,7 @@ def render(root: Path, params: Params) -> dict[str, Any]:
 
 def main() -> int:
     """Deploy; returns Prefect's exit status. Its output is ours."""
-    root = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    root = layout.home()
     path = root / RENDERED
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(render(root, load_params(root / layout.PARAMS)), sort_keys=False, allow_unicode=True)

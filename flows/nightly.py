@@ -25,17 +25,18 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, State
 
 from flows.console import reporter
+from flows.context import STEP
 from flows.release import release, run_up_to
-from flows.work import STEP
 from flows.workspace import Workspace, commit_results, one_at_a_time, open_workspace
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.errors import FlywheelError
-from tasks.files import write_json
-from tasks.params import Params, load_params
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json
+from tasks.core.params import Params, load_params
 
 if TYPE_CHECKING:
-    from tasks.corpus.from_feedback import Cleaned, FeedbackPointer
+    from tasks.core.pointers import FeedbackPointer
+    from tasks.corpus.feedback.stage import Cleaned
     from tasks.registry.versions import Registry
     from tasks.store.nights import Night
     from tasks.store.store import Store
@@ -76,7 +77,7 @@ def nightly(workspace: str | None = None, force: bool = False) -> State:
     from tasks.store.store import Store
 
     os.environ.update(layout.OFFLINE)
-    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    home = layout.home()
     with one_at_a_time(home, reporter.get().say, "nightly"):
         place = open_workspace(home, workspace)
         migrate(home=home)
@@ -148,8 +149,8 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
     """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
-    from tasks.evaluate.compare import fewest_items
-    from tasks.train.start import starting_version
+    from tasks.core.intervals import fewest_items
+    from tasks.train.start.stage import starting_version
 
     judged = starting_version(pointer, work.params.feedback) is not None
     judgeable = fewest_items(work.params.gate.level) if judged else 1
@@ -169,7 +170,8 @@ def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
 
     A pointer of this night that is there already is kept: it names the champion of the moment the night began.
     """
-    from tasks.corpus.from_feedback import clean_snapshot, read_feedback_pointer, write_snapshot
+    from tasks.core.pointers import read_feedback_pointer
+    from tasks.corpus.feedback.stage import clean_snapshot, write_snapshot
     from tasks.store.nights import feedback_upto, update_night
 
     pointer = read_feedback_pointer(work.place.root)
@@ -183,7 +185,7 @@ def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
 
 def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPointer:
     """The pointer of this night: what the present champion has not learnt is new, unless a person rolled it back."""
-    from tasks.corpus.from_feedback import FeedbackPointer, StartPoint
+    from tasks.core.pointers import FeedbackPointer, StartPoint
     from tasks.registry.pointer import fetch_weights
     from tasks.registry.versions import held_nights, line_of
 
@@ -207,7 +209,7 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
 
 def reaction_of(row: dict[str, Any]) -> Any:
     """A row of the database as a snapshot keeps it."""
-    from tasks.records import Message, Reaction
+    from tasks.core.records import Message, Reaction
 
     others = row["others"]
     return Reaction(
@@ -250,7 +252,7 @@ def write_pointer(work: Work, night: Night, pointer: FeedbackPointer) -> None:
 
     What it pointed at before is kept, for a night that turns out to be too little.
     """
-    from tasks.corpus.from_feedback import read_feedback_pointer
+    from tasks.core.pointers import read_feedback_pointer
 
     before = read_feedback_pointer(work.place.root)
     if before.watermark != night.number:
@@ -260,7 +262,7 @@ def write_pointer(work: Work, night: Night, pointer: FeedbackPointer) -> None:
 
 def put_pointer_back(work: Work, night: Night) -> None:
     """Point state/feedback.json at what it pointed at before this night."""
-    from tasks.corpus.from_feedback import FeedbackPointer
+    from tasks.core.pointers import FeedbackPointer
 
     before = FeedbackPointer.model_validate_json(pointer_before(work, night).read_text(encoding="utf-8"))
     _point(work, before, f"Night {night.number} was skipped")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 
 from prefect import flow
 from prefect.states import Completed, State
 
 from flows.serving_watch import serve_or_go_back
-from tasks import layout
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.params import load_params
 
 
 @flow(name="promote", retries=0, persist_result=False)
@@ -27,7 +25,7 @@ def promote(version: str = "candidate", reason: str = "promoted from Prefect", o
     from tasks.registry.versions import Registry
     from tasks.store.store import Store
 
-    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    home = layout.home()
     with contextlib.chdir(home), contextlib.closing(Store.open(home=home)) as store:
         params = load_params(layout.PARAMS)
         registry = Registry(params.domain, home)

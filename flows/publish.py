@@ -9,9 +9,9 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.evaluate.card import verdict_rows
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.evaluate.card.card import verdict_rows
 
 COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "met", "reason")
 
@@ -22,7 +22,7 @@ def render_data_docs(root: Path) -> None:
     Raises:
         FlywheelError: they could not be rendered.
     """
-    command = [sys.executable, "-m", "tasks.curate.data_docs"]
+    command = [sys.executable, "-m", "tasks.curate.quality.data_docs"]
     done = subprocess.run(command, cwd=root, env=layout.child_environment(), capture_output=True, text=True)
     if done.returncode != 0:
         raise FlywheelError(f"the data docs could not be rendered: {done.stderr.strip()[-2000:]}")

@@ -14,15 +14,15 @@ from prefect import get_run_logger, task
 from prefect.states import Completed, State
 
 from flows import stages as dvc
-from flows.measure import MemoryWatch
+from flows.context import STEP, Outcome, Release
 from flows.serving_watch import serve_or_go_back
-from flows.work import STEP, Outcome, Release
+from flows.timings import MemoryWatch
 from flows.workspace import commit_results, is_dirty
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import sha256_file, verify_manifest
-from tasks.packaged import read_package
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import sha256_file, verify_manifest
+from tasks.core.packaged import read_package
+from tasks.core.params import load_params
 from tasks.registry.inputs import folder_digest
 from tasks.store import approvals
 
@@ -61,7 +61,7 @@ def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]
     @task(name="reports", task_run_name="reports", **STEP)
     def run() -> None:
         from flows.publish import render_data_docs, show_artifacts
-        from tasks.evaluate.card import render_card
+        from tasks.evaluate.card.card import render_card
 
         render_data_docs(work.place.root)
         render_card(lineage=tags)
@@ -95,7 +95,7 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
 
 def feedback_tags() -> dict[str, str]:
     """Which feedback a version has learnt: up to which night, in which snapshot, on top of which version."""
-    from tasks.corpus.from_feedback import read_feedback_pointer
+    from tasks.core.pointers import read_feedback_pointer
 
     pointer = read_feedback_pointer()
     return {

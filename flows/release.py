@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger, task
@@ -25,7 +24,7 @@ from prefect.states import Cancelled, Completed, State
 from flows import stages as dvc
 from flows.cancel import CancelWatch
 from flows.console import clock, reporter
-from flows.measure import MemoryWatch, keep_duration, read_durations
+from flows.context import STEP, Outcome, Release
 from flows.registration import (
     STATE_NAMES,
     describe,
@@ -34,13 +33,13 @@ from flows.registration import (
     register,
     trusted_verdict,
 )
-from flows.work import STEP, Outcome, Release
+from flows.timings import MemoryWatch, keep_duration, read_durations
 from flows.workspace import Workspace, one_at_a_time, open_workspace
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.errors import FlywheelError
-from tasks.files import verify_manifest
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import verify_manifest
+from tasks.core.params import load_params
 from tasks.registry.inputs import inputs_digest
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def release(
     Returns:
         A Completed state named Promoted, Held, Rejected, Waiting, NothingToDo or Planned; or Cancelled.
     """
-    place = open_workspace(Path(os.environ.get("FLYWHEEL_ROOT") or "."), workspace)
+    place = open_workspace(layout.home(), workspace)
     os.environ.update(layout.OFFLINE)
     with (
         contextlib.chdir(place.root),
@@ -215,7 +214,7 @@ def require_package(work: Release, changed: list[str]) -> None:
 
 def point_at_champion(work: Release, changed: list[str]) -> None:
     """Point at the registry's champion, unless that is this very package: nothing is judged against itself."""
-    from tasks.registry.champion import read_pointer
+    from tasks.core.pointers import read_pointer
     from tasks.registry.pointer import point, refresh_pointer
 
     champion = work.registry.alias("champion")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from pathlib import Path
 
 from prefect import flow
 from prefect.states import Completed, Failed, State
 
 from flows.serving_watch import serving_words
-from tasks import layout
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.params import load_params
 
 
 @flow(name="rollback", retries=0, persist_result=False)
@@ -21,7 +19,7 @@ def rollback(reason: str = "rolled back from Prefect") -> State:
     from tasks.registry.versions import Registry
     from tasks.store.store import Store
 
-    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    home = layout.home()
     with contextlib.chdir(home), contextlib.closing(Store.open(home=home)) as store:
         params = load_params(layout.PARAMS)
         champion, previous = roll_back(Registry(params.domain, home), store, this_person(), reason)

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from flows.console import Progress, clock, reporting
 from flows.server import EmbeddedServer, is_healthy, prefect_environment
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.work import Outcome
+    from flows.context import Outcome
 
 FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
 
@@ -72,7 +72,7 @@ def prefect_api(home: Path) -> Iterator[None]:
 
 def platform_api(home: Path) -> str:
     """The address of the Prefect server that `make up` runs here, or "" where the platform is down."""
-    from tasks.params import load_params
+    from tasks.core.params import load_params
 
     if not (home / layout.PLATFORM_UP).exists():
         return ""
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     from rich.console import Console
 
     options, console = parse(arguments), Console()
-    home = Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
+    home = layout.home()
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     try:

@@ -1,6 +1,6 @@
 """A search for better settings of supervised fine-tuning: Optuna's sampler, one training a trial, within a budget.
 
-Each trial trains in a copy of the repository made of links (tasks/train/sizing/aside.py), by the stage's own module,
+Each trial trains in a copy of the repository made of links (tasks/train/aside.py), by the stage's own module,
 and is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow,
 with its curves, under one parent a search. The study lies in .flywheel/search: a search that was stopped or killed
 takes its training with it and goes on where it was; the trial that died is tried again, from its last checkpoint, and
@@ -24,9 +24,9 @@ from flows.search_space import Space, drawn
 from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
 from flows.stages import GRACE_SECONDS, SUPERVISOR
 from flows.workspace import one_at_a_time
-from tasks import layout
-from tasks.files import digest_of
-from tasks.settings import SettingsError
+from tasks.core import layout
+from tasks.core.files import digest_of
+from tasks.core.settings import SettingsError
 
 if TYPE_CHECKING:
     import optuna
@@ -59,7 +59,7 @@ def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, A
 def _search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
     import optuna
 
-    from tasks.params import load_params
+    from tasks.core.params import load_params
     from tasks.registry.runs import connect
 
     params, client = load_params(root / layout.PARAMS), connect(root)
@@ -130,7 +130,7 @@ def _try(
 def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any], budget: Budget) -> None:
     import optuna
 
-    from tasks.train.sizing.estimate_all import estimate
+    from tasks.train.estimate_all import estimate
 
     try:
         found = estimate(root, "sft", "known", changes)["stages"][0]
@@ -148,13 +148,13 @@ def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any]
 def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> float:
     """Run the stage in a repository of its own; its curves go to the trial's MLflow run."""
     from tasks.registry.runs import tracking_uri
-    from tasks.train.sizing.aside import lay_aside
+    from tasks.train.aside import lay_aside
 
     lay_aside(root, folder, changes, keep_trained=False)
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)
     )
-    status, said = run_owned([sys.executable, "-m", "tasks.train.sft"], folder, environment)
+    status, said = run_owned([sys.executable, "-m", "tasks.train.sft.stage"], folder, environment)
     if status:
         raise SearchError(f"the training failed: {said.strip()[-2000:]}")
     metrics = json.loads((folder / layout.METRICS / "sft.json").read_text(encoding="utf-8"))

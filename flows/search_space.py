@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from tasks.settings import Section, SettingsError, mistakes
+from tasks.core.settings import Section, SettingsError, mistakes
 
 if TYPE_CHECKING:
     import optuna

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.search_space import Space, plain
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import digest_of
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import digest_of
 
 if TYPE_CHECKING:
     import optuna
@@ -24,10 +24,10 @@ class SearchError(FlywheelError):
 
 def study_name(root: Path, space: Space) -> str:
     """One study for one space over the same other settings, data, base, start and code: their losses compare."""
-    from tasks.domain import load_domain
-    from tasks.params import load_params
-    from tasks.train.sft import describe
-    from tasks.train.sizing.aside import inside, lay_aside
+    from tasks.core.domain import load_domain
+    from tasks.core.params import load_params
+    from tasks.train.aside import inside, lay_aside
+    from tasks.train.sft.stage import describe
 
     with inside(lay_aside(root, (root / FOLDER / "settings").absolute(), {}, keep_trained=False)):
         params = load_params()

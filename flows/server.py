@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.stages import SUPERVISOR
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 START_SECONDS = 180.0
 

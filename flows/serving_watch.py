@@ -13,7 +13,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.params import Params
+    from tasks.core.params import Params
     from tasks.registry.versions import Registry, Version
     from tasks.store.store import Store
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import clock
-from tasks import layout
+from tasks.core import layout
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.work import Outcome
-    from tasks.evaluate.card import Card, Sample
+    from flows.context import Outcome
+    from tasks.evaluate.card.card import Card, Sample
 
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red"}
 CUT = 400
@@ -22,7 +22,7 @@ def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
     """Print it all. Texts that a model or a source wrote are printed without markup."""
     from rich.text import Text
 
-    from tasks.evaluate.card import collect
+    from tasks.evaluate.card.card import collect
 
     card = collect(root)
     console.print()
@@ -40,7 +40,7 @@ def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
 def _print_scores(console: Console, card: Card) -> None:
     from rich.table import Table
 
-    from tasks.evaluate.card import figure
+    from tasks.evaluate.card.card import figure
 
     table = Table(box=None, padding=(0, 2), title="Scores, with 95% intervals", title_justify="left")
     for name in ("set", "metric", "before", "after"):

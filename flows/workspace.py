@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.stages import open_repo
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 LINKED = (
     *(".venv", ".venv-evaluation", ".venv-engine"),

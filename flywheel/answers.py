@@ -1,30 +1,25 @@
-"""What all verbs share: where the repository is, how an answer is printed, and the option --json."""
+"""What all verbs share: the registry they ask, how an answer is printed, and the option --json."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tasks.core.layout import home
+
 if TYPE_CHECKING:
-    from tasks.registry.versions import Version
+    from tasks.registry.versions import Registry, Version
 
 Answer = tuple[dict[str, Any], str]
 
 
-def home() -> Path:
-    """The repository: FLYWHEEL_ROOT, or the working directory."""
-    return Path(os.environ.get("FLYWHEEL_ROOT") or ".").absolute()
-
-
 def answer(work: Callable[[], Answer], as_json: bool) -> None:
     """Print what a verb found, as JSON or in words; errors meant for a person end with status 1."""
-    from tasks.errors import FlywheelError
+    from tasks.core.errors import FlywheelError
 
     try:
         found, words = work()
@@ -41,3 +36,11 @@ def brief(version: Version) -> dict[str, Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+def registry() -> Registry:
+    """The registry of the domain that params.yaml names."""
+    from tasks.core.params import load_params
+    from tasks.registry.versions import Registry
+
+    return Registry(load_params(home() / "params.yaml").domain, home())

@@ -10,25 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.answers import Answer, answer, brief, home, json_option
+from flywheel.answers import Answer, answer, brief, json_option, registry
 from flywheel.compare import compare
 from flywheel.estimate import estimate
 from flywheel.loop_verbs import VERBS as LOOP
-from flywheel.new_domain import new_domain
+from flywheel.new_domain.verb import new_domain
 from flywheel.platform_verbs import VERBS as PLATFORM
 from flywheel.search import search
 from flywheel.smaller import smaller
+from tasks.core.layout import home
 
 if TYPE_CHECKING:
-    from tasks.registry.versions import Registry, Version
-
-
-def registry() -> Registry:
-    """The registry of the domain that params.yaml names."""
-    from tasks.params import load_params
-    from tasks.registry.versions import Registry
-
-    return Registry(load_params(home() / "params.yaml").domain, home())
+    from tasks.registry.versions import Version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,9 +105,9 @@ def card(as_json: bool) -> None:
 
 
 def _card() -> Answer:
-    from tasks.curate.data_docs import render_data_docs
-    from tasks.evaluate.card import collect, render_card
-    from tasks.files import sha256_file
+    from tasks.core.files import sha256_file
+    from tasks.curate.quality.data_docs import render_data_docs
+    from tasks.evaluate.card.card import collect, render_card
 
     collect(home())  # says what is missing before the registry is asked
     version = registry().find(verdict_sha256=sha256_file(home() / "reports/verdict.json"))

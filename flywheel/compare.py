@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, answer, brief, home, json_option
+from flywheel.answers import Answer, answer, brief, json_option
+from tasks.core.layout import home
 
 if TYPE_CHECKING:
+    from tasks.core.params import Params
     from tasks.evaluate.bases import Candidate, KnownBase
-    from tasks.params import Params
 
 SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a version's run, by how they begin
 
@@ -30,7 +31,7 @@ def compare(names: tuple[str, ...], bases: bool, as_json: bool) -> None:
 
 
 def _versions(names: tuple[str, ...]) -> Answer:
-    from flywheel.cli import registry
+    from flywheel.answers import registry
 
     kept = registry()
     versions = [kept.get(name) for name in names]
@@ -57,9 +58,9 @@ def _cell(value: float | None) -> str:
 def _bases(names: tuple[str, ...]) -> Answer:
     import contextlib
 
-    from tasks.domain import load_domain
+    from tasks.core.domain import load_domain
+    from tasks.core.params import load_params
     from tasks.evaluate.bases import known_bases, recommend
-    from tasks.params import load_params
     from tasks.train.sizing.machines import read_prices
 
     with contextlib.chdir(home()):
@@ -78,10 +79,10 @@ def _bases(names: tuple[str, ...]) -> Answer:
 
 
 def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:
-    from tasks.domain import load_domain
+    from tasks.core.domain import load_domain
     from tasks.evaluate.bases import ask_base, candidate_of, context_of, domain_of, prepare
-    from tasks.evaluate.run import read_items
-    from tasks.train.sizing.estimate_all import estimate_base
+    from tasks.evaluate.run.stage import read_items
+    from tasks.train.estimate_all import estimate_base
     from tasks.train.sizing.shapes import read_shape
 
     here = load_domain(params.domain)

@@ -201,8 +201,8 @@ def check_settings(root: Path) -> Iterator[Check]:
         yield Check("settings", False, "not checked, for want of the main environment", "`make environments` builds it")
         return
     code = (
-        "from tasks.params import load_params; from tasks.domain import load_domain; "
-        "from tasks.errors import FlywheelError; from tasks.train.base_model import check_terms\n"
+        "from tasks.core.params import load_params; from tasks.core.domain import load_domain; "
+        "from tasks.core.errors import FlywheelError; from tasks.train.base_model.stage import check_terms\n"
         "try: params = load_params(); check_terms(load_domain(params.domain), params.accepted_terms)\n"
         "except FlywheelError as error: raise SystemExit(str(error))"
     )

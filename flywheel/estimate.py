@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, json_option
+from tasks.core.layout import home
 
 STAGES = ("pretrain", "sft", "reward", "align")
 
@@ -23,9 +24,9 @@ def estimate(stage: str | None, probe: bool, as_json: bool) -> None:
     fits: list[bool] = []
 
     def work() -> Answer:
-        from tasks import layout
-        from tasks.files import write_json
-        from tasks.train.sizing import estimate_all
+        from tasks.core import layout
+        from tasks.core.files import write_json
+        from tasks.train import estimate_all
 
         found = estimate_all.estimate(home(), stage, "always" if probe else "known")
         write_json(home() / layout.ESTIMATE, found)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, answer, brief, home, json_option
+from flywheel.answers import Answer, answer, brief, json_option
+from tasks.core.layout import home
 
 if TYPE_CHECKING:
-    from tasks.params import Params
+    from tasks.core.params import Params
     from tasks.registry.versions import Registry, Version
     from tasks.store.store import Store
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def _live() -> Iterator[tuple[Params, Registry, Store]]:
     """Settings, registry and store of this repository."""
-    from tasks.params import load_params
+    from tasks.core.params import load_params
     from tasks.registry.versions import Registry
     from tasks.store.migrate import migrate
     from tasks.store.store import Store
@@ -152,9 +153,9 @@ def trace(identity: str, as_json: bool) -> None:
     """
 
     def work() -> Answer:
-        from tasks import layout
-        from tasks.registry.trace import example_words
-        from tasks.registry.trace import trace as story_of
+        from flywheel.trace import example_words
+        from flywheel.trace import trace as story_of
+        from tasks.core import layout
 
         with _live() as (_, registry, store):
             found = story_of(registry, store, identity, home() / layout.RECEIPT)

@@ -23,8 +23,8 @@ from typing import Any
 from flows.dead_runs import POOL
 from flows.server import prefect_environment
 from flows.worker import WORKER
-from tasks import layout
-from tasks.params import Params
+from tasks.core import layout
+from tasks.core.params import Params
 
 MARKER = "FLYWHEEL_PLATFORM"
 STATE = layout.HOME / "platform"
@@ -187,7 +187,7 @@ def load(root: Path) -> Platform:
     Raises:
         SettingsError: params.yaml is wrong.
     """
-    from tasks.params import load_params
+    from tasks.core.params import load_params
 
     return Platform(root, load_params(root / layout.PARAMS))
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import layout
+from tasks.core import layout
 
 if TYPE_CHECKING:
     from tasks.store.identities import Identity

@@ -20,8 +20,8 @@ from xmlrpc.client import Error, ServerProxy
 import psutil
 
 from flywheel.platform import CONFIG, MARKER, Platform
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 STOP_SECONDS = 60.0
 

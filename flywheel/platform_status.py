@@ -13,7 +13,7 @@ from typing import Any
 from flywheel.platform import Platform, Service, ask
 from flywheel.platform_processes import marked, states
 from flywheel.platform_up import is_wanted
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 
 NIGHTS = 5
 LOW_DISK = 2 * 2**30
@@ -65,8 +65,8 @@ def _served(platform: Platform) -> dict[str, Any] | None:
 
 def _nights(platform: Platform) -> dict[str, Any]:
     """The last nights, newest first, and the alarm; both empty where there is no store yet."""
-    from tasks.overdue import overdue
     from tasks.store.nights import last_nights
+    from tasks.store.overdue import overdue
     from tasks.store.store import Store
 
     params = platform.params

@@ -29,8 +29,8 @@ from flywheel.platform_processes import (
     stop_supervisor,
     supervisor,
 )
-from tasks import layout
-from tasks.files import write_json
+from tasks.core import layout
+from tasks.core.files import write_json
 
 LOOK_SECONDS = 0.5
 DEPLOY_SECONDS = 180.0

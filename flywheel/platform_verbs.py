@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, json_option
+from tasks.core.layout import home
 
 if TYPE_CHECKING:
     from flywheel.platform import Platform

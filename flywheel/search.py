@@ -8,7 +8,8 @@ from types import FrameType
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, json_option
+from tasks.core.layout import home
 
 
 @click.command()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.answers import Answer, answer, home, json_option
+from flywheel.answers import Answer, answer, json_option
+from tasks.core.layout import home
 
 if TYPE_CHECKING:
-    from tasks.train.packaging.smaller import Smaller
+    from tasks.train.smaller.smaller import Smaller
 
 
 @click.command()
@@ -38,9 +39,9 @@ def smaller(as_json: bool, quantise: str | None, distil: int | None, judge: bool
 def _smaller(quantise: str | None, distil: int | None, judge: bool, outcomes: list[str]) -> Answer:
     from typing import cast
 
-    from tasks.stage import hush
-    from tasks.train.packaging import smaller as forms
-    from tasks.train.packaging.quantise import Quantisation
+    from tasks.core.stage import hush
+    from tasks.train.smaller import smaller as forms
+    from tasks.train.smaller.quantise import Quantisation
 
     hush()
     form = forms.quantised(cast(Quantisation, quantise)) if quantise else forms.distilled(distil or 0)

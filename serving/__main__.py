@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 
 # Threads that talk to the database hold the interpreter for short turns only, or streams wait for them.
 SWITCH_SECONDS = 0.0005

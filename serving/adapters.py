@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.served import Traffic
-from tasks.errors import FlywheelError
-from tasks.files import verify_manifest
+from tasks.core.errors import FlywheelError
+from tasks.core.files import verify_manifest
 
 if TYPE_CHECKING:
     from tasks.engine.client import Engine

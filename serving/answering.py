@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from serving.errors import ServiceError
 from serving.prompt_checks import Prompt, Wanted
@@ -23,7 +23,12 @@ from serving.upstream import Piece, engine_lost, pieces
 if TYPE_CHECKING:
     import aiohttp
 
-    from serving.service import ChatService
+    from serving.limits import Limits
+    from serving.metrics import Metrics
+    from serving.served import Traffic
+    from serving.settings import GatewaySettings
+    from serving.storage import Storage
+    from serving.upstream import Upstream
     from tasks.store.identities import Identity
 
 _FINISH = {"stop": "stop", "length": "length", "abort": "error", "error": "error"}
@@ -48,11 +53,25 @@ class Done:
     completion_tokens: int
 
 
+class Gateway(Protocol):
+    """What an answer needs of the service that gives it."""
+
+    settings: GatewaySettings
+    metrics: Metrics
+    traffic: Traffic
+    limits: Limits
+    storage: Storage
+    upstream: Upstream
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what must be done although its request is gone."""
+
+
 class Answering:
     """An answer being given. Read `events` to the end; call `release` in any case."""
 
     def __init__(
-        self, service: ChatService, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, began: float
+        self, service: Gateway, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, began: float
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.service, self.identity, self.wanted, self.served, self.prompt = service, identity, wanted, served, prompt
@@ -73,7 +92,7 @@ class Answering:
 
     @classmethod
     async def begin(
-        cls, service: ChatService, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, n: int
+        cls, service: Gateway, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, n: int
     ) -> list[Answering]:
         """Ask the engine `n` times, then open the conversation; the streams taken before are theirs now.
 

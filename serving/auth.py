@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from serving.errors import ServiceError
 from serving.settings import GatewaySettings
 from serving.storage import Storage
-from tasks import layout
+from tasks.core import layout
 
 if TYPE_CHECKING:
     from tasks.store.identities import Identity

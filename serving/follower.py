@@ -20,9 +20,9 @@ from serving.errors import without_paths
 from serving.metrics import Metrics
 from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.packaged import Packaged, read_package
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.packaged import Packaged, read_package
 
 if TYPE_CHECKING:
     from pathlib import Path

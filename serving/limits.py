@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from serving.errors import ServiceError
-from tasks.params import ServingParams
+from tasks.core.params import ServingParams
 
 MAX_BUCKETS = 10_000
 

@@ -52,8 +52,8 @@ def metrics(request: Request) -> Response:
 
 def read_last_night(service: ChatService) -> None:
     """Set the gauge of the last night that did not fail; without a database it keeps its value."""
-    from tasks.errors import FlywheelError
-    from tasks.overdue import last_finished
+    from tasks.core.errors import FlywheelError
+    from tasks.store.overdue import last_finished
 
     try:
         finished = last_finished(service.storage.store, service.settings.domain)

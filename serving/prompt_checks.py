@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from serving.errors import ServiceError
 from serving.served import Served
-from tasks.params import ServingParams
-from tasks.prompts import PromptBook, PromptError, prompt_sha256, render, smuggled_markers
+from tasks.core.params import ServingParams
+from tasks.text.prompts import PromptBook, PromptError, prompt_sha256, render, smuggled_markers
 
 # Above this many characters tokenising takes milliseconds, which other streams should not wait for.
 INLINE_CHARACTERS = 8_000

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.app import create_app
 from serving.logs import log_to_stderr
 from serving.settings import GatewaySettings
-from tasks.settings import SettingsError
+from tasks.core.settings import SettingsError
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 16_384

@@ -23,8 +23,8 @@ from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
 from serving.storage import Storage
 from serving.upstream import Upstream, engine_away
-from tasks import layout
-from tasks.prompts import PromptBook, smuggled_markers
+from tasks.core import layout
+from tasks.text.prompts import PromptBook, smuggled_markers
 
 if TYPE_CHECKING:
     from serving.follower import Follower

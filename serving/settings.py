@@ -11,10 +11,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import EngineParams, Params, ServingParams, load_params
+from tasks.core.settings import SettingsError
 from tasks.engine.client import decoding
-from tasks.params import EngineParams, Params, ServingParams, load_params
-from tasks.settings import SettingsError
 
 
 @dataclass(frozen=True)

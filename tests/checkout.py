@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tasks.train.base_model import sha256_of
+from tasks.train.base_model.stage import sha256_of
 from tests.cut_model import cut_model
 
 PACKAGES = Path(".flywheel/packages")
@@ -83,7 +83,7 @@ def cut_domain(checkout: Path, name: str) -> None:
         if (folder / name).is_file():
             lines = (folder / name).read_text().splitlines(keepends=True)
             (folder / name).write_text("".join(lines[:few]))
-    python(checkout, "-m", "tasks.corpus.freeze", "--again", "--domain", folder.name)
+    python(checkout, "-m", "flywheel.new_domain.freeze", "--again", "--domain", folder.name)
 
 
 def python(folder: Path, *arguments: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
+from tasks.core import layout
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(layout.OFFLINE)
@@ -56,8 +56,8 @@ def base_model(shared: Path) -> Path:
     built = ROOT / layout.BASE_MODEL
     if (built / "MANIFEST.json").is_file():
         return built
-    from tasks.domain import load_domain
-    from tasks.train.base_model import convert
+    from tasks.core.domain import load_domain
+    from tasks.train.base_model.stage import convert
 
     with contextlib.chdir(ROOT):
         return once(shared / "base_model", lambda target: convert(load_domain("construction"), target))
@@ -68,7 +68,7 @@ def tiny_model(base_model: Path, shared: Path) -> Path:
     """The real base model cut down to its first two layers, with tokenizer and manifest: seconds, not minutes."""
     from transformers import AutoModelForCausalLM
 
-    from tasks.files import write_manifest
+    from tasks.core.files import write_manifest
 
     def cut(target: Path) -> None:
         shutil.copytree(base_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from tasks import layout
-from tasks.files import digest_of
-from tasks.records import Document, Example, Seed, Triple, make_example, write_jsonl
-from tasks.tables import write_records
+from tasks.core import layout
+from tasks.core.files import digest_of
+from tasks.core.records import Document, Example, Seed, Triple, make_example, write_jsonl
+from tasks.core.tables import write_records
 
 OFF: dict[str, dict[str, Any]] = {
     "self_instruct": {"examples": 0, "max_requests": 60, "seeds_per_prompt": 4, "max_similarity": 0.7},

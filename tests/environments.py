@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
+from tasks.core import layout
 
 
 def need_engine(root: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from tasks.files import write_json
-from tasks.train.job import read_job
-from tasks.train.plain import make_plain
-from tasks.train.tuning.sft_job import SftJob
-from tasks.train.tuning.sft_worker import CURVES, build_trainer, counts, training_arguments
-from tasks.train.worker import check_agreement, quiet, result_of
+from tasks.core.files import write_json
+from tasks.train.run.export import make_plain
+from tasks.train.run.job import read_job
+from tasks.train.run.worker import check_agreement, quiet, result_of
+from tasks.train.sft.job import SftJob
+from tasks.train.sft.worker import CURVES, build_trainer, counts, training_arguments
 
 
 def train(path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from tasks import layout
-from tasks.train.checkpoints import is_complete, step_of
+from tasks.core import layout
+from tasks.train.run.checkpoints import is_complete, step_of
 
 WAIT_SECONDS = 240.0
 

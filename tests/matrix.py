@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, get_args
 import yaml
 from pydantic import ValidationError
 
-from tasks.params import Params
-from tasks.training_params import ONLINE, VIRTUAL, Alignment, Method
+from tasks.core.params import Params
+from tasks.core.training_params import ONLINE, VIRTUAL, Alignment, Method
 from tests.checkout import update
 
 PAGE = Path("docs/matrix.md")

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from tasks.records import Example, make_example, write_jsonl
-from tasks.train.align_job import OnlineJob
-from tasks.training_params import AlignParams
+from tasks.core.records import Example, make_example, write_jsonl
+from tasks.core.training_params import AlignParams
+from tasks.train.align.job import OnlineJob
 from tests.online_toy import ANSWER_TOKENS, PROMPTS, save_model, save_reward_model
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"

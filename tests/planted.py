@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tasks.curate.near import jaccard, shingles
-from tasks.records import Example, make_example
+from tasks.core.records import Example, make_example
+from tasks.similarity.near import jaccard, shingles
 
 FOLDER = Path(__file__).parent / "data" / "planted"
 FILE = FOLDER / "planted.jsonl"

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from tasks.files import write_json, write_manifest
-from tasks.records import Message, Preference, make_preference, write_jsonl
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import Message, Preference, make_preference, write_jsonl
 from tests.training import lay_training
 
 

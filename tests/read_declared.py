@@ -15,7 +15,7 @@ FREE = ["engine", "infra/prices.yaml"]
 # Declared, and read only where settings ask for it that no run here has, by stage.
 RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
-    "construct": ["construct", "data/base_model", "seed", "tasks/corpus/prompts"],  # the teacher is off, no triples
+    "construct": ["construct", "data/base_model", "seed"],  # the teacher is off, no triples
     "package": ["pretrain"],
     "gate": [
         *("data/start", "gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
@@ -78,8 +78,8 @@ def declared(stage: dict[str, Any], params: Any) -> tuple[list[str], list[str], 
 
 
 def is_code(folder: Path, dep: str) -> bool:
-    """Whether a dependency is a module or a folder of modules, which tests/contract/test_pipeline.py compares."""
-    return dep.startswith("tasks/") and (dep.endswith(".py") or any((folder / dep).glob("*.py")))
+    """Whether a dependency is a folder of modules, which tests/contract/test_pipeline.py compares."""
+    return dep.startswith("tasks/") and any((folder / dep).glob("*.py"))
 
 
 def read_files(record: dict[str, Any]) -> set[str]:

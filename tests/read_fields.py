@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.corpus.rows import read_rows
+from tasks.corpus.reading.rows import read_rows
 
 
 def fields(path: Path, content: str = "", **options: Any) -> list[dict[str, Any]]:

@@ -80,10 +80,10 @@ def callers(depth: int) -> list[str]:
 
 def see_settings() -> None:
     """Have every attribute of the loaded settings noted by its path in params.yaml; a dump counts as the section."""
-    import tasks.params
-    from tasks.settings import Section
+    import tasks.core.params
+    from tasks.core.settings import Section
 
-    read, load = Section.__getattribute__, tasks.params.load_params
+    read, load = Section.__getattribute__, tasks.core.params.load_params
 
     def noting(self: Any, key: str) -> Any:
         value = read(self, key)
@@ -101,7 +101,7 @@ def see_settings() -> None:
         return params
 
     Section.__getattribute__ = noting  # type: ignore[method-assign,assignment]
-    tasks.params.load_params = loading
+    tasks.core.params.load_params = loading
 
 
 def public(section: Any, key: str) -> str:

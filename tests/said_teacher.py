@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tasks.engine.teacher_budget import Usage
-from tasks.engine.teacher_cache import Ask, Reply
+from tasks.corpus.teacher.budget import Usage
+from tasks.corpus.teacher.cache import Ask, Reply
 
 
 class SaidTeacher:

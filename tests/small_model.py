@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tasks.core.training_params import LoraParams
 from tasks.train.sizing.shapes import ModelShape
-from tasks.training_params import LoraParams
 
 # One layer of width 8, inner width 16, two heads of 4 (one for keys and values), 32 words, the head tied.
 SMALL = ModelShape(

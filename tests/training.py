@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from tasks.files import write_json, write_manifest
-from tasks.records import Example, write_jsonl
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import Example, write_jsonl
 from tests.checkout import update
 
 

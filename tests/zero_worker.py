@@ -52,7 +52,7 @@ def main() -> None:
     """Every file in turn, in the same processes."""
     import torch.distributed
 
-    from tasks.train.worker import quiet
+    from tasks.train.run.worker import quiet
 
     quiet()
     out, model_folder, *configs = sys.argv[1:]

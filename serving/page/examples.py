@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 
-from tasks.domain import Domain, load_domain
-from tasks.errors import FlywheelError
-from tasks.settings import SettingsError
+from tasks.core.domain import Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.settings import SettingsError
 
 # A longer question makes no good button.
 MAX_CHARACTERS = 70
@@ -35,8 +35,8 @@ def example_questions(domain: Domain, count: int) -> list[str]:
 
     A question that the evaluation asks is never offered: corrections of it could not be learned from.
     """
-    from tasks.corpus.human import read_human
-    from tasks.records import make_item
+    from tasks.core.records import make_item
+    from tasks.corpus.ingest.human import read_human
 
     frozen = json.loads(domain.frozen.read_text(encoding="utf-8"))["domain"] if domain.frozen.is_file() else []
     held_out, by_category, rest = set(frozen), {}, []

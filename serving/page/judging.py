@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from serving.errors import ServiceError
 from serving.page.answering import explain
 from serving.page.conversation import Session, Turn
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 
 if TYPE_CHECKING:
     from serving.service import ChatService

@@ -22,7 +22,7 @@ def mount_page(app: FastAPI, service: ChatService) -> None:
     """
     import os
 
-    from tasks import layout
+    from tasks.core import layout
 
     os.environ.update(layout.OFFLINE)  # before the import: Gradio decides there what it may report
     import gradio as gr

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 
 # The name under which an engine of ours serves the base model.
 BASE = "base"

@@ -10,8 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
+from tasks.core.records import Record
 from tasks.engine.client import Engine, EngineError
-from tasks.records import Record
 
 # Answers of the evaluation may be longer; their beginning tells as much.
 ANSWER_TOKENS = 48

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import EngineParams
 from tasks.engine.client import BASE, Engine, EngineError
-from tasks.params import EngineParams
 
 # The folder that holds the package `tasks`.
 OUR_CODE = Path(__file__).resolve().parents[2]

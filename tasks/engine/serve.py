@@ -6,17 +6,16 @@ its processes. Before there is a base model it waits for one, and says so.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import load_params
+from tasks.core.stage import run_stage
 from tasks.engine.client import EngineError
 from tasks.engine.process import EngineProcess, check_base_model
-from tasks.params import load_params
-from tasks.stage import run_stage
 
 
 def serve(home: Path = Path(), pause: float = 2.0) -> str:
@@ -56,7 +55,7 @@ def wait_for(base_model: Path, seconds: float, pause: float) -> None:
 def main() -> None:
     """Status 1 with the cause where the engine failed; 143 where we were told to stop."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    run_stage("engine", lambda: serve(Path(os.environ.get("FLYWHEEL_ROOT", ""))))
+    run_stage("engine", lambda: serve(layout.home()))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from tasks import layout
-from tasks.domain import BaseModelSource, Domain, load_domain
-from tasks.errors import FlywheelError
-from tasks.evaluate.compare import Interval, paired_interval
-from tasks.evaluate.measures import means_of, questions_of, scores_of
-from tasks.evaluate.subject import Subject
-from tasks.files import ManifestError, digest_of, verify_manifest
-from tasks.params import Params
-from tasks.records import EvaluationItem, Score
-from tasks.settings import Section, SettingsError
+from tasks.core import layout
+from tasks.core.domain import BaseModelSource, Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import ManifestError, digest_of, verify_manifest
+from tasks.core.intervals import Interval, paired_interval
+from tasks.core.params import Params
+from tasks.core.records import EvaluationItem, Score
+from tasks.core.settings import Section, SettingsError
+from tasks.evaluate.scoring.questions import means_of, questions_of, scores_of
+from tasks.evaluate.scoring.subject import Subject
 
 BASES = Path("infra/bases.yaml")
 FOLDER = layout.HOME / "bases"
@@ -100,7 +100,7 @@ def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> 
     Raises:
         BaseModelError: its licence's terms are not accepted in params.yaml, or its files are not those pinned.
     """
-    from tasks.train.base_model import check_terms, convert
+    from tasks.train.base_model.stage import check_terms, convert
 
     check_terms(owner, accepted)
     source = owner.base_model
@@ -117,7 +117,7 @@ def made_from(owner: Domain, folder: Path) -> bool:
 
     Its notice names the source, its SHA-256 and what was changed; the chat template is compared itself.
     """
-    from tasks.train.base_model import notice
+    from tasks.train.base_model.stage import notice
 
     source, files = owner.base_model, owner.paths(owner.base_model)
     wanted = {"NOTICE.txt": notice(source, files[0])} if files else {}
@@ -138,7 +138,7 @@ def context_of(folder: Path) -> int:
 
 def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Params, system: str) -> list[Score]:
     """The scores of one base model on these items, by the run that releases are judged by; known outcomes are kept."""
-    from tasks.evaluate.run import conditions_of, load_tokenizer, measure
+    from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure
 
     digest = verify_manifest(folder)
     subject = Subject(

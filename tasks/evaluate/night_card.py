@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import layout
-from tasks.files import write_text
+from tasks.core import layout
+from tasks.core.files import write_text
 
 if TYPE_CHECKING:
     from tasks.store.nights import Night
@@ -23,7 +23,7 @@ WORDS = {
 
 
 def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
-    """The card as Markdown; `facts` are those of tasks.corpus.from_feedback.Cleaned."""
+    """The card as Markdown; `facts` are those of tasks.corpus.feedback.stage.Cleaned."""
     ended = WORDS.get(night.outcome or "", "it is not finished")
     closed = night.closed_at.strftime("%Y-%m-%d %H:%M UTC") if night.closed_at else "not yet"
     rows = [

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.evaluate.gate import Table, Verdict, judge, table_of
-from tasks.evaluate.measures import questions_of, scores_of
-from tasks.evaluate.requirements import SMALLER
-from tasks.evaluate.run import conditions_of, load_tokenizer, measure, read_items, write_evaluation
-from tasks.evaluate.subject import Subject, load_subject
-from tasks.files import verify_manifest, write_json
-from tasks.params import load_params
+from tasks.core.files import verify_manifest, write_json
+from tasks.core.params import load_params
+from tasks.evaluate.gate.requirements import SMALLER
+from tasks.evaluate.gate.stage import Table, Verdict, judge, table_of
+from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure, read_items, write_evaluation
+from tasks.evaluate.scoring.questions import questions_of, scores_of
+from tasks.evaluate.scoring.subject import Subject, load_subject
 
 
 def smaller_subject(weights: Path, digest: str) -> Subject:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import canonical_json
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import canonical_json
+from tasks.core.params import load_params
 from tasks.registry.runs import STORE as MLFLOW
 from tasks.registry.runs import tracking_uri
 from tasks.registry.sealing import sealed_writer

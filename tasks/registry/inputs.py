@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from tasks import layout
-from tasks.files import digest_of, sha256_file
+from tasks.core import layout
+from tasks.core.files import digest_of, sha256_file
 
 SHAPING_FOLDERS = ("tasks", "infra/locks", "infra/accelerate", "infra/deepspeed")
 SHAPING_FILES = ("dvc.yaml", "state/feedback.json")

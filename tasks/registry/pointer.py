@@ -10,10 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import fresh_directory, holds, verify_manifest, write_json
-from tasks.registry.champion import Pointer, read_pointer
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import fresh_directory, holds, verify_manifest, write_json
+from tasks.core.pointers import Pointer, read_pointer
 from tasks.registry.runs import PACKAGE_ARTIFACT
 from tasks.registry.versions import Registry, Version
 

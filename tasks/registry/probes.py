@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.records import Score, read_own_jsonl
 from tasks.engine.parity import Probe
-from tasks.errors import FlywheelError
-from tasks.prompts import PromptBook, messages_of, render
-from tasks.records import Score, read_own_jsonl
 from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, Version
+from tasks.text.prompts import PromptBook, messages_of, render
 
 EVALUATION_ARTIFACT = "reports/evaluation/candidate"
 EVALUATION_TAG = "evaluation_sha256"

@@ -18,8 +18,8 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from tasks import layout
-from tasks.errors import FlywheelError
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
 from tasks.registry.backup import ARTIFACTS, DATABASE, DUMP, FORMAT, KEPT, MANIFEST, embedded_database, registered
 from tasks.registry.sealing import sealed_reader
 from tasks.store.address import database_url

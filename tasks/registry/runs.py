@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks import layout
+from tasks.core import layout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

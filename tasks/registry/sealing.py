@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 
 MAGIC = "flywheel-backup 1"
 VARIABLE = "FLYWHEEL_BACKUP_PASSPHRASE"

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import FlywheelError
-from tasks.files import sha256_bytes
+from tasks.core.errors import FlywheelError
+from tasks.core.files import sha256_bytes
 from tasks.registry.runs import PACKAGE_ARTIFACT, connect
 
 if TYPE_CHECKING:

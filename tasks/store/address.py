@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from tasks import layout
+from tasks.core import layout
 from tasks.store.errors import StoreError
 
 PATIENCE_SECONDS = 30
@@ -31,7 +31,7 @@ def database_url(url: str | None = None, home: Path | None = None) -> URL:
         StoreError: it is no URL, or of a database that we do not run on.
     """
     given = url or os.environ.get("FLYWHEEL_DATABASE_URL")
-    folder = home if home is not None else Path(os.environ.get("FLYWHEEL_ROOT", "."))
+    folder = home if home is not None else layout.home()
     if not given:
         return URL.create("sqlite", database=str((folder / layout.STORE / "flywheel.db").absolute()))
     try:

@@ -6,7 +6,7 @@ else exists.
 
 from __future__ import annotations
 
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 
 
 class StoreError(FlywheelError):

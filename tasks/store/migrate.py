@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from tasks.errors import FlywheelError
+from tasks.core.errors import FlywheelError
 from tasks.store.address import create_file, database_url, make_engine
 from tasks.store.errors import StoreOutdated, StoreUnavailable
 from tasks.store.schema import HEAD

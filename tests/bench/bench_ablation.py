@@ -24,13 +24,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.domain import Domain, load_domain
-from tasks.evaluate.compare import paired_interval
-from tasks.files import digest_of, sha256_file, verify_manifest, write_json
-from tasks.params import Params, load_params
-from tasks.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
-from tasks.tables import read_records
+from tasks.core import layout
+from tasks.core.domain import Domain, load_domain
+from tasks.core.files import digest_of, sha256_file, verify_manifest, write_json
+from tasks.core.intervals import paired_interval
+from tasks.core.params import Params, load_params
+from tasks.core.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
+from tasks.core.tables import read_records
 
 HOME = layout.HOME / "ablation"
 ARMS = ("everything", "dedup", "random", "k_center", "k_center_nuggets")
@@ -66,22 +66,22 @@ def choose(arm: str, params: Params, domain: Domain) -> list[Example]:
 
 def covering(examples: list[Example], size: int) -> list[Example]:
     """The first picks of k-center greedy."""
-    from tasks.curate.k_center import k_center
+    from tasks.curate.select.k_center import k_center
 
     return [examples[row] for row in k_center(vectors(examples), size).picks]
 
 
 def vectors(examples: list[Example]) -> Any:
     """Unit vectors of question and answer together."""
-    from tasks.curate.embed import read_embeddings
+    from tasks.similarity.embedder import read_embeddings
 
     return read_embeddings(layout.EMBED / "examples.parquet").rows([example.id for example in examples])[1]
 
 
 def golden(examples: list[Example], size: int, params: Params, domain: Domain) -> list[Example]:
     """Those with the best golden scores, equal ones by their mean gain."""
-    from tasks.curate.nuggets import score_examples
-    from tasks.curate.select import plan_pairs
+    from tasks.curate.select.nuggets import score_examples
+    from tasks.curate.select.stage import plan_pairs
 
     tasks = plan_pairs(params.select.nuggets, len(examples))[1]
     scores = score_examples(examples, vectors(examples), tasks, params, domain)
@@ -92,8 +92,8 @@ def golden(examples: list[Example], size: int, params: Params, domain: Domain) -
 
 def lengths(examples: Sequence[Example], domain: Domain, params: Params) -> dict[str, int]:
     """Tokens of prompt and answer of each example, by id."""
-    from tasks.evaluate.run import load_tokenizer
-    from tasks.prompts import encode_example
+    from tasks.evaluate.run.stage import load_tokenizer
+    from tasks.text.prompts import encode_example
 
     tokenizer, system = load_tokenizer(layout.BASE_MODEL), domain.system_text()
     encoded = ((e.id, encode_example(tokenizer, system, e, params.sft.max_tokens)) for e in examples)
@@ -120,9 +120,9 @@ def passes(examples: list[Example], seed: int) -> Iterator[Example]:
 
 def train_arm(arm: str) -> None:
     """Train, and put the adapter into HOME/<arm>."""
-    from tasks.train.execute import execute
-    from tasks.train.sft import describe
-    from tasks.train.trained import write_trained
+    from tasks.train.entry.execute import execute
+    from tasks.train.run.handover import write_trained
+    from tasks.train.sft.stage import describe
 
     params = load_params()
     domain = load_domain(params.domain)
@@ -147,9 +147,9 @@ def train_arm(arm: str) -> None:
 
 def measure_arm(arm: str) -> None:
     """Ask the frozen domain items, as a release does."""
-    from tasks.evaluate.measures import questions_of, scores_of
-    from tasks.evaluate.run import conditions_of, load_tokenizer, measure
-    from tasks.evaluate.subject import ADAPTER_FILES, Subject
+    from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure
+    from tasks.evaluate.scoring.questions import questions_of, scores_of
+    from tasks.evaluate.scoring.subject import ADAPTER_FILES, Subject
 
     params = load_params()
     items = read_own_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", EvaluationItem)

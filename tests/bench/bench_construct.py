@@ -20,10 +20,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.engine.teacher import Teacher
-from tasks.engine.teacher_cache import Ask, ReplyCache, dialogue
-from tasks.engine.teacher_wire import Endpoint
-from tasks.params import TeacherParams
+from tasks.core.params import TeacherParams
+from tasks.corpus.teacher.cache import Ask, ReplyCache, dialogue
+from tasks.corpus.teacher.teacher import Teacher
+from tasks.corpus.teacher.wire import Endpoint
 from tests.teacher_server import Fault, TeacherServer
 
 REQUESTS, CONCURRENCY, DELAY = 10_000, 64, 0.02

@@ -8,12 +8,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from tasks.curate.dedup import deduplicate
-from tasks.curate.embed import Embeddings, cosines, embed_texts, question_text, whole_text
-from tasks.curate.leaks import LeakGuard, LeakThresholds
-from tasks.domain import Domain, load_domain
-from tasks.params import Params, load_params
-from tasks.records import Example, make_item
+from tasks.core.domain import Domain, load_domain
+from tasks.core.params import Params, load_params
+from tasks.core.records import Example, make_item
+from tasks.curate.dedup.stage import deduplicate
+from tasks.similarity.embedder import Embeddings, cosines, embed_texts, question_text, whole_text
+from tasks.similarity.leaks import LeakGuard, LeakThresholds
 from tests.planted import LANGUAGES, Found, Kind, Planted, among, measure, read_planted
 
 CHARACTERS = {"name": "characters"}

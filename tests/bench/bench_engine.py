@@ -13,10 +13,10 @@ from openai import OpenAI
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import load_params
 from tasks.engine.client import BASE, Engine
 from tasks.engine.process import EngineProcess, free_port
-from tasks.params import load_params
 
 TOKENS = 64
 ADAPTER = layout.PACKAGE / "adapter"

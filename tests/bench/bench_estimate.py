@@ -28,12 +28,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.errors import FlywheelError
-from tasks.files import write_json, write_text
-from tasks.params import load_params
-from tasks.train.sizing.aside import inside, lay_aside
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json, write_text
+from tasks.core.params import load_params
+from tasks.train.aside import inside, lay_aside
 
 HOME = layout.HOME / "bench" / "estimate"
 TIME_OFF, MEMORY_OFF = 0.25, 0.20
@@ -100,8 +100,8 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def _both(folder: Path) -> dict[str, Any]:
-    from tasks.train.execute import execute, run_folder
-    from tasks.train.sft import describe
+    from tasks.train.entry.execute import execute, run_folder
+    from tasks.train.sft.stage import describe
     from tasks.train.sizing.estimate import estimate_of, size
     from tasks.train.sizing.machines import read_prices
 

@@ -24,9 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.evaluate.gate import answer
-from tasks.evaluate.requirements import DOMAIN_GAIN, ELSEWHERE
-from tasks.params import GateParams
+from tasks.core.params import GateParams
+from tasks.evaluate.gate.requirements import DOMAIN_GAIN, ELSEWHERE
+from tasks.evaluate.gate.stage import answer
 
 TRIALS, RESAMPLES, MARGIN = 4000, 1000, 0.1
 RARE = 0.02  # the share of items that lose 1, and the margin

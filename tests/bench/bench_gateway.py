@@ -131,7 +131,7 @@ def child(command: list[str], ready: str, **environment: str) -> Iterator[None]:
 @contextlib.contextmanager
 def gateway(engine_url: str, streams: int) -> Iterator[tuple[str, str]]:
     """A gateway of its own in front of the engine; yields its URL and a key."""
-    from tasks import layout
+    from tasks.core import layout
     from tasks.store.identities import create_identity
     from tasks.store.migrate import migrate
     from tasks.store.store import Store

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.curate.k_center import k_center
+from tasks.curate.select.k_center import k_center
 
 DIMENSIONS = 384
 SIZES = ((12_500, 1_250), (25_000, 2_500), (50_000, 5_000))

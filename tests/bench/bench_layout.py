@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.stage import hush
+from tasks.core import layout
+from tasks.core.stage import hush
 
 LAYERS, STEPS, TOKENS = 4, 6, 72  # the mean length of the default domain's examples
 SEQUENCES = (4, 8, 16)
@@ -42,7 +42,7 @@ def model_of(precision: str) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from tasks.train.tuning.packing import use_packed_attention
+    from tasks.train.sft.packing import use_packed_attention
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(layout.BASE_MODEL, num_hidden_layers=LAYERS, dtype=dtype)
@@ -56,7 +56,7 @@ def work(precision: str, sequences: int, begin: float) -> None:
     """One process of a layout: wait for the others, train, print seconds a step."""
     import torch
 
-    from tasks.train.tuning.packing import pack
+    from tasks.train.sft.packing import pack
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = model_of(precision)

@@ -25,14 +25,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.evaluate.compare import mean_interval, paired_interval
-from tasks.files import write_json
-from tasks.params import load_params
-from tasks.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
-from tasks.stage import hush
-from tasks.training_params import VIRTUAL
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import write_json
+from tasks.core.intervals import mean_interval, paired_interval
+from tasks.core.params import load_params
+from tasks.core.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
+from tasks.core.stage import hush
+from tasks.core.training_params import VIRTUAL
 
 HOME = layout.HOME / "methods"
 EXAMPLES = 320
@@ -55,10 +55,10 @@ RATES = {
 
 def train_method(method: str) -> None:
     """Train in a copy of the repository made of links; put what it leaves and what it took into HOME/<method>."""
-    from tasks.train.execute import execute, run_folder
-    from tasks.train.sft import describe
-    from tasks.train.sizing.aside import inside, lay_aside
-    from tasks.train.trained import write_trained
+    from tasks.train.aside import inside, lay_aside
+    from tasks.train.entry.execute import execute, run_folder
+    from tasks.train.run.handover import write_trained
+    from tasks.train.sft.stage import describe
 
     changes = {
         "method": method,
@@ -108,7 +108,7 @@ def encoded(tokenizer: Any, system: str, item: EvaluationItem) -> tuple[Any, Any
     """Token ids of question and reference, and labels for the reference; one row each."""
     import torch
 
-    from tasks.prompts import encode_answer, encode_text, render_prompt
+    from tasks.text.prompts import encode_answer, encode_text, render_prompt
 
     prompt = encode_text(tokenizer, render_prompt(tokenizer, system, item.prompt))
     answer = encode_answer(tokenizer, item.reference)

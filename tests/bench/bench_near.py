@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.curate.near import NearIndex, near_pairs, normalise, similarities
+from tasks.similarity.near import NearIndex, near_pairs, normalise, similarities
 
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128
 TOKENS = 150

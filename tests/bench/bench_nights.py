@@ -18,12 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tasks import layout
-from tasks.evaluate.compare import paired_interval
-from tasks.evaluate.requirements import NIGHT, RELEASE
-from tasks.files import write_json, write_text
-from tasks.params import load_params
-from tasks.records import Score, read_own_jsonl
+from tasks.core import layout
+from tasks.core.files import write_json, write_text
+from tasks.core.intervals import paired_interval
+from tasks.core.params import load_params
+from tasks.core.records import Score, read_own_jsonl
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE
 from tasks.registry.versions import Registry, Version
 from tasks.store.answers import get_answer
 from tasks.store.feedback import FeedbackIn, record_feedback

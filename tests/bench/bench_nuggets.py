@@ -20,13 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.curate.likelihood import load_model
-from tasks.curate.nuggets import Golden, Judge, choose_tasks, golden_scores, quick_copy
-from tasks.curate.select import read_pool, read_rows
-from tasks.domain import load_domain
-from tasks.params import load_params
-from tasks.records import Example
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.params import load_params
+from tasks.core.records import Example
+from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores, quick_copy
+from tasks.curate.select.stage import read_pool, read_rows
+from tasks.text.likelihood import load_model
 
 TASKS = 16
 SIZES = (4, 8, 16)

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
+from tasks.core import layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEER = ROOT / ".flywheel/bench-trl"
@@ -66,7 +66,7 @@ def peer_rewards(folder: Path) -> list[float]:
 
 def our_rewards(folder: Path) -> list[float]:
     """What our final policies earn."""
-    from tasks.train.online.worker import build_ppo
+    from tasks.train.align.online.worker import build_ppo
     from tests import online_toy as toy
     from tests.online_jobs import online_job
 
@@ -91,7 +91,7 @@ def our_rewards(folder: Path) -> list[float]:
 
 def main() -> None:
     """Train both, print the table; ends with an error where the intervals do not overlap."""
-    from tasks.train.online.held_out import paired_interval
+    from tasks.train.align.online.held_out import paired_interval
     from tests import online_toy as toy
 
     os.environ["DS_ACCELERATOR"] = "cpu"

@@ -19,10 +19,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.files import write_json, write_manifest
-from tasks.params import load_params
-from tasks.records import Example, Preference, read_own_jsonl, write_jsonl
+from tasks.core import layout
+from tasks.core.files import write_json, write_manifest
+from tasks.core.params import load_params
+from tasks.core.records import Example, Preference, read_own_jsonl, write_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACE = ROOT / ".flywheel/bench/ppo_real"
@@ -94,9 +94,9 @@ def main() -> None:
     if not (ROOT / layout.BASE_MODEL / "MANIFEST.json").is_file():
         sys.exit("data/base_model is missing; run `make run` first")
     lay()
-    run("tasks.curate.pairs", "data/pairs/MANIFEST.json")
-    run("tasks.train.reward", "reports/metrics/reward.json")
-    seconds = run("tasks.train.align", "reports/metrics/align.json")
+    run("tasks.curate.pairs.stage", "data/pairs/MANIFEST.json")
+    run("tasks.train.reward.stage", "reports/metrics/reward.json")
+    seconds = run("tasks.train.align.stage", "reports/metrics/align.json")
     metrics = json.loads((PLACE / "reports/metrics/align.json").read_text())
     table = Table(title="PPO on the default domain, real base model")
     for name in ("figure", "value"):

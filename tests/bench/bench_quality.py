@@ -22,9 +22,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.records import Example, Receipt, make_example
-from tasks.tables import schema_of, table_writer, write_records
+from tasks.core import layout
+from tasks.core.records import Example, Receipt, make_example
+from tasks.core.tables import schema_of, table_writer, write_records
 
 STAGES = ("ingest", "construct", "validate", "dedup", "mix")
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,10 +48,10 @@ def judge(count: int) -> float:
     """Judge `count` rows, in this process; returns seconds, without the import of Great Expectations."""
     from transformers import AutoTokenizer
 
-    from tasks.curate.suite import Checker, parameters
-    from tasks.curate.validate import Judge, judge_file
-    from tasks.domain import load_domain
-    from tasks.params import load_params
+    from tasks.core.domain import load_domain
+    from tasks.core.params import load_params
+    from tasks.curate.quality.suite import Checker, parameters
+    from tasks.curate.validate.stage import Judge, judge_file
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / layout.BASE_MODEL)
     with chdir(ROOT):
@@ -68,8 +68,8 @@ def judge(count: int) -> float:
 
 def join(count: int) -> float:
     """Join the receipts of `count` examples, in this process; returns seconds."""
-    from tasks.curate.receipt import write_receipt
-    from tasks.curate.said import TABLES
+    from tasks.curate.receipt.stage import write_receipt
+    from tasks.curate.receipt.texts import TABLES
 
     ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
     for stage in STAGES:

@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks import layout
-from tasks.files import write_json
-from tasks.records import Example, Message, Preference, make_example, make_preference, write_jsonl
-from tasks.train.checkpoints import step_of
+from tasks.core import layout
+from tasks.core.files import write_json
+from tasks.core.records import Example, Message, Preference, make_example, make_preference, write_jsonl
+from tasks.train.run.checkpoints import step_of
 from tests import kills
 from tests.kills import PPO, PREFERENCE, REWARD, SFT, Trained
 from tests.training import lay_training
@@ -132,7 +132,7 @@ def table(kept: dict[str, Any]) -> str:
 
 def two_layers(target: Path) -> Path:
     """The default domain's base model cut to two layers, as the tests have it."""
-    from tasks.files import write_manifest
+    from tasks.core.files import write_manifest
 
     source = layout.BASE_MODEL
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))

@@ -18,14 +18,14 @@ from resource import RUSAGE_SELF, getrusage
 from rich.console import Console
 from rich.table import Table
 
-from tasks.corpus import law_articles
-from tasks.corpus.kv_templates import load_templates
-from tasks.corpus.self_kv import build
-from tasks.corpus.triples import read_triples
-from tasks.domain import load_domain
-from tasks.params import load_params
-from tasks.records import Example
-from tasks.tables import write_records
+from domains.traffic_law import make_articles as law_articles
+from tasks.core.domain import load_domain
+from tasks.core.params import load_params
+from tasks.core.records import Example
+from tasks.core.tables import write_records
+from tasks.corpus.construct.kv_templates import load_templates
+from tasks.corpus.construct.self_kv import build
+from tasks.corpus.ingest.triples import read_triples
 
 COUNTS = (10_000, 20_000, 40_000)
 

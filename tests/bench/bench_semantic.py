@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tasks.curate.neighbours import _exact, similar_pairs
+from tasks.similarity.neighbours import _exact, similar_pairs
 
 THRESHOLD, DIMENSIONS, APPROXIMATE_FROM = 0.85, 384, 20_000
 SIZES = (7_500, 15_000, 30_000)

@@ -26,14 +26,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.files import digest_of, write_json
-from tasks.params import load_params
-from tasks.records import Example, read_own_jsonl, write_jsonl
-from tasks.train.job import launch_files
-from tasks.train.launch import CONFIGS, environment, read_launch
-from tasks.train.tuning.sft_job import SftJob
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import digest_of, write_json
+from tasks.core.params import load_params
+from tasks.core.records import Example, read_own_jsonl, write_jsonl
+from tasks.train.run.job import launch_files
+from tasks.train.run.launch import CONFIGS, environment, read_launch
+from tasks.train.sft.job import SftJob
 
 HOME = layout.HOME / "speed"
 EXAMPLES, HELD_OUT = 128, 24

@@ -17,12 +17,12 @@ import torch
 import torch.distributed as dist
 from transformers import PrinterCallback, TrainerCallback
 
-from tasks.files import write_json
-from tasks.records import Example, read_own_jsonl
-from tasks.train.methods import prepared
+from tasks.core.files import write_json
+from tasks.core.records import Example, read_own_jsonl
+from tasks.train.run.methods import prepared
+from tasks.train.run.worker import common_arguments, load_options, load_tokenizer, quiet
+from tasks.train.sft.job import SftJob
 from tasks.train.tuning.batches import IGNORED, encode_rows
-from tasks.train.tuning.sft_job import SftJob
-from tasks.train.worker import common_arguments, load_options, load_tokenizer, quiet
 
 FIRST = 2  # steps that are not timed: the first ones prepare memory
 
@@ -75,7 +75,7 @@ def our_side(job: SftJob, run: Path) -> Any:
     """The trainer of stage sft."""
     from trl import SFTConfig
 
-    from tasks.train.tuning.sft_worker import build_trainer
+    from tasks.train.sft.worker import build_trainer
 
     given = {**arguments(job, run), "dataset_kwargs": {"skip_prepare_dataset": True}, "eval_steps": 1}
     return build_trainer(job, SFTConfig(**given))
@@ -83,7 +83,7 @@ def our_side(job: SftJob, run: Path) -> Any:
 
 def held_out(model: Any, rows: list[dict[str, Any]], packed: bool) -> float:
     """Mean over examples of the mean negative log-likelihood (nats) of their answer tokens."""
-    from tasks.train.tuning.packing import pack
+    from tasks.train.sft.packing import pack
 
     losses = []
     model.eval()

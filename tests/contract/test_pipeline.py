@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import layout
-from tasks.params import Params
+from tasks.core import layout
+from tasks.core.params import Params
 from tasks.registry.inputs import OPERATIONAL_SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,25 +37,8 @@ def test_a_stage_is_a_module_that_exists_and_depends_on_its_own_source(name: str
     assert any(Path(dep) in (source, *source.parents) for dep in entries(STAGES[name], "deps"))
 
 
-# Modules on which nothing that a stage gives depends by itself, and why.
-AROUND = (
-    "tasks/errors.py",  # how a failure is told
-    "tasks/stage.py",  # how a stage begins and ends
-    "tasks/layout.py",  # where files lie: dvc.yaml names the same places
-    "tasks/files.py",  # how they are written: whole or not at all
-    "tasks/settings.py",  # how settings are read: their values are declared
-    "tasks/params.py",
-    "tasks/training_params.py",
-    "tasks/domain.py",  # the same of a domain: its folder is declared
-    "tasks/engine/process.py",  # how an engine is started and ended
-    "tasks/engine/teacher_progress.py",
-    "tasks/train/beats.py",  # when, where and whether a training runs, and what it took
-    "tasks/train/measured.py",
-    "tasks/train/nodes.py",
-    "tasks/train/sizing",
-)
-# What a module imports for one stage only: the others use another part of it.
-FOR_ONE = {"tasks/train/start.py": "start"}
+# What a training will take, told before it begins: no output depends on it.
+AROUND = "tasks/train/sizing/"
 
 
 def imported(path: Path) -> set[Path]:
@@ -73,14 +56,13 @@ def imported(path: Path) -> set[Path]:
 
 
 def reached(name: str) -> set[Path]:
-    """Every module of ours that a stage may import, but those around it."""
+    """Every module of ours that a stage may import, but those that size it."""
     module = next(word for word in STAGES[name]["cmd"].split() if word.startswith("tasks."))
     found, waiting = set[Path](), {Path(module.replace(".", "/") + ".py")}
     while waiting:
         path = waiting.pop()
         found.add(path)
-        if FOR_ONE.get(path.as_posix(), name) == name:
-            waiting |= {other for other in imported(path) if not other.as_posix().startswith(AROUND)} - found
+        waiting |= {other for other in imported(path) if not other.as_posix().startswith(AROUND)} - found
     return found
 
 
@@ -91,9 +73,11 @@ def test_a_stage_depends_on_every_module_that_it_reaches(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_no_module_that_it_does_not_reach(name: str) -> None:
-    deps = {Path(dep) for dep in entries(STAGES[name], "deps") if dep.endswith(".py")}
-    assert {path.as_posix() for path in deps - reached(name)} == set()
+def test_a_stage_names_its_code_by_folders_and_none_that_it_does_not_reach(name: str) -> None:
+    folders = [Path(dep) for dep in entries(STAGES[name], "deps") if dep.startswith("tasks/")]
+    assert [folder.as_posix() for folder in folders if not (ROOT / folder / "__init__.py").is_file()] == []
+    parents = {parent for path in reached(name) for parent in path.parents}
+    assert {folder.as_posix() for folder in folders} - {parent.as_posix() for parent in parents} == set()
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -124,7 +108,7 @@ def test_the_outputs_are_the_paths_of_the_layout() -> None:
 
 
 def test_the_pointers_are_whole() -> None:
-    from tasks.registry.champion import read_pointer
+    from tasks.core.pointers import read_pointer
 
     assert read_pointer(ROOT).version
     assert json.loads((ROOT / layout.FEEDBACK_POINTER).read_text()).keys() == {"count", "digest", "watermark"}

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from serving.served import Served, Traffic
 from serving.service import ChatService
 from serving.settings import GatewaySettings
-from tasks import layout
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.params import load_params
 from tasks.store.answers import AnswerRecord, get_answer
 from tasks.store.feedback import FeedbackRow, feedback_on
 from tasks.store.identities import Identity, create_identity

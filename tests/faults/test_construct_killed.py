@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
-from tasks.corpus.construct import construct
+from tasks.core import layout
+from tasks.corpus.construct.stage import construct
 from tests.construct_root import make_root, seed
 from tests.teacher_server import Fault, Messages, TeacherServer
 
@@ -41,7 +41,7 @@ def faults(number: int) -> Fault:
 
 def begin(folder: Path, root: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tasks.corpus.construct"],
+        [sys.executable, "-m", "tasks.corpus.construct.stage"],
         cwd=folder,
         env=layout.child_environment(PYTHONPATH=str(root)),
         stdout=subprocess.DEVNULL,

@@ -13,9 +13,9 @@ import psutil
 import pytest
 import yaml
 
-from tasks import layout
-from tasks.files import write_json, write_manifest
-from tasks.records import make_item, write_jsonl
+from tasks.core import layout
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import make_item, write_jsonl
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,7 @@ def test_a_killed_model_process_blocks_the_gate(repository: Path, root: Path) ->
     scores = repository / "reports/evaluation/champion/scores.jsonl"
     scores.parent.mkdir(parents=True)
     scores.write_text("scores of an earlier run")
-    parent = stage("tasks.evaluate.run", "--who", "champion", cwd=repository, root=root)
+    parent = stage("tasks.evaluate.run.stage", "--who", "champion", cwd=repository, root=root)
     child = wait_for_model(parent, repository / ".flywheel/evaluation/champion/opencompass.log")
     os.kill(child.pid, 9)
     _, error = parent.communicate(timeout=60)
@@ -88,7 +88,7 @@ def test_a_killed_model_process_blocks_the_gate(repository: Path, root: Path) ->
     assert not (repository / "reports/metrics/evaluate_champion.json").exists()
     assert not list((repository / ".flywheel/cache").rglob("*.json"))
 
-    judge = stage("tasks.evaluate.gate", cwd=repository, root=root)
+    judge = stage("tasks.evaluate.gate.stage", cwd=repository, root=root)
     _, error = judge.communicate(timeout=120)
     assert judge.returncode == 1
     assert "gate: " in error
@@ -97,7 +97,7 @@ def test_a_killed_model_process_blocks_the_gate(repository: Path, root: Path) ->
 
 
 def test_killing_the_stage_takes_the_model_process_with_it(repository: Path, root: Path) -> None:
-    parent = stage("tasks.evaluate.run", "--who", "champion", cwd=repository, root=root)
+    parent = stage("tasks.evaluate.run.stage", "--who", "champion", cwd=repository, root=root)
     child = wait_for_model(parent, repository / ".flywheel/evaluation/champion/opencompass.log")
     parent.kill()
     parent.wait(timeout=30)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.files import write_json, write_manifest
-from tasks.records import Example, make_example
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import Example, make_example
 from tests import kills
 from tests.kills import PPO
 from tests.training import lay_training

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.files import verify_manifest
-from tasks.records import Example, make_example
-from tasks.train.checkpoints import step_of
+from tasks.core.files import verify_manifest
+from tasks.core.records import Example, make_example
+from tasks.train.run.checkpoints import step_of
 from tests import kills
 from tests.kills import SFT
 from tests.training import lay_training

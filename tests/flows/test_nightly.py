@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from flows.nightly import reaction_of, wanted_rows
-from tasks.corpus.from_feedback import FeedbackPointer, StartPoint, read_feedback_pointer
-from tasks.params import load_params
-from tasks.registry.champion import read_pointer
+from tasks.core.params import load_params
+from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
 from tasks.registry.deploy import roll_back
 from tasks.store import ledger
 from tasks.store.nights import Night, last_nights

@@ -19,9 +19,9 @@ from flows import search as subject
 from flows.search import Budget, search
 from flows.search_space import Range, drawn, read_space
 from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
-from tasks.files import write_json, write_manifest
-from tasks.records import make_example
-from tasks.settings import SettingsError
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import make_example
+from tasks.core.settings import SettingsError
 from tests.mlflow_store import lay_mlflow
 from tests.training import lay_training
 
@@ -196,7 +196,7 @@ def test_settings_that_never_fit_end_the_search_with_a_reason(home: Path, monkey
 def test_a_trial_longer_than_what_is_left_is_pruned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import optuna
 
-    from tasks.train.sizing import estimate_all
+    from tasks.train import estimate_all
 
     row = {"time": {"seconds": 50.0}, "fits": True, "reasons": []}
     monkeypatch.setattr(estimate_all, "estimate", lambda *_: {"stages": [row]})

@@ -84,7 +84,7 @@ def _domain() -> dict:
 
 
 def _stage(name: str, fields: dict) -> dict:
-    module = "tasks.registry.champion" if name == "champion" else f"tests.flows.toy {name}"
+    module = "tasks.train.champion.stage" if name == "champion" else f"tests.flows.toy {name}"
     return {"cmd": f"{sys.executable} -m {module}", **fields}
 
 
@@ -122,7 +122,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _base_model() -> None:
-    from tasks.files import write_manifest
+    from tasks.core.files import write_manifest
 
     _write("data/base_model/model.txt", "base weights")
     write_manifest(Path("data/base_model"))
@@ -133,11 +133,11 @@ def _mix() -> None:
     import pyarrow
     import pyarrow.parquet
 
-    from tasks.curate.data_docs import mark_of
-    from tasks.curate.receipt import join
-    from tasks.curate.said import said_schema
-    from tasks.records import Receipt
-    from tasks.tables import table_of
+    from tasks.core.records import Receipt
+    from tasks.core.tables import table_of
+    from tasks.curate.quality.data_docs import mark_of
+    from tasks.curate.receipt.stage import join
+    from tasks.curate.receipt.texts import said_schema
 
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
@@ -179,7 +179,7 @@ def _sft() -> None:
 
 
 def _package() -> None:
-    from tasks.files import verify_manifest, write_json, write_manifest
+    from tasks.core.files import verify_manifest, write_json, write_manifest
 
     shutil.copytree("models/sft/adapter", "models/package/adapter")
     write_json(Path("models/package/base.json"), {"digest": verify_manifest(Path("data/base_model"))})
@@ -199,7 +199,7 @@ def _evaluate_champion() -> None:
 
 
 def _gate() -> None:
-    from tasks.files import verify_manifest
+    from tasks.core.files import verify_manifest
 
     wanted = json.loads(Path("wanted.json").read_text())
     champion = json.loads(Path("data/champion/champion.json").read_text())

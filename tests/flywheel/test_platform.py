@@ -25,7 +25,7 @@ from flywheel.platform_keys import first_keys, read_key, secret_path
 from flywheel.platform_processes import PlatformFailed, end_marked, holder, marked, states
 from flywheel.platform_status import attention, look, words
 from flywheel.platform_up import down, up
-from tasks.params import load_params
+from tasks.core.params import load_params
 from tasks.store.identities import authenticate
 from tasks.store.migrate import migrate
 from tasks.store.store import Store

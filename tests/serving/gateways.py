@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 import uvicorn
 
-from tasks import layout
-from tasks.params import Params, load_params
+from tasks.core import layout
+from tasks.core.params import Params, load_params
 from tests.mlflow_store import lay_mlflow
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from serving.auth import CACHE_SECONDS, COOKIE, cookie_secret
-from tasks import layout
+from tasks.core import layout
 from tasks.store.identities import create_identity, disable_identity
 
 

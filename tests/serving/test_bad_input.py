@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks import layout
-from tasks.prompts import PromptBook
+from tasks.core import layout
+from tasks.text.prompts import PromptBook
 from tests.serving.gateways import running
 from tests.small_tokenizer import MISTRAL, lay_tokenizer
 

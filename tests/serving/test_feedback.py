@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks import layout
+from tasks.core import layout
 
 QUESTION = {"model": "construction", "messages": [{"role": "user", "content": "How?"}]}
 

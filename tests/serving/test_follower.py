@@ -14,8 +14,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from tasks.core.files import write_manifest
 from tasks.engine.parity import Probe
-from tasks.files import write_manifest
 from tasks.registry import probes
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry, Version

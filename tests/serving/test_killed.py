@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from tasks import layout
+from tasks.core import layout
 from tests.serving.gateways import DOMAIN, ROOT, free_port, make_keys, wait_for
 
 POSTS, KILLS = 60, 3

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from tasks.params import load_params
+from tasks.core.params import load_params
 from tasks.store.answers import get_answer
 
 QUESTION = [{"role": "user", "content": "Do I need a permit for a shed?"}]

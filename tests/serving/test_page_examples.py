@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serving.page.examples import MAX_CHARACTERS, domain_examples
-from tasks.domain import load_domain
+from tasks.core.domain import load_domain
 
 
 def test_a_domain_that_is_not_here_gives_its_name_and_no_examples(
@@ -28,8 +28,8 @@ def test_a_source_that_cannot_be_read_gives_the_title_and_no_examples(
 def test_the_default_domains_examples_are_short_different_and_never_evaluated_on(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.corpus.human import read_human
-    from tasks.records import make_item
+    from tasks.core.records import make_item
+    from tasks.corpus.ingest.human import read_human
 
     monkeypatch.chdir(root)
     title, examples = domain_examples("construction")

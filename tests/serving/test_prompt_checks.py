@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from serving.errors import ServiceError
 from serving.prompt_checks import Wanted, checked_prompt, with_system
 from serving.served import Served
-from tasks.params import load_params
-from tasks.prompts import (
+from tasks.core.params import load_params
+from tasks.core.records import Turn
+from tasks.text.prompts import (
     PromptBook,
     TokenizerMissing,
     encode_text,
@@ -23,7 +24,6 @@ from tasks.prompts import (
     render_prompt,
     smuggled_markers,
 )
-from tasks.records import Turn
 
 BASE = Served("base", "", "base", "Be brief.")
 

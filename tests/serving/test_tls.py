@@ -13,7 +13,7 @@ import pytest
 
 from serving.server import configuration
 from serving.settings import GatewaySettings, load_settings
-from tasks.settings import SettingsError
+from tasks.core.settings import SettingsError
 from tests.serving.gateways import params, running, wait_for
 
 

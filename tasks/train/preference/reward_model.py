@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tasks.train.trained import ADAPTER_CONFIG
+from tasks.train.run.handover import ADAPTER_CONFIG
 
 
 class RewardModel(torch.nn.Module):
@@ -32,7 +32,7 @@ class RewardModel(torch.nn.Module):
         """The score of each conversation, read at its last token.
 
         Args:
-            input_ids: (rows, columns) token ids of prompt and answer, as tasks/prompts.py encodes them; padded on
+            input_ids: (rows, columns) token ids of prompt and answer, as tasks/text/prompts.py encodes them; padded on
                 either side with any token.
             attention_mask: (rows, columns), 1 where a token counts.
 

@@ -1,6 +1,6 @@
 """From preferences to token ids: what the reward model ranks and what DPO and KTO learn from.
 
-Rendering is that of SFT and serving (tasks/prompts.py). A conversation without a system message gets the domain's.
+Rendering is that of SFT and serving (tasks/text/prompts.py). A conversation without a system message gets the domain's.
 Answers end with the end-of-turn token; nothing is cut in silence.
 """
 
@@ -11,10 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.corpus.preferences import ORDER
-from tasks.prompts import PromptError, encode_answer, encode_text, render_prompt
-from tasks.records import Message, Preference, Turn
-from tasks.training_params import TrainingParams
+from tasks.core.records import Message, Preference
+from tasks.core.training_params import TrainingParams
+from tasks.text.preferences import encode_preference
+from tasks.text.prompts import PromptError
+
+KTO_ROWS = 2  # of which the KL term pairs each prompt with another one's answer
+# Left before right, where a rule chose and no person.
+ORDER = (
+    ("reference", "base_model"),
+    ("reference", "base_model_sampled"),
+    ("reference", "wrong_category"),
+    ("base_model", "wrong_category"),
+)
 
 
 @dataclass
@@ -56,39 +65,6 @@ def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference]
     if problems and not groups:
         raise PromptError(f"no preference can be learnt from; {problems[0]}")
     return list(groups.values())
-
-
-def encode_preference(
-    tokenizer: Any, system: str, preference: Preference, max_tokens: int
-) -> tuple[list[int], list[int], list[int]]:
-    """Token ids of a preference's prompt, of the chosen answer and of the rejected one.
-
-    Raises:
-        PromptError: it is longer than `max_tokens` with either, holds a special token, both answers have the same
-            tokens, or the prompt does not end with the user.
-    """
-    prompt = encode_prompt(tokenizer, system, preference.prompt)
-    chosen, rejected = (encode_answer(tokenizer, text) for text in (preference.chosen, preference.rejected))
-    if (extra := len(prompt) + max(len(chosen), len(rejected)) - max_tokens) > 0:
-        raise PromptError(f"it is {extra} tokens longer than max_tokens allows")
-    if chosen == rejected:
-        raise PromptError("both answers are the same tokens")
-    return prompt, chosen, rejected
-
-
-def encode_prompt(tokenizer: Any, system: str, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant's answer begins.
-
-    Raises:
-        PromptError: the messages are not, after a system message, user and assistant in turn, the user last.
-    """
-    if messages and messages[0].role == "system":
-        system, messages = messages[0].content, messages[1:]
-    expected = ["user" if place % 2 == 0 else "assistant" for place in range(len(messages))]
-    if [message.role for message in messages] != expected or len(messages) % 2 == 0:
-        raise PromptError("a preference's prompt has to be user and assistant in turn, and to end with the user")
-    turns = [Turn(user=messages[i].content, assistant=messages[i + 1].content) for i in range(0, len(messages) - 1, 2)]
-    return encode_text(tokenizer, render_prompt(tokenizer, system, messages[-1].content, tuple(turns)))
 
 
 def kind_of_pair(preference: Preference) -> str:

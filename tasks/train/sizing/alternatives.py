@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import FlywheelError
-from tasks.train.launch import CONFIGS, read_launch
-from tasks.train.precision import multiplies_bf16
+from tasks.core.errors import FlywheelError
+from tasks.core.training_params import LoraParams
+from tasks.train.run.launch import CONFIGS, read_launch
+from tasks.train.run.precision import multiplies_bf16
 from tasks.train.sizing.companions import companions_of
 from tasks.train.sizing.demand import memory_of
 from tasks.train.sizing.shapes import WHOLE
 from tasks.train.sizing.workload import is_online, workload_of
-from tasks.training_params import LoraParams
 
 if TYPE_CHECKING:
-    from tasks.train.sizing.estimate import Sizing
+    from tasks.train.sizing.sized import Sizing
 
 Alternative = tuple[str, "Sizing"]
 SMALL_LORA = LoraParams(rank=16, alpha=32, dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
@@ -84,7 +84,7 @@ def _smaller_batches(sizing: Sizing, stage: str) -> Iterator[Alternative]:
 
 def _least(sizing: Sizing) -> int:
     """Sequences, pairs or prompts that a batch has to have."""
-    from tasks.train.preference.worker import KTO_ROWS
+    from tasks.train.preference.rows import KTO_ROWS
 
     return KTO_ROWS if getattr(sizing.job.settings, "alignment", "none") == "kto" else 1
 
@@ -105,7 +105,7 @@ def _lora(sizing: Sizing, stage: str) -> Iterator[Alternative]:
 
 def _launches(sizing: Sizing, stage: str) -> Iterator[Alternative]:
     """Other files of infra/accelerate for the same kind of machine."""
-    from tasks.train.sizing.estimate import partition_of
+    from tasks.train.sizing.sized import partition_of
 
     for path in sorted(CONFIGS.glob("*.yaml")):
         launch = read_launch(path.stem)
@@ -121,6 +121,6 @@ def _launches(sizing: Sizing, stage: str) -> Iterator[Alternative]:
 
 
 def _needs_whole(sizing: Sizing) -> bool:
-    """Whether the method reads whole weights, which ZeRO-3 shares out: tasks/train/methods.py refuses it there."""
+    """Whether the method reads whole weights, which ZeRO-3 shares out: tasks/train/run/methods.py refuses it there."""
     method = sizing.training.method
     return method in ("osf", "qlora") or (method == "full" and sizing.job.start is not None)

@@ -1,13 +1,13 @@
 """What the online methods hold beside the policy: reward model, reference, the policies they may go back to.
 
-Counted from the code that holds it: tasks/train/online/judging.py, ppo_trainer.py and group_trainer.py, and TRL.
+Counted from the code that holds it: tasks/train/align/online/judging.py, ppo_trainer.py and group_trainer.py, and TRL.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tasks.train.job import TrainingJob
+from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.demand import Companions
 from tasks.train.sizing.workload import is_online
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tasks.settings import Section
+from tasks.core.settings import Section
+from tasks.core.training_params import Method
 from tasks.train.sizing.shapes import VIRTUAL, WHOLE, ModelShape, trained_parameters
-from tasks.training_params import Method
 
 BYTES = {"fp32": 4, "bf16": 2}
 GIB = 1 << 30

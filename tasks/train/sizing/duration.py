@@ -14,7 +14,7 @@ from tasks.train.sizing.probe import learnt_rate
 from tasks.train.sizing.workload import Workload, is_online
 
 if TYPE_CHECKING:
-    from tasks.train.sizing.estimate import Sizing
+    from tasks.train.sizing.sized import Sizing
 
 PROBE_SPREAD, FORMULA_SPREAD = 1.25, 3.0  # factors within which the time is expected
 FORMULA_STARTUP = 25.0  # seconds until the first step: imports and loading
@@ -65,7 +65,7 @@ def saves_of(sizing: Sizing) -> int:
     """Checkpoints that are written; the online methods take them between two updates only."""
     every, steps = sizing.job.settings.save_every, len(sizing.work.steps)
     if is_online(sizing.job):
-        from tasks.train.online.plan import plan_online
+        from tasks.train.run.online_plan import plan_online
 
         settings: Any = sizing.job.settings
         every = plan_online(settings, sizing.job.processes, sizing.work.examples).save_every(every)

@@ -21,7 +21,7 @@ from tasks.train.sizing.duration import (
 from tasks.train.sizing.machines import Gpu, Prices
 
 if TYPE_CHECKING:
-    from tasks.train.sizing.estimate import Sizing
+    from tasks.train.sizing.sized import Sizing
 
 COUNTS = (1, 2, 4, 8, 16)
 USABLE = 0.92  # of a GPU's memory; the rest is the driver's, and what the allocator cannot use

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.prompts import PromptBook, PromptError, messages_of, render
+from tasks.text.prompts import PromptBook, PromptError, messages_of, render
 
 Texts = tuple[str, tuple[str, ...]]  # a prompt, and its answers
 REPLAYED = "general"  # the origin of examples against forgetting, which the online methods leave out
@@ -56,7 +56,7 @@ class Counter:
     def prompts(self, path: Path, longest: int) -> list[Row]:
         """The domain's prompts of a file of examples, each once, of at most `longest` tokens.
 
-        As tasks/train/online/rollouts.py takes them: without the examples that are there against forgetting.
+        As tasks/train/align/online/rollouts.py takes them: without the examples that are there against forgetting.
         """
         kept: dict[str, int] = {}
         for line, record in enumerate(_records(path)):
@@ -89,7 +89,7 @@ class Counter:
             if "chosen" in record:
                 return render(self._book, self._opened(record["prompt"])), (record["chosen"], record["rejected"])
             if "instruction" in record:
-                from tasks.records import Example
+                from tasks.core.records import Example
 
                 example = Example.model_validate(record)
                 messages = messages_of(example.system or self._system, example.prompt, example.history)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.settings import Above, Section, parse_settings
+from tasks.core.settings import Above, Section, parse_settings
 
 PRICES = Path("infra/prices.yaml")
 SHIPPED = Path(__file__).parents[3] / PRICES  # for a folder of links that holds no table of its own

@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tasks import layout
-from tasks.errors import FlywheelError
-from tasks.files import digest_of, write_json, write_text
-from tasks.train.job import TrainingJob
-from tasks.train.launch import LaunchError, launch
-from tasks.train.precision import CPU_INFO
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import digest_of, write_json, write_text
+from tasks.train.run.job import TrainingJob
+from tasks.train.run.launch import LaunchError, launch
+from tasks.train.run.precision import CPU_INFO
 from tasks.train.sizing.demand import Training, forward_operations, operations
 from tasks.train.sizing.lengths import Row
 from tasks.train.sizing.workload import (
@@ -127,7 +127,7 @@ def online_steps(job: TrainingJob, work: Workload) -> int:
     """Steps of an update of an online training, the first of which answers; 0 for any other."""
     if not is_online(job):
         return 0
-    from tasks.train.online.plan import plan_online
+    from tasks.train.run.online_plan import plan_online
 
     settings: Any = job.settings
     return plan_online(settings, job.processes, work.examples).steps_per_update

@@ -18,7 +18,7 @@ from typing import Any
 
 from transformers import TrainerCallback, trainer
 
-from tasks.files import write_json
+from tasks.core.files import write_json
 
 
 class Stopwatch(TrainerCallback):

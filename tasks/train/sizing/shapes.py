@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import FlywheelError
-from tasks.settings import Section
-from tasks.training_params import Method
+from tasks.core.errors import FlywheelError
+from tasks.core.settings import Section
+from tasks.core.training_params import Method
 
 LOW_RANK: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora")
 VIRTUAL: tuple[Method, ...] = ("p_tuning_v2", "p_tuning", "prompt_tuning")

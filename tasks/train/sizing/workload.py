@@ -13,18 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.train.job import TrainingJob
+from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.demand import Batch
 from tasks.train.sizing.lengths import Counter, Row
-from tasks.train.tuning.batches import plan_epoch
-from tasks.train.tuning.pretrain_rows import HELD_OUT
+from tasks.train.tuning.batches import HELD_OUT, plan_epoch
 
 Step = tuple[Batch, ...]  # the batches of one process; with gradient accumulation there are several
 LEARNT = ("train", "prompts", "documents", "domain")  # names under which jobs keep what they learn from
 CHECKED = ("validation", "held_out")
 ANSWERING = 2  # learning passes that cost as much as to write answers, and to judge them by three models
 JUDGING = 4  # the same in forward passes: the writing counts as one
-HELD_OUT_ANSWERS = 4  # to each held-out prompt, before and after: tasks/train/online/held_out.py
+HELD_OUT_ANSWERS = 4  # to each held-out prompt, before and after: tasks/train/align/online/held_out.py
 
 
 @dataclass(frozen=True)
@@ -169,11 +168,11 @@ def _batch(job: TrainingJob, rows: Sequence[Row]) -> Batch:
 
 
 def _online(job: TrainingJob, rows: Sequence[Row], checked: Sequence[Row]) -> Workload:
-    """Updates of a few steps each, as tasks/train/online/plan.py makes them; the first of an update has the answers.
+    """Updates of a few steps each, as run/online_plan.py makes them; the first of an update has the answers.
 
     The held-out prompts are answered twice at the end, as the SFT policy and as the trained one.
     """
-    from tasks.train.online.plan import plan_online
+    from tasks.train.run.online_plan import plan_online
 
     settings: Any = job.settings
     rollout, plan = settings.rollout, plan_online(settings, job.processes, len(rows))

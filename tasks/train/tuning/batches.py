@@ -13,11 +13,12 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tasks.errors import FlywheelError
-from tasks.prompts import encode_example
-from tasks.records import Example
+from tasks.core.errors import FlywheelError
+from tasks.core.records import Example
+from tasks.text.prompts import encode_example
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+HELD_OUT = 20  # of pretraining, one row of so many is measured on, and not learnt from
 POOL_STEPS = 8  # steps whose examples are sorted by length together; more would pad less and shuffle less
 
 

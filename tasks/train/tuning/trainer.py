@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from tasks.train.methods import virtual_positions
+from tasks.train.run.methods import virtual_positions
 from tasks.train.tuning.batches import IGNORED, PlannedBatches
 from tasks.train.tuning.scoring import cross_entropy_sum
 

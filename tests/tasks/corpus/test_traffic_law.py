@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import layout
-from tasks.corpus import law_articles as law
-from tasks.corpus.construct import construct
-from tasks.corpus.ingest import ingest
-from tasks.domain import load_domain
-from tasks.params import load_params
-from tasks.records import EvaluationItem, Example, Receipt, read_own_jsonl
-from tasks.tables import read_records, write_records
+from domains.traffic_law import make_articles as law
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.params import load_params
+from tasks.core.records import EvaluationItem, Example, Receipt, read_own_jsonl
+from tasks.core.tables import read_records, write_records
+from tasks.corpus.construct.stage import construct
+from tasks.corpus.ingest.stage import ingest
 
 
 def pairs(text: str) -> set[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import layout
+from tasks.core import layout
 from tasks.engine.parity import Probe
-from tasks.prompts import encode_answer, encode_text, messages_of, render_prompt
+from tasks.text.prompts import encode_answer, encode_text, messages_of, render_prompt
 
 SYSTEM = "You answer questions about building."
 QUESTIONS = {"How wide is a door?": "At least 80 cm.", "Vad är bygglov?": "Ett tillstånd.", "门有多宽?": "八十厘米。"}

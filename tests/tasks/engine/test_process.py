@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import EngineParams, load_params
 from tasks.engine.client import EngineError
 from tasks.engine.process import EngineProcess, adapter_rank, check_port, free_port
 from tasks.engine.serve import wait_for
-from tasks.params import EngineParams, load_params
 
 
 @pytest.fixture

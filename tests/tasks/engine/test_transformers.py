@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
+from tasks.core import layout
+from tasks.core.params import load_params
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import Probe, check
 from tasks.engine.process import EngineProcess, free_port
-from tasks.params import load_params
 
 from .conftest import make_home
 

@@ -133,7 +133,7 @@ def test_parity_fails_for_another_adapter(engine: Engine, adapters: dict[str, Pa
 def test_parity_fails_where_another_template_was_evaluated(engine: Engine, tiny_model: Path) -> None:
     from transformers import AutoTokenizer
 
-    from tasks.prompts import encode_text, render_prompt
+    from tasks.text.prompts import encode_text, render_prompt
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant:\n")

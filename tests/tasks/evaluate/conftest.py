@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.files import write_json, write_manifest
-from tasks.records import make_item, write_jsonl
+from tasks.core.files import write_json, write_manifest
+from tasks.core.records import make_item, write_jsonl
 
 # Answers of different lengths, other scripts, choices of one token and of several, two to four of them.
 ITEMS = {

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks.domain import load_domain
+from tasks.core.domain import load_domain
+from tasks.core.files import write_json, write_manifest
+from tasks.core.params import load_params
+from tasks.core.records import EvaluationItem, Score
 from tasks.evaluate import bases
 from tasks.evaluate.bases import BasesError, Candidate, candidate_of, context_of, domain_of, known_bases, recommend
-from tasks.files import write_json, write_manifest
-from tasks.params import load_params
-from tasks.records import EvaluationItem, Score
-from tasks.train import base_model
+from tasks.train.base_model import stage as base_model
 
 FITS = {"fits": True, "reasons": []}
 TOO_BIG = {"fits": False, "reasons": ["it needs 99 GiB"]}

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import layout
-from tasks.evaluate.engine_backend import serving
-from tasks.evaluate.opencompass_config import ModelSettings, write_inputs
-from tasks.evaluate.opencompass_process import EvaluationError
-from tasks.evaluate.run import conditions_of
-from tasks.evaluate.score_cache import engine_lock
-from tasks.evaluate.subject import Subject
-from tasks.params import load_params
+from tasks.core import layout
+from tasks.core.params import load_params
+from tasks.evaluate.run.engine_backend import serving
+from tasks.evaluate.run.opencompass_config import ModelSettings, write_inputs
+from tasks.evaluate.run.opencompass_process import EvaluationError
+from tasks.evaluate.run.score_cache import engine_lock
+from tasks.evaluate.run.stage import conditions_of
+from tasks.evaluate.scoring.subject import Subject
 
 MODEL = ModelSettings(
     who="candidate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.files import canonical_json, sha256_bytes
+from tasks.core.files import canonical_json, sha256_bytes
 from tasks.registry.runs import close_run, open_run
 from tasks.registry.versions import Registry, Version
 

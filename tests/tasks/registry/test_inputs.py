@@ -11,7 +11,7 @@ from tasks.registry.inputs import folder_digest, inputs_digest
 FILES = (
     "params.yaml",
     "dvc.yaml",
-    "tasks/train/sft.py",
+    "tasks/train/sft/stage.py",
     "infra/locks/main.txt",
     "domains/d/domain.yaml",
     "state/feedback.json",

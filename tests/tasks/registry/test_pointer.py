@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import layout
-from tasks.files import verify_manifest, write_manifest
-from tasks.registry.champion import read_pointer
+from tasks.core import layout
+from tasks.core.files import verify_manifest, write_manifest
+from tasks.core.pointers import read_pointer
 from tasks.registry.pointer import ChampionUnavailable, refresh_pointer
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tasks import layout
-from tasks.files import write_json, write_manifest
-from tasks.prompts import encode_text, render_prompt
+from tasks.core import layout
+from tasks.core.files import write_json, write_manifest
 from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.probes import EVALUATION_ARTIFACT, ProbesUnavailable, fetch_probes
 from tasks.registry.runs import experiment_id
 from tasks.registry.versions import Registry, Version
+from tasks.text.prompts import encode_text, render_prompt
 from tests.mlflow_store import lay_mlflow
 
 ANSWERS = [

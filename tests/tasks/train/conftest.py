@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.records import Example, make_example
+from tasks.core.records import Example, make_example
 from tests.training import lay_training
 
 Workspace = Callable[..., Path]

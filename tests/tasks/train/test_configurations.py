@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.params import load_params
-from tasks.settings import SettingsError
+from tasks.core.params import load_params
+from tasks.core.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
 ACCELERATE = sorted((ROOT / "infra/accelerate").rglob("*.yaml"))
@@ -27,7 +27,7 @@ def launch_arguments(path: Path) -> argparse.Namespace:
     """What `accelerate launch` makes of a configuration file."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    parsed = launch_command_parser().parse_args(["--config_file", str(path), "-m", "tasks.train.tuning.sft_worker"])
+    parsed = launch_command_parser().parse_args(["--config_file", str(path), "-m", "tasks.train.sft.worker"])
     arguments, _, _ = _validate_launch_command(parsed)
     return arguments
 

@@ -11,21 +11,21 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.files import verify_manifest, write_manifest
-from tasks.params import load_params
-from tasks.records import write_jsonl
-from tasks.train.checkpoints import step_of
-from tasks.train.launch import launch
-from tasks.train.sft import describe
-from tasks.train.start import ADAPTER
-from tasks.training_params import Method, MethodsParams
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import verify_manifest, write_manifest
+from tasks.core.params import load_params
+from tasks.core.records import write_jsonl
+from tasks.core.start import ADAPTER
+from tasks.core.training_params import Method, MethodsParams
+from tasks.train.run.checkpoints import step_of
+from tasks.train.run.launch import launch
+from tasks.train.sft.stage import describe
 from tests import kills
 from tests.kills import SFT
 from tests.preferences import some_preferences
 from tests.tasks.train.conftest import an_example
-from tests.tasks.train.test_methods import SMALL
+from tests.tasks.train.run.test_methods import SMALL
 from tests.training import lay_training
 
 pytestmark = [

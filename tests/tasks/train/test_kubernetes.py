@@ -1,4 +1,4 @@
-"""infra/kubernetes/training.yaml: the machines it starts find each other as tasks/train/nodes.py expects."""
+"""infra/kubernetes/training.yaml: the machines it starts find each other as tasks/train/run/nodes.py expects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks import layout
+from tasks.core import layout
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,7 +52,7 @@ def test_a_machine_s_rank_is_its_index_and_the_first_is_found_by_its_name(
 def test_the_first_machine_s_end_is_the_job_s_end(parts: dict[str, Any], container: Any) -> None:
     assert parts["Job"]["spec"]["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
     script = container["command"][-1]
-    assert "tasks.train.follow" in script and "dvc repro" in script
+    assert "tasks.train.run.follow" in script and "dvc repro" in script
 
 
 def test_all_machines_share_one_checkout(parts: dict[str, Any], container: Any) -> None:

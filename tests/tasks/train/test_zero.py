@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.train.launch import environment, read_launch
+from tasks.train.run.launch import environment, read_launch
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]

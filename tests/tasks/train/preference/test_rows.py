@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.prompts import PromptError
-from tasks.records import Message, Preference, make_preference
-from tasks.train.preference.rows import dpo_rows, encode_groups, encode_prompt, kto_rows
+from tasks.core.records import Message, Preference, make_preference
+from tasks.text.preferences import encode_prompt
+from tasks.text.prompts import PromptError
+from tasks.train.preference.rows import dpo_rows, encode_groups, kto_rows
 
 SYSTEM = "Be brief."
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from tasks.domain import load_domain
-from tasks.params import load_params
-from tasks.train import align, reward, sft
-from tasks.train.job import TrainingJob
+from tasks.core.domain import load_domain
+from tasks.core.params import load_params
+from tasks.train.align import stage as align
+from tasks.train.reward import stage as reward
+from tasks.train.run.job import TrainingJob
+from tasks.train.sft import stage as sft
 from tests.preferences import lay_alignment
 
 Described = Callable[..., Any]

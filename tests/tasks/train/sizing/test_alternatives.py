@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.train.job import TrainingJob
-from tasks.train.launch import read_launch
+from tasks.train.run.job import TrainingJob
+from tasks.train.run.launch import read_launch
 from tasks.train.sizing.alternatives import alternatives
-from tasks.train.sizing.estimate import Sizing, size, training_of
+from tasks.train.sizing.estimate import size
 from tasks.train.sizing.lengths import Row
 from tasks.train.sizing.probe import Probe
+from tasks.train.sizing.sized import Sizing, training_of
 from tasks.train.sizing.workload import workload_of
 
 
@@ -54,7 +55,7 @@ def test_a_probe_s_peak_is_carried_over_to_another_number_of_processes(job: Trai
 
 
 def test_zero_3_is_not_offered_to_methods_that_need_whole_weights(job: TrainingJob) -> None:
-    from tasks.params import load_params
+    from tasks.core.params import load_params
 
     section = load_params().methods.osf
     settings = job.settings.model_copy(update={"method": "osf", "packing": False})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tasks.core.training_params import FullParams, Method
 from tasks.train.sizing.companions import companions_of
 from tasks.train.sizing.demand import (
     NOTES,
@@ -17,7 +18,6 @@ from tasks.train.sizing.demand import (
     forward_operations,
     memory_of,
 )
-from tasks.training_params import FullParams, Method
 from tests.small_model import LORA, SMALL
 
 PPO = Companions(whole=1, copies=2, lent=2, saved=1, answers=8)

@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
-from tasks.params import load_params
+from tasks.core.params import load_params
+from tasks.core.training_params import FullParams, Method
 from tasks.train.sizing.demand import Batch, Partition, Training, memory_of, operations
 from tasks.train.sizing.shapes import ShapeError, read_shape, trained_parameters
-from tasks.training_params import FullParams, Method
 from tests.small_model import LORA, SMALL
 
 FULL = FullParams(train_embeddings=True)
@@ -75,8 +75,8 @@ def test_every_method_trains_as_many_parameters_as_peft_says(root: Path, tiny_mo
     """Counted from the file's headers alone, compared with the model that the library builds."""
     from transformers import AutoModelForCausalLM
 
-    from tasks.train.job import TrainingJob
-    from tasks.train.methods import parameter_counts, prepared
+    from tasks.train.run.job import TrainingJob
+    from tasks.train.run.methods import parameter_counts, prepared
 
     params = load_params(root / "params.yaml")
     shape = read_shape(tiny_model)

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tasks import layout
-from tasks.domain import load_domain
-from tasks.params import load_params
-from tasks.train.job import TrainingJob
-from tasks.train.sft import describe
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.params import load_params
+from tasks.train.aside import changed, inside, lay_aside
+from tasks.train.estimate_all import estimate
+from tasks.train.run.job import TrainingJob
+from tasks.train.sft.stage import describe
 from tasks.train.sizing import estimate as subject
-from tasks.train.sizing.aside import changed, inside, lay_aside
 from tasks.train.sizing.demand import operations
 from tasks.train.sizing.estimate import CannotFit, estimate_of, preflight, size
-from tasks.train.sizing.estimate_all import estimate
 from tasks.train.sizing.machines import read_prices
 from tasks.train.sizing.probe import Probe, ProbeError
 

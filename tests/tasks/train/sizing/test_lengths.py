@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.records import make_example, write_jsonl
+from tasks.core.records import make_example, write_jsonl
 from tasks.train.sizing.lengths import Counter, Row
 from tests.small_tokenizer import MISTRAL, lay_tokenizer
 

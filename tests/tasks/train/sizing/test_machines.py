@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.train.job import TrainingJob
+from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.demand import Batch, forward_operations
 from tasks.train.sizing.estimate import size
 from tasks.train.sizing.hired import on_gpu

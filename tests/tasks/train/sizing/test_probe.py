@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.train.job import TrainingJob
+from tasks.train.run.job import TrainingJob
 from tasks.train.sizing import probe as subject
 from tasks.train.sizing.demand import Batch, forward_operations, operations
 from tasks.train.sizing.estimate import size
@@ -94,7 +94,7 @@ def test_a_probe_that_cannot_be_read_is_none(job: TrainingJob, monkeypatch: pyte
 
 
 def size_of(job: TrainingJob) -> Any:
-    from tasks.train.launch import read_launch
-    from tasks.train.sizing.estimate import training_of
+    from tasks.train.run.launch import read_launch
+    from tasks.train.sizing.sized import training_of
 
     return training_of(job, read_launch("cpu"))

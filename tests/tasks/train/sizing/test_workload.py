@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.params import load_params
-from tasks.records import Example, Preference, make_example, read_own_jsonl, write_jsonl
-from tasks.train.job import TrainingJob
+from tasks.core.params import load_params
+from tasks.core.records import Example, Preference, make_example, read_own_jsonl, write_jsonl
 from tasks.train.preference.rows import encode_groups, kto_rows
+from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.demand import Batch
 from tasks.train.sizing.lengths import Counter, Row
 from tasks.train.sizing.workload import read_rows, workload_of
@@ -45,7 +45,7 @@ def test_preferences_are_grouped_as_training_groups_them(preferring: Any) -> Non
 def test_prompts_of_an_online_training_come_once_and_without_general_ones(job: TrainingJob, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from tasks.train.online.rollouts import prompt_rows
+    from tasks.train.align.online.rollouts import prompt_rows
 
     asked = [
         ("One?", "human"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.records import make_example
+from tasks.core.records import make_example
 from tasks.train.tuning.batches import BatchError, PlannedBatches, _deal, count_steps, encode_rows, plan_epoch
 
 

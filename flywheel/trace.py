@@ -1,0 +1,210 @@
+"""From an answer back to the corrections behind it, and from a correction or an example to what it taught.
+
+Joins the store (who said what of which answer) with the receipts kept with each version (which example was trained on).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from flywheel.lineage import lineage, receipt_rows
+from tasks.core.errors import FlywheelError
+from tasks.curate.receipt.stage import find_receipts
+from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
+from tasks.store.answers import AnswerRecord, get_answer
+from tasks.store.feedback import FeedbackRow, feedback_on, get_feedback
+from tasks.store.store import Store
+
+FEEDBACK_STAGE = "feedback"
+MOST_SHOWN = 5
+
+
+class NothingToTrace(FlywheelError):
+    """No answer, feedback, example or version of this id."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A correction that a version was trained on."""
+
+    feedback_id: str
+    example_id: str
+    version: str
+
+
+def trace(registry: Registry, store: Store, identity: str, receipt: Path | None = None) -> dict[str, Any]:
+    """The story of an answer, a feedback row, an example (its id, or the first 8 characters or more) or a version.
+
+    `receipt` is that of the last run in this checkout, where there is one: it may know examples no version has seen.
+
+    Raises:
+        NothingToTrace: there is nothing of this id.
+    """
+    if found := get_answer(store, identity):
+        return {"kind": "answer", **trace_answer(registry, store, found)}
+    if row := get_feedback(store, identity):
+        return {"kind": "feedback", **trace_feedback(registry, store, row)}
+    try:
+        return {"kind": "version", **lineage(registry, registry.get(identity))}
+    except UnknownVersion as unknown:
+        if story := trace_example(registry, store, identity.lower(), receipt):
+            return {"kind": "example", **story}
+        raise NothingToTrace(f"{identity} is no answer, feedback row, example or version here; {unknown}") from None
+
+
+def lessons(registry: Registry, version: Version) -> list[Lesson]:
+    """Every correction that a version has learnt, also through the versions it goes on from."""
+    learnt: dict[str, Lesson] = {}
+    for one in line_of(registry, version):
+        for row in receipt_rows(registry, one):
+            for said in _corrections(row):
+                learnt[said] = Lesson(said, str(row["example_id"]), one.number)
+    return list(learnt.values())
+
+
+def _corrections(row: dict[str, Any]) -> list[str]:
+    """Ids of the feedback rows that a trained example comes from."""
+    if not row["trained"]:
+        return []
+    return [str(step["detail"]) for step in row["story"] if step["stage"] == FEEDBACK_STAGE and step["kept"]]
+
+
+def trace_answer(registry: Registry, store: Store, answer: AnswerRecord) -> dict[str, Any]:
+    """An answer: who served it, and the corrections that its version had learnt, the likest question first."""
+    question = _question(answer)
+    version = next((v for v in registry.versions() if v.manifest == answer.digest), None)
+    behind = []
+    for lesson in lessons(registry, version) if version is not None else []:
+        if corrected := _correction(store, lesson, question):
+            behind.append(corrected)
+    behind.sort(key=lambda item: (-item["similarity"], item["feedback"]))
+    return {
+        "answer": answer.id,
+        "question": question,
+        "text": answer.text,
+        "version": answer.version,
+        "digest": answer.digest,
+        "verdict": version.tags.get("verdict") if version else None,
+        "git_sha": version.tags.get("git_sha") if version else None,
+        "feedback": [_brief(row) for row in feedback_on(store, answer.id)],
+        "corrections_learnt": len(behind),
+        "corrections": behind[:MOST_SHOWN],
+    }
+
+
+def _question(answer: AnswerRecord) -> str:
+    return next((m["content"] for m in reversed(answer.messages) if m["role"] == "user"), "")
+
+
+def _correction(store: Store, lesson: Lesson, question: str) -> dict[str, Any] | None:
+    row = get_feedback(store, lesson.feedback_id)
+    corrected = get_answer(store, row.answer_id) if row is not None else None
+    if row is None or corrected is None:  # forgotten since
+        return None
+    asked = _question(corrected)
+    return {
+        "feedback": row.id,
+        "example": lesson.example_id,
+        "learnt_by_version": lesson.version,
+        "night": row.night,
+        "question": asked,
+        "correction": row.text,
+        "of_answer": corrected.id,
+        "served_by_version": corrected.version,
+        "similarity": round(SequenceMatcher(None, question, asked, autojunk=False).ratio(), 3),
+    }
+
+
+def _brief(row: FeedbackRow) -> dict[str, Any]:
+    values = {"thumb": row.thumb, "rating": row.rating, "text": row.text}
+    said = {key: value for key, value in values.items() if value is not None}
+    return {"feedback": row.id, "reaction": row.kind, **said, "night": row.night}
+
+
+def trace_feedback(registry: Registry, store: Store, row: FeedbackRow) -> dict[str, Any]:
+    """A reaction: the answer it was about, the night that took it up, the versions that learnt it."""
+    answer = get_answer(store, row.answer_id)
+    taught = []
+    for version in registry.versions():
+        for receipt in receipt_rows(registry, version):
+            if row.id in _corrections(receipt):
+                taught.append({"version": version.number, "example": receipt["example_id"]})
+    return {
+        **_brief(row),
+        "answer": row.answer_id,
+        "question": _question(answer) if answer else None,
+        "answered": answer.text if answer else None,
+        "served_by_version": answer.version if answer else None,
+        "learnt_by": taught,
+    }
+
+
+def trace_example(registry: Registry, store: Store, prefix: str, receipt: Path | None = None) -> dict[str, Any] | None:
+    """An example: what it says, what each stage did with it when it was last seen, and which versions trained on it.
+
+    What was last seen is the run in this checkout, or else the newest version. Where more examples begin with
+    `prefix`, the others are named.
+    """
+    seen = [("the last run here", row) for row in find_receipts(receipt, prefix)] if _is_file(receipt) else []
+    trained: dict[str, list[str]] = {}
+    for version in registry.versions():
+        for row in _receipts(registry, version, prefix):
+            seen.append((f"version {version.number}", row))
+            if row["trained"]:
+                trained.setdefault(row["example_id"], []).append(version.number)
+    if not seen:
+        return None
+    by, row = seen[0]
+    identity = row["example_id"]
+    return {
+        "example": identity,
+        "origin": row.get("origin"),  # receipts of older versions tell less
+        "source": row.get("source"),
+        "instruction": row.get("instruction") or _said(store, row),
+        "output": row.get("output"),
+        "seen_by": by,
+        "last_word": f"{row['last_stage']}: {row['reason']}",
+        "story": row["story"],
+        "trained_by": trained.get(identity, []),
+        "others": sorted({other["example_id"] for _, other in seen} - {identity}),
+    }
+
+
+def _is_file(path: Path | None) -> TypeGuard[Path]:
+    return path is not None and path.is_file()
+
+
+def _receipts(registry: Registry, version: Version, prefix: str) -> list[dict[str, Any]]:
+    """The rows of a version's receipt whose id begins with `prefix`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = registry.client.download_artifacts(version.run_id, "receipt.parquet", folder)
+        return find_receipts(Path(path), prefix)
+
+
+def _said(store: Store, row: dict[str, Any]) -> str:
+    """What a user's correction was about: receipts do not copy it, and it may have been forgotten since."""
+    for said in (step["detail"] for step in row["story"] if step["stage"] == FEEDBACK_STAGE):
+        feedback = get_feedback(store, said)
+        answer = get_answer(store, feedback.answer_id) if feedback is not None else None
+        if answer is not None:
+            return _question(answer)
+    return ""
+
+
+def example_words(story: dict[str, Any]) -> Iterator[str]:
+    """The story of an example in lines for people: one a step, what was measured behind it."""
+    for key in ("example", "origin", "source", "instruction", "output", "seen_by", "last_word"):
+        value = story[key]
+        yield f"{key.replace('_', ' '):<12} {', '.join(value) if isinstance(value, list) else value or ''}".rstrip()
+    for step in story["story"]:
+        score = f" {step['score']:.3g}" if step["score"] is not None else ""
+        detail = f" ({step['detail']})" if step["detail"] else ""
+        yield f"  {step['stage']:<10} {'kept' if step['kept'] else 'dropped':<8} {step['reason']}{score}{detail}"
+    yield f"{'trained by':<12} {', '.join(f'version {number}' for number in story['trained_by']) or 'no version'}"
+    if story["others"]:
+        yield f"{'also':<12} {', '.join(story['others'])}"

@@ -1,0 +1,287 @@
+"""A domain: one vertical's sources, prompts and evaluation sets, described by domains/<name>/domain.yaml.
+
+Everything wrong with a domain is reported at once, by name: keys, files that are missing, sources that are empty.
+Files of a source with a `package` lie under .flywheel/packages (data that is installed as a package); all others
+lie in the domain's own folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from tasks.core import layout
+from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes
+
+SOURCES = (
+    "base_model",
+    "embedder",
+    "human",
+    "evaluation_files",
+    "seeds",
+    "documents",
+    "triples",
+    "general",
+    "mmlu",
+    "safety",
+)
+FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+
+
+class BaseModelSource(Section):
+    """The general language model that is tuned."""
+
+    name: Text
+    package: str = ""
+    files: Texts
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    licence: Text
+    licence_url: Text
+    terms: str = ""  # a word that params.yaml must name in accepted_terms before the model is used
+    terms_file: str = ""  # in the package: the terms themselves
+    chat_template: str = ""  # a file of the domain's folder, for models that come without one
+    # Role markers of that template which the model's tokenizer does not call special tokens of its own accord.
+    markers: Annotated[list[Text], Field(default_factory=list)]
+    pad_token: Text
+
+
+class EmbedderSource(Section):
+    """The sentence embedder: a sentence-transformers folder, or `characters` (none: character n-grams, any language).
+
+    `files` names the folder's modules.json; the folder is the model.
+    """
+
+    name: Text
+    package: str = ""
+    files: Annotated[list[Text], Field(max_length=1, default_factory=list)]
+    # A cosine means another thing with every model, so thresholds stand with it. None: what was measured for its kind
+    # (tasks/curate/embed/stage.py). params.yaml can override them.
+    same_cosine: Similarity | None = None  # two examples say the same
+    leak_cosine: Similarity | None = None  # an example is too close to an evaluation item
+    licence: str = ""
+    attribution: str = ""
+    url: str = ""
+
+
+class Columns(Section):
+    """Which field of a row holds what; a dotted path reaches into nested rows. Alpaca and ShareGPT need none."""
+
+    question: Text
+    answer: Text
+    input: str = ""
+    system: str = ""
+    history: str = ""
+    category: str = ""
+    sources: str = ""
+    id: str = ""
+
+
+class Source(Section):
+    """Material of others: where its files lie, under what licence, and how it is attributed."""
+
+    name: Text
+    package: str = ""
+    files: Texts
+    licence: Text
+    attribution: Text
+    url: str = ""
+
+
+class HumanSource(Source):
+    """Questions with answers that people wrote. The form is told by the file's ending, unless it is named."""
+
+    form: Literal["auto", "jsonl", "alpaca", "sharegpt", "csv", "xlsx"] = "auto"
+    columns: Columns | None = None
+    advertising: Annotated[list[Text], Field(default_factory=list)]
+
+
+class EvaluationSource(Source):
+    """Questions with answers to evaluate on, as JSON lines: question, answer, category. Never trained on.
+
+    A domain that names any draws its evaluation items from these, and from none of its human sources.
+    """
+
+
+class SeedSource(Source):
+    """Seed instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification."""
+
+
+class DocumentSource(Source):
+    """Documents for Self-QA: text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text."""
+
+
+class TripleSource(Source):
+    """A knowledge graph for Self-KV: triples as CSV, JSON lines or RDF/Turtle; `templates` words them, by relation."""
+
+    templates: Text
+
+
+class DialogueSource(Source):
+    """General dialogue in chatterbot's YAML form, one topic a file: replay against forgetting."""
+
+    language: Text
+    evaluation_topics: Texts
+    max_answer_characters: Positive = 600
+
+
+class MmluSource(Source):
+    """Multiple-choice questions of general knowledge, from few-shot YAML files."""
+
+
+class SafetySource(Source):
+    """Harmful requests, one a line, and the openings of a refusal and of a compliant answer.
+
+    Requests that are not evaluated on may be trained on, with the answers in `replay_refusals`; none of these may be
+    the `refusal` that is scored, or the evaluation would measure a phrase that was learnt by heart.
+    """
+
+    refusal: Text
+    compliance: Text
+    replay_refusals: Texts
+
+    @model_validator(mode="after")
+    def _unlearnt(self) -> SafetySource:
+        if self.refusal in self.replay_refusals:
+            raise ValueError("replay_refusals must not hold the refusal that is scored")
+        return self
+
+
+AnySource = Source | BaseModelSource | EmbedderSource
+
+
+class EvaluationSizes(Section):
+    """How many items a set is drawn to when it is frozen."""
+
+    domain: Positive
+    dialogue: Positive
+    safety: Positive
+
+
+class Domain(Section):
+    """domain.yaml, typed."""
+
+    name: Text
+    title: Text
+    language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
+    system_prompt: Text
+    base_model: BaseModelSource
+    embedder: EmbedderSource
+    human: Annotated[list[HumanSource], Field(default_factory=list)]
+    evaluation_files: Annotated[list[EvaluationSource], Field(default_factory=list)]
+    seeds: Annotated[list[SeedSource], Field(default_factory=list)]
+    documents: Annotated[list[DocumentSource], Field(default_factory=list)]
+    triples: Annotated[list[TripleSource], Field(default_factory=list)]
+    general: Annotated[list[DialogueSource], Field(min_length=1)]
+    mmlu: MmluSource
+    safety: SafetySource
+    evaluation: EvaluationSizes
+
+    @property
+    def folder(self) -> Path:
+        """The domain's own folder."""
+        return layout.DOMAINS / self.name
+
+    @property
+    def frozen(self) -> Path:
+        """The frozen evaluation items: their content hashes, by set."""
+        return self.folder / "evaluation" / "frozen.json"
+
+    def system_text(self) -> str:
+        """The system prompt that every conversation of this domain begins with."""
+        return (self.folder / self.system_prompt).read_text(encoding="utf-8").strip()
+
+    def paths(self, source: AnySource) -> list[Path]:
+        """The files of a source, patterns expanded, in sorted order."""
+        root = layout.PACKAGES if source.package else self.folder
+        return [path for pattern in source.files for path in sorted(root.glob(pattern))]
+
+
+def load_domain(name: str, root: Path = Path()) -> Domain:
+    """Read and check a domain; `root` is the repository root.
+
+    Raises:
+        SettingsError: every mistake by name: keys, missing files, empty sources.
+    """
+    path = layout.DOMAINS / name / "domain.yaml"
+    try:
+        raw: Any = yaml.safe_load((root / path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(found.parent.name for found in (root / layout.DOMAINS).glob("*/domain.yaml")))
+        raise SettingsError(f"{path}: the file does not exist; domains here: {known or 'none'}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
+    domain, problems = None, []
+    try:
+        domain = Domain.model_validate(raw)
+    except ValidationError as error:
+        problems += mistakes(error)
+    problems += _file_problems(raw, root, name)
+    if domain is not None and domain.name != name:
+        problems.append(f"name: must be the folder's name, {name!r}")
+    if problems or domain is None:
+        raise SettingsError("\n".join(f"{path}: {problem}" for problem in problems))
+    return domain
+
+
+def own_files(raw: dict[str, Any], folder: Path) -> list[Path]:
+    """The files below a domain's folder that the sections of its domain.yaml name."""
+    found: list[Path] = []
+    for _, source in _sources(raw):
+        found += [folder / source[name] for name in FILE_KEYS if source.get(name)]
+        if not source.get("package"):
+            found += [path for pattern in source.get("files", []) for path in sorted(folder.glob(pattern))]
+    return found
+
+
+def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
+    """What is wrong with the files a domain names, read from the raw YAML so that a wrong key hides nothing."""
+    if not isinstance(raw, dict):
+        return []
+    folder = root / layout.DOMAINS / name
+    problems = []
+    prompt = raw.get("system_prompt")
+    if isinstance(prompt, str):
+        problems += _text_problems("system_prompt", folder / prompt)
+    for key, source in _sources(raw):
+        base = root / layout.PACKAGES if source.get("package") else folder
+        files = source.get("files")
+        for pattern in files if isinstance(files, list) else []:
+            problems += _pattern_problems(f"{key}.files", base, str(pattern))
+        for name in FILE_KEYS:
+            if isinstance(file := source.get(name), str) and file:
+                problems += _text_problems(f"{key}.{name}", folder / file)
+    return problems
+
+
+def _sources(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key in SOURCES:
+        value = raw.get(key)
+        for number, source in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(source, dict):
+                yield f"{key}.{number}" if isinstance(value, list) else key, source
+
+
+def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        return [f"{key}: {pattern} must lie inside {base.name}"]
+    found = [path for path in base.glob(pattern) if path.is_file()]
+    if not found:
+        return [f"{key}: missing file {base / pattern}"]
+    return [f"{key}: empty source {path}" for path in found if not _has_content(path)]
+
+
+def _text_problems(key: str, path: Path) -> list[str]:
+    if not path.is_file():
+        return [f"{key}: missing file {path}"]
+    return [] if _has_content(path) else [f"{key}: empty source {path}"]
+
+
+def _has_content(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return any(block.strip() for block in iter(lambda: stream.read(65536), b""))

@@ -1,0 +1,108 @@
+"""What a package holds and how an engine can serve it, for all who read one: evaluation, gate, registry, gateway.
+
+A package has `adapter/` (over the base model), `model/` (whole weights with their tokenizer and a manifest of their
+own), or both: virtual tokens over weights that were trained before them. kind.json says how it is served; a package
+without it was made when there was only one kind, and is an adapter. base.json names the base model it was trained
+over, prompt.json the system prompt it was trained with and is served with. No model library is loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from tasks.core.errors import FlywheelError
+from tasks.core.records import Record
+
+ServedAs = Literal["adapter", "weights", "nothing"]
+KIND = "kind.json"
+BASE = "base.json"
+PROMPT = "prompt.json"
+ADAPTER = "adapter"
+MODEL = "model"
+VIRTUAL_TOKENS = ("PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")  # as peft writes them into an adapter's configuration
+# What an engine's loader of LoRA adapters refuses or reads as something else.
+BEYOND_LORA = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "alora_invocation_tokens")
+
+
+class PackageUnreadable(FlywheelError):
+    """A folder is no package, or its kind.json contradicts what lies beside it."""
+
+
+class Kind(Record):
+    """kind.json: how an engine serves the package, and in words why so."""
+
+    served_as: ServedAs
+    why: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A package's parts: weights of its own, None where it needs the base model's, and its adapter, if it has one."""
+
+    folder: Path
+    kind: Kind
+    model: Path | None
+    adapter: Path | None
+
+    @property
+    def servable(self) -> bool:
+        """Whether an engine of ours can answer with it."""
+        return self.kind.served_as != "nothing"
+
+    @property
+    def trained_over(self) -> str:
+        """The digest of the base model it was trained over; raises PackageUnreadable where it does not say."""
+        return self._said(BASE, "digest")
+
+    @property
+    def system(self) -> str:
+        """Its own system prompt; raises PackageUnreadable where it does not say."""
+        return self._said(PROMPT, "system")
+
+    def _said(self, name: str, key: str) -> str:
+        path = self.folder / name
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))[key])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise PackageUnreadable(f"{path} cannot be read ({error}); package the version again") from None
+
+
+def kind_of_adapter(config: dict[str, Any]) -> Kind:
+    """How an adapter with this peft configuration can be served."""
+    name = config.get("peft_type")
+    if name in VIRTUAL_TOKENS:
+        words = str(name).lower().replace("_", " ")
+        return Kind(served_as="nothing", why=f"{words}: no engine of ours adds virtual tokens to a prompt")
+    if name != "LORA":
+        return Kind(served_as="weights", why=f"{str(name).lower()} is merged: engines load LoRA adapters only")
+    found = [key for key in BEYOND_LORA if config.get(key)]
+    if found or config.get("bias", "none") != "none":
+        return Kind(served_as="weights", why=f"merged: engines load no LoRA with {', '.join(found) or 'a bias'}")
+    return Kind(served_as="adapter", why="a LoRA over the base model")
+
+
+def read_package(folder: Path) -> Packaged:
+    """The parts of a package; its manifest is the caller's to check.
+
+    Raises:
+        PackageUnreadable: it holds neither weights nor an adapter, or not what its kind.json says.
+    """
+    model, adapter = folder / MODEL, folder / ADAPTER
+    parts = (model if model.is_dir() else None, adapter if adapter.is_dir() else None)
+    if parts == (None, None):
+        raise PackageUnreadable(f"{folder} holds neither an adapter nor weights; run the stage that makes it again")
+    path = folder / KIND
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else None
+        kind = Kind.model_validate_json(text) if text else Kind(served_as="adapter", why="a LoRA over the base model")
+    except (ValidationError, ValueError, OSError) as error:
+        raise PackageUnreadable(f"{path} cannot be read ({error}); package the version again") from None
+    needed = {"adapter": (False, True), "weights": (True, False)}.get(kind.served_as)
+    if needed is not None and tuple(part is not None for part in parts) != needed:
+        raise PackageUnreadable(f"{folder} says it is served as {kind.served_as} but holds other parts")
+    return Packaged(folder, kind, *parts)

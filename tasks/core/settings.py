@@ -1,0 +1,55 @@
+"""How a settings file becomes typed values: every mistake in it is reported at once, by key, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.core.errors import FlywheelError
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Above = Annotated[float, Field(gt=0.0)]  # a number above zero
+Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class SettingsError(FlywheelError):
+    """A settings file is wrong; the message lists every mistake by file and key."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_settings(path: Path, kind: type[Settings]) -> Settings:
+    """Read a YAML file into a typed settings class, with every mistake in one SettingsError."""
+    try:
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: the file does not exist") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
+
+
+def mistakes(error: ValidationError) -> list[str]:
+    """One line for each mistake pydantic found: the key, then what is wrong with it."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key"
+        lines.append(f"{key}: {message}" if key else message)
+    return lines

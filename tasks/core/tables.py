@@ -1,0 +1,188 @@
+"""Records as Arrow tables: how data stages pass on what grows, batch by batch, in bounded memory.
+
+A stage reads batches of rows, maps each one to a table, and writes Parquet as it goes; the file takes its name when it
+is whole. A function from a table to a table knows nothing of files, so that the same one runs under Ray Data's
+`map_batches(..., batch_format="pyarrow")`. Equal rows in equal order give equal bytes, however they were batched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.records import AnyRecord, Document, Example, Receipt, Record, RecordError, Triple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH = 10_000  # rows a batch
+ROW_GROUP = 50_000  # rows a group of the Parquet file, whatever the batches
+
+
+def schema_of(kind: type[Record]) -> pa.Schema:
+    """The Arrow schema of a kind of record.
+
+    Raises:
+        KeyError: this kind is not kept in tables.
+    """
+    import pyarrow as pa
+
+    text = pa.string()
+    turn = pa.struct([("user", text), ("assistant", text)])
+    example = [("id", text), ("instruction", text), ("input", text), ("output", text), ("system", text)]
+    example += [("history", pa.list_(turn)), ("language", text), ("origin", text), ("source", pa.list_(text))]
+    example += [("category", text), ("evidence", text)]
+    receipt = [("example_id", text), ("stage", text), ("kept", pa.bool_()), ("reason", text), ("detail", text)]
+    receipt += [("score", pa.float64())]
+    document = [("id", text), ("name", text), ("title", text), ("text", text), ("sha256", text)]
+    triple = [("subject", text), ("relation", text), ("object", text), ("file", text), ("line", pa.int64())]
+    return pa.schema({Example: example, Receipt: receipt, Document: document, Triple: triple}[kind])
+
+
+def table_of(records: Sequence[AnyRecord], kind: type[AnyRecord]) -> pa.Table:
+    """Records as one table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([record.model_dump(mode="json") for record in records], schema=schema_of(kind))
+
+
+def records_of(table: pa.Table, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """The records of a table.
+
+    Raises:
+        pydantic.ValidationError: a row is not such a record.
+    """
+    return [kind.model_validate(row) for row in table.to_pylist()]
+
+
+class TableWriter:
+    """Writes tables into one Parquet file; rows are regrouped, so that the batches' sizes leave no mark."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self.rows = 0
+        self._schema = schema
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+
+    def write(self, table: pa.Table) -> None:
+        """Add the rows of a table."""
+        self.rows += table.num_rows
+        self._waiting.append(table.cast(self._schema))
+        self._waiting_rows += table.num_rows
+        while self._waiting_rows >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def close(self) -> None:
+        """Write what waits, and the file's end."""
+        if self._waiting_rows:
+            self._flush(self._waiting_rows)
+        self._file.close()
+
+    def _flush(self, rows: int) -> None:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._waiting)
+        self._file.write_table(table.slice(0, rows).combine_chunks(), row_group_size=rows)
+        self._waiting, self._waiting_rows = [table.slice(rows)], self._waiting_rows - rows
+
+
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+    """Yield a writer whose file takes the name `path` when the block ends without error, and is gone otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = TableWriter(temporary, schema)
+    try:
+        yield writer
+        writer.close()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_records(path: Path, records: Iterable[AnyRecord], kind: type[AnyRecord]) -> int:
+    """Write records as Parquet, whole or not at all, a batch in memory at a time; returns how many."""
+    with table_writer(path, schema_of(kind)) as writer:
+        for batch in batched(records, BATCH):
+            writer.write(table_of(batch, kind))
+        return writer.rows
+
+
+@contextmanager
+def record_writer(path: Path, kind: type[AnyRecord]) -> Iterator[Callable[[AnyRecord], None]]:
+    """Yield a function that adds a record to a Parquet file, for work that fills several files in one pass."""
+    with table_writer(path, schema_of(kind)) as writer:
+        batch: list[AnyRecord] = []
+
+        def add(record: AnyRecord) -> None:
+            batch.append(record)
+            if len(batch) == BATCH:
+                writer.write(table_of(batch, kind))
+                batch.clear()
+
+        yield add
+        if batch:
+            writer.write(table_of(batch, kind))
+
+
+def read_batches(path: Path, rows: int = BATCH, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a Parquet file's rows as tables of at most `rows` rows, in order.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                yield pa.Table.from_batches([batch])
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RecordError(f"{path} is damaged ({error}); run dvc repro") from None
+
+
+def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """All records of a Parquet file, for stages whose work needs them together.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    return [record for table in read_batches(path) for record in records_of(table, kind)]
+
+
+def count_rows(path: Path) -> int:
+    """The rows of a Parquet file, read from its end alone.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RecordError(f"{path} is damaged ({error}); run dvc repro") from None
+
+
+def batched(records: Iterable[AnyRecord], rows: int) -> Iterator[list[AnyRecord]]:
+    """Records in lists of at most `rows`."""
+    batch: list[AnyRecord] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == rows:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

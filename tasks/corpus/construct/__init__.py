@@ -1,0 +1,1 @@
+"""Stage `construct`: examples made of documents, triples and seeds."""

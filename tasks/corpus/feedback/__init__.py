@@ -1,0 +1,1 @@
+"""Stage `feedback`: what users said becomes training data."""

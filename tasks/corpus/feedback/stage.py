@@ -1,0 +1,266 @@
+"""Stage `feedback`: what users said becomes training data, cleaned.
+
+state/feedback.json names a snapshot of the database by its digest; the nightly flow has laid it into
+.flywheel/feedback/DIGEST. Here it is checked and cleaned: personal data masked, repeats and superseded corrections
+dropped, and of what is left no more than a stated number of corrections and of choices an identity and night, the
+newest. Corrections become examples, draft choices preference pairs unless an answer was cut; thumbs and stars are kept
+for later. Without feedback the outputs are empty files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.core import layout
+from tasks.core.domain import Domain, load_domain
+from tasks.core.files import fresh_directory, holds, scratch_directory, take_place, write_json, write_manifest
+from tasks.core.params import FeedbackParams, load_params
+from tasks.core.pointers import FeedbackPointer, SnapshotError, read_feedback_pointer
+from tasks.core.records import (
+    Example,
+    Message,
+    Preference,
+    Reaction,
+    Receipt,
+    Turn,
+    make_example,
+    make_preference,
+    read_own_jsonl,
+    write_jsonl,
+)
+from tasks.core.stage import run_stage
+from tasks.core.tables import write_records
+from tasks.text.personal import masked
+
+STAGE = "feedback"
+ROWS = "rows.jsonl"
+
+
+@dataclass
+class Cleaned:
+    """What is left of a snapshot, and what became of the rest."""
+
+    examples: list[Example] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)  # ids of the examples that no champion has learnt
+    preferences: list[Preference] = field(default_factory=list)
+    new_preferences: list[str] = field(default_factory=list)  # ids, likewise
+    signals: list[Reaction] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    choices_dropped: Counter[str] = field(default_factory=Counter)  # reason → choices between drafts
+    masked: Counter[str] = field(default_factory=Counter)  # kind of personal data → times it was masked
+
+    def facts(self) -> dict[str, object]:
+        """Counts, for the card and the log."""
+        dropped = Counter(receipt.reason for receipt in self.receipts if not receipt.kept) + self.choices_dropped
+        return {
+            "examples": len(self.examples),
+            "new_examples": len(self.new),
+            "preferences": len(self.preferences),
+            "signals": len(self.signals),
+            "dropped": dict(sorted(dropped.items())),
+            "masked": dict(sorted(self.masked.items())),
+        }
+
+
+def write_snapshot(reactions: Sequence[Reaction], root: Path) -> str:
+    """Lay a snapshot under its own digest below `root`; equal rows give an equal digest, which is returned."""
+    folder = root / layout.FEEDBACK_SNAPSHOTS
+    with scratch_directory(folder / "snapshot") as scratch:
+        write_jsonl(scratch / ROWS, reactions)
+        digest = write_manifest(scratch)
+        if not holds(folder / digest, digest):
+            take_place(scratch, folder / digest)
+    return digest
+
+
+def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reaction]:
+    """The rows a pointer names, checked against its digest.
+
+    Raises:
+        SnapshotError: they are not here, or not those.
+    """
+    if pointer.digest is None:
+        return []
+    folder = root / layout.FEEDBACK_SNAPSHOTS / pointer.digest
+    if not holds(folder, pointer.digest):
+        raise SnapshotError(
+            f"{folder} is missing or differs from its digest; `flywheel nightly` takes the snapshot again"
+        )
+    return read_own_jsonl(folder / ROWS, Reaction)
+
+
+def clean(
+    reactions: Sequence[Reaction],
+    settings: FeedbackParams,
+    since: int,
+    language: str,
+    system: str = "",
+    held: Collection[int] = (),
+) -> Cleaned:
+    """Corrections, preference pairs and signals of a snapshot, in the order they were given.
+
+    Args:
+        reactions: everything said.
+        settings: the cap.
+        since: what was said in later nights is new.
+        language: the domain's.
+        system: the domain's own system prompt; what a client had put after it stays with the correction.
+        held: nights of which nothing is learnt.
+    """
+    cleaned, worth = Cleaned(), list[tuple[Reaction, Example | Preference]]()
+    ordered = sorted(reactions, key=lambda row: row.seq)
+    latest = {_subject(row): row.seq for row in ordered}
+    for row in ordered:
+        if row.kind in ("thumb", "rating", "comment"):
+            cleaned.signals.append(row.model_copy(update={"text": _mask(row.text, cleaned)}))
+            continue
+        made = _example(row, language, system, cleaned) if row.kind == "correction" else _preference(row, cleaned)
+        reason = _useless(row, made, latest[_subject(row)] == row.seq)
+        if made is None or reason:
+            _drop(row, made, reason, cleaned)
+        elif row.night in held:
+            _drop(row, made, "held: a person rolled back what had learnt it", cleaned)
+        else:
+            worth.append((row, made))
+    _keep(_within_cap(worth, settings.max_rows_per_identity, cleaned), since, cleaned)
+    places = {row.id: place for place, row in enumerate(ordered)}
+    cleaned.receipts.sort(key=lambda receipt: places[receipt.detail])
+    return cleaned
+
+
+def clean_snapshot(pointer: FeedbackPointer, settings: FeedbackParams, domain: Domain, root: Path = Path()) -> Cleaned:
+    """What cleaning leaves of the snapshot that a pointer names; see read_snapshot and clean."""
+    rows = read_snapshot(pointer, root)
+    return clean(rows, settings, pointer.since, domain.language, domain.system_text(), pointer.held)
+
+
+def _subject(row: Reaction) -> tuple[str, str, str]:
+    """Who says what kind of thing about what: of several such rows the last one counts."""
+    return row.identity, row.kind, row.draft if row.kind == "choice" else row.answer_id
+
+
+def _useless(row: Reaction, made: Example | Preference | None, newest: bool) -> str:
+    """Why nothing is learnt from a row, or ""."""
+    if made is None:
+        return "its conversation does not end with a question"
+    if not newest:
+        return f"superseded by a later {row.kind} of the same answer"
+    if isinstance(made, Example):
+        return "the same as the answer it corrects" if row.text.strip() == row.answer.strip() else ""
+    if {row.finish_reason, row.other_finish_reason} != {"stop"}:
+        return "an answer of the choice was cut"
+    if not made.chosen.strip() or not made.rejected.strip():
+        return "an answer of the choice is empty"
+    return "both answers of the choice are the same" if made.chosen == made.rejected else ""
+
+
+def _within_cap(
+    worth: Sequence[tuple[Reaction, Example | Preference]], cap: int, cleaned: Cleaned
+) -> list[tuple[Reaction, Example | Preference]]:
+    """The newest `cap` corrections and the newest `cap` choices of each identity and night, in order."""
+    counts: Counter[tuple[str, int, str]] = Counter()
+    kept = []
+    for row, made in reversed(worth):
+        counts[row.identity, row.night, row.kind] += 1
+        if counts[row.identity, row.night, row.kind] <= cap:
+            kept.append((row, made))
+        else:
+            _drop(row, made, f"more than {cap} rows of one identity in one night", cleaned)
+    return kept[::-1]
+
+
+def _keep(worth: Sequence[tuple[Reaction, Example | Preference]], since: int, cleaned: Cleaned) -> None:
+    """What is learnt from, oldest first; a correction that is given again is as new as its last time."""
+    examples: dict[str, tuple[Reaction, Example]] = {}
+    for row, made in worth:
+        if isinstance(made, Preference):
+            cleaned.preferences.append(made)
+            cleaned.new_preferences += [made.id] if row.night > since else []
+            continue
+        repeat = examples.pop(made.id, None) is not None
+        examples[made.id] = row, made
+        reason = "repeat of another correction" if repeat else "corrected by a user"
+        cleaned.receipts.append(Receipt(example_id=made.id, stage=STAGE, kept=True, reason=reason, detail=row.id))
+    cleaned.examples = [example for _, example in examples.values()]
+    cleaned.new = [example.id for row, example in examples.values() if row.night > since]
+
+
+def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned: Cleaned) -> None:
+    """A receipt for a correction; choices are counted by their reasons."""
+    if row.kind == "choice":
+        cleaned.choices_dropped[reason] += 1
+        return
+    identity = made.id if made else row.id
+    cleaned.receipts.append(Receipt(example_id=identity, stage=STAGE, kept=False, reason=reason, detail=row.id))
+
+
+def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Example | None:
+    """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
+    said = [message for message in row.messages if message.role != "system"]
+    if not said or said[-1].role != "user" or not row.text.strip():
+        return None
+    earlier = said[:-1]
+    pairs = list(zip(earlier[::2], earlier[1::2], strict=False))
+    if len(earlier) % 2 or any(one.role != "user" or two.role != "assistant" for one, two in pairs):
+        return None
+    turns = [Turn(user=_mask(one.content, cleaned), assistant=_mask(two.content, cleaned)) for one, two in pairs]
+    return make_example(
+        instruction=_mask(said[-1].content, cleaned),
+        output=_mask(row.text.strip(), cleaned),
+        system=_system(row, system, cleaned),
+        history=tuple(turns),
+        language=language,
+        origin="feedback",
+        source=(f"feedback:{row.id}", f"answer:{row.answer_id}", f"version:{row.version}", f"night:{row.night}"),
+        category="correction",
+    )
+
+
+def _system(row: Reaction, own: str, cleaned: Cleaned) -> str:
+    """The system text of a row as the gateway rendered it where it is not the domain's own, else "".
+
+    So what holds only under a client's instructions is learnt only under them.
+    """
+    told = "".join(message.content for message in row.messages if message.role == "system")
+    if told.strip() == own.strip():
+        return ""
+    kept = own if own and told.startswith(own) else ""
+    return kept + _mask(told.removeprefix(kept), cleaned)
+
+
+def _preference(row: Reaction, cleaned: Cleaned) -> Preference:
+    prompt = tuple(Message(role=m.role, content=_mask(m.content, cleaned)) for m in row.messages)
+    source = (f"feedback:{row.id}", f"answer:{row.answer_id}", f"night:{row.night}")
+    return make_preference(prompt, _mask(row.answer, cleaned), _mask(row.other_answer, cleaned), source)
+
+
+def _mask(text: str, cleaned: Cleaned) -> str:
+    result, kinds = masked(text)
+    cleaned.masked.update(kinds)
+    return result
+
+
+def stage() -> str:
+    """Write data/feedback; returns what happened, in a sentence."""
+    params = load_params()
+    pointer = read_feedback_pointer()
+    cleaned = clean_snapshot(pointer, params.feedback, load_domain(params.domain))
+    with fresh_directory(layout.FEEDBACK) as folder:
+        write_records(folder / "examples.parquet", cleaned.examples, Example)
+        write_jsonl(folder / "preferences.jsonl", cleaned.preferences)
+        write_jsonl(folder / "signals.jsonl", cleaned.signals)
+        write_records(folder / "receipt.parquet", cleaned.receipts, Receipt)
+        write_json(folder / "new.json", sorted(cleaned.new))
+        write_json(folder / "new_preferences.json", sorted(cleaned.new_preferences))
+        write_json(folder / "facts.json", cleaned.facts())
+    return (
+        f"{len(cleaned.examples)} corrections, {len(cleaned.new)} of them new, "
+        f"{len(cleaned.preferences)} preferences, {len(cleaned.signals)} signals"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, stage)

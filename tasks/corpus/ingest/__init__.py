@@ -1,0 +1,1 @@
+"""Stage `ingest`: a domain's sources become records."""

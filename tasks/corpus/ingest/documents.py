@@ -1,0 +1,324 @@
+"""Documents for Self-QA: text, Markdown, HTML, PDF, DOCX and rows of JSON lines become plain text, one at a time.
+
+Kept parsers do the reading: trafilatura (HTML without its navigation), pypdf, mammoth with markdownify (DOCX with
+tables, as Markdown: what markitdown does, without the seconds that its import takes). Their text is put into one form
+before anything counts characters in it: NFC, no ligatures, one kind of line end, no control characters, no trailing
+space, at most one empty line; a PDF's lines are joined again into paragraphs (pages.py), a Word file is first made
+whole (word.py). A table's merged cell stands in every row and column that it covers. Spans of examples count in this
+form, which data/ingest/documents.parquet keeps.
+
+Limits: no pictures and so no scanned pages; PDF tables come as their words in reading order; a table in a table's cell
+becomes that cell's text. What cannot be read is returned beside the documents, for the quarantine.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.domain import DocumentSource
+from tasks.core.files import digest_of, sha256_file
+from tasks.core.records import BadLine, Document
+from tasks.corpus.ingest.pages import NEW_PARAGRAPH, joined_lines, without_heads
+from tasks.corpus.ingest.word import LISTED, raised, readable, written
+from tasks.corpus.reading.lines import (
+    MAX_LINE_BYTES,
+    OTHER_ENCODINGS,
+    SHOWN,
+    archive_problem,
+    bad_line,
+    likeliest_encoding,
+    text_problem,
+)
+from tasks.corpus.reading.rows import Row, read_rows
+from tasks.text.markup import role_mark_in
+
+DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
+MAX_FILE_BYTES = 64_000_000
+ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
+LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}  # ff, fi, ffl, st
+SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
+HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+
+LAYOUT = re.compile(r"<(?:table|su[bp]|del|s|strike|ol|math)\b|line-through", re.IGNORECASE)
+FORMULA = re.compile(r"^[^\[]*[\d+−=/-][^\[]*$|^[ni]$")  # of what is raised: not an ordinal's ending, nor a note's [1]
+NUMBERED = re.compile(rf"(?:(?:[-*+]|\d+\.) )?{LISTED}")  # a list's bullet before the number that it shows
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    title: str
+    text: str
+    pictures: tuple[int, ...] = ()  # pages that have no text
+
+
+def read_documents(source: DocumentSource, paths: list[Path]) -> tuple[Iterable[Document], list[BadLine]]:
+    """The documents of a source, parsed one at a time as they are taken; the list fills with what cannot be read."""
+    bad: list[BadLine] = []
+    return _documents(source, paths, bad), bad
+
+
+def _documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
+    seen: dict[str, str] = {}
+    for path in paths:
+        digest = sha256_file(path)
+        for number, name, parsed in _parse(source, path, bad):
+            if problem := _problem(parsed.text):
+                bad.append(bad_line(path, number, problem, parsed.text))
+                continue
+            identity = digest_of(parsed.text)
+            if first := seen.setdefault(identity, name) if identity in seen else "":
+                bad.append(bad_line(path, number, f"the same text as {first}", parsed.text))
+                continue
+            seen[identity] = name
+            yield Document(
+                id=digest_of([name, parsed.text]), name=name, title=parsed.title, text=parsed.text, sha256=digest
+            )
+
+
+def tidy(text: str) -> str:
+    """The one form that spans count in; doing it twice changes nothing."""
+    text = text.translate(LIGATURES).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
+    text = unicodedata.normalize("NFC", text)
+    text = (
+        CONTROL.sub("", SOFT_HYPHEN.sub("", text))
+        .replace("\u00a0", " ")
+        .replace("\u2028", "\n")
+        .replace("\u2029", "\n\n")
+    )
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _parse(source: DocumentSource, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
+    """Number, name and content of each document in a file."""
+    name, ending = f"{source.name}/{path.name}", path.suffix.casefold()
+    if ending == ".jsonl":
+        yield from _rows(name, path, bad)
+        return
+    try:
+        parsed = _file(path, ending)
+    except Exception as error:  # parsers raise whatever they meet in a damaged file
+        cause = str(error) if isinstance(error, ValueError) else f"not readable: {type(error).__name__}: {error}"
+        bad.append(bad_line(path, 1, cause))
+        return
+    for page in parsed.pictures:
+        bad.append(bad_line(path, 1, f"page {page} is a picture without text; put text behind it (ocrmypdf does)"))
+    yield 1, name, _Parsed(parsed.title or path.stem, parsed.text)
+
+
+def _rows(name: str, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
+    for row in read_rows(path):
+        try:
+            identity, title, text = _row(row)
+        except ValueError as error:
+            bad.append(bad_line(path, row.number, str(error), row.text))
+            continue
+        yield row.number, f"{name}/{identity or row.number}", _Parsed(title, tidy(text))
+
+
+def _row(row: Row) -> tuple[str, str, str]:
+    if row.cause:
+        raise ValueError(row.cause)
+    found = [row.fields.get(key) for key in DOCUMENT_FIELDS]
+    if not isinstance(found[2], str) or not all(isinstance(value, str | int | float | None) for value in found):
+        raise ValueError("the text of a document must be a text, its id and title a text or a number")
+    values = ["" if value is None else str(value) for value in found]
+    for value in values:
+        if problem := text_problem(value):
+            raise ValueError(problem)
+    return values[0].strip(), values[1].strip(), values[2]
+
+
+def _file(path: Path, ending: str) -> _Parsed:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"a file of {path.stat().st_size:,} bytes; {MAX_FILE_BYTES:,} are the most")
+    if ending == ".pdf":
+        return _pdf(path)
+    if ending == ".docx":
+        return _docx(path)
+    if ending not in ENDINGS:
+        raise ValueError(f"no parser for {ending or 'a file without an ending'}; documents are {', '.join(ENDINGS)}")
+    text = _decoded(path)
+    if ending in (".html", ".htm"):
+        return _html(text)
+    heading = HEADING.search(text) if ending != ".txt" else None
+    return _Parsed(heading.group(1).strip() if heading else "", tidy(text))
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith(OTHER_ENCODINGS):
+        raise ValueError("the file is UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}{_likely(content)}; save it as UTF-8") from None
+    if max(map(len, text.split("\n"))) > MAX_LINE_BYTES:
+        raise ValueError(f"a line of more than {MAX_LINE_BYTES:,} characters")
+    return text
+
+
+def _likely(content: bytes) -> str:
+    """Which encoding a text that is no UTF-8 is likely in, and how it would read; nothing where that is unclear."""
+    name = likeliest_encoding(content)
+    return f", but likely {name}: {content.decode(name, 'replace')[:SHOWN]!r}" if name else ""
+
+
+def _html(text: str) -> _Parsed:
+    import trafilatura
+
+    body = trafilatura.extract(_plain(text), include_comments=False, favor_recall=True) or ""
+    found = trafilatura.extract_metadata(text)
+    return _Parsed((found.title or "") if found else "", tidy(NUMBERED.sub("", body)))
+
+
+def _plain(html: str) -> str:
+    """HTML that says the same without its layout.
+
+    Struck text is gone, formulas and numbers of lists are characters, a table has a cell in every row and column and
+    none has a table in it.
+    """
+    if not LAYOUT.search(html):
+        return html
+    from lxml.html import HTMLParser, document_fromstring, tostring
+
+    page = document_fromstring(html.encode(), parser=HTMLParser(encoding="utf-8"))
+    for unseen in page.xpath("//del | //s | //strike | //annotation | //*[contains(@style, 'line-through')]"):
+        unseen.drop_tree()
+    _write_formulas(page)
+    for ordered in page.iter("ol"):
+        _number(ordered)
+    for table in reversed(list(page.iter("table"))):
+        rows = _spread(table)
+        if table.getparent().xpath("ancestor-or-self::td | ancestor-or-self::th"):
+            said = "; ".join(", ".join(" ".join(cell.text_content().split()) for cell in row) for row in rows)
+            table.addnext(table.makeelement("p"))
+            table.getnext().text = said
+            table.drop_tree()
+    return str(tostring(page, encoding="unicode"))
+
+
+def _write_formulas(page: Any) -> None:
+    """What is raised, lowered or a fraction becomes characters of its line."""
+    for small in reversed(page.xpath("//sup | //sub | //msup/*[2] | //msub/*[2]")):
+        place = small.tag if small.tag in ("sup", "sub") else small.getparent().tag[1:]
+        said = small.text_content().strip()
+        if FORMULA.search(said) or place != small.tag:
+            small[:], small.text = [], raised(said, place)
+    for part in reversed(page.xpath("//mfrac/*")):
+        said = part.text_content().strip()
+        part[:], part.text = [], said if said.isalnum() else f"({said})"
+        part.tail = "/" if part.getnext() is not None else ""
+    for math in list(page.iter("math")):
+        math[:], math.text = [], " ".join(math.text_content().split())
+        math.drop_tag()
+
+
+def _number(ordered: Any) -> None:
+    """Writes the number of each of a list's items before it, unless it shows none or there is one."""
+    items = ordered.findall("li")
+    step = -1 if "reversed" in ordered.attrib else 1
+    number = _whole(ordered.get("start"), len(items) if step < 0 else 1)
+    form = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}.get(ordered.get("type"), "")
+    for item in items:
+        number = _whole(item.get("value"), number)
+        first: Any = next(iter(item.xpath("descendant::text()[normalize-space()]")), LISTED)
+        if LISTED not in first and not NEW_PARAGRAPH.match(first.strip()) and "none" not in ordered.get("style", ""):
+            label = f"{LISTED}{written(number, form)}. {first.lstrip()}"
+            setattr(first.getparent(), "text" if first.is_text else "tail", label)
+        number += step
+
+
+def _whole(said: str | None, other: int) -> int:
+    return int(said) if said and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", said) else other
+
+
+def _spread(table: Any) -> list[Any]:
+    """The rows of a table, which now have a copy of a merged cell wherever it reaches."""
+    rows = table.xpath("./tr | ./thead/tr | ./tbody/tr | ./tfoot/tr")
+    widest = max((len(_cells(row)) for row in rows), default=0)
+    reaching: dict[int, tuple[int, Any]] = {}  # column: the rows that its cell is still to stand in, the cell
+    for row in rows:
+        own = [cell for cell in _cells(row) for _ in range(min(_span(cell, "colspan", widest), widest))]
+        for cell in _cells(row):
+            row.remove(cell)
+        column = 0
+        while own or any(other >= column for other in reaching):
+            if column not in reaching:
+                cell = own.pop(0) if own else row.makeelement("td")
+                reaching[column] = (_span(cell, "rowspan", len(rows)), cell)
+            left, cell = reaching.pop(column)
+            row.append(_unmerged(cell))
+            if left > 1:
+                reaching[column] = (left - 1, cell)
+            column += 1
+    return [_cells(row) for row in rows]
+
+
+def _cells(row: Any) -> list[Any]:
+    return list(row.xpath("./td | ./th"))
+
+
+def _span(cell: Any, name: str, whole: int) -> int:
+    """How many rows or columns a cell covers; 0 is all that are left."""
+    said = cell.get(name, "1").strip()
+    return (int(said) or whole) if said.isdecimal() else 1
+
+
+def _unmerged(cell: Any) -> Any:
+    copy = deepcopy(cell)
+    for name in ("colspan", "rowspan"):
+        copy.attrib.pop(name, None)
+    return copy
+
+
+def _pdf(path: Path) -> _Parsed:
+    import pypdf
+
+    with pypdf.PdfReader(path) as reader:
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise ValueError("the PDF asks for a password; save it without one")
+        pages = [tidy(page.extract_text()) for page in reader.pages]
+        pictures = tuple(n for n, text in enumerate(pages, start=1) if not text and reader.pages[n - 1].images)
+        title = str((reader.metadata and reader.metadata.title) or "")
+    if not any(pages):
+        raise ValueError("no text in it: its pages are pictures, such as scans; put text behind them (ocrmypdf does)")
+    kept = ("\n".join(lines) for lines in without_heads([page.split("\n") for page in pages]))
+    return _Parsed(tidy(title), tidy(joined_lines("\f".join(kept))), pictures)
+
+
+def _docx(path: Path) -> _Parsed:
+    if problem := archive_problem(path):
+        raise ValueError(problem)
+    import mammoth
+    from markdownify import markdownify
+
+    html = _plain(mammoth.convert_to_html(readable(path)).value)
+    # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
+    said = markdownify(
+        html,
+        heading_style="ATX",
+        strip=["img", "a"],
+        table_infer_header=True,
+        escape_asterisks=False,
+        escape_underscores=False,
+    )
+    text = tidy(NUMBERED.sub("", said))
+    heading = HEADING.search(text)
+    return _Parsed(heading.group(1).strip() if heading else "", text)
+
+
+def _problem(text: str) -> str:
+    if not any(character.isalnum() for character in text):
+        return "no text in it"
+    if problem := text_problem(text):
+        return problem
+    mark = role_mark_in(text)
+    return f"role mark in the text: {mark}" if mark else ""

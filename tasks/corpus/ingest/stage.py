@@ -1,0 +1,257 @@
+"""Stage `ingest`: a domain's sources become records, and its frozen evaluation items are laid aside.
+
+Reads the files named in domain.yaml; writes data/ingest. Nothing is dropped in silence: what cannot be read is in
+quarantine.jsonl, and every example has a receipt. Human examples and documents pass through one at a time; what a
+domain has in hundreds (seeds, general dialogue, benchmark items) is held whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.core import layout
+from tasks.core.domain import Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import fresh_directory
+from tasks.core.params import load_params
+from tasks.core.records import BadLine, Document, EvaluationItem, Example, Receipt, Seed, Triple, make_item, write_jsonl
+from tasks.core.stage import run_stage
+from tasks.core.tables import record_writer, write_records
+from tasks.corpus.ingest.benchmarks import read_mmlu, read_safety, refused
+from tasks.corpus.ingest.documents import read_documents
+from tasks.corpus.ingest.general import Dialogue, read_dialogue
+from tasks.corpus.ingest.human import human_rows
+from tasks.corpus.ingest.seeds import read_items, read_seeds
+from tasks.corpus.ingest.triples import read_triples
+from tasks.corpus.reading.lines import by_cause
+from tasks.corpus.reading.rows import SourceError
+
+STAGE = "ingest"
+HELD_OUT = "kept for the evaluation"
+Pools = dict[str, list[EvaluationItem]]
+Frozen = dict[str, list[str]]
+
+
+class IngestError(FlywheelError):
+    """The sources do not hold what the domain promises."""
+
+
+@dataclass
+class Small:
+    """What a domain has little of, read whole."""
+
+    general: Dialogue
+    seeds: list[tuple[Seed, Example]]
+    items: list[EvaluationItem]  # of the domain's own evaluation files
+    mmlu: list[EvaluationItem]
+    safety: list[EvaluationItem]
+    bad: list[BadLine]
+
+
+@dataclass
+class Passed:
+    """What the pass over the human examples found: evaluation items, how many examples are left, fields not read."""
+
+    held: dict[str, EvaluationItem] = field(default_factory=dict)
+    examples: int = 0
+    unused: Counter[str] = field(default_factory=Counter)  # "<file>: <field>" → rows in which it was not read
+
+
+def read_small(domain: Domain) -> Small:
+    """Read every source but human examples, documents and triples."""
+    general, bad = Dialogue(), list[BadLine]()
+    for source in domain.general:
+        found = read_dialogue(source, domain.paths(source))
+        general.replay += found.replay
+        general.held_out += found.held_out
+        general.dropped += found.dropped
+        general.receipts += found.receipts
+        bad += found.bad
+    seeds: dict[str, tuple[Seed, Example]] = {}
+    for seed_source in domain.seeds:
+        read, unread = read_seeds(seed_source, domain.paths(seed_source), domain.language)
+        seeds |= {seed.id: (seed, example) for seed, example in read}
+        bad += unread
+    items: dict[str, EvaluationItem] = {}
+    for item_source in domain.evaluation_files:
+        own, unread = read_items(item_source, domain.paths(item_source))
+        items |= {item.id: item for item in own}
+        bad += unread
+    mmlu, rejected = read_mmlu(domain.mmlu, domain.paths(domain.mmlu))
+    safety = read_safety(domain.safety, domain.paths(domain.safety))
+    return Small(general, list(seeds.values()), list(items.values()), mmlu, safety, bad + rejected)
+
+
+def human_examples(
+    domain: Domain, bad: list[BadLine], unused: Counter[str] | None = None
+) -> Iterator[tuple[Example, Receipt]]:
+    """Every human example with its receipt, source after source; `bad` and `unused` as in human_rows."""
+    for source in domain.human:
+        yield from human_rows(source, domain.paths(source), domain.language, bad, unused)
+
+
+def item_of(name: str, example: Example) -> EvaluationItem:
+    """The evaluation item that an example would be."""
+    return make_item(
+        set=name, prompt=example.prompt, reference=example.output, category=example.category, source=example.source
+    )
+
+
+def items_of(name: str, examples: list[Example]) -> list[EvaluationItem]:
+    """The items of examples, each one once."""
+    items: dict[str, EvaluationItem] = {}
+    for example in examples:
+        item = item_of(name, example)
+        items.setdefault(item.id, item)
+    return list(items.values())
+
+
+def pools_of(domain: Domain, small: Small, human: list[EvaluationItem]) -> Pools:
+    """All items that could be evaluated on, by set; `human` are those that the human examples would be."""
+    return {
+        "domain": small.items if domain.evaluation_files else human,
+        "dialogue": items_of("dialogue", small.general.held_out),
+        "mmlu": small.mmlu,
+        "safety": small.safety,
+    }
+
+
+def read_frozen(domain: Domain) -> Frozen:
+    """The frozen items' ids, by set.
+
+    Raises:
+        IngestError: no list is frozen.
+    """
+    try:
+        frozen: Frozen = json.loads(domain.frozen.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IngestError(f"{domain.frozen} is missing; make it: python -m flywheel.new_domain.freeze") from None
+    return frozen
+
+
+def frozen_items(domain: Domain, pools: Pools) -> Pools:
+    """The frozen items among the candidates.
+
+    Raises:
+        IngestError: no list is frozen, or an item on it is no longer in the sources.
+    """
+    frozen, result = read_frozen(domain), Pools()
+    for name in layout.EVALUATION_SETS:
+        by_id = {item.id: item for item in pools[name]}
+        wanted = frozen.get(name, [])
+        if missing := [identity for identity in wanted if identity not in by_id]:
+            raise IngestError(
+                f"{domain.frozen}: {len(missing)} {name} items have left the sources, first {missing[0][:12]}; "
+                "put the sources back, or draw anew with python -m flywheel.new_domain.freeze --again"
+            )
+        if not wanted:
+            raise IngestError(
+                f"{domain.frozen}: no {name} items; draw anew with python -m flywheel.new_domain.freeze --again"
+            )
+        result[name] = [by_id[identity] for identity in wanted]
+    return result
+
+
+def ingest(domain: Domain) -> str:
+    """Read the sources and write data/ingest; returns what happened, in a sentence."""
+    small = read_small(domain)
+    bad = small.bad
+    with fresh_directory(layout.INGEST) as folder:
+        with (
+            record_writer(folder / "receipt.parquet", Receipt) as note,
+            record_writer(folder / "dropped.parquet", Example) as drop,
+        ):
+            passed = _pass_humans(folder, domain, small, bad, note, drop)
+            sets = frozen_items(domain, pools_of(domain, small, list(passed.held.values())))
+            refusals = _refusals(domain, small, sets["safety"])
+            for receipt in small.general.receipts:
+                note(receipt)
+            for example in small.general.dropped + small.general.held_out:
+                drop(example)
+            for example in refusals:
+                note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="safety"))
+        write_records(folder / "general.parquet", small.general.replay, Example)
+        write_records(folder / "safety.parquet", refusals, Example)
+        write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
+        documents = write_records(folder / "documents.parquet", _documents(domain, bad), Document)
+        triples = write_records(folder / "triples.parquet", _triples(domain, bad, passed.unused), Triple)
+        for name, items in sets.items():
+            write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
+        write_jsonl(folder / "quarantine.jsonl", bad)
+    counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
+    causes = (f"{Path(file).name}: {cause}" for file in dict.fromkeys(line.file for line in bad)
+              for cause in by_cause(line for line in bad if line.file == file))  # fmt: skip
+    unused = "".join(f"; {name} is not read ({rows} rows)" for name, rows in passed.unused.most_common())
+    return (
+        f"{passed.examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
+        f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
+        f"{len(bad)} in quarantine{unused}" + "".join(f"\n  {cause}" for cause in causes)
+    )
+
+
+def _pass_humans(
+    folder: Path,
+    domain: Domain,
+    small: Small,
+    bad: list[BadLine],
+    note: Callable[[Receipt], None],
+    drop: Callable[[Example], None],
+) -> Passed:
+    """Write the human examples and the seeds, each with its receipt; evaluation items are held back."""
+    passed, seeds, seen = Passed(), {seed.id for seed, _ in small.seeds}, set[str]()
+    own = {item.id: item for item in small.items}
+    held_out = set(own) if domain.evaluation_files else set(read_frozen(domain).get("domain", []))
+    with record_writer(folder / "examples.parquet", Example) as keep:
+        for example, receipt in human_examples(domain, bad, passed.unused):
+            item = item_of("domain", example)
+            if receipt.kept and item.id in held_out:
+                passed.held.setdefault(item.id, item)
+                receipt = receipt.model_copy(update={"kept": False, "reason": HELD_OUT})
+            note(receipt)
+            if receipt.kept:
+                passed.examples += 1
+                seen |= {example.id} & seeds
+                keep(example)
+            else:
+                drop(example)
+        for seed, example in small.seeds:
+            if seed.id not in seen:  # a seed may be drawn from the human examples
+                passed.examples += 1
+                note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
+                keep(example)
+    return passed
+
+
+def _refusals(domain: Domain, small: Small, evaluated: list[EvaluationItem]) -> list[Example]:
+    """Harmful requests that are not evaluated on, with a refusal to train on."""
+    kept_apart = {item.id for item in evaluated}
+    return refused(domain.safety, [item for item in small.safety if item.id not in kept_apart], domain.language)
+
+
+def _documents(domain: Domain, bad: list[BadLine]) -> Iterator[Document]:
+    for source in domain.documents:
+        documents, unread = read_documents(source, domain.paths(source))
+        yield from documents
+        bad += unread
+
+
+def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:
+    for source in domain.triples:
+        triples, unread = read_triples(source, domain.paths(source), domain.language, unused)
+        if not triples:
+            raise SourceError(f"{source.name}: not one triple can be read{f' ({unread[0].cause})' if unread else ''}")
+        bad += unread
+        yield from triples
+
+
+def main() -> str:
+    """Sources become records; the frozen evaluation items are laid aside."""
+    return ingest(load_domain(load_params().domain))
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, main)

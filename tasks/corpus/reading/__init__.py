@@ -1,0 +1,1 @@
+"""Rows of people's own files, as they see them."""

@@ -1,0 +1,181 @@
+"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX; one row in memory.
+
+Each row says where it stands, and what cannot be a row says why. A mistake in one row of JSON lines or CSV costs
+that row; behind a mistake in a JSON list nothing can be told apart, so the rest of the list is given up, and said so.
+Trailing commas in JSON are read, NaN is no value, a list may stand within an object, and objects without a list may
+stand on one line or over several. Tables: table_rows.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from tasks.corpus.reading.columns import named
+from tasks.corpus.reading.lines import EXCERPT, MAX_LINE_BYTES, bounded_lines, open_text
+from tasks.corpus.reading.table_rows import Row, SourceError, csv_rows, sheet_rows
+
+__all__ = ["Row", "SourceError", "read_rows"]
+
+BLOCK = 65_536  # characters of a JSON list read at a time
+MORE = "Extra data"  # as the json module calls what follows an object
+BETWEEN = re.compile(r"[\s,]*")
+# A comma behind the last value of an object or list; a string is passed over whole, closed or not.
+TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*(?:"|$))|(?<=[\w"}\]]),(?=\s*[}\]])')
+LIST_WITHIN = re.compile(r'"[^"]*"\s*:\s*\[\s*(?=\{)')  # an object's field that holds rows
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file, by its ending: .jsonl, .json, .csv, .tsv or .xlsx.
+
+    Raises:
+        SourceError: another ending, or a table without a usable header.
+    """
+    ending = path.suffix.casefold()
+    if ending in (".jsonl", ".json"):
+        return _list_rows(path) if _is_list(path) else _json_lines(path)
+    if ending in (".csv", ".tsv"):
+        return csv_rows(path)
+    if ending == ".xlsx":
+        return sheet_rows(path)
+    raise SourceError(f"{path}: rows are read from .jsonl, .json, .csv, .tsv and .xlsx")
+
+
+def unread(fields: dict[str, Any], read: Container[str]) -> list[str]:
+    """The names of fields that hold something and are not among those that are read."""
+    return [name for name, value in fields.items() if name not in read and value not in (None, "", [], {})]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """One JSON object; NaN and Infinity, which JSON does not know, are null.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON, nested too deeply, or not an object.
+    """
+    try:
+        text.encode("utf-8", "surrogateescape").decode("utf-8")
+        value = _decoder().decode(text.strip().rstrip(","))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        if error.msg == MORE or (mended := TRAILING_COMMA.sub(r"\1", text)) == text:
+            raise
+        return parsed(mended)
+    if not isinstance(value, dict):
+        raise ValueError(f"a row must be an object, not {type(value).__name__}")
+    return value
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_constant=lambda _: None)
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for line in bounded_lines(path):
+        objects = [line.text] if line.text.strip() else []
+        for text in objects:
+            try:
+                if line.cause:
+                    raise ValueError(line.cause)
+                yield Row(line.number, parsed(text), text[:EXCERPT])
+            except ValueError as error:
+                more = error if isinstance(error, json.JSONDecodeError) and error.msg == MORE else None
+                if more and (rest := more.doc[more.pos :].lstrip(", \t")).startswith("{"):
+                    objects += [more.doc[: more.pos], rest]
+                else:
+                    yield Row(line.number, text=text[:EXCERPT], cause=str(error))
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file is a JSON list, an object around one or objects over several lines; else it is JSON lines.
+
+    Raises:
+        SourceError: it is called .json and begins with neither.
+    """
+    filled = (line.text.strip() for line in bounded_lines(path) if line.text.strip())
+    first = next(filled, "")
+    if first.startswith("["):
+        return True
+    alone = next(filled, None) is None
+    with contextlib.suppress(ValueError):
+        row = parsed(first)
+        return alone and [*map(_is_table, row.values())].count(True) == 1 and not named(row)
+    with open_text(path) as stream:
+        begin = stream.read(BLOCK).lstrip()
+    try:
+        row, end = _decoder().raw_decode(begin)
+        return isinstance(row, dict) and (alone or not {"\r", "\n"}.isdisjoint(begin[:end]))
+    except (ValueError, RecursionError) as error:
+        if (alone or first == "{") and LIST_WITHIN.search(begin):
+            return True
+        if path.suffix.casefold() == ".jsonl":
+            return False
+        raise SourceError(f"{path}: neither a JSON list of rows nor JSON lines ({error})") from None
+
+
+def _first_row(begin: str) -> int:
+    """Where the first row stands: in a list, in the list of an object around it, or, without one, at the beginning."""
+    text = begin.lstrip()
+    if text.startswith("["):
+        return begin.find("[") + 1
+    with contextlib.suppress(ValueError, RecursionError):
+        row, end = _decoder().raw_decode(text)
+        if named(row) or not any(map(_is_table, row.values())) or text[end:].lstrip(", \t\r\n").startswith("{"):
+            return 0
+    within = LIST_WITHIN.search(begin)
+    return within.end() if within else 0
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a list of rows; turns of a conversation are none."""
+    rows = value if isinstance(value, list) else []
+    return bool(rows) and all(isinstance(row, dict) and not row.keys() & {"role", "from"} for row in rows)
+
+
+def _list_rows(path: Path) -> Iterator[Row]:
+    """The objects of one JSON list, or without one, decoded as they come; an object is held whole, the list never."""
+    decode = _decoder().raw_decode
+    with open_text(path) as stream:
+        buffer = stream.read(BLOCK)
+        position, number = _first_row(buffer), 1
+        end = "" if position else "]"  # objects without a list end with the file
+        while True:
+            start = BETWEEN.match(buffer, position).end()  # type: ignore[union-attr]  # it matches nothing, too
+            try:
+                value, position = decode(buffer, start)
+            except (ValueError, RecursionError) as error:
+                rest = buffer[start:]
+                if buffer := "" if isinstance(error, RecursionError) else _another(rest, stream):
+                    position = 0
+                    continue
+                if cause := _end_cause(rest + stream.read(BLOCK) or end, error):
+                    yield Row(number, text=rest[:EXCERPT], cause=cause)
+                return
+            text = buffer[start : min(position, start + EXCERPT)]
+            if isinstance(value, dict):
+                yield Row(number, value, text)
+            else:
+                yield Row(number, text=text, cause=f"a row must be an object, not {type(value).__name__}")
+            number += 1
+
+
+def _another(rest: str, stream: TextIO) -> str:
+    """What to decode where the rest cannot be: with more of the file, or without trailing commas; "" at the end."""
+    more = stream.read(BLOCK) if len(rest) <= MAX_LINE_BYTES and not rest.startswith("]") else ""
+    longer = rest + more if more else TRAILING_COMMA.sub(r"\1", rest)
+    return longer if longer != rest else ""
+
+
+def _end_cause(rest: str, error: Exception) -> str:
+    """Why a list ends where it does; "" where it is its end."""
+    if rest.startswith("]"):
+        return "what follows the list is not read" if rest[1:].strip("}, \t\r\n") else ""
+    if isinstance(error, RecursionError):
+        return "nested too deeply; the rest of the list is not read"
+    return f"not JSON, or more than {MAX_LINE_BYTES:,} characters ({error}); the rest of the list is not read"

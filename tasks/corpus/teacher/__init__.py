@@ -1,0 +1,1 @@
+"""The teacher: a larger model that writes and judges examples, asked over HTTP, cached and bounded."""

@@ -1,0 +1,1 @@
+"""Stage `dedup`: of examples that say the same, the best one stays."""

@@ -1,0 +1,1 @@
+"""Stage `mix`: replay, the leak guard, the split."""

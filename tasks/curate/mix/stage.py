@@ -1,0 +1,234 @@
+"""Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
+
+Whatever enters passes the leak guard first (leaks.py), replay and corrections included; of the general pool, what
+passed is kept whole for continued pretraining. Replay is drawn in order of content hash, so that a changed ratio only
+adds or removes; the validation rows are drawn the same way, from both kinds in proportion.
+
+New corrections are seen several times an epoch, and never held out; weak spots, where `mix.boost` asks for them, are
+seen more often, too (boost.py). Where training goes on from a champion's adapter, which has learnt the other domain
+examples already, only a number of those is replayed. Such a night draws all its replay in an order of its own, by its
+corrections: nights that went on from each other with the same few rows would learn those by heart and forget the rest.
+
+In memory are the texts that passed, as Arrow tables; what is decided is decided about ids.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import digest_of, fresh_directory, write_json
+from tasks.core.params import FeedbackParams, MixParams, Params, load_params
+from tasks.core.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
+from tasks.core.stage import run_stage
+from tasks.core.start import goes_on
+from tasks.core.tables import read_batches, records_of, schema_of, write_records
+from tasks.curate.mix.funnel import write_funnel
+from tasks.similarity.embedder import read_embeddings
+from tasks.similarity.leaks import LeakGuard, leak_guard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE = "mix"
+POOLS = {
+    "domain": (layout.SELECT / "examples.parquet", layout.EMBED / "examples.parquet"),
+    "general": (layout.VALIDATE / "general.parquet", layout.EMBED / "general.parquet"),
+    "safety": (layout.VALIDATE / "safety.parquet", layout.EMBED / "safety.parquet"),
+}
+
+
+@dataclass(frozen=True)
+class DomainRows:
+    """The domain's part of a training set, as ids: `repeated` ones are only trained on, of `plain` some validate.
+
+    `salt` is what a night draws its replay by; empty where training begins from the base model.
+    """
+
+    plain: list[str]
+    repeated: list[str]
+    left_out: list[str]
+    salt: str = ""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The ids to train on, in order and as often as they come, those to validate with, and what became of every one."""
+
+    train: list[str]
+    validation: list[str]
+    receipts: list[Receipt]
+
+
+def guard(examples: Path, embeddings: Path, leaks: LeakGuard) -> tuple[pa.Table, list[Receipt]]:
+    """The examples of a file that resemble no evaluation item, and a receipt for each that does."""
+    import pyarrow as pa
+
+    vectors, kept, receipts = read_embeddings(embeddings), [], []
+    for table in read_batches(examples):
+        found = leaks.check(records_of(table, Example), vectors)
+        kept.append(table.filter(pa.array([leak is None for leak in found], pa.bool_())))
+        receipts += [
+            Receipt(example_id=i, stage=STAGE, kept=False, reason=leak.reason, detail=leak.item.id, score=leak.score)
+            for i, leak in zip(table["id"].to_pylist(), found, strict=True)
+            if leak is not None
+        ]
+    return pa.concat_tables(kept) if kept else schema_of(Example).empty_table(), receipts
+
+
+def in_order(ids: Iterable[str], salt: str) -> list[str]:
+    """Ids in order of hash; with a `salt`, in another order for each one."""
+    return sorted(ids, key=lambda identity: digest_of([salt, identity]) if salt else identity)
+
+
+def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float, least: int, salt: str = "") -> list[str]:
+    """The ids of a pool that make up `ratio` of a set of `rows`, drawn by `salt`; `key` is the ratio's setting.
+
+    They are `least` where the ratio comes to fewer, none where it is 0, and all where the pool holds too few.
+    """
+    if not ratio:
+        return []
+    wanted = max(round(rows * ratio), least)
+    if wanted > len(pool):
+        print(f"mix.{key} asks for {wanted} examples and there are {len(pool)}: all are used", flush=True)
+    return in_order(pool, salt)[:wanted]
+
+
+def split(ids: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """Training and validation ids; the validation ones are the first `share` in order of hash."""
+    ordered = sorted(ids)
+    count = round(len(ordered) * share)
+    return ordered[count:], ordered[:count]
+
+
+def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: FeedbackParams) -> DomainRows:
+    """What of the domain examples is trained on; `goes_on`: from a champion that has learnt those not in `new`."""
+    corrections = [identity for identity in domain if identity in new]
+    known = [identity for identity in domain if identity not in new]
+    if not goes_on:
+        return DomainRows(known, corrections * settings.repeat, [])
+    salt = digest_of(sorted(new))  # another draw each night, the same one for the same corrections
+    order = in_order(known, salt)
+    replayed, rest = order[: settings.replay_examples], order[settings.replay_examples :]
+    return DomainRows(replayed, corrections * settings.repeat, rest, salt)
+
+
+def mix_rows(
+    rows: DomainRows,
+    pool: Sequence[str],
+    refusals: Sequence[str],
+    params: MixParams,
+    seed: int,
+    boosted: Sequence[str] = (),
+) -> Mixture:
+    """The shuffled training ids, the validation ids, and a receipt for every example.
+
+    `boosted` are trained on again, as often as they come, where they are not held out for validation.
+    """
+    train, validation = split(rows.plain, params.validation_share)
+    trained = set(train)
+    extra = [*rows.repeated, *(identity for identity in boosted if identity in trained)]
+    count = round((len(rows.plain) + len(extra)) / (1.0 - params.replay_ratio - params.safety_ratio))
+    replay = draw_replay(pool, count, "replay_ratio", params.replay_ratio, params.min_replay, rows.salt)
+    replay += draw_replay(refusals, count, "safety_ratio", params.safety_ratio, params.min_refusals, rows.salt)
+    replay_train, replay_validation = split(replay, params.validation_share)
+    train, validation = train + extra + replay_train, validation + replay_validation
+    random.Random(seed).shuffle(train)
+    drawn = set(replay)
+    fates = dict.fromkeys(train, (True, "training")) | dict.fromkeys(validation, (True, "validation"))
+    fates |= dict.fromkeys(extra[len(rows.repeated) :], (True, "training, more often: a weak spot"))
+    fates |= dict.fromkeys(rows.left_out, (False, "learnt by the champion, not replayed"))
+    unused = (identity for identity in [*pool, *refusals] if identity not in drawn)
+    fates |= dict.fromkeys(unused, (False, "replay has enough"))
+    receipts = [Receipt(example_id=i, stage=STAGE, kept=kept, reason=reason) for i, (kept, reason) in fates.items()]
+    return Mixture(train, validation, receipts)
+
+
+def correction_items(corrections: Iterable[Example]) -> list[EvaluationItem]:
+    """What users corrected, once each, for the gate to ask whether it was learnt, under what it was said."""
+    items = [
+        make_item(
+            set="feedback",
+            prompt=e.prompt,
+            reference=e.output,
+            category=e.category,
+            source=e.source,
+            system=e.system,
+            history=e.history,
+        )
+        for e in corrections
+    ]
+    return list({item.id: item for item in items}.values())
+
+
+class Texts:
+    """The examples that passed the guard, found by their ids."""
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        import pyarrow as pa
+
+        self._table = pa.concat_tables(tables)
+        self._place = {identity: place for place, identity in enumerate(self._table["id"].to_pylist())}
+
+    def examples(self, ids: Sequence[str]) -> Iterator[Example]:
+        """The examples of these ids in their order, some at a time in memory."""
+        for start in range(0, len(ids), 1000):
+            yield from records_of(self._table.take([self._place[i] for i in ids[start : start + 1000]]), Example)
+
+
+def boost(rows: DomainRows, texts: Texts, params: Params) -> tuple[list[str], dict[str, str]]:
+    """Ids of weak spots, as often as they are seen beyond once, and what is wrong with those that look bad."""
+    if not params.mix.boost.share:
+        return [], {}
+    from tasks.curate.mix.boost import weak_spots
+
+    spots = weak_spots(list(texts.examples(rows.plain)), params)
+    return spots.weak * (params.mix.boost.repeat - 1), spots.doubtful
+
+
+def mix() -> str:
+    """Mix data/select with general replay into data/mix; returns what happened, in a sentence."""
+    params = load_params()
+    leaks = leak_guard(params, load_domain(params.domain))
+    passed = {name: guard(*paths, leaks) for name, paths in POOLS.items()}
+    texts = Texts([table for table, _ in passed.values()])
+    ids = {name: table["id"].to_pylist() for name, (table, _) in passed.items()}
+    new = set(json.loads((layout.FEEDBACK / "new.json").read_text(encoding="utf-8")))
+    continued = goes_on()
+    rows = domain_rows(ids["domain"], new, continued, params.feedback)
+    boosted, doubtful = boost(rows, texts, params)
+    mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
+    receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
+    leaked = [receipt for _, found in passed.values() for receipt in found]
+    write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if continued else [])
+    with fresh_directory(layout.MIX) as folder:
+        write_jsonl(folder / "train.jsonl", texts.examples(mixture.train))
+        write_jsonl(folder / "validation.jsonl", texts.examples(mixture.validation))
+        write_records(folder / "receipt.parquet", receipts + leaked, Receipt)
+        write_records(folder / "general.parquet", records_of(passed["general"][0], Example), Example)
+    counts = {
+        "domain": len(ids["domain"]),
+        "corrections": len(new.intersection(ids["domain"])),
+        "not_replayed": len(rows.left_out),
+        "replay": len({*ids["general"], *ids["safety"]}.intersection(mixture.train + mixture.validation)),
+        "boosted": len(set(boosted).intersection(mixture.train)),
+        "leaks": len(leaked),
+        "train": len(mixture.train),
+        "validation": len(mixture.validation),
+    }
+    write_json(layout.METRICS / "mix.json", counts)
+    write_funnel(counts)
+    return (
+        f"{counts['train']} to train on ({counts['replay']} general), {counts['validation']} to validate, "
+        f"{counts['leaks']} leaks kept out"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, mix)

@@ -1,0 +1,1 @@
+"""Stage `pairs`: preferences, guarded and split."""

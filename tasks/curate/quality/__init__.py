@@ -1,0 +1,1 @@
+"""Expectations that rows have to meet, for the stages `validate` and `pairs`."""

@@ -1,0 +1,1 @@
+"""Stage `receipt`: what became of every example."""

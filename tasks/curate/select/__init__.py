@@ -1,0 +1,1 @@
+"""Stage `select`: which examples are trained on."""

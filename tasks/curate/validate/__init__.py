@@ -1,0 +1,1 @@
+"""Stage `validate`: rows that may go on."""

@@ -1,0 +1,293 @@
+"""The release card: one page (HTML, and Markdown) that says what was released, why, and what it is worth.
+
+Rendered outside the stages from their files, with charts inlined as SVG: no script, no network, nothing but the page.
+Every text that a model or a source wrote is escaped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_text
+from tasks.curate.mix.funnel import Funnel, read_funnel
+from tasks.evaluate.card.funnel import draw_funnel
+from tasks.evaluate.card.training import Took, read_took
+
+TEMPLATES = Path(__file__).parent
+SAMPLES = 5
+ANSWER_KEYS = ("text", "answer", "output", "prediction", "generated")
+INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
+
+
+class CardError(FlywheelError):
+    """A card cannot be rendered because a file it shows is missing."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One metric of one evaluation set, before (champion) and after (candidate): (value, low, high)."""
+
+    set: str
+    metric: str
+    before: tuple[float, float, float] | None
+    after: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with its reference and both answers."""
+
+    question: str
+    reference: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that the page shows."""
+
+    domain: str
+    title: str
+    verdict: dict[str, Any]
+    scores: list[ScoreRow]
+    counts: list[tuple[str, int]]
+    loss: list[tuple[int, str, float]]
+    samples: list[Sample]
+    licences: list[dict[str, str]]
+    params: dict[str, Any]
+    lineage: dict[str, Any] = field(default_factory=dict)
+    funnel: Funnel | None = None
+    took: list[Took] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The criteria, then the differences that are reported and decide nothing."""
+        return verdict_rows(self.verdict)
+
+
+def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a criterion, `met` in words; a difference that is only reported has no kind and no margin."""
+    rows = [{**row, "met": "yes" if row["passed"] else "no"} for row in verdict.get("criteria", [])]
+    return rows + [{**row, "kind": "", "margin": None, "met": "reported"} for row in verdict.get("reported", [])]
+
+
+def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -> Path:
+    """Write reports/release_card.html and .md from the files of a finished release; returns the HTML's path.
+
+    Raises:
+        CardError: there is no verdict yet.
+    """
+    card = collect(root, dict(lineage or {}))
+    write_text(root / layout.CARD_HTML, to_html(card))
+    write_text(root / layout.CARD_MARKDOWN, to_markdown(card))
+    return root / layout.CARD_HTML
+
+
+def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
+    """Read what the stages wrote. A part whose file is missing is left out of the page; the verdict must be there."""
+    path = root / layout.VERDICT
+    if not path.is_file():
+        raise CardError(f"{path} is missing: run a release first (`make run`)")
+    params = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))
+    domain = _yaml(root / layout.DOMAINS / params["domain"] / "domain.yaml")
+    return Card(
+        domain=params["domain"],
+        title=str(domain.get("title", params["domain"])),
+        verdict=json.loads(path.read_text(encoding="utf-8")),
+        scores=read_scores(root / layout.PLOTS / "scores.csv"),
+        counts=[(row["stage"], int(row["examples"])) for row in _csv(root / layout.PLOTS / "data_counts.csv")],
+        loss=[
+            (int(float(row["step"])), row["split"], float(row["loss"]))
+            for row in _csv(root / layout.PLOTS / "sft_loss.csv")
+        ],
+        samples=read_samples(root),
+        licences=licences(domain),
+        params=params,
+        lineage=lineage or {},
+        funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
+        took=read_took(root),
+    )
+
+
+def read_scores(path: Path) -> list[ScoreRow]:
+    """reports/plots/scores.csv (set, metric, who, value, low, high), the two sides of a metric on one row."""
+    sides: dict[tuple[str, str], dict[str, tuple[float, float, float]]] = {}
+    for row in _csv(path):
+        figures = (float(row["value"]), float(row["low"]), float(row["high"]))
+        sides.setdefault((row["set"], row["metric"]), {})[row["who"]] = figures
+    return [ScoreRow(*key, who.get("champion"), who.get("candidate")) for key, who in sides.items()]
+
+
+def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
+    """The first questions of the domain set that the two sides answered differently."""
+    before, after = (_answers(root / layout.EVALUATION / who / "answers.jsonl") for who in ("champion", "candidate"))
+    found = []
+    for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl"):
+        name = item["id"]
+        if name in before and name in after and before[name] != after[name]:
+            found.append(Sample(item["prompt"], item.get("reference", ""), before[name], after[name]))
+    return found[:count]
+
+
+def _answers(path: Path) -> dict[str, str]:
+    """Item id → generated text."""
+    answers = {}
+    for row in _jsonl(path):
+        written = next((row[key] for key in ANSWER_KEYS if isinstance(row.get(key), str)), None)
+        if written is not None:
+            answers[row["id"]] = written
+    return answers
+
+
+def licences(domain: dict[str, Any]) -> list[dict[str, str]]:
+    """What the release is built on: name, licence and attribution of the base model and of every source."""
+    rows = []
+    for key in ("base_model", "human", "general", "mmlu", "safety"):
+        value = domain.get(key) or []
+        for source in value if isinstance(value, list) else [value]:
+            fields = ("name", "licence", "attribution", "url", "licence_url")
+            rows.append({"role": key.replace("_", " "), **{field: str(source.get(field, "")) for field in fields}})
+    return rows
+
+
+def to_html(card: Card) -> str:
+    """The page, self-contained; every value is escaped except the charts drawn here."""
+    from markupsafe import Markup
+
+    charts = {name: Markup(svg) for name, svg in draw(card).items()}  # noqa: S704 - drawn below, from numbers
+    return _render("template.html", card, charts=charts, escape=True)
+
+
+def to_markdown(card: Card) -> str:
+    """The same in Markdown, without charts."""
+    return _render("template.md", card, charts={}, escape=False)
+
+
+def _render(template: str, card: Card, charts: dict[str, Any], escape: bool) -> str:
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=escape,  # noqa: S701 - Markdown is escaped by its own filters
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
+    return environment.get_template(template).render(card=card, charts=charts)
+
+
+def figure(value: Any) -> str:
+    """A number to three places with a sign of its own; an interval as low to high; nothing as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple):
+        return f"{value[0]:.3f} ({value[1]:.3f} to {value[2]:.3f})"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def markdown_cell(value: Any) -> str:
+    """Text safe inside a Markdown table: no markup, one line."""
+    return _plain(figure(value)).replace("\n", " ").replace("|", "\\|")
+
+
+def markdown_quote(value: str) -> str:
+    """Text safe as a Markdown quotation: each line quoted, no markup."""
+    return "\n".join(f"> {line}" for line in _plain(value).splitlines() or [""])
+
+
+def _plain(value: str) -> str:
+    from html import escape
+
+    text = escape(value, quote=False)
+    for mark in "\\`*_[]#!":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def draw(card: Card) -> dict[str, str]:
+    """SVG charts by name: scores, funnel, loss; a chart without data is left out."""
+    charts = {}
+    if card.scores:
+        charts["scores"] = _draw_scores(card.scores)
+    if card.funnel is not None and card.funnel.lanes:
+        charts["funnel"] = _svg(draw_funnel(card.funnel.lanes))
+    if card.loss:
+        charts["loss"] = _draw_loss(card.loss)
+    return charts
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    axes = drawing.subplots(1, panels, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(colors=INK, labelsize=8)
+    return drawing, list(axes)
+
+
+def _draw_scores(rows: list[ScoreRow]) -> str:
+    """One panel a metric, since units differ: both sides with their intervals."""
+    drawing, axes = _figure(1.9 * len(rows) + 0.6, 2.6, len(rows))
+    for ax, row in zip(axes, rows, strict=True):
+        for place, (side, colour) in enumerate(((row.before, BEFORE), (row.after, AFTER))):
+            if side is not None:
+                value, low, high = side
+                ax.bar(place, value, color=colour, width=0.65)
+                ax.errorbar(place, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=3)
+        ax.set_xticks([0, 1], ["before", "after"])
+        ax.set_title(f"{row.set}\n{row.metric}".replace("_", " "), fontsize=9, color=INK)
+    return _svg(drawing)
+
+
+def _draw_loss(points: list[tuple[int, str, float]]) -> str:
+    drawing, (ax,) = _figure(6.4, 2.6)
+    for split in dict.fromkeys(split for _, split, _ in points):
+        line = [(step, value) for step, of, value in points if of == split]
+        ax.plot(*zip(*line, strict=True), label=split, marker="." if len(line) < 30 else "")
+    ax.set_xlabel("step", fontsize=8)
+    ax.set_ylabel("loss, nats per token", fontsize=8)
+    ax.legend(frameon=False, fontsize=8)
+    return _svg(drawing)
+
+
+def _svg(drawing: Any) -> str:
+    """The drawing as an <svg> element, its text kept as text."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif"}):
+        drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]

@@ -1,0 +1,1 @@
+"""Stage `gate`: candidate against champion."""

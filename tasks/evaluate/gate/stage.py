@@ -1,0 +1,402 @@
+"""Stage `gate`: is the candidate better where it should be, and no worse elsewhere than its margins allow?
+
+Every criterion is a mean over items, candidate against champion on the same item, with a two-sided interval:
+
+    superiority      the gain; passes when the whole interval lies above 0
+    non_inferiority  the loss; passes when the whole interval lies at or below the margin
+
+Below compare.EXACT_BELOW items an exact sign-flip test has to agree before either passes.
+
+A release has to be better on the domain. A night has to be better on what users corrected, and may lose no more on the
+domain than its margins allow: ten corrections cannot show a gain on a hundred other questions. It is trained on those
+corrections, so that criterion shows that they were learnt, not that they generalise; the others stand guard. Only a
+night is judged so: one whose flow wrote its number into the champion's pointer, whose training went on from that very
+champion, and which has corrections. Whatever else is run over the same files is judged as a release.
+
+promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown, that is, a loss whose whole
+interval lies above its margin, or a gain whose whole interval lies below 0. hold: neither; the items at hand do not
+settle it, or nobody could ask the candidate. The gate fails closed: scores that are missing, too many, doubled, not
+finite, of other models than those at hand, or measured under unequal conditions stop the stage, and no verdict is left
+behind.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json, write_text
+from tasks.core.intervals import (
+    EXACT_BELOW,
+    ComparisonError,
+    Interval,
+    differences,
+    mean_interval,
+    paired_interval,
+    sign_flip_p,
+)
+from tasks.core.params import GateParams, load_params
+from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
+from tasks.core.stage import run_stage
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
+from tasks.evaluate.scoring.questions import FEEDBACK, FEEDBACK_METRICS, METRICS
+from tasks.evaluate.scoring.subject import Subject, Who, load_subject
+
+STAGE = "gate"
+METRICS_FILE = layout.METRICS / "gate.json"
+PLOT = layout.PLOTS / "scores.csv"
+
+Outcome = Literal["promote", "hold", "reject"]
+Values = dict[str, float]
+Table = dict[tuple[str, str], Values]
+
+
+class GateBlocked(FlywheelError):
+    """No verdict can be given on these scores."""
+
+
+class Side(Record):
+    """One of the two that are compared; a candidate has no version yet."""
+
+    version: str | None
+    digest: str
+
+
+class Criterion(Record):
+    """One question of the gate and its answer; `estimate`, `low`, `high` and `margin` are in `unit`.
+
+    Below 40 items, `passed` needs an exact sign-flip test beside the interval; `reason` says where it decided.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    n: int
+    estimate: float
+    low: float
+    high: float
+    level: float
+    margin: float
+    passed: bool
+    reason: str
+
+
+class Reported(Record):
+    """A difference (candidate minus champion) that is shown and decides nothing."""
+
+    name: str
+    unit: str
+    n: int
+    estimate: float
+    low: float
+    high: float
+    level: float
+    reason: str
+
+
+class Verdict(Record):
+    """reports/verdict.json; docs/schemas/verdict.schema.json is its schema."""
+
+    outcome: Outcome
+    candidate: Side
+    champion: Side
+    criteria: tuple[Criterion, ...]
+    reported: tuple[Reported, ...]
+    reasons: tuple[str, ...]
+
+
+def gate() -> str:
+    """Judge the candidate and write the verdict; returns the outcome, in a sentence."""
+    for path in (layout.VERDICT, METRICS_FILE, PLOT):
+        path.unlink(missing_ok=True)
+    params = load_params()
+    candidate, champion = load_subject("candidate"), load_subject("champion")
+    expected = expected_ids()
+    check_conditions(read_conditions("candidate"), read_conditions("champion"), candidate, champion)
+    after, before = read_scores("candidate", expected), read_scores("champion", expected)
+    asked = NIGHT if FEEDBACK in expected and asked_by_a_night() else RELEASE
+    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked)
+    write_text(PLOT, score_table(after, before, params.gate, params.seed))
+    write_json(METRICS_FILE, metrics_of(verdict))
+    write_json(layout.VERDICT, verdict.model_dump(mode="json"))
+    return f"{verdict.outcome}. " + " ".join(verdict.reasons)
+
+
+def asked_by_a_night() -> bool:
+    """Whether a night asks, and its training went on from the champion that it is judged against.
+
+    Where data/champion or data/start does not say so, nobody is taken for a night.
+    """
+    paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
+    try:
+        champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        return champion["night"] is not None and champion["digest"] == start["digest"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def expected_ids(
+    folder: Path = layout.EVALUATION_ITEMS, corrected: Path = layout.CORRECTION_ITEMS
+) -> dict[str, frozenset[str]]:
+    """set → ids of the frozen items, and of this night's corrections where there are any.
+
+    Raises:
+        GateBlocked: a set is missing, empty, unreadable or holds an id twice.
+    """
+    expected = {}
+    for name in METRICS:
+        path = folder / f"{name}.jsonl"
+        items, bad = read_jsonl(path, EvaluationItem) if path.is_file() else ([], [])
+        ids = frozenset(item.id for item in items)
+        if bad or not items or len(ids) != len(items) or any(item.set != name for item in items):
+            raise GateBlocked(f"{path} is missing, empty or not in order; run the stage ingest again")
+        expected[name] = ids
+    corrections, bad = read_jsonl(corrected, EvaluationItem) if corrected.is_file() else ([], [])
+    if bad or any(item.set != FEEDBACK for item in corrections):
+        raise GateBlocked(f"{corrected} is not in order; run the stage mix again")
+    return expected | ({FEEDBACK: frozenset(item.id for item in corrections)} if corrections else {})
+
+
+def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
+    """(set, metric) → item id → value, for exactly the expected items and metrics.
+
+    Raises:
+        GateBlocked: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
+    """
+    path = layout.EVALUATION / who / "scores.jsonl"
+    remedy = f"run the stage evaluate_{who} again"
+    if not path.is_file():
+        raise GateBlocked(f"{path} is missing: the evaluation of the {who} did not end well; {remedy}")
+    scores, bad = read_jsonl(path, Score)
+    if bad:
+        raise GateBlocked(f"{path}:{bad[0].line}: {bad[0].cause}; {remedy}")
+    return table_of(scores, expected, path.as_posix(), remedy)
+
+
+def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], where: str, remedy: str) -> Table:
+    """The scores as a table, checked against the expected items; see read_scores."""
+    table: Table = {(name, metric): {} for name in expected for metric in (METRICS | FEEDBACK_METRICS)[name]}
+    for score in scores:
+        column = table.get((score.set, score.metric))
+        if column is None:
+            raise GateBlocked(f"{where}: nobody asked for {score.metric} on {score.set}; {remedy}")
+        if score.id in column:
+            raise GateBlocked(f"{where}: item {score.id[:12]} has {score.metric} twice; {remedy}")
+        column[score.id] = score.value
+    for (name, metric), column in table.items():
+        missing, extra = expected[name] - column.keys(), column.keys() - expected[name]
+        if missing or extra:
+            raise GateBlocked(
+                f"{where}: {metric} on {name} lacks {len(missing)} items and has {len(extra)} that are not in the "
+                f"evaluation set; {remedy}"
+            )
+    return table
+
+
+def read_conditions(who: Who) -> dict[str, Any]:
+    """How one side was measured.
+
+    Raises:
+        GateBlocked: the file is missing or not a table.
+    """
+    path = layout.EVALUATION / who / "conditions.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GateBlocked(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
+    if not isinstance(value, dict):
+        raise GateBlocked(f"{path} is not a table; run the stage evaluate_{who} again")
+    return value
+
+
+def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
+    """Both sides were measured alike, and they are the models at hand, each under its own system prompt.
+
+    Raises:
+        GateBlocked: they were not, or are not.
+    """
+    for conditions, subject in ((after, candidate), (before, champion)):
+        if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
+            raise GateBlocked(
+                f"the scores of the {subject.who} are not of the model at hand under its own system prompt; "
+                f"run the stage evaluate_{subject.who} again"
+            )
+    keys = (after.keys() | before.keys()) - {"model", "system"}
+    differing = sorted(key for key in keys if after.get(key) != before.get(key))
+    if "tokenizer" in differing:
+        raise GateBlocked(
+            "candidate and champion do not cut texts alike (their tokenizers or chat templates differ), so their nats "
+            "per token cannot be compared; go back to the champion's base model in domain.yaml"
+        )
+    if differing:
+        raise GateBlocked(
+            f"candidate and champion were measured under different conditions ({', '.join(differing)}); "
+            "run both evaluation stages again"
+        )
+
+
+def judge(
+    after: Table,
+    before: Table,
+    candidate: Subject,
+    champion: Subject,
+    settings: GateParams,
+    seed: int,
+    asked: Sequence[Requirement] = RELEASE,
+) -> Verdict:
+    """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
+
+    Raises:
+        GateBlocked: a comparison is not possible.
+    """
+    criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
+    outcome = outcome_of(criteria)
+    sentence = SENTENCES[outcome]
+    if outcome == "promote" and candidate.unservable:
+        outcome, sentence = "hold", UNSERVABLE.format(why=candidate.unservable)
+    return Verdict(
+        outcome=outcome,
+        candidate=Side(version=candidate.version, digest=candidate.digest),
+        champion=Side(version=champion.version, digest=champion.digest),
+        criteria=criteria,
+        reported=(accuracy(after, before, settings, seed),),
+        reasons=(sentence, *(criterion.reason for criterion in criteria)),
+    )
+
+
+UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
+SENTENCES: dict[Outcome, str] = {
+    "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
+    "hold": "The items at hand do not show that the candidate is good enough, nor that it does harm.",
+    "reject": "The candidate is shown to do harm.",
+}
+
+
+def answer(requirement: Requirement, after: Table, before: Table, settings: GateParams, seed: int) -> Criterion:
+    """One criterion, judged: a gain where superiority is asked, a loss where non-inferiority is."""
+    column = (requirement.set, requirement.metric)
+    superiority = requirement.kind == "superiority"
+    sides = _sides(after[column], before[column], requirement.higher_is_better == superiority)
+    found = _difference(*sides, settings, seed)
+    margin: float = getattr(settings, requirement.margin) if requirement.margin else 0.0
+    within = found.low > margin if superiority else found.high <= margin
+    to_spare = [change - margin if superiority else margin - change for change in differences(*sides)]
+    p = sign_flip_p(to_spare) if found.n < EXACT_BELOW else 0.0
+    passed = within and p <= (1 - settings.level) / 2
+    too_few = "" if passed else f"too few items to show it (exact sign-flip test: p = {p:.3f})"
+    return Criterion(
+        name=requirement.name,
+        kind=requirement.kind,
+        unit=requirement.unit,
+        n=found.n,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        level=settings.level,
+        margin=margin,
+        passed=passed,
+        reason=reason_of(requirement, found, settings.level, margin, too_few),
+    )
+
+
+def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Reported:
+    """MMLU accuracy, for the reader: a few hundred items settle nothing finer than six points."""
+    column = ("mmlu", "accuracy")
+    found = _difference(*_sides(after[column], before[column], True), settings, seed)
+    return Reported(
+        name="mmlu_accuracy",
+        unit="share of items",
+        n=found.n,
+        estimate=found.estimate,
+        low=found.low,
+        high=found.high,
+        level=settings.level,
+        reason=(
+            f"MMLU accuracy changed by {found.estimate:+.3f} ({_range(found, settings.level)}); reported only, "
+            f"because {found.n} items cannot settle a small change."
+        ),
+    )
+
+
+def _sides(after: Values, before: Values, candidate_first: bool) -> tuple[list[float], list[float]]:
+    """What is subtracted from what: both sides in the order of their items' ids, the candidate first or second."""
+    first, second = (after, before) if candidate_first else (before, after)
+    return [first[key] for key in sorted(after)], [second[key] for key in sorted(after)]
+
+
+def _difference(minuend: list[float], subtrahend: list[float], settings: GateParams, seed: int) -> Interval:
+    """The mean of minuend − subtrahend with its interval."""
+    try:
+        return paired_interval(minuend, subtrahend, level=settings.level, resamples=settings.resamples, seed=seed)
+    except ComparisonError as error:
+        raise GateBlocked(str(error)) from None
+
+
+def outcome_of(criteria: Sequence[Criterion]) -> Outcome:
+    """promote, reject or hold, by the rules at the top of this module."""
+    if all(criterion.passed for criterion in criteria):
+        return "promote"
+    return "reject" if any(shows_harm(criterion) for criterion in criteria) else "hold"
+
+
+def shows_harm(criterion: Criterion) -> bool:
+    """The whole interval lies on the wrong side: below no gain at all, or beyond the loss that is allowed."""
+    if criterion.kind == "superiority":
+        return criterion.high < 0
+    return criterion.low > criterion.margin
+
+
+def reason_of(requirement: Requirement, found: Interval, level: float, margin: float, too_few: str) -> str:
+    """The criterion's result as a sentence for a person; `too_few` says why an interval that would pass does not."""
+    span = _range(found, level)
+    subject = requirement.subject[0].upper() + requirement.subject[1:]
+    if requirement.kind == "superiority":
+        gain = f"{subject} improves by {found.estimate:.3f} {requirement.unit} ({span})"
+        if found.estimate < 0:
+            gain = f"{subject} worsens by {-found.estimate:.3f} {requirement.unit} (gain: {span})"
+        if found.low > 0:
+            return f"{gain}: {too_few or 'a gain is shown'}."
+        return f"{gain}: a loss is shown." if found.high < 0 else f"{gain}: the interval holds 0, so no gain is shown."
+    loss = f"{subject} loses {found.estimate:.3f} {requirement.unit} ({span})"
+    if found.estimate < 0:
+        loss = f"{subject} gains {-found.estimate:.3f} {requirement.unit} (loss: {span})"
+    if found.high <= margin:
+        return f"{loss}: {too_few or f'within the {margin:g} allowed'}."
+    if found.low > margin:
+        return f"{loss}: more than the {margin:g} allowed, by the whole interval."
+    return f"{loss}: the interval goes beyond the {margin:g} allowed."
+
+
+def _range(found: Interval, level: float) -> str:
+    return f"{level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, {found.n} items"
+
+
+def score_table(after: Table, before: Table, settings: GateParams, seed: int) -> str:
+    """Means of both sides with intervals, as CSV: set, metric, who, value, low, high."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["set", "metric", "who", "value", "low", "high"])
+    for column in sorted(after):
+        for who, table in (("champion", before), ("candidate", after)):
+            values = [table[column][key] for key in sorted(table[column])]
+            found = mean_interval(values, level=settings.level, resamples=settings.resamples, seed=seed)
+            writer.writerow([*column, who, found.estimate, found.low, found.high])
+    return stream.getvalue()
+
+
+def metrics_of(verdict: Verdict) -> dict[str, Any]:
+    """The verdict's numbers, for `dvc metrics`."""
+    fields = {"estimate", "low", "high", "margin", "passed"}
+    criteria = {criterion.name: criterion.model_dump(include=fields) for criterion in verdict.criteria}
+    reported = {entry.name: entry.model_dump(include=fields) for entry in verdict.reported}
+    return {"outcome": verdict.outcome, "criteria": criteria, "reported": reported}
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, gate)

@@ -1,0 +1,1 @@
+"""Stages `evaluate_candidate` and `evaluate_champion`: OpenCompass on one model."""

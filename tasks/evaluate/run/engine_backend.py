@@ -1,0 +1,43 @@
+"""An engine for one evaluation, where evaluate.backend is `engine`: started for it, with the adapter to be measured.
+
+It is the stage's own engine and not the platform's, so that a measurement depends on files and settings alone.
+Limits: vLLM only, because likelihoods are needed; other items in a batch move a loss in its last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from tasks.core.params import EvaluateParams, load_params
+from tasks.evaluate.run.opencompass_config import ModelSettings
+from tasks.evaluate.run.opencompass_process import EvaluationError
+from tasks.evaluate.scoring.subject import Subject
+
+
+@contextmanager
+def serving(model: ModelSettings, subject: Subject, settings: EvaluateParams) -> Iterator[ModelSettings]:
+    """The settings as they are, or with the address of an engine that serves the subject within the block.
+
+    Raises:
+        EvaluationError: the engine that params.yaml names tells no likelihoods.
+        EngineError: it cannot be started or does not take the adapter.
+    """
+    if settings.backend != "engine":
+        yield model
+        return
+    from tasks.engine.client import BASE, Engine
+    from tasks.engine.process import EngineProcess, free_port
+
+    engine = load_params().engine
+    if engine.kind != "vllm":
+        raise EvaluationError("evaluate.backend: engine needs engine.kind: vllm, which tells likelihoods")
+    engine = engine.model_copy(update={"precision": settings.precision})
+    name = (subject.adapter_digest or BASE)[:16]
+    with EngineProcess(engine, subject.base, port=free_port(), name=f"engine-{subject.who}") as process:
+        if subject.adapter is not None:
+            with Engine(process.url) as client:
+                client.load_adapter(name, subject.adapter)
+        most = min(model.max_tokens, engine.max_model_tokens)
+        yield replace(model, engine=process.url, served=name, max_tokens=most)

@@ -1,0 +1,174 @@
+"""OpenCompass as a child process: started, watched, stopped. What it measured is read by opencompass_results.
+
+It runs in the evaluation environment and in a process group of its own, which ends with us: by our own hand on any
+error or signal, and by the kernel (Linux) if we are killed outright. All it prints goes to a log file; its progress
+bars come out here as one line every few seconds. Scores are never read from the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.core import layout
+from tasks.core.errors import FlywheelError
+
+# The folder that holds the package `tasks`.
+OUR_CODE = Path(__file__).resolve().parents[3]
+# Seconds between two progress lines of one data set.
+QUIET = 5.0
+# Seconds a child may live on after it closed its output.
+LAST_SECONDS = 60.0
+SET_PARENT_DEATH_SIGNAL = 1
+STARTED = re.compile(r"Start inferencing \[[^/]+/(?P<name>\w+)\]")
+BAR = re.compile(r"(?P<done>\d+)/(?P<total>\d+) \[(?P<spent>[\d:]+)<(?P<left>[\d:?]+)")
+
+
+class EvaluationError(FlywheelError):
+    """An evaluation could not be finished, or its results are not whole. No score is written."""
+
+
+def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> None:
+    """Run OpenCompass on `config`, results below `folder`/runs, its output in `folder`/opencompass.log.
+
+    Raises:
+        EvaluationError: it is not installed, failed, was killed, or took longer than `minutes`.
+    """
+    # Not resolved: the environment is found through the link's own place.
+    python = layout.EVALUATION_PYTHON.absolute()
+    if not python.exists():
+        raise EvaluationError(
+            f"{layout.EVALUATION_PYTHON} is missing: build the evaluation environment (`flywheel doctor` tells how)"
+        )
+    command = [str(python), "-m", "opencompass.cli.main", str(config), "-w", str(folder / "runs"), "--debug"]
+    log = folder / "opencompass.log"
+    with log.open("wb") as stream:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            _follow(child, stream, label, deadline=time.monotonic() + 60 * minutes)
+            status = child.wait(timeout=LAST_SECONDS)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise EvaluationError(
+                f"OpenCompass did not end within {minutes:g} minutes; raise evaluate.timeout_minutes in params.yaml, "
+                f"or see {_short(log)} for what it waited on"
+            ) from None
+        finally:
+            _end(child)
+    if status != 0:
+        raise EvaluationError(_cause(status, log))
+
+
+def _environment() -> dict[str, str]:
+    """Offline, our own package importable, one thread a pass (opencompass_model runs passes side by side)."""
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
+
+
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: ask the kernel to kill this process when the thread that started it ends."""
+    if LIBC is not None:
+        LIBC.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _follow(child: subprocess.Popen[bytes], log: object, label: str, deadline: float) -> None:
+    """Copy the child's output to the log and show its progress, until it closes its end.
+
+    Raises:
+        TimeoutError: the deadline has passed.
+    """
+    progress = Progress(label)
+    for chunk in _chunks(child, deadline):
+        log.write(chunk)  # type: ignore[attr-defined]
+        log.flush()  # type: ignore[attr-defined]
+        for line in progress.feed(chunk.decode("utf-8", errors="replace"), time.monotonic()):
+            print(line, flush=True)
+
+
+def _chunks(child: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
+    if child.stdout is None:
+        raise EvaluationError("OpenCompass was started without a pipe for its output")
+    descriptor = child.stdout.fileno()
+    while True:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if not select.select([descriptor], [], [], 1.0)[0]:
+            if child.poll() is not None:
+                return
+            continue
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return
+        yield chunk
+
+
+class Progress:
+    """Turns progress bars into lines: which data set, how far, how long still."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.rest = ""
+        self.name = ""
+        self.shown = float("-inf")
+
+    def feed(self, text: str, now: float) -> list[str]:
+        """The lines to show for a piece of output that arrived at `now` (seconds, monotonic)."""
+        *whole, self.rest = re.split(r"[\r\n]", self.rest + text)
+        return [line for piece in whole if (line := self._line(piece, now))]
+
+    def _line(self, piece: str, now: float) -> str | None:
+        if started := STARTED.search(piece):
+            self.name, self.shown = started["name"], float("-inf")
+            return None
+        bar = BAR.search(piece)
+        if not bar or not self.name:
+            return None
+        finished = bar["done"] == bar["total"]
+        if not finished and now - self.shown < QUIET:
+            return None
+        self.shown = now
+        left = "done" if finished else f"{bar['left']} left"
+        line = f"{self.label}: {self.name} {bar['done']}/{bar['total']} steps in {bar['spent']}, {left}"
+        if finished:
+            self.name = ""
+        return line
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill the whole group, whether or not its leader still lives."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _cause(status: int, log: Path) -> str:
+    how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    last = f" Its last line: {lines[-1].strip()[:300]}" if lines else ""
+    return f"OpenCompass {how}; no score was written. See {_short(log)}, then run the stage again.{last}"
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,99 @@
+"""Outcomes of questions already asked, kept by the digest of everything that shaped them.
+
+A changed adapter, prompt, reference, setting, library or line of our own OpenCompass code is another key, so nothing
+has to be invalidated. An entry that cannot be read, or that names another key, counts as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks.core import layout
+from tasks.core.code import code_digest
+from tasks.core.files import digest_of, sha256_file, write_text
+from tasks.core.records import Record
+from tasks.evaluate.scoring.questions import Outcome, Question
+
+SCORES = layout.CACHE / "scores"
+LOCK = layout.LOCKS / "evaluation.txt"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a measurement is made, apart from the model and the question: equal for candidate and champion."""
+
+    backend: str
+    precision: str
+    device: str
+    batch_size: int
+    max_new_tokens: int
+    repetition_penalty: float
+    threads: int
+    lock: str
+    source: str
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """Plain values, for files."""
+        return asdict(self)
+
+
+class Entry(Record):
+    """One line of the cache."""
+
+    key: str
+    outcome: Outcome
+
+
+def source_digest(backend: str = "huggingface") -> str:
+    """The digest of our own code that runs inside or shapes an OpenCompass run."""
+    return code_digest("evaluate/run", "evaluate/scoring", *(["engine"] if backend == "engine" else []))
+
+
+def lock_digest(backend: str = "huggingface") -> str:
+    """The digest of the locks of the environments that a measurement runs in."""
+    if backend == "engine":
+        return digest_of([sha256_file(LOCK), sha256_file(engine_lock())])
+    return sha256_file(LOCK)
+
+
+def engine_lock() -> Path:
+    """The lock that the engine's environment was built from; its stamp names it."""
+    stamp = layout.ENGINE_PYTHON.parent.parent / ".complete"
+    name = stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else ""
+    return layout.LOCKS / f"{name or 'engine'}.txt"
+
+
+def key_of(question: Question, identity: dict[str, str | None], conditions: Conditions) -> str:
+    """The digest of all that shapes one outcome."""
+    return digest_of(
+        {
+            "model": identity,
+            "conditions": conditions.as_dict(),
+            "measure": question.measure,
+            "prompt": question.prompt,
+            "answers": question.answers,
+        }
+    )
+
+
+def find(key: str, question: Question, folder: Path = SCORES) -> Outcome | None:
+    """The outcome kept under `key`, or None where there is none that is whole."""
+    try:
+        entry = Entry.model_validate_json(_path(folder, key).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    fits = entry.key == key and len(entry.outcome.values) == len(question.answers)
+    return entry.outcome if fits and all(map(math.isfinite, entry.outcome.values)) else None
+
+
+def keep(key: str, outcome: Outcome, folder: Path = SCORES) -> None:
+    """Store an outcome, whole or not at all."""
+    write_text(_path(folder, key), Entry(key=key, outcome=outcome).model_dump_json() + "\n")
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.json"

@@ -1,0 +1,1 @@
+"""Who is measured, what is asked and how it is scored: what `run` and `gate` have in common."""

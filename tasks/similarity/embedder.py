@@ -1,0 +1,201 @@
+"""Texts as unit vectors: any sentence-transformers folder that domain.yaml names, or `characters` where there is none.
+
+Limits: docs/data.md has how much each finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.core import layout
+from tasks.core.domain import Domain
+from tasks.core.errors import FlywheelError
+from tasks.core.params import EmbedParams
+from tasks.core.records import EvaluationItem, Example, make_example, read_own_jsonl
+from tasks.core.tables import read_batches
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+CHARACTERS = "characters"
+Encode = Callable[[Sequence[str]], "np.ndarray"]
+
+
+class EmbeddingError(FlywheelError):
+    """A text has no embedding, or there is nothing to embed with."""
+
+
+class Cosines(NamedTuple):
+    """Cosine of two wholes from where on they are duplicates, and from where on one leaks the other.
+
+    Questions are shorter, and with the same answer less alike: duplicates' questions may be `SLACK` further apart. A
+    question alone leaks an item from `SLACK` nearer on.
+    """
+
+    same: float
+    leak: float
+
+
+SLACK = 0.1
+SENTENCES = Cosines(same=0.85, leak=0.75)  # MiniLM on docs/data.md's pairs
+CHARACTER_COSINES = Cosines(same=0.8, leak=0.7)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors of questions and of wholes, float32 of shape (rows, dimensions) each, by id."""
+
+    ids: list[str]
+    question: np.ndarray
+    whole: np.ndarray
+
+    def rows(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors of these ids, in their order.
+
+        Raises:
+            EmbeddingError: an id is not known.
+        """
+        try:
+            places = [self._place[identity] for identity in ids]
+        except KeyError as error:
+            raise EmbeddingError(f"{str(error)[1:13]}… has no embedding; run dvc repro") from None
+        return self.question[places], self.whole[places]
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {identity: place for place, identity in enumerate(self.ids)}
+
+
+def question_text(example: Example) -> str:
+    """What an example asks: its earlier turns, then its prompt. The same words mean another thing after other turns."""
+    turns = [text for turn in example.history for text in (turn.user, turn.assistant)]
+    return "\n".join([*turns, example.prompt])
+
+
+def whole_text(example: Example) -> str:
+    """What an example asks and answers."""
+    return f"{question_text(example)}\n{example.output}"
+
+
+def last_exchanges(example: Example) -> list[Example]:
+    """The example without its earlier turns, where it has any: beside them an evaluation item is hard to see."""
+    if not example.history:
+        return []
+    return [make_example(**example.model_dump(exclude={"id", "history"}))]
+
+
+def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encode:
+    """A function from texts to unit vectors, float32 of shape (texts, dimensions), loaded or fitted once.
+
+    Args:
+        domain: names the model.
+        params: batch size, threads, and where texts are cut.
+        corpus: the texts of the run, on which `characters` is fitted; a model does not look at them.
+
+    Raises:
+        EmbeddingError: domain.yaml names no model, nor `characters`.
+    """
+    if domain.embedder.files:
+        return _sentence_encoder(domain.paths(domain.embedder)[0].parent, params)
+    if domain.embedder.name != CHARACTERS:
+        raise EmbeddingError(f"embedder {domain.embedder.name} in domain.yaml has no files; name its modules.json")
+    from tasks.similarity.characters import CharacterModel
+
+    model = CharacterModel(text[: params.max_characters] for text in corpus)
+    return lambda texts: model([text[: params.max_characters] for text in texts])
+
+
+def embed_texts(texts: Sequence[str], domain: Domain, params: EmbedParams) -> np.ndarray:
+    """Unit vectors of texts, float32 of shape (texts, dimensions). Loads the model, or fits `characters` on the texts.
+
+    Raises:
+        EmbeddingError: domain.yaml names no model, nor `characters`.
+    """
+    return _encode_unique(encoder(domain, params, texts), texts)
+
+
+def cosines(domain: Domain) -> Cosines:
+    """From where on two texts say the same: what domain.yaml says, or what was measured for its kind of embedder."""
+    embedder = domain.embedder
+    measured = SENTENCES if embedder.files else CHARACTER_COSINES
+    return Cosines(embedder.same_cosine or measured.same, embedder.leak_cosine or measured.leak)
+
+
+def _sentence_encoder(folder: Path, params: EmbedParams) -> Encode:
+    import numpy as np
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(params.threads)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        vectors = model.encode(
+            [text[: params.max_characters] for text in texts],
+            batch_size=params.batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    return encode
+
+
+def _encode_unique(encode: Encode, texts: Sequence[str]) -> np.ndarray:
+    """Encode each text once; order kept. Questions come often: templates, paraphrases, repeats from several sources."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    return encode(list(places))[[places[text] for text in texts]]
+
+
+def embeddings_table(rows: Iterable[tuple[str, str, str]], encode: Encode) -> pa.Table:
+    """A table of id, question and whole (fixed-size lists of float32) for rows of id, question and whole as text."""
+    import numpy as np
+    import pyarrow as pa
+
+    ids, questions, wholes = ([*column] for column in zip(*rows, strict=True))
+    vectors = _encode_unique(encode, questions + wholes)
+    columns = [
+        pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), vectors.shape[1])
+        for part in (vectors[: len(ids)], vectors[len(ids) :])
+    ]
+    return pa.table([pa.array(ids, pa.string()), *columns], names=["id", "question", "whole"])
+
+
+def read_embeddings(path: Path, dtype: str = "float32") -> Embeddings:
+    """All embeddings of a file; `dtype` float16 halves the memory.
+
+    Raises:
+        RecordError: the file is missing or damaged.
+    """
+    import numpy as np
+
+    ids: list[str] = []
+    parts: dict[str, list[np.ndarray]] = {"question": [], "whole": []}
+    for table in read_batches(path):
+        ids += table["id"].to_pylist()
+        for name, found in parts.items():
+            found.append(_matrix(table[name]).astype(dtype))
+    empty = np.empty((0, 0), dtype=dtype)
+    joined = {name: np.concatenate(found) if found else empty for name, found in parts.items()}
+    return Embeddings(ids, joined["question"], joined["whole"])
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.combine_chunks()
+    flat: np.ndarray = array.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(array), array.type.list_size)
+
+
+def evaluation_items() -> list[EvaluationItem]:
+    """The items of all evaluation sets.
+
+    Raises:
+        RecordError: a set is missing or damaged.
+    """
+    paths = [layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS]
+    return [item for path in paths for item in read_own_jsonl(path, EvaluationItem)]

@@ -1,0 +1,1 @@
+"""Text and tokens: the one renderer of prompts, languages, markup, personal data, grounding."""

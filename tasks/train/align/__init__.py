@@ -1,0 +1,1 @@
+"""Stage `align`: DPO and KTO; PPO, RLOO and GRPO in online/."""

@@ -1,0 +1,239 @@
+"""Stage base_model: the general language model that is tuned, in safetensors, with its licence and a manifest.
+
+Why: base models come as packages that hold a quantised GGUF file, whole or in parts; every later stage reads a plain
+Hugging Face folder instead. Needs the packages' files under .flywheel/packages and no network. A model whose licence
+has terms of its own is used only where params.yaml accepts them; one without a chat template gets the domain's.
+Limits: GGUF only; the weights are those of the quantised file, widened to fp32, not the publisher's originals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.core import layout
+from tasks.core.domain import BaseModelSource, Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import fresh_directory, write_json, write_manifest, write_text
+from tasks.core.params import load_params
+from tasks.core.records import Turn
+from tasks.core.stage import run_stage
+from tasks.text.prompts import PromptError, messages_of, render
+
+LICENCE_FILES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "licenses/LICENSE*")
+# What transformers notes about this machine and this run rather than about the model.
+LOCAL_KEYS = ("_model_name_or_path", "is_local", "local_files_only", "name_or_path")
+
+
+class BaseModelError(FlywheelError):
+    """The base model's file is not the one the domain names, or cannot be converted."""
+
+
+def check_terms(domain: Domain, accepted: Collection[str]) -> None:
+    """Refuse a base model whose licence has terms that params.yaml does not accept.
+
+    Raises:
+        BaseModelError: says which terms, where they can be read, and which setting accepts them.
+    """
+    source = domain.base_model
+    if source.terms and source.terms not in accepted:
+        text = f"{layout.PACKAGES / source.terms_file} or " if source.terms_file else ""
+        raise BaseModelError(
+            f"{source.name} is used under the terms of {source.licence}. Read them: {text}{source.licence_url}. "
+            f"To accept them, write accepted_terms: [{source.terms}] into params.yaml"
+        )
+
+
+def checked_files(domain: Domain) -> list[Path]:
+    """The base model's GGUF file, or the parts of it in order, after the SHA-256 of the whole was compared.
+
+    Raises:
+        BaseModelError: not one GGUF file or parts of one, or another content than the one domain.yaml pins.
+    """
+    paths = domain.paths(domain.base_model)
+    whole = len(paths) == 1 and paths[0].suffix == ".gguf"
+    parts = len(paths) > 1 and all(path.name.startswith(f"{paths[0].stem}.part") for path in paths)
+    if not whole and not (parts and paths[0].stem.endswith(".gguf")):
+        names = [path.name for path in paths]
+        raise BaseModelError(f"base_model.files must name one .gguf file, or its parts in order; found {names}")
+    found = sha256_of(paths)
+    if found != domain.base_model.sha256:
+        raise BaseModelError(f"{paths[0]} has SHA-256 {found}, domain.yaml pins {domain.base_model.sha256}")
+    return paths
+
+
+def sha256_of(paths: Sequence[Path]) -> str:
+    """The SHA-256 of files as if they were one, in hex, read in blocks."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def assembled(paths: Sequence[Path]) -> Iterator[Path]:
+    """The one file that the parts make, gone when the block ends; a file that is whole is used where it lies."""
+    if len(paths) == 1:
+        yield paths[0]
+        return
+    layout.HOME.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=layout.HOME, prefix="assembled-") as folder:
+        whole = Path(folder) / paths[0].stem
+        with whole.open("wb") as target:
+            for path in paths:
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, target, 1 << 20)
+        yield whole
+
+
+def own_template(tokenizer: Any, domain: Domain) -> None:
+    """Give a model that has none the domain's chat template, and hold its role markers for special tokens.
+
+    A marker that is no special token could be typed by a user, who would then speak in another role.
+
+    Raises:
+        BaseModelError: there is no template at all, it cannot write a conversation with the domain's system prompt, or
+            a marker is no token of the vocabulary.
+    """
+    source = domain.base_model
+    if unknown := [marker for marker in source.markers if marker not in tokenizer.get_vocab()]:
+        raise BaseModelError(f"base_model.markers {unknown} are not in the model's vocabulary")
+    if source.markers:
+        tokenizer.add_special_tokens({"additional_special_tokens": source.markers})
+    if source.chat_template:
+        tokenizer.chat_template = (domain.folder / source.chat_template).read_text(encoding="utf-8")
+    if not tokenizer.chat_template:
+        raise BaseModelError(f"{source.name} has no chat template; name one in base_model.chat_template")
+    try:
+        render(tokenizer, messages_of(domain.system_text(), "?", (Turn(user="?", assistant="?"),)))
+    except PromptError as fault:
+        raise BaseModelError(
+            f"{source.name} with the domain's system prompt and an earlier turn: {fault}; name a template that writes "
+            "both in base_model.chat_template, or leave the system prompt empty"
+        ) from None
+
+
+def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
+    """Give tokenizer and model a pad token of their own.
+
+    A pad token equal to the end-of-turn token would be masked wherever padding is masked, and with it the one token
+    that teaches the model to stop.
+
+    Raises:
+        BaseModelError: the token is not in the vocabulary, or is the end-of-turn token.
+    """
+    if pad_token not in tokenizer.get_vocab():
+        raise BaseModelError(f"base_model.pad_token {pad_token!r} is not in the model's vocabulary")
+    tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise BaseModelError(f"base_model.pad_token {pad_token!r} is the end-of-turn token; name another one")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a GGUF file."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def load_gguf(path: Path) -> tuple[Any, Any]:
+    """Tokenizer and fp32 model from a GGUF file, without the marks of quantisation that forbid saving."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = load_tokenizer(path)
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if hasattr(model, mark):
+            delattr(model, mark)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return tokenizer, model
+
+
+def licence_text(source: BaseModelSource, packages: Path = layout.PACKAGES) -> str:
+    """The terms or the licence as the package carries it; where it carries none, its name and address."""
+    if source.terms_file:
+        return (packages / source.terms_file).read_text(encoding="utf-8")
+    folders = sorted(packages.glob(f"{source.package.replace('-', '_')}-*.dist-info")) if source.package else []
+    for folder in folders:
+        for pattern in LICENCE_FILES:
+            for path in sorted(folder.glob(pattern)):
+                return path.read_text(encoding="utf-8")
+    return f"{source.licence}\n{source.licence_url}\n"
+
+
+def notice(source: BaseModelSource, file: Path) -> str:
+    """What the folder holds, where it comes from and what was changed, as the licence asks."""
+    terms = (
+        f"{source.name} is provided under and subject to the terms at {source.licence_url}.\n" if source.terms else ""
+    )
+    template = f"Added: the chat template {source.chat_template} of this domain.\n" if source.chat_template else ""
+    name = file.name if file.suffix == ".gguf" else f"{file.stem} in parts,"
+    return (
+        f"{source.name}, licensed under {source.licence} ({source.licence_url}).\n{terms}"
+        f"Source: {name} from the package {source.package or 'of this domain'}, SHA-256 {source.sha256}.\n"
+        f"Changed: the quantised weights were widened to fp32 safetensors, and {source.pad_token} became the pad "
+        "token.\n"
+        f"{template}"
+    )
+
+
+def strip_local(folder: Path) -> None:
+    """Take out of every JSON setting in `folder` what transformers notes about this machine."""
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        path = folder / name
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
+
+
+def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str:
+    """Write the domain's base model to `target`, whole or not at all; returns the folder's digest.
+
+    Raises:
+        BaseModelError: its terms are not among the `accepted` ones, or its files are not those that are pinned.
+    """
+    source = domain.base_model
+    check_terms(domain, accepted)
+    files = checked_files(domain)
+    with assembled(files) as file:
+        tokenizer, model = load_gguf(file)
+    own_pad_token(tokenizer, model, source.pad_token)
+    own_template(tokenizer, domain)
+    with fresh_directory(target) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        strip_local(folder)
+        (folder / "model.safetensors").chmod(0o644)
+        write_text(folder / f"LICENSE{Path(source.terms_file).suffix or '.txt'}", licence_text(source))
+        write_text(folder / "NOTICE.txt", notice(source, files[0]))
+        return write_manifest(folder)
+
+
+def stage() -> str:
+    """Convert the base model of the domain that params.yaml names."""
+    params = load_params()
+    domain = load_domain(params.domain)
+    digest = convert(domain, layout.BASE_MODEL, params.accepted_terms)
+    return f"{domain.base_model.name} in {layout.BASE_MODEL}, digest {digest[:12]}"
+
+
+def main() -> None:
+    """Run the stage."""
+    run_stage("base_model", stage)
+
+
+if __name__ == "__main__":
+    main()

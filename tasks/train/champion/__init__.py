@@ -1,0 +1,1 @@
+"""Stage `champion`: what a candidate is judged against."""

@@ -1,0 +1,75 @@
+"""Stage `champion`: what the candidate is judged against, laid out from its pointer.
+
+state/champion.json names the base model, or a version's package by its digest. The flow has fetched that package into
+.flywheel/weights/DIGEST (tasks/registry/pointer.py); here it is checked and its parts copied. No mlflow, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.core import layout
+from tasks.core.files import (
+    MANIFEST,
+    digest_of,
+    fresh_directory,
+    write_json,
+    write_manifest,
+)
+from tasks.core.packaged import BASE, KIND, PROMPT, read_package
+from tasks.core.pointers import PointerError, read_pointer, weights_of
+from tasks.core.stage import run_stage
+
+STAGE = "champion"
+
+
+def base_digest() -> str:
+    """The base model's digest, from its manifest alone (the stages that load the model check its files)."""
+    path = layout.BASE_MODEL / MANIFEST
+    try:
+        return digest_of(json.loads(path.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError) as error:
+        raise PointerError(f"{path} cannot be read ({error}); run the stage base_model again") from None
+
+
+def champion() -> str:
+    """Write data/champion; returns what happened, in a sentence."""
+    pointer = read_pointer()
+    facts: dict[str, Any] = pointer.model_dump(mode="json")
+    if pointer.kind == "base":
+        facts["digest"] = base_digest()
+    with fresh_directory(layout.CHAMPION) as folder:
+        if pointer.kind == "version":
+            copy_parts(weights_of(pointer), folder, base_digest(), pointer.version)
+        write_json(folder / "champion.json", facts)
+        write_manifest(folder)
+    return "the base model" if pointer.kind == "base" else f"version {pointer.version}"
+
+
+def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
+    """What of a package answers: adapter, weights, how an engine serves them, over which base, under which prompt.
+
+    Raises:
+        PackageUnreadable: it is no package, or does not say what it was trained over and with.
+        PointerError: it was trained over another base model than the one of digest `base`.
+    """
+    parts = read_package(package)
+    if parts.trained_over != base:
+        raise PointerError(
+            f"version {version}, the champion, was trained over another base model than {layout.BASE_MODEL} holds, so "
+            "nothing can be measured against it here. Put its base model back into domain.yaml; or give the domain "
+            "with the new one a name of its own: it begins without a champion"
+        )
+    for part in (parts.adapter, parts.model):
+        if part is not None:
+            shutil.copytree(part, folder / part.name)
+    for name in (KIND, BASE, PROMPT):
+        if (package / name).is_file():
+            shutil.copyfile(package / name, folder / name)
+
+
+if __name__ == "__main__":
+    run_stage(STAGE, champion)

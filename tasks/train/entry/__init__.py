@@ -1,0 +1,1 @@
+"""How a training stage carries its training out: estimate, launch, go on, measure."""

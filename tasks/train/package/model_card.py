@@ -1,0 +1,102 @@
+"""The model card of a package: what it is, from what, how; Hugging Face's front matter on top.
+
+Written from the settings and from what each training stage counted. Limits: no scores, which the release card has.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tasks.core import layout
+from tasks.core.domain import Domain
+from tasks.core.packaged import Kind
+from tasks.core.params import Params
+from tasks.core.training_params import TrainingParams
+
+STAGES = {"pretrain": "Continued pretraining", "sft": "Supervised fine-tuning, loss on the answers only"}
+KINDS = {
+    "adapter": "A LoRA adapter over {base}",
+    "weights": "Whole weights made from {base}",
+    "nothing": "Virtual tokens over {base}, which no engine of this project serves,",
+}
+
+
+def counted(stage: str) -> dict[str, Any]:
+    """What a training stage counted; empty where it did not run."""
+    path = layout.METRICS / f"{stage}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("steps") else {}
+
+
+def attributions(domain: Domain) -> list[str]:
+    """One line for each source of data; one that gives documents and triples stands here once."""
+    kinds = (domain.human, domain.seeds, domain.documents, domain.triples, domain.general, [domain.safety])
+    sources = [item for kind in kinds for item in kind]
+    lines = [f"- {s.attribution} (licence {s.licence}{', ' + s.url if s.url else ''})" for s in sources]
+    return list(dict.fromkeys(lines))
+
+
+def how(params: Params, stage: str, training: dict[str, Any]) -> str:
+    """One stage's method as a sentence; empty where it did not run."""
+    if not training:
+        return ""
+    settings: TrainingParams = getattr(params, stage)
+    name = STAGES.get(stage) or f"Alignment by {params.align.alignment}"
+    section = params.methods.of(settings.method).model_dump()
+    words = ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in section.items())
+    return (
+        f"{name}. Method {settings.method} ({words}): {training.get('trainable_parameters', 0):,} of "
+        f"{training.get('parameters', 0):,} parameters. AdamW, learning rate {settings.learning_rate} with cosine "
+        f"decay, {training['steps']} steps, {settings.precision}, seed {params.seed}."
+    )
+
+
+def _value(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def model_card(params: Params, domain: Domain, kind: Kind) -> str:
+    """The card's text in Markdown."""
+    source, sft = domain.base_model, counted("sft")
+    methods = [how(params, stage, counted(stage)) for stage in ("pretrain", "sft", "align")]
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {source.name}",
+            f"language: {domain.language}",
+            f"library_name: {'transformers' if kind.served_as == 'weights' else 'peft'}",
+            f"license: {source.licence.lower()}",
+            "pipeline_tag: text-generation",
+            "---",
+            "",
+            f"# {domain.title}",
+            "",
+            f"{KINDS[kind.served_as].format(base=source.name)} tuned with Flywheel on questions and answers of its "
+            "domain.",
+            "What it was judged on, with every score and interval, is in the release card of its version.",
+            "",
+            "## Data",
+            "",
+            f"{sft.get('examples', 0)} examples; {sft.get('tokens', 0):,} tokens over all epochs "
+            f"({sft.get('epochs', 0)}), {sft.get('answer_tokens', 0):,} of them answers, which alone are learnt. "
+            "Drawn from:",
+            "",
+            *attributions(domain),
+            "",
+            "## Method",
+            "",
+            "\n\n".join(text for text in methods if text),
+            "",
+            "## Licence",
+            "",
+            f"The base model is licensed under {source.licence} ({source.licence_url}).",
+            "The data's licences stand above; their attribution must go along with the model.",
+            "",
+            "## Limits",
+            "",
+            "A small model: its answers can be wrong and are no legal or professional advice. Ask it with the system",
+            "prompt and chat template of prompt.json; it was trained and judged with no other.",
+            "",
+        ]
+    )

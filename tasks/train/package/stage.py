@@ -1,0 +1,222 @@
+"""Stage package: everything a server needs to answer as the model was trained to, in one checked folder.
+
+models/package holds an adapter over the pinned base or whole weights (tasks/core/packaged.py says which and why), the
+prompt it was trained with, which base it belongs to, and a model card; the manifest comes last. Nothing is packaged
+that was not loaded and compared: weights are finite and change answers, merged weights agree with the adapter that
+training left, copies are equal to the last bit, and a question is the same tokens in training, evaluation and serving.
+Otherwise the stage fails. One model in fp32 is held at a time.
+Limits: merged weights are written in fp32, whole ones as training left them. The scores are in the release card.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.core import layout
+from tasks.core.domain import Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import (
+    fresh_directory,
+    sha256_bytes,
+    sha256_file,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from tasks.core.packaged import ADAPTER, KIND, MODEL, Kind, kind_of_adapter
+from tasks.core.params import Params, load_params
+from tasks.core.stage import run_stage
+from tasks.text.prompts import PromptBook, messages_of, render
+from tasks.train.base_model.stage import LOCAL_KEYS
+from tasks.train.package import weight_parity
+from tasks.train.package.model_card import model_card
+from tasks.train.package.prompt_parity import NAMED, check_prompts
+from tasks.train.run.handover import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights, final
+
+NOT_THE_TOKENIZER = {"config.json", "generation_config.json", "MANIFEST.json"}  # of a model's folder, with its weights
+
+
+class PackageError(FlywheelError):
+    """What was trained must not be judged or served."""
+
+
+def kind_of(weights: Weights) -> Kind:
+    """How an engine will serve what was trained.
+
+    Raises:
+        PackageError: nothing was trained.
+    """
+    own_base = weights.base != layout.BASE_MODEL
+    if weights.adapter is None:
+        if not own_base:
+            raise PackageError("nothing was trained: every training stage is switched off")
+        return Kind(served_as="weights", why="every weight was trained")
+    kind = kind_of_adapter(json.loads((weights.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    if own_base and kind.served_as == "adapter":
+        return Kind(served_as="weights", why="merged: it was trained over other weights than the base model's")
+    return kind
+
+
+def refuse_broken(weights: Weights) -> None:
+    """Raises WeightsRefused where a tensor that training left is not finite."""
+    if weights.adapter:
+        weight_parity.refuse_broken_weights(weights.adapter / ADAPTER_WEIGHTS)
+    if weights.base != layout.BASE_MODEL:
+        for path in sorted(weights.base.glob("*.safetensors")):
+            weight_parity.refuse_broken_weights(path)
+
+
+def probe_prompts(domain: Domain) -> list[list[int]]:
+    """A few fixed prompts as tokens, rendered as in training."""
+    book = PromptBook(layout.BASE_MODEL)
+    questions = ("Hello.", f"What do I have to know about {domain.title.lower()}?", "How are you today?")
+    return [book.ids(render(book, messages_of(domain.system_text(), question))) for question in questions]
+
+
+def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], limit: float) -> str:
+    """Put what was trained into the package's folder, compared with what training left; says what was compared.
+
+    Raises:
+        WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
+    """
+    if weights.adapter is None:
+        return _place_model(weights.base, folder, prompts)
+    model = weight_parity.load(weights.base)
+    plain = weight_parity.logits_of(model, prompts)
+    model = weight_parity.adapted(model, weights.adapter)
+    trained = weight_parity.logits_of(model, prompts)
+    weight_parity.refuse_unchanged(trained, plain)
+    if kind.served_as != "weights":
+        _copy_adapter(weights.adapter, folder / ADAPTER)
+    if kind.served_as == "nothing":
+        if weights.base != layout.BASE_MODEL:
+            _copy_model(weights.base, folder / MODEL)
+        return "it changes answers; nothing to merge"
+    model = weight_parity.merge(model)
+    if kind.served_as == "weights":
+        model.save_pretrained(folder / MODEL)
+        finish_model(folder / MODEL)
+        del model  # before it is read back: two of them need twice the memory
+        merged = _logits_of(folder / MODEL, prompts)
+    else:
+        merged = weight_parity.logits_of(model, prompts)
+    difference = weight_parity.largest_difference(trained, merged)
+    weight_parity.refuse_difference(difference, limit, "adapter and merged weights")
+    return "adapter and merged weights agree"
+
+
+def _logits_of(model: Path, prompts: list[list[int]]) -> list[Any]:
+    """What whole weights answer; they are held no longer than that."""
+    return weight_parity.logits_of(weight_parity.load(model), prompts)
+
+
+def _place_model(source: Path, folder: Path, prompts: list[list[int]]) -> str:
+    """Whole weights, file by file as training left them."""
+    weight_parity.refuse_unchanged(_logits_of(source, prompts), _logits_of(layout.BASE_MODEL, prompts))
+    _copy_model(source, folder / MODEL)
+    return "whole weights, bit by bit as they were trained"
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.name in ("config.json", "generation_config.json") or ".safetensors" in path.name:
+            _copy(path, target / path.name)
+    finish_model(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file and read the copy back.
+
+    Raises:
+        PackageError: it is not what was copied.
+    """
+    shutil.copyfile(source, target)
+    if target.stat().st_size != source.stat().st_size or sha256_file(target) != sha256_file(source):
+        raise PackageError(f"{target} is not what {source} is, after it was copied: look at the disk, and run again")
+
+
+def finish_model(target: Path) -> None:
+    """Tokenizer, template and licence come from the base model: those that every side began with."""
+    for path in sorted(layout.BASE_MODEL.iterdir()):
+        if path.is_file() and path.name not in NOT_THE_TOKENIZER and ".safetensors" not in path.name:
+            shutil.copyfile(path, target / path.name)
+    for name in ("config.json", "generation_config.json"):
+        if (target / name).is_file():
+            settings = json.loads((target / name).read_text(encoding="utf-8"))
+            write_json(target / name, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
+    write_manifest(target)
+
+
+def _copy_adapter(adapter: Path, target: Path) -> None:
+    target.mkdir()
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        _copy(adapter / name, target / name)
+
+
+def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
+    """What has to stand around a question: system prompt, chat template and special tokens."""
+    template = (base / "chat_template.jinja").read_text(encoding="utf-8")
+    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return {
+        "system": domain.system_text(),
+        "chat_template": template,
+        "chat_template_sha256": sha256_bytes(template.encode()),
+        "special_tokens": {name: settings.get(name) for name in NAMED},
+    }
+
+
+def base_of(domain: Domain, digest: str) -> dict[str, Any]:
+    """Which base model it was made from."""
+    source = domain.base_model
+    return {
+        "name": source.name,
+        "digest": digest,
+        "licence": source.licence,
+        "licence_url": source.licence_url,
+        "source_package": source.package,
+        "source_sha256": source.sha256,
+    }
+
+
+def build(params: Params, domain: Domain, weights: Weights, base_digest: str, target: Path) -> tuple[str, str]:
+    """Write the package to `target`, whole or not at all; returns what was compared, and its digest.
+
+    Raises:
+        PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
+    """
+    kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
+    refuse_broken(weights)
+    shutil.rmtree(target, ignore_errors=True)
+    with fresh_directory(target) as folder:
+        limit = params.package.max_logit_difference
+        compared = place(weights, kind, folder, probe_prompts(domain), limit)
+        served = folder / MODEL if (folder / MODEL).is_dir() else layout.BASE_MODEL
+        check_prompts(domain.system_text(), weights.base, served, prompt)
+        write_json(folder / KIND, kind.model_dump())
+        write_json(folder / "prompt.json", prompt)
+        write_json(folder / "base.json", base_of(domain, base_digest))
+        write_text(folder / "README.md", model_card(params, domain, kind))
+        return compared, write_manifest(folder)
+
+
+def stage() -> str:
+    """Check base and what was trained, then pack it."""
+    params = load_params()
+    domain = load_domain(params.domain)
+    base_digest = verify_manifest(layout.BASE_MODEL)
+    compared, digest = build(params, domain, final(), base_digest, layout.PACKAGE)
+    return f"{layout.PACKAGE}, digest {digest[:12]}; {compared}"
+
+
+def main() -> None:
+    """Run the stage."""
+    run_stage("package", stage)
+
+
+if __name__ == "__main__":
+    main()

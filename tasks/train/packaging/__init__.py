@@ -1,1 +1,0 @@
-"""What makes a package: cards, parity checks, smaller forms."""

@@ -1,0 +1,122 @@
+"""TRL's RewardTrainer with all answers to a prompt ranked together.
+
+Needs torch, transformers, trl and peft: import it in a worker process only. TRL takes one pair a row, so an answer of
+K − 1 pairs passes the model as often; here it passes once, and a prompt's pairs are one comparison in the mean
+(Ouyang et al. 2022, arXiv 2203.02155, equation 1), without which answers of many pairs are overfitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+from trl import RewardTrainer
+
+from tasks.train.preference.rows import Group
+from tasks.train.run import heartbeat
+
+
+def ranking_loss(scores: torch.Tensor, pairs: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+    """The mean over prompts of the mean of −log σ(r_better − r_worse) over the pairs of a prompt, in nats.
+
+    Args:
+        scores: (answers,) of the reward model.
+        pairs: (pairs, 2) numbers of the better and of the worse answer.
+        prompts: (pairs,) number of the prompt that a pair belongs to, counted from 0 without gaps.
+    """
+    losses = -logsigmoid(margins_of(scores, pairs))
+    counts = torch.bincount(prompts)
+    return (losses / counts[prompts]).sum() / len(counts)
+
+
+def margins_of(scores: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """(pairs,) score of the better answer less that of the worse, in fp32."""
+    found = scores.float()
+    return found[pairs[:, 0]] - found[pairs[:, 1]]
+
+
+class GroupCollator:
+    """Puts groups into one batch: a row an answer, padded on the right."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self._pad = pad_token_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Token ids and mask (answers, columns), pairs (pairs, 2) and their prompts (pairs,)."""
+        sequences = [torch.tensor(ids) for row in rows for ids in row["sequences"]]
+        pairs, prompts, answers = [], [], 0
+        for number, row in enumerate(rows):
+            pairs += [[answers + better, answers + worse] for better, worse in row["pairs"]]
+            prompts += [number] * len(row["pairs"])
+            answers += len(row["sequences"])
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {
+            "input_ids": pad(sequences, batch_first=True, padding_value=self._pad),
+            "attention_mask": pad([torch.ones_like(ids) for ids in sequences], batch_first=True),
+            "pairs": torch.tensor(pairs),
+            "prompts": torch.tensor(prompts),
+        }
+
+
+def rows_of(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What the collator reads."""
+    return [{"sequences": group.sequences, "pairs": [list(pair) for pair in group.pairs]} for group in groups]
+
+
+class RankingTrainer(RewardTrainer):
+    """RewardTrainer over groups of answers; its datasets are `rows_of` groups already."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        """TRL would look for pairs of texts to encode."""
+        return dataset
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The ranking loss of a batch of prompts."""
+        outputs = self._forward(model, inputs)
+        scores = outputs.logits[:, 0]
+        loss = ranking_loss(scores, inputs["pairs"], inputs["prompts"])
+        right = (margins_of(scores, inputs["pairs"]) > 0).float().mean()
+        self._metrics["train"]["accuracy"].append(self.accelerator.gather(right).mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+    def _forward(self, model: Any, inputs: dict[str, Any]) -> Any:
+        return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+
+    def held_out_margins(self) -> list[list[float]]:
+        """For each held-out prompt the margin of each of its pairs; the same in every process.
+
+        Every process scores as many prompts, some of them twice: under ZeRO-3 none may pass the model alone.
+        """
+        rows, size, rank = self.eval_dataset, self.args.world_size, self.args.process_index
+        mine = [(rank + turn * size) % len(rows) for turn in range(-(-len(rows) // size))]
+        self.model.eval()
+        found: dict[int, list[float]] = {}
+        for number in mine:
+            batch = self._prepare_inputs(self.data_collator([rows[number]]))
+            with torch.no_grad():
+                scores = self._forward(self.model_wrapped, batch).logits[:, 0]
+            found[number] = margins_of(scores, batch["pairs"]).tolist()
+            heartbeat.note("training")
+        gathered: list[dict[int, list[float]]] = [{} for _ in range(size)]
+        if size > 1:
+            torch.distributed.all_gather_object(gathered, found)
+        else:
+            gathered = [found]
+        together = {number: margins for part in gathered for number, margins in part.items()}
+        return [together[number] for number in range(len(rows))]
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Loss and accuracy on the held-out prompts, each the mean over prompts of the mean over pairs."""
+        margins = self.held_out_margins()
+        each = [torch.tensor(one) for one in margins]
+        metrics = {
+            f"{metric_key_prefix}_loss": torch.stack([-logsigmoid(one).mean() for one in each]).mean().item(),
+            f"{metric_key_prefix}_accuracy": torch.stack([(one > 0).float().mean() for one in each]).mean().item(),
+        }
+        self.log(dict(metrics))
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

@@ -1,0 +1,173 @@
+"""Stage reward: a model that scores answers, learnt from preferences, for the alignments that answer while they train.
+
+It is the base model (or what pretraining left as whole weights) with a score head, trained by the stage's method; the
+SFT adapter is not under it, so that a reward model outlives changes of SFT. Off unless `align.alignment` is online.
+
+What it is worth is measured on prompts it has not seen: accuracy with an interval over prompts (a prompt's pairs are
+not independent), and calibration: when it says 80 %, is it right in 80 of 100 (Guo et al. 2017, arXiv 1706.04599).
+Beside it stands how often the longer answer is the better one, the shortcut that a reward model takes first.
+Limits: held-out pairs come from where the training pairs come from; accuracy on them says nothing of other prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tasks.core import layout
+from tasks.core.domain import Domain, load_domain
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json, write_text
+from tasks.core.intervals import SMALLEST_SAMPLE, mean_interval
+from tasks.core.params import Params, load_params
+from tasks.core.stage import run_stage
+from tasks.train.entry.execute import execute, run_folder
+from tasks.train.reward.job import RewardJob
+from tasks.train.run.checkpoints import forget
+from tasks.train.run.handover import before_sft, write_nothing, write_trained
+from tasks.train.run.job import launch_files, read_result
+from tasks.train.run.launch import CONFIGS, read_launch
+from tasks.train.run.precision import resolve_precision
+
+METRICS = layout.METRICS / "reward.json"
+LOSS_PLOT = layout.PLOTS / "reward_loss.csv"
+BINS = 5  # of the confidence, from one half to one
+LEVEL, RESAMPLES = 0.95, 10000
+
+
+class NoPreferences(FlywheelError):
+    """There is nothing to learn a reward from."""
+
+
+class HeldOut(NamedTuple):
+    """A pair the model has not seen: what was compared, by how much the better answer scores higher, and is longer."""
+
+    kind: str
+    margin: float
+    longer: int
+
+
+def describe(params: Params, domain: Domain) -> RewardJob:
+    """The job that the settings ask for.
+
+    Raises:
+        NoPreferences: stage pairs left none.
+    """
+    data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
+    if not data["train"].stat().st_size:
+        raise NoPreferences(no_preferences(domain))
+    launch = read_launch(params.reward.launch)
+    begin = before_sft()
+    return RewardJob(
+        stage="reward",
+        base_model=begin.base,
+        base_digest=begin.base_digest,
+        data=data,
+        system=domain.system_text(),
+        seed=params.seed,
+        processes=launch["num_processes"],
+        settings=params.reward.model_copy(update={"precision": resolve_precision(params.reward.precision, launch)}),
+        method=params.methods.of(params.reward.method).model_dump(),
+        launch_files=launch_files(params.reward.launch, launch, CONFIGS),
+    )
+
+
+def no_preferences(domain: Domain) -> str:
+    """What to do where there are none."""
+    return (
+        f"there are no preferences to learn from: write {domain.folder}/preferences.jsonl (docs/alignment.md "
+        "says how the default domain's was made), collect choices between drafts, or set align.alignment: none"
+    )
+
+
+def metrics_of(result: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The stage's metrics; accuracies and the calibration error are shares, losses in nats a pair."""
+    metrics = {key: value for key, value in result.items() if key not in ("history", "held_out")}
+    for name in ("train loss", "validation loss", "validation accuracy"):
+        values = [value for _, curve, value in result["history"] if curve == name]
+        if values:
+            metrics[name.replace(" ", "_")] = values[-1]
+    groups = [[HeldOut(*pair) for pair in group] for group in result["held_out"]]
+    return {**metrics, "held_out": judged(groups, seed)} if groups else metrics
+
+
+def judged(groups: Sequence[Sequence[HeldOut]], seed: int) -> dict[str, Any]:
+    """How good the scores are on held-out prompts, a list of pairs each."""
+    pairs = [pair for group in groups for pair in group]
+    by_prompt = [_share([pair.margin > 0 for pair in group]) for group in groups]
+    found: dict[str, Any] = {"prompts": len(groups), "pairs": len(pairs), "accuracy": _mean(by_prompt)}
+    if len(groups) >= SMALLEST_SAMPLE:
+        interval = mean_interval(by_prompt, level=LEVEL, resamples=RESAMPLES, seed=seed)
+        found |= {"accuracy_low": interval.low, "accuracy_high": interval.high}
+    kinds = sorted({pair.kind for pair in pairs})
+    return {
+        **found,
+        "accuracy_by_kind": {kind: _share([p.margin > 0 for p in pairs if p.kind == kind]) for kind in kinds},
+        "longer_is_better": _mean([(pair.longer > 0) + (pair.longer == 0) / 2 for pair in pairs]),
+        **calibration([pair.margin for pair in pairs]),
+    }
+
+
+def calibration(margins: Sequence[float]) -> dict[str, Any]:
+    """Confidence against accuracy in BINS bins of equal width, and the expected calibration error.
+
+    Confidence is σ(|margin|), what the model says that its own choice is worth; from 0.5 to 1.
+    """
+    seen = [(1.0 / (1.0 + math.exp(-abs(margin))), margin > 0) for margin in margins]
+    width = 0.5 / BINS
+    bins: dict[str, dict[str, float]] = {}
+    error = 0.0
+    for number in range(BINS):
+        inside = [(c, right) for c, right in seen if min(int((c - 0.5) / width), BINS - 1) == number]
+        if not inside:
+            continue
+        confidence, accuracy = _mean([c for c, _ in inside]), _share([right for _, right in inside])
+        error += len(inside) / len(seen) * abs(accuracy - confidence)
+        name = f"{0.5 + number * width:.1f}-{0.6 + number * width:.1f}"
+        bins[name] = {"pairs": len(inside), "confidence": confidence, "accuracy": accuracy}
+    return {"expected_calibration_error": error, "reliability": bins}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
+
+
+def plot_of(result: dict[str, Any]) -> str:
+    """The losses as CSV: step, split, loss."""
+    rows = [(step, name.split()[0], value) for step, name, value in result["history"] if name.endswith(" loss")]
+    return "step,split,loss\n" + "".join(f"{step},{split},{loss}\n" for step, split, loss in rows)
+
+
+def stage() -> str:
+    """Train, or pass where no online alignment wants a reward model."""
+    params = load_params()
+    if not params.align.online:
+        write_json(METRICS, {"steps": 0})
+        write_text(LOSS_PLOT, plot_of({"history": []}))
+        return write_nothing(layout.REWARD, f"align.alignment is {params.align.alignment}, which needs no reward model")
+    domain = load_domain(params.domain)
+    job = describe(params, domain)
+    run = run_folder(job)
+    done = execute(job, run)
+    result = read_result(done)
+    metrics = metrics_of(result, params.seed)
+    digest = write_trained(done, layout.REWARD, domain.base_model.name)
+    write_json(METRICS, metrics)
+    write_text(LOSS_PLOT, plot_of(result))
+    forget(run)
+    told = f"held-out accuracy {metrics['held_out']['accuracy']:.3f}, " if "held_out" in metrics else ""
+    return f"{metrics['steps']} steps, {told}digest {digest[:12]}"
+
+
+def main() -> None:
+    """Run the stage."""
+    run_stage("reward", stage)
+
+
+if __name__ == "__main__":
+    main()

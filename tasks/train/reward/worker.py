@@ -1,0 +1,127 @@
+"""One process of a reward model's training, started by `accelerate launch`; tasks.train.reward.stage owns all of them.
+
+See tasks/train/run/worker.py for what it is started with and what it leaves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.records import Preference, read_own_jsonl
+from tasks.train.preference.rows import Group, encode_groups, steps_of_epoch
+from tasks.train.reward.job import RewardJob
+from tasks.train.run.methods import prepared
+from tasks.train.run.worker import (
+    check_agreement,
+    common_arguments,
+    history_of,
+    load_options,
+    load_tokenizer,
+    result_of,
+    run_worker,
+    save_final,
+)
+
+if TYPE_CHECKING:
+    from tasks.train.reward.ranking import RankingTrainer
+
+CURVES = (
+    ("loss", "train loss"),
+    ("accuracy", "train accuracy"),
+    ("eval_loss", "validation loss"),
+    ("eval_accuracy", "validation accuracy"),
+)
+
+
+def train(job: RewardJob, run: Path, checkpoint: str | None) -> None:
+    """Train from the start or from a checkpoint, and write RUN/final."""
+    tokenizer = load_tokenizer(job)
+    groups, held_out = (
+        encode_groups(tokenizer, job.system, read_own_jsonl(job.data[name], Preference), job.settings.max_tokens)
+        for name in ("train", "validation")
+    )
+    trainer = build_trainer(
+        job, tokenizer, groups, held_out, training_arguments(job, run, checkpoint, groups, held_out)
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    check_agreement(trainer)
+    margins = trainer.held_out_margins() if held_out else []
+    result = result_of(
+        trainer,
+        CURVES,
+        prompts=len(groups),
+        pairs=sum(len(group.pairs) for group in groups),
+        tokens=sum(len(ids) for group in groups for ids in group.sequences) * job.settings.epochs,
+        held_out=[_judged(group, seen) for group, seen in zip(held_out, margins, strict=True)],
+    )
+    save_final(trainer, run, result)
+
+
+def _judged(group: Group, margins: list[float]) -> list[list[Any]]:
+    """For each pair of a prompt: what was compared, the margin, and how many tokens longer the better answer is."""
+    return [
+        [kind, margin, len(group.answers[better]) - len(group.answers[worse])]
+        for kind, margin, (better, worse) in zip(group.kinds, margins, group.pairs, strict=True)
+    ]
+
+
+def training_arguments(
+    job: RewardJob, run: Path, checkpoint: str | None, groups: list[Group], held_out: list[Group]
+) -> Any:
+    """TRL's configuration of a job."""
+    from trl import RewardConfig
+
+    return RewardConfig(
+        **common_arguments(job, run),
+        max_length=None,
+        remove_unused_columns=False,
+        disable_dropout=True,
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=steps_of_epoch(len(groups), job.settings, job.processes),
+        eval_on_start=bool(held_out) and checkpoint is None,
+    )
+
+
+def load_scorer(job: RewardJob, tokenizer: Any) -> Any:
+    """The base model with a new head of one score, drawn by the job's seed: the same in every process."""
+    from transformers import AutoModelForSequenceClassification, set_seed
+
+    set_seed(job.seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        job.base_model, num_labels=1, pad_token_id=tokenizer.pad_token_id, **load_options(job)
+    )
+
+
+def build_trainer(
+    job: RewardJob, tokenizer: Any, groups: list[Group], held_out: list[Group], arguments: Any
+) -> RankingTrainer:
+    """Model, data and callbacks put together."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
+    from tasks.train.reward.ranking import GroupCollator, RankingTrainer, rows_of
+    from tasks.train.reward.stage import LOSS_PLOT, plot_of
+    from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
+
+    tokens = sum(len(ids) for group in groups for ids in group.sequences) / len(groups)
+    trainer = RankingTrainer(
+        model=prepared(load_scorer(job, tokenizer), job, "SEQ_CLS"),
+        args=arguments,
+        data_collator=GroupCollator(tokenizer.pad_token_id),
+        train_dataset=Dataset.from_list(rows_of(groups)),
+        eval_dataset=Dataset.from_list(rows_of(held_out)) if held_out else None,
+        processing_class=tokenizer,
+        callbacks=[
+            StopAtNan(job.stage),
+            MarkCheckpoints(),
+            Progress(job.stage, tokens * job.settings.batch_size * job.processes),
+            LivePlot(LOSS_PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+if __name__ == "__main__":
+    run_worker(RewardJob, train)

@@ -1,0 +1,1 @@
+"""One training run: its job, launch, workers, methods, checkpoints and signs of life."""

@@ -1,0 +1,182 @@
+"""What every training does beside learning: marks its checkpoints, stops at NaN, says how far it is, draws its curve.
+
+Needs torch and transformers: import it in a worker process only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_text
+from tasks.train.run import heartbeat
+from tasks.train.run.checkpoints import check_room, mark_complete
+
+PROGRESS_SECONDS = 15.0
+PLOT_SECONDS = 5.0
+SHOWN = ("loss", "reward", "rewards/chosen", "kl")  # of what is logged, those that a person is shown
+
+
+class TrainingDiverged(FlywheelError):
+    """The loss is no longer a number."""
+
+
+class MarkCheckpoints(TrainerCallback):
+    """Writes a checkpoint's manifest when every process has written its part of it; tells the beat of every move."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The training proper begins."""
+        heartbeat.note("training", state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step is done; before a checkpoint, see that it has room.
+
+        Raises:
+            DiskFull: it has not.
+        """
+        heartbeat.note("saving" if control.should_save else "training", state.global_step, state.max_steps)
+        if control.should_save and state.is_world_process_zero:
+            check_room(Path(args.output_dir))
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A batch of several of a step is done."""
+        heartbeat.note("training")
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A batch was evaluated."""
+        heartbeat.note("training")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """What follows is comparing and saving."""
+        heartbeat.note("ending")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Wait for all, then mark."""
+        if args.world_size > 1:
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        heartbeat.note("training")
+
+
+class StopAtNan(TrainerCallback):
+    """Ends the run when a loss is not finite; transformers would go on and report an average instead."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Look at every loss that is logged.
+
+        Raises:
+            TrainingDiverged: one is NaN or infinite.
+        """
+        for name, value in (logs or {}).items():
+            if (name == "loss" or re.fullmatch(r"eval_(\w+_)?loss", name)) and not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"{name} is {value} at step {state.global_step}; lower {self._stage}.learning_rate"
+                )
+
+
+class Progress(TrainerCallback):
+    """A bar on a terminal, otherwise a line every few seconds: step, what was logged, speed, time left.
+
+    Works for every trainer, also one that logs no loss or does not log at each step; without `tokens_per_step` it
+    gives steps a minute.
+    """
+
+    def __init__(self, stage: str, tokens_per_step: float | None = None) -> None:
+        self._stage = stage
+        self._tokens_per_step = tokens_per_step
+        self._began = self._said = 0.0
+        self._first_step = 0
+        self._said_step = -1
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Say where a resumed run goes on."""
+        if state.is_world_process_zero and state.global_step:
+            print(f"{self._stage}: going on from step {state.global_step} of {state.max_steps}", flush=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock at the first step, after the first validation."""
+        if not self._began:
+            self._began, self._first_step = time.monotonic(), state.global_step
+        elif self._said_step < state.global_step - 1:  # the step before the last was not logged
+            self._step(state, {})
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Say where the training is, not more often than is useful."""
+        if not logs:
+            return
+        if "eval_loss" in logs:
+            text = f"step {state.global_step} of {state.max_steps}, validation loss {logs['eval_loss']:.4f}"
+            self._line(state, f"{self._stage}: {text}")
+        elif self._began and "train_runtime" not in logs and not any(name.startswith("eval_") for name in logs):
+            self._step(state, logs)
+
+    def _step(self, state: Any, logs: dict[str, Any]) -> None:
+        now, terminal = time.monotonic(), sys.stdout.isatty()
+        done, last = state.global_step - self._first_step, state.global_step == state.max_steps
+        self._said_step = state.global_step
+        if not state.is_world_process_zero or done <= 0 or now <= self._began:
+            return
+        if not terminal and not last and now - self._said < PROGRESS_SECONDS:
+            return
+        self._said = now
+        rate = done / (now - self._began)
+        tokens = self._tokens_per_step
+        speed = f"{rate * tokens:.0f} tokens/s" if tokens else f"{rate * 60:.1f} steps/min"
+        shown = [f"{name} {logs[name]:.4f}" for name in SHOWN if isinstance(logs.get(name), int | float)]
+        where = f"{self._stage}: step {state.global_step} of {state.max_steps}"
+        left = _clock((state.max_steps - state.global_step) / rate)
+        text = ", ".join([where, *shown, speed, f"{left} left"])
+        if not terminal:
+            print(text, flush=True)
+            return
+        filled = 20 * state.global_step // max(state.max_steps, 1)
+        print(f"\r\033[K[{'#' * filled:<20}] {text}", end="\n" if last else "", flush=True)
+
+    def _line(self, state: Any, text: str) -> None:
+        if state.is_world_process_zero:
+            print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class LivePlot(TrainerCallback):
+    """Draws the stage's curve while it trains: the first process rewrites the file of `dvc plots`, whole each time.
+
+    `render` makes the file's text of the trainer's log history; the stage writes the same file once more at its end.
+    """
+
+    def __init__(self, path: Path, render: Callable[[list[dict[str, Any]]], str]) -> None:
+        self._path = path
+        self._render = render
+        self._drawn = 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draw again, not more often than a person looks."""
+        if state.is_world_process_zero and time.monotonic() - self._drawn >= PLOT_SECONDS:
+            self._draw(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The whole curve."""
+        if state.is_world_process_zero:
+            self._draw(state)
+
+    def _draw(self, state: Any) -> None:
+        self._drawn = time.monotonic()
+        write_text(self._path, self._render(state.log_history))

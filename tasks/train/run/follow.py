@@ -1,0 +1,56 @@
+"""A further machine of a training: joins whatever the first machine launches, until it is ended from outside.
+
+    python -m tasks.train.run.follow
+
+It decides nothing. Where its workers fail, the first machine notices (their beats stop, or its own workers lose
+them), ends its own and launches again under a new id, which this machine then joins.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tasks.core.errors import FlywheelError
+from tasks.train.run.launch import LOOK_SECONDS, environment, launch_command, owned, read_launch
+from tasks.train.run.nodes import announcement, this_node
+
+LEAVE_SECONDS = 30.0  # for workers to end by themselves after the first machine's have
+
+
+def join(news: dict[str, str | list[str]]) -> None:
+    """Run this machine's workers of one launch, until they end or the first machine has moved on."""
+    name, module, arguments = str(news["launch"]), str(news["module"]), list(news["arguments"])
+    settings = read_launch(name)
+    print(f"follow: joining {module} under {name}", flush=True)
+    left = LEAVE_SECONDS
+    with owned(launch_command(name, settings, module, arguments), environment(settings)) as child:
+        while child.poll() is None and left > 0:
+            time.sleep(LOOK_SECONDS)
+            now = announcement()
+            if now is None:
+                left -= LOOK_SECONDS
+            elif now["id"] != news["id"]:
+                break
+    print(f"follow: left {module} (status {child.returncode})", flush=True)
+
+
+def main() -> None:
+    """Follow for ever."""
+    joined = None
+    try:
+        node = this_node()
+        if node is None or node.rank == 0:
+            sys.exit("follow: it is for machines with PET_NODE_RANK 1 and higher; the first one runs the stages")
+        while True:
+            news = announcement()
+            if news is not None and news["id"] != joined:
+                joined = news["id"]
+                join(news)
+            time.sleep(LOOK_SECONDS)
+    except FlywheelError as error:
+        sys.exit(f"follow: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""What of a model is trained: each method of `methods` in params.yaml as peft's configuration, or every weight.
+
+Runs in worker processes. Another method is a section in tasks/core/training_params.py and a builder here. What a method
+trains is not always what it leaves: see tasks/train/run/export.py; how that is served, tasks/core/packaged.py reads
+from it.
+Limits: prefixes and virtual tokens cannot be packed (every example of a row would need its own). OSF decomposes each
+weight again when it is loaded, and splits weights that ZeRO-3 has already split: use ZeRO-1 or 2.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.core.errors import FlywheelError
+from tasks.core.training_params import Method
+
+if TYPE_CHECKING:
+    from tasks.train.run.job import TrainingJob
+
+TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
+
+# What an adapter's configuration must share with the settings for training to go on from it, by peft's type.
+SHAPE: dict[str, tuple[str, ...]] = {
+    "LORA": ("r", "lora_alpha", "target_modules", "use_rslora", "use_dora"),
+    "IA3": ("target_modules", "feedforward_modules"),
+    "OSF": ("effective_rank", "target_modules"),
+    "PREFIX_TUNING": ("num_virtual_tokens",),
+    "PROMPT_TUNING": ("num_virtual_tokens",),
+}
+
+
+class AdapterMismatch(FlywheelError):
+    """The adapter to go on from has another shape than the settings ask for."""
+
+
+class MethodUnavailable(FlywheelError):
+    """The method cannot be used on this machine or in this partition."""
+
+
+def peft_config(job: TrainingJob, task: TaskType) -> Any:
+    """peft's configuration of the job's method; None where every weight is trained."""
+    method, section = job.settings.method, job.method_section()
+    if method == "full":
+        return None
+    builders = {"p_tuning_v2": _prefix, "p_tuning": _encoded, "prompt_tuning": _prompt, "ia3": _factors, "osf": _osf}
+    if method in builders:
+        return builders[method](section, task, job.base_model)
+    return _low_rank(method, section, task)
+
+
+def _low_rank(method: Method, section: Any, task: TaskType) -> Any:
+    from peft import LoraConfig
+
+    pissa = method == "pissa"
+    return LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=0.0 if pissa else section.dropout,  # PiSSA's paper trains without
+        target_modules=section.target_modules,
+        init_lora_weights=f"pissa_niter_{section.iterations}" if pissa else True,
+        use_rslora=method == "rslora",
+        use_dora=method == "dora",
+        bias="none",
+        task_type=task,
+    )
+
+
+def _prefix(section: Any, task: TaskType, base: Path) -> Any:
+    from peft import PrefixTuningConfig
+
+    return PrefixTuningConfig(
+        num_virtual_tokens=section.virtual_tokens,
+        prefix_projection=section.projection,
+        encoder_hidden_size=section.hidden,
+        task_type=task,
+    )
+
+
+def _encoded(section: Any, task: TaskType, base: Path) -> Any:
+    from peft import PromptEncoderConfig
+
+    return PromptEncoderConfig(
+        num_virtual_tokens=section.virtual_tokens,
+        encoder_reparameterization_type=section.encoder.upper(),
+        encoder_hidden_size=section.hidden,
+        encoder_dropout=0.0,
+        task_type=task,
+    )
+
+
+def _prompt(section: Any, task: TaskType, base: Path) -> Any:
+    from peft import PromptTuningConfig, PromptTuningInit
+
+    text = {"prompt_tuning_init_text": section.begin_with, "tokenizer_name_or_path": str(base)}
+    return PromptTuningConfig(
+        num_virtual_tokens=section.virtual_tokens,
+        prompt_tuning_init=PromptTuningInit.TEXT if section.begin_with else PromptTuningInit.RANDOM,
+        task_type=task,
+        **(text if section.begin_with else {}),
+    )
+
+
+def _factors(section: Any, task: TaskType, base: Path) -> Any:
+    from peft import IA3Config
+
+    return IA3Config(
+        target_modules=section.target_modules, feedforward_modules=section.feedforward_modules, task_type=task
+    )
+
+
+def _osf(section: Any, task: TaskType, base: Path) -> Any:
+    from peft import OSFConfig
+
+    return OSFConfig(effective_rank=section.kept_rank, target_modules=section.target_modules, task_type=task)
+
+
+def quantisation_of(job: TrainingJob) -> dict[str, Any]:
+    """What `from_pretrained` needs besides, for a base model in four bits; nothing for any other method.
+
+    Raises:
+        MethodUnavailable: bitsandbytes, which computes with them, is not installed, there is no GPU, or the weights
+            are shared out by ZeRO-3.
+    """
+    if job.settings.method != "qlora":
+        return {}
+    refuse_partition(job)  # before transformers refuses it in words of its own, and the run is tried again
+    if os.environ.get("DS_ACCELERATOR") == "cpu" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        # Its kernels for processors leave some gradients out, and DeepSpeed then stops in the first step.
+        raise MethodUnavailable(f"qlora needs a GPU; on a processor set {job.stage}.method: lora")
+    if find_spec("bitsandbytes") is None:
+        raise MethodUnavailable(f"qlora needs the library bitsandbytes; install it, or set {job.stage}.method: lora")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    section: Any = job.method_section()
+    dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=section.quantisation,
+        bnb_4bit_use_double_quant=section.double_quantisation,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+    place = "cpu" if os.environ.get("DS_ACCELERATOR") == "cpu" else int(os.environ.get("LOCAL_RANK", "0"))
+    return {"quantization_config": config, "device_map": {"": place}}
+
+
+def prepared(model: Any, job: TrainingJob, task: TaskType = "CAUSAL_LM") -> Any:
+    """The model with what the method trains, and nothing else, open to training.
+
+    Where every weight is trained and the job goes on from an adapter, that is merged into them first.
+
+    Raises:
+        AdapterMismatch: the job goes on from an adapter of another shape.
+        MethodUnavailable: the method does not work in this partition of the weights.
+    """
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    refuse_partition(job)
+    set_seed(job.seed)  # what begins at random begins alike in every process, and again after a kill
+    if job.start:
+        return continued(model, job, job.start, task)
+    config = peft_config(job, task)
+    if config is None:
+        return all_weights(model, job)
+    trained = get_peft_model(model, config)
+    if job.settings.method == "pissa":
+        from tasks.train.run.export import remember_start
+
+        remember_start(trained)
+    return trained
+
+
+def refuse_partition(job: TrainingJob) -> None:
+    """Stop where the weights are shared out before the method could read them whole.
+
+    Raises:
+        MethodUnavailable: OSF, QLoRA, or every weight from an adapter on, under ZeRO-3.
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    whole = job.settings.method in ("osf", "qlora") or (job.settings.method == "full" and job.start)
+    if whole and is_deepspeed_zero3_enabled():
+        raise MethodUnavailable(
+            f"{job.settings.method} needs whole weights, which ZeRO-3 shares out; "
+            f"set {job.stage}.launch to a file of infra/accelerate/ with ZeRO-2"
+        )
+
+
+def all_weights(model: Any, job: TrainingJob) -> Any:
+    """The model with every weight open, or all but the embeddings (and a head tied to them)."""
+    section: Any = job.method_section()
+    model.requires_grad_(True)
+    if not section.train_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def continued(model: Any, job: TrainingJob, adapter: Path, task: TaskType = "CAUSAL_LM") -> Any:
+    """The model with an adapter it goes on from, to be trained further.
+
+    Raises:
+        AdapterMismatch: that adapter's kind, size or places are not those that the job's method leaves.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    if job.settings.method == "full":
+        return all_weights(PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True), job)
+    from tasks.train.run.export import plain_config
+
+    found, wanted = PeftConfig.from_pretrained(adapter), plain_config(peft_config(job, task))
+    if shape_of(found) != shape_of(wanted):
+        raise AdapterMismatch(
+            f"{adapter} is {_told(found)}; methods.{job.settings.method} leaves {_told(wanted)}. "
+            "Keep those settings, or set feedback.start: base (of pretrain's adapter: train both stages alike)"
+        )
+    if not found.is_prompt_learning:
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    trained = get_peft_model(model, wanted)  # peft opens no virtual tokens that it reads from a file to training
+    set_peft_model_state_dict(trained, load_peft_weights(str(adapter), device="cpu"))
+    return trained
+
+
+def shape_of(config: Any) -> dict[str, Any]:
+    """What of an adapter's configuration settles the shape and scale of its weights."""
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    values = {name: getattr(config, name) for name in SHAPE[kind]}
+    return {"kind": kind, **{name: sorted(v) if isinstance(v, set | list) else v for name, v in values.items()}}
+
+
+def _told(config: Any) -> str:
+    shape = shape_of(config)
+    lists = {name: "+".join(value) if isinstance(value, list) else value for name, value in shape.items()}
+    return f"{lists.pop('kind')} ({', '.join(f'{name} {value}' for name, value in lists.items())})"
+
+
+def virtual_positions(model: Any) -> int:
+    """Positions that stand before the text in a model's logits: virtual tokens, where they are embedded in front."""
+    config: Any = getattr(model, "peft_config", {}).get("default")
+    if config is None or config.peft_type.value not in ("PROMPT_TUNING", "P_TUNING"):
+        return 0
+    tokens: int = config.num_virtual_tokens
+    return tokens
+
+
+def parameter_counts(model: Any) -> dict[str, int]:
+    """Numbers of trained and of all parameters; ZeRO-3 keeps the true size of a shared-out one in `ds_numel`."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return {
+        "trainable_parameters": sum(size for size, trained in sizes if trained),
+        "parameters": sum(size for size, _ in sizes),
+    }

@@ -1,0 +1,68 @@
+"""Which precision to compute in, where the settings leave it to the machine.
+
+Needs no torch: processors are read from the kernel, GPUs from nvidia-smi. There is no fp16 here: its range needs
+scaled losses, which own trainers would each have to know of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.core.training_params import Precision
+
+CPU_INFO = Path("/proc/cpuinfo")
+# Instruction sets that multiply bfloat16 matrices; without one of them bf16 is slower than fp32 on a processor.
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
+BF16_CAPABILITY = 8  # NVIDIA's compute capability from which on GPUs multiply it (Ampere); before, it is emulated
+
+
+def resolve_precision(asked: Precision, launch: Mapping[str, Any]) -> Literal["fp32", "bf16"]:
+    """`auto` becomes bf16 on GPUs and processors that multiply it, fp32 elsewhere; the others stay.
+
+    `launch` is a configuration of infra/accelerate, which says what the training runs on.
+    """
+    if asked != "auto":
+        return asked
+    on_cpu = bool(launch.get("use_cpu"))
+    if multiplies_bf16(on_cpu):
+        return "bf16"
+    if not on_cpu:
+        print("precision: auto is fp32 here, because a GPU of this machine does not multiply bf16", flush=True)
+    return "fp32"
+
+
+def multiplies_bf16(on_cpu: bool) -> bool:
+    """Whether this machine's processor, or each of its GPUs, has instructions for bfloat16 matrices.
+
+    Without an NVIDIA GPU here the training is planned for another machine, or runs on GPUs that all do (AMD's).
+    """
+    if on_cpu:
+        return has_bf16(CPU_INFO)
+    return all(capability >= BF16_CAPABILITY for capability in gpu_capabilities())
+
+
+def has_bf16(cpu_info: Path) -> bool:
+    """Whether a processor has instructions for bfloat16 matrices."""
+    if not os.access(cpu_info, os.R_OK):
+        return False
+    lines = cpu_info.read_text(encoding="utf-8").splitlines()
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return bool(BF16_FLAGS.intersection(flags))
+
+
+@functools.cache
+def gpu_capabilities() -> tuple[float, ...]:
+    """The compute capability of each NVIDIA GPU that may be used here; empty where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = ["-i", visible] if visible else []
+    command = ["nvidia-smi", *chosen, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return tuple(map(float, found.stdout.split()))
+    return ()

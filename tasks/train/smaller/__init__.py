@@ -1,0 +1,1 @@
+"""Smaller forms of a version: quantised or distilled."""

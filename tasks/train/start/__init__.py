@@ -1,0 +1,1 @@
+"""Stage `start`: what a training begins from."""

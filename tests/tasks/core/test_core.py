@@ -1,0 +1,43 @@
+"""How a stage starts and ends: what it says to people, and what it keeps from them."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from tasks.core.errors import FlywheelError
+from tasks.core.stage import run_stage
+
+
+def test_a_stage_ends_with_one_line_of_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    run_stage("mix", lambda: "12 examples")
+    assert capsys.readouterr().out == "mix: 12 examples\n"
+
+
+def test_an_error_meant_for_a_person_comes_without_a_traceback() -> None:
+    def fails() -> str:
+        raise FlywheelError("raise the limit")
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage("mix", fails)
+    assert ended.value.code == "mix: raise the limit"
+
+
+def test_a_library_s_warning_of_what_nothing_needs_is_dropped_and_its_errors_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The logger that warns is below bitsandbytes' own, and comes to be when peft is imported in the stage."""
+    seen: list[tuple[bool, bool, str]] = []
+    monkeypatch.setattr(logging.getLogger("bitsandbytes"), "level", logging.NOTSET)
+
+    def stage() -> str:
+        child = logging.getLogger("bitsandbytes.backends.test")
+        seen.append(
+            (child.isEnabledFor(logging.WARNING), child.isEnabledFor(logging.ERROR), os.environ["HF_HUB_OFFLINE"])
+        )
+        return "done"
+
+    run_stage("package", stage)
+    assert seen == [(False, True, "1")]

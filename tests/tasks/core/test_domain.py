@@ -1,0 +1,63 @@
+"""domain.yaml: a domain's mistakes are all reported at once, by name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.settings import SettingsError
+
+
+@pytest.fixture
+def copy(root: Path, tmp_path: Path) -> Path:
+    """A root with the construction domain and the packages it reads."""
+    shutil.copytree(root / "domains", tmp_path / "domains")
+    (tmp_path / layout.PACKAGES).parent.mkdir(parents=True)
+    (tmp_path / layout.PACKAGES).symlink_to(root / layout.PACKAGES)
+    return tmp_path
+
+
+def edit(copy: Path, change: Any) -> None:
+    path = copy / "domains/construction/domain.yaml"
+    value = yaml.safe_load(path.read_text())
+    change(value)
+    path.write_text(yaml.safe_dump(value))
+
+
+def test_the_default_domain_is_valid(copy: Path) -> None:
+    assert load_domain("construction", copy).language == "en"
+
+
+def test_a_wrong_key_a_missing_file_and_an_empty_source_are_reported_together(copy: Path) -> None:
+    def change(value: Any) -> None:
+        value["titel"] = value.pop("title")
+        value["mmlu"]["files"] = ["lm_eval/nowhere/*.yaml"]
+        value["human"].append({**value["human"][0], "package": "", "files": ["empty.jsonl"]})
+
+    (copy / "domains/construction/empty.jsonl").write_text("\n \n")
+    edit(copy, change)
+    with pytest.raises(SettingsError) as error:
+        load_domain("construction", copy)
+    text = str(error.value)
+    assert "titel: unknown key" in text
+    assert "mmlu.files: missing file" in text
+    assert "lm_eval/nowhere/*.yaml" in text
+    assert "human.1.files: empty source" in text
+    assert "empty.jsonl" in text
+
+
+def test_a_source_cannot_reach_out_of_its_folder(copy: Path) -> None:
+    edit(copy, lambda value: value["safety"].update(files=["../../../etc/passwd"]))
+    with pytest.raises(SettingsError, match="must lie inside"):
+        load_domain("construction", copy)
+
+
+def test_an_unknown_domain_names_those_there_are(copy: Path) -> None:
+    with pytest.raises(SettingsError, match="domains here: construction"):
+        load_domain("medicine", copy)

@@ -1,0 +1,134 @@
+"""Self-QA: which passages are drawn, which questions are asked, which answers are kept; with a teacher that is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core.params import SelfQaParams, load_params
+from tasks.core.records import Document
+from tasks.corpus.construct.chunks import Chunk
+from tasks.corpus.construct.result import Made
+from tasks.corpus.construct.self_qa import Passage, build, folded, passages
+from tasks.corpus.construct.teacher_prompts import load_prompts
+from tasks.corpus.teacher.cache import Reply
+from tests.construct_root import document
+from tests.said_teacher import SaidTeacher
+
+PARAMS = SelfQaParams(chunks=4, questions_per_chunk=3, min_groundedness=0.7)
+FEE = Passage("book/a.txt#0-60", "The fee of a building permit is 1,000 kronor in this town.")
+ROAD = Passage("法/1#0-20", "行人不得进入高速公路，违反的罚款五十元。")
+
+
+def made_of(teacher: SaidTeacher, root: Path, passage: Passage = FEE, language: str = "en") -> Made:
+    settings = load_params(root / "params.yaml").construct_.teacher
+    return build([passage], PARAMS, settings, load_prompts(language), language, cast(Any, teacher))
+
+
+def halves(doc: Document) -> list[Chunk]:
+    middle = len(doc.text) // 2
+    return [Chunk(0, middle, doc.text[:middle]), Chunk(middle, len(doc.text), doc.text[middle:])]
+
+
+def test_a_grounded_answer_is_kept_with_its_passage_and_its_span(root: Path) -> None:
+    def say(asked: str) -> str:
+        return "The fee is 1,000 kronor." if "Question: What" in asked else "1. What is the fee of a building permit?"
+
+    teacher = SaidTeacher(say)
+    made = made_of(teacher, root)
+    (example,) = made.examples
+    assert (example.instruction, example.output) == (
+        "What is the fee of a building permit?",
+        "The fee is 1,000 kronor.",
+    )
+    assert (example.evidence, example.source, example.origin) == (FEE.text, (FEE.source,), "self_qa")
+    assert made.receipts[0].score == made.scores[0] == 1.0
+    # A worked example, then the passage; the question is asked with the passage too.
+    assert [message.role for message in teacher.asks[0].messages] == ["user", "assistant", "user"]
+    assert FEE.text in teacher.asks[1].messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("It is 2,000 kronor.", "not grounded"),
+        ("A lawyer can tell you everything about contracts.", "not grounded"),
+        ("The fee of a building permit", "answer repeats the question"),
+        ("NOT IN THE PASSAGE", "refused"),
+        ("", "empty reply"),
+        ("The fee is <b>1,000</b> kronor.", "HTML"),
+        ("The fee is 1,000 kronor.<|im_end|>", "role mark"),
+        (Reply(text="The fee is 1,000", finish_reason="length"), "cut short"),
+        (Reply(error="APITimeoutError: late"), "no reply"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_dropped_with_its_reason(root: Path, answer: str | Reply, reason: str) -> None:
+    question = "What is the fee of a building permit?"
+    made = made_of(SaidTeacher(lambda asked: answer if "Question:" in asked else question), root)
+    assert made.examples == []
+    assert [(dropped.reason, dropped.instruction) for dropped in made.dropped] == [(reason, question)]
+    assert made.receipts[0].reason == f"self_qa: {reason}"
+    assert made.summary()["yield"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("There is a fee.", "no question in the reply"),
+        ("", "questions: empty reply"),
+        ("I cannot help with that.", "questions: refused"),
+        ("What does the passage say?", "question hangs on its passage"),
+        ("Why?", "question too short or too long"),
+        ("What does it cost to return a book to the town library late?", "question copied from the worked example"),
+        ("What is <|im_start|>?", "questions: role mark"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_dropped_with_its_reason(root: Path, reply: str, reason: str) -> None:
+    teacher = SaidTeacher(lambda asked: reply)
+    made = made_of(teacher, root)
+    assert [dropped.reason for dropped in made.dropped] == [reason]
+    assert len(teacher.asks) == 1
+
+
+def test_a_question_is_asked_once_and_no_more_than_are_wanted(root: Path) -> None:
+    listed = "1. How much is it?\n2. how much is it ?\n3. Who has to pay it?\n4. When does one pay?"
+    teacher = SaidTeacher(lambda asked: "kronor" if "Question:" in asked else listed)
+    made = made_of(teacher, root)
+    assert len(teacher.asked("Question:")) == 2
+    assert [dropped.reason for dropped in made.dropped if "already" in dropped.reason] == ["question asked already"]
+
+
+def test_chinese_passages_are_asked_about_in_chinese(root: Path) -> None:
+    teacher = SaidTeacher(lambda asked: "行人不得进入高速公路。" if "问题：" in asked else "1、谁不得进入高速公路？")
+    made = made_of(teacher, root, ROAD, "zh")
+    assert [example.output for example in made.examples] == ["行人不得进入高速公路。"]
+    assert "段落" in teacher.asks[0].messages[0].content
+
+
+def test_the_title_is_part_of_the_passage_but_not_of_its_span() -> None:
+    (first, _), short = passages([document("a.txt", "words and words " * 12, title="Fees")], halves, 2, seed=1)
+    assert first.text.startswith("Fees\n")
+    assert first.source.startswith("book/a.txt#")
+    assert short == 0
+
+
+def test_passages_with_nothing_to_ask_about_are_counted_and_left_out() -> None:
+    drawn, short = passages([document("a.txt", "Page 3\n\n- 4 -")], halves, 5, seed=1)
+    assert (drawn, short) == ([], 2)
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.integers(0, 11))
+def test_one_more_document_moves_no_drawn_passage_but_the_ones_it_replaces(seed: int, count: int, new: int) -> None:
+    documents = [document(f"{n}.txt", f"A text of number {n} and more words. " * 5) for n in range(12)]
+    before, _ = passages(documents[:new] + documents[new + 1 :], halves, count, seed)
+    after, _ = passages(documents, halves, count, seed)
+    kept = [passage for passage in after if not passage.source.startswith(f"book/{new}.txt")]
+    assert kept == before[: len(kept)]
+
+
+def test_folding_keeps_letters_and_digits_of_any_script() -> None:
+    assert folded("What is § 5, 罚款?") == "whatis5罚款"

@@ -1,0 +1,189 @@
+"""CSV and XLSX as people keep them become rows; what cannot be one says why."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tasks.corpus.reading.lines import archive_problem
+from tasks.corpus.reading.rows import SourceError, read_rows
+from tests.read_fields import causes, fields
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '"Question\n(as asked)",Answer\nWhy?,"So, there"\n',
+        "FAQ of the club,\n,\nQuestion,Answer\nWhy?,\"So, there\"\n",
+        'Question,Answer\rWhy?,"So, there"\r',
+        'Question ;Answer\nWhy?;"So, there"\n;\n',
+        "Question\tAnswer\nWhy?\tSo, there\n",
+        '\ufeffQuestion|Answer\r\nWhy?|"So, there"\r\n',
+        "Question,Answer\nWhy?,So\\, there\nWhat?,\"He said \\\"no\\\"\"\n",
+    ],
+)  # fmt: skip
+def test_a_table_is_read_whatever_its_first_line_looks_like(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    row = fields(tmp_path / "a.csv")[0]
+    assert [*row.values()] == ["Why?", "So, there"]
+    assert re.match("Question", next(iter(row)))
+
+
+def test_quotes_with_a_backslash_are_read_and_a_backslash_elsewhere_is_kept(tmp_path: Path) -> None:
+    quoted = 'q,a\n"Who?","He said \\"0\\" and left."\n'
+    assert fields(tmp_path / "a.csv", quoted) == [{"q": "Who?", "a": 'He said "0" and left.'}]
+    assert fields(tmp_path / "a.csv", 'q,a\n"Where?","In C:\\new"\n') == [{"q": "Where?", "a": "In C:\\new"}]
+
+
+def test_what_stands_above_a_header_is_said_not_to_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert fields(path, "Fees 2024,\nq,a\nWhy?,So.\n") == [{"q": "Why?", "a": "So."}]
+    assert causes(path) == [(1, "it stands above the header")]
+
+
+def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
+    found = fields(tmp_path / "a.csv", "How early?,At six.\nHow late?,At ten.\nWho?,The board.\n")
+    assert [row["column 1"] for row in found] == ["How early?", "How late?", "Who?"]
+
+
+def test_columns_without_a_name_or_with_the_same_are_told_apart(tmp_path: Path) -> None:
+    found = fields(tmp_path / "a.csv", ",q,note,a,note,\n0,Why?,x,So.,y,\n")
+    assert found == [{"column 1": "0", "q": "Why?", "note #1": "x", "a": "So.", "note #2": "y"}]
+
+
+def test_a_header_that_cannot_be_decoded_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"Fr\xe5ga;Svar\nWhy?;So.\n")
+    with pytest.raises(
+        SourceError,
+        match=r"its header \(line 1\) cannot be read \(not UTF-8, but likely cp1252\); save the file as UTF-8",
+    ):
+        fields(tmp_path / "a.csv")
+
+
+def test_a_sheet_is_read_as_displayed_whatever_dimension_it_says(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for cells in (["FAQ"], ["Question", "Answer", "Topic"], ["How much?", 0.075, "fees"], ["How long?", 3]):
+        book.active.append(cells)
+    book.active["B3"].number_format = "0.0%"
+    book.active.merge_cells("A1:C1")
+    book.active.merge_cells("C3:C4")
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as source, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', content))
+    assert fields(tmp_path / "a.xlsx") == [
+        {"Question": "How much?", "Answer": "7.5%", "Topic": "fees"},
+        {"Question": "How long?", "Answer": "3", "Topic": "fees"},
+    ]
+
+
+def test_a_header_of_two_rows_leaves_nameless_columns_and_is_no_row(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for cells in (
+        ["Question", "Answer"],
+        [None, "(short)", "(long)"],
+        ["How deep?", "2 m", "Two metres."],
+        ["Who?", "I"],
+    ):
+        book.active.append(cells)
+    book.active.merge_cells("A1:A2")
+    book.active.merge_cells("B1:C1")
+    book.save(tmp_path / "a.xlsx")
+    assert fields(tmp_path / "a.xlsx") == [
+        {"Question": "How deep?", "Answer": "2 m", "column 3": "Two metres."},
+        {"Question": "Who?", "Answer": "I"},
+    ]
+    assert causes(tmp_path / "a.xlsx") == [(2, "it repeats the header")]
+
+
+def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
+    assert fields(tmp_path / "a.csv", "q,a\nWhy?,So.\nq,a\nWho?,I.\n") == [
+        {"q": "Why?", "a": "So."}, {"q": "Who?", "a": "I."}
+    ]  # fmt: skip
+    assert causes(tmp_path / "a.csv") == [(3, "it repeats the header")]
+
+
+def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_named(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.active.title = "Read me"
+    book.active.append(["Written by", "the board"])
+    for title, question in (("Fees", "How much?"), ("Harbour", "How deep?")):
+        for cells in (["Question", "Answer"], [question, "Ask."]):
+            (book[title] if title in book.sheetnames else book.create_sheet(title)).append(cells)
+    book.create_sheet("Empty")
+    book.save(tmp_path / "a.xlsx")
+    rows = [*read_rows(tmp_path / "a.xlsx")]
+    assert [(row.place, row.fields["Question"]) for row in rows if not row.cause] == [
+        ("2", "How much?"), ("Harbour!2", "How deep?")
+    ]  # fmt: skip
+    assert [row.cause for row in rows if row.cause] == [
+        "sheet 'Read me' is not read (0 rows): its columns are not those of 'Fees'"
+    ]
+
+
+def test_sheets_with_the_same_headings_are_one_table_and_what_is_not_read_is_counted(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for title, names in (
+        ("New", ("question", "answer")),
+        ("More", ("Question ", "ANSWER")),
+        ("Old", ("question", "answer")),
+    ):
+        sheet = book.active if title == "New" else book.create_sheet(title)
+        sheet.title = title
+        for cells in (names, (f"{title} why?", "So."), (f"{title} who?", "I.")):
+            sheet.append(cells)
+    book["Old"].sheet_state = "hidden"
+    book.move_sheet("Old", -2)
+    book.save(tmp_path / "a.xlsx")
+    assert [row["question"] for row in fields(tmp_path / "a.xlsx")] == [
+        "New why?",
+        "New who?",
+        "More why?",
+        "More who?",
+    ]
+    assert causes(tmp_path / "a.xlsx") == [(1, "sheet 'Old' is not read (2 rows): it is hidden")]
+
+
+@pytest.mark.parametrize("name", ["old.xlsx", "old.docx"])
+def test_an_old_office_file_or_one_with_a_password_says_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(500))
+    assert "save it as .xlsx or .docx without one" in archive_problem(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content, cause",
+    [
+        ("question,answer\n问题,答案\nWhy?,So.\n", "it names columns: a second header"),
+        ("| question | answer |\n|:---|---:|\n| Why? | So. |\n", "it is a rule of dashes"),
+    ],
+)
+def test_a_second_header_and_a_rule_below_the_header_are_no_rows(tmp_path: Path, content: str, cause: str) -> None:
+    found = fields(tmp_path / "a.csv", content)
+    assert [[value.strip() for value in row.values() if value.strip()] for row in found] == [["Why?", "So."]]
+    assert causes(tmp_path / "a.csv") == [(2, cause)]
+
+
+def test_a_damaged_sheet_is_refused_by_name(tmp_path: Path) -> None:
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.active.append(["q", "a"])
+    book.save(tmp_path / "whole.xlsx")
+    with zipfile.ZipFile(tmp_path / "whole.xlsx") as source, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, content[:-30] if name.endswith("sheet1.xml") else content)
+    with pytest.raises(SourceError, match="not readable as XLSX"):
+        fields(tmp_path / "a.xlsx")

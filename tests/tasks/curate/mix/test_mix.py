@@ -1,0 +1,315 @@
+"""Mixing: replay by ratio, nothing of the evaluation, a split that does not move."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.core import layout
+from tasks.core.files import digest_of, write_json
+from tasks.core.params import BoostParams, FeedbackParams, MixParams
+from tasks.core.records import (
+    EvaluationItem,
+    Example,
+    Receipt,
+    Turn,
+    make_example,
+    make_item,
+    read_own_jsonl,
+    write_jsonl,
+)
+from tasks.core.tables import read_records, table_writer, write_records
+from tasks.curate.mix import boost
+from tasks.curate.mix.boost import Spots
+from tasks.curate.mix.stage import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, split
+
+PARAMS = MixParams(
+    replay_ratio=0.2,
+    safety_ratio=0.05,
+    min_replay=0,
+    min_refusals=0,
+    validation_share=0.1,
+    leak_threshold=0.6,
+    leak_semantic_threshold=0.95,
+    boost=BoostParams(share=0, repeat=2, max_perplexity=1000),
+)
+
+
+def ids(count: int, kind: str = "domain") -> list[str]:
+    """Content hashes, in no order of theirs."""
+    return [digest_of([kind, number]) for number in range(count)]
+
+
+def plain(domain: list[str]) -> DomainRows:
+    """Domain rows of a release without feedback."""
+    return DomainRows(domain, [], [])
+
+
+REFUSALS = ids(9, "safety")
+
+
+def test_replay_makes_up_the_asked_share_of_the_whole() -> None:
+    """75 domain rows with ratios of 0.2 and 0.05: 100 rows, of which 20 are general and 5 are refusals."""
+    domain, general = ids(75), ids(50, "general")
+    mixed = mix_rows(plain(domain), general, REFUSALS, PARAMS, seed=1)
+    rows = mixed.train + mixed.validation
+    assert [len(set(rows) & set(pool)) for pool in (domain, general, REFUSALS)] == [75, 20, 5]
+    assert len(rows) == 100
+    assert draw_replay(general, 80, "replay_ratio", 0.0, least=8) == []
+
+
+def test_too_small_a_pool_is_used_whole_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(draw_replay(ids(19), 100, "replay_ratio", 0.2, least=0)) == sorted(ids(19))
+    assert "mix.replay_ratio asks for 20 examples and there are 19: all are used" in capsys.readouterr().out
+
+
+def test_a_small_domain_gets_no_fewer_refusals_than_the_floor() -> None:
+    """15 domain rows: a ratio of 0.05 would be one refusal of 20 rows, which holds nothing against 15."""
+    mixed = mix_rows(
+        plain(ids(15)), ids(50, "general"), REFUSALS, PARAMS.model_copy(update={"min_refusals": 8}), seed=1
+    )
+    assert len(set(mixed.train + mixed.validation) & set(REFUSALS)) == 8
+
+
+@given(st.integers(0, 60), st.floats(0, 0.9))
+def test_a_split_loses_nothing_and_repeats_nothing(count: int, share: float) -> None:
+    pool = ids(count)
+    train, validation = split(pool, share)
+    assert sorted(train + validation) == sorted(pool)
+    assert split(pool[::-1], share) == (train, validation)
+
+
+def test_every_example_has_one_receipt_and_validation_holds_both_kinds() -> None:
+    domain, pool = ids(75), ids(50, "general")
+    mixed = mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=1)
+    assert (len(mixed.train), len(mixed.validation)) == (90, 10)
+    assert set(mixed.validation) & set(domain) and set(mixed.validation) & set(pool)
+    assert sorted(r.example_id for r in mixed.receipts) == sorted(domain + pool + REFUSALS)
+    assert sum(not r.kept for r in mixed.receipts) == 30 + 4
+
+
+def test_the_order_of_training_depends_on_the_seed_alone() -> None:
+    domain, pool = ids(80), ids(50, "general")
+    once = mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=1).train
+    assert mix_rows(plain(domain[::-1]), pool[::-1], REFUSALS, PARAMS, seed=1).train == once
+    assert mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=2).train != once
+
+
+def test_weak_spots_are_seen_more_often_unless_they_are_held_out_and_replay_grows_with_them() -> None:
+    """60 rows of which 6 validate; ten of the other 54 are seen twice more: 80 rows of the domain, 26.7 = 27 replayed,
+    and 5 refusals: 80 / 0.75 = 107 in all, less the roundings.
+    """
+    domain = ids(60)
+    train, held_out = split(domain, 0.1)
+    boosted = [*train[:10], *held_out[:1]] * 2
+    mixed = mix_rows(plain(domain), ids(50, "general"), REFUSALS, PARAMS, seed=1, boosted=boosted)
+    assert {mixed.train.count(row) for row in train[:10]} == {3}
+    assert {mixed.train.count(row) for row in train[10:]} == {1}
+    assert mixed.train.count(held_out[0]) == 0
+    assert len(mixed.train) + len(mixed.validation) == 60 + 20 + round(107 * 0.2) + round(107 * 0.05)
+    reasons = {receipt.example_id: receipt.reason for receipt in mixed.receipts}
+    assert reasons[train[0]] == "training, more often: a weak spot"
+    assert (reasons[train[10]], reasons[held_out[0]]) == ("training", "validation")
+
+
+FEEDBACK = FeedbackParams(
+    start="champion", max_rows_per_identity=9, repeat=3, learning_rate_share=0.5, replay_examples=10
+)
+
+
+def test_without_a_champion_to_go_on_from_everything_is_trained_on_and_corrections_more_often() -> None:
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, False, FEEDBACK)
+    assert rows == DomainRows(domain[2:], [domain[0], domain[1]] * 3, [])
+
+
+def test_going_on_from_a_champion_replays_only_a_part_of_what_it_has_learnt() -> None:
+    """20 examples, 2 of them new: 2 × 3 rows to learn, 10 of the other 18 replayed, 8 left out."""
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, True, FEEDBACK)
+    assert (len(rows.plain), len(rows.repeated), len(rows.left_out)) == (10, 6, 8)
+    again = domain_rows(domain[::-1], {domain[0], domain[1]}, True, FEEDBACK)
+    assert again.plain == rows.plain
+    other_night = domain_rows(domain, {domain[2]}, True, FEEDBACK)
+    assert set(other_night.plain) != set(rows.plain)
+
+
+def test_each_night_draws_general_and_safety_replay_of_its_own_and_a_release_always_the_same() -> None:
+    """13 rows of a night: 13 / 0.75 = 17 in all, 3 of them general and 1 a refusal; 22 of a release: 29 and 6."""
+    domain, general = ids(20), ids(50, "general")
+
+    def drawn(new: str, going_on: bool, pool: list[str]) -> frozenset[str]:
+        mixed = mix_rows(domain_rows(domain, {new}, going_on, FEEDBACK), general, REFUSALS, PARAMS, seed=1)
+        return frozenset(pool) & {*mixed.train, *mixed.validation}
+
+    assert len({drawn(new, True, general) for new in domain[:10]}) > 5
+    assert len({drawn(new, True, REFUSALS) for new in domain[:10]}) > 2
+    assert drawn(domain[0], True, general[::-1]) == drawn(domain[0], True, general)
+    assert {drawn(new, False, general) for new in domain[:10]} == {frozenset(sorted(general)[:6])}
+
+
+def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
+    """6 rows of corrections and 10 replayed: 16 / 0.75 = 21 in all, 4 general and 1 refusal; 1 in 10 validates."""
+    domain = ids(20)
+    rows = domain_rows(domain, {domain[0], domain[1]}, True, FEEDBACK)
+    mixed = mix_rows(rows, ids(50, "general"), REFUSALS, PARAMS, seed=1)
+    assert mixed.train.count(domain[0]) == 3
+    assert not {domain[0], domain[1]} & set(mixed.validation)
+    assert (len(mixed.train) + len(mixed.validation), len(mixed.validation)) == (21, 1)
+    assert len(mixed.receipts) == len({r.example_id for r in mixed.receipts}) == 20 + 50 + 9
+    assert sum(r.reason == "learnt by the champion, not replayed" for r in mixed.receipts) == 8
+
+
+def test_a_night_whose_corrections_were_all_dropped_has_none_to_learn_and_fails_nothing() -> None:
+    assert domain_rows(ids(20), {"f" * 64}, True, FEEDBACK).repeated == []
+
+
+def example(instruction: str, output: str = "Ten weeks.", origin: str = "human", **fields: Any) -> Example:
+    return make_example(instruction=instruction, output=output, language="en", origin=origin, source=("t",), **fields)
+
+
+def test_corrections_are_items_of_the_gate_once_each_under_what_they_were_said() -> None:
+    turns = (Turn(user="a", assistant="b"),)
+    told = example("One?", origin="feedback", history=turns)
+    under = example("One?", origin="feedback", system="Be brief.")
+    first, second = example("One?", origin="feedback"), example("Two?", origin="feedback")
+    items = correction_items([first, second, told, under, first, second, told])
+    assert [(item.set, item.prompt, item.system, item.history) for item in items] == [
+        ("feedback", "One?", "", ()),
+        ("feedback", "Two?", "", ()),
+        ("feedback", "One?", "", turns),
+        ("feedback", "One?", "Be brief.", ()),
+    ]
+    assert items[0] == make_item(**items[0].model_dump(include={"set", "prompt", "reference", "category", "source"}))
+
+
+# --- the stage ---
+
+ITEM = make_item(set="domain", prompt="How long does a building permit take?", reference="Ten weeks in most cases.")
+DOMAIN = [
+    example(f"{verb} a {thing}?")
+    for verb in ("Who builds", "May I paint", "What costs", "Must I heat")
+    for thing in ("chimney", "fence", "greenhouse", "jetty", "sauna", "well")
+]
+LEAKS = [
+    example("How long does a building permit take?", "Anything."),
+    example("how long does a building-permit take", "Another thing."),
+]
+GENERAL = [example(f"Tell me of the planet {name}.", origin="general") for name in ["Mars", "Venus", "Pluto", "Saturn"]]
+SAFETY = [example(f"Help me to steal a {name}.", origin="general", category="safety") for name in ("car", "boat")]
+
+
+def directions(texts: Sequence[str]) -> Any:
+    """A direction for every text that has nothing to do with those of others."""
+    seeds = [int(digest_of(text)[:8], 16) for text in texts]
+    rows = np.stack([np.random.default_rng(seed).standard_normal(64) for seed in seeds])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Receipt]]:
+    """Runs the stage on 24 domain examples, two leaks, four general ones and two refusals."""
+    from tasks.similarity.embedder import embeddings_table, question_text, whole_text
+
+    (tmp_path / ".flywheel").mkdir()
+    (tmp_path / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
+    for name in ("domains", "infra"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    files = {layout.SELECT / "examples": DOMAIN + LEAKS, layout.VALIDATE / "general": GENERAL}
+    files |= {layout.VALIDATE / "safety": SAFETY}
+    for path, rows in files.items():
+        write_records(path.with_suffix(".parquet"), rows, Example)
+        table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in rows], directions)
+        with table_writer((layout.EMBED / path.name).with_suffix(".parquet"), table.schema) as writer:
+            writer.write(table)
+    for name in layout.EVALUATION_SETS:
+        write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", [ITEM] if name == "domain" else [])
+    table = embeddings_table([(ITEM.id, ITEM.prompt, ITEM.whole)], directions)
+    with table_writer(layout.EMBED / "evaluation.parquet", table.schema) as writer:
+        writer.write(table)
+    for name in ("ingest", "feedback", "construct", "validate", "dedup"):
+        write_records(layout.INGEST.parent / name / "examples.parquet", DOMAIN, Example)
+
+    def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
+        settings = yaml.safe_load((root / "params.yaml").read_text())
+        ratios = {"replay_ratio": 0.1, "safety_ratio": 0.05, "min_replay": 0, "min_refusals": 0}
+        settings["mix"] |= {**ratios, "leak_semantic_threshold": 0.95, **changes}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        write_json(layout.FEEDBACK / "new.json", list(new))
+        mix()
+        return read_records(layout.MIX / "receipt.parquet", Receipt)
+
+    return go
+
+
+def trained() -> list[Example]:
+    return read_own_jsonl(layout.MIX / "train.jsonl", Example)
+
+
+def test_of_the_general_pool_what_passed_the_guard_is_left_for_pretraining(run: Callable[..., list[Receipt]]) -> None:
+    from tasks.similarity.embedder import embeddings_table, question_text, whole_text
+
+    leak = example(ITEM.prompt, "Ten weeks.", origin="general")
+    write_records(layout.VALIDATE / "general.parquet", [*GENERAL, leak], Example)
+    table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in [*GENERAL, leak]], directions)
+    with table_writer(layout.EMBED / "general.parquet", table.schema) as writer:
+        writer.write(table)
+    run()
+    assert read_records(layout.MIX / "general.parquet", Example) == GENERAL
+
+
+def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[..., list[Receipt]]) -> None:
+    """24 / 0.85 = 28 rows: 3 general ones, 1 refusal; of the 24 and of the 4, 5% validate: 1 and 0."""
+    receipts = run()
+    assert sorted(r.example_id for r in receipts) == sorted(e.id for e in DOMAIN + LEAKS + GENERAL + SAFETY)
+    leaks = [receipt for receipt in receipts if receipt.detail == ITEM.id]
+    assert [receipt.example_id for receipt in leaks] == [example.id for example in LEAKS]
+    validation = read_own_jsonl(layout.MIX / "validation.jsonl", Example)
+    assert (len(trained()), len(validation)) == (27, 1)
+    counts = json.loads((layout.METRICS / "mix.json").read_text())
+    assert counts == {
+        "domain": 24,
+        "corrections": 0,
+        "not_replayed": 0,
+        "replay": 4,
+        "boosted": 0,
+        "leaks": 2,
+        "train": 27,
+        "validation": 1,
+    }
+    assert read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem) == []
+
+
+def test_a_night_that_goes_on_writes_its_corrections_as_items(run: Callable[..., list[Receipt]]) -> None:
+    (layout.START / "adapter").mkdir(parents=True)
+    run(new=(DOMAIN[3].id,))
+    assert [item.prompt for item in read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem)] == [DOMAIN[3].prompt]
+    assert sum(example.id == DOMAIN[3].id for example in trained()) > 1
+
+
+def test_weak_spots_are_asked_for_only_where_the_settings_boost(
+    run: Callable[..., list[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 24 examples may be weak spots; the first is one, the second is doubtful and says so in its receipt."""
+    seen: list[int] = []
+
+    def weak_spots(examples: list[Example], _: Any) -> Spots:
+        seen.append(len(examples))
+        return Spots([DOMAIN[0].id], {DOMAIN[1].id: "a weak spot not weighted: why"})
+
+    monkeypatch.setattr(boost, "weak_spots", weak_spots)
+    run()
+    assert seen == []
+    receipts = {r.example_id: r for r in run(boost={"share": 0.1, "repeat": 3, "max_perplexity": 100})}
+    assert seen == [24]
+    assert sum(example.id == DOMAIN[0].id for example in trained()) in (0, 3)
+    assert receipts[DOMAIN[1].id].detail == "a weak spot not weighted: why"

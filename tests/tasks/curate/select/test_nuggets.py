@@ -1,0 +1,157 @@
+"""Golden scores: shared passes give what passing every pair by itself gives, and doubtful signs are looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core.records import Example, make_example
+from tasks.curate.select import nuggets
+from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
+from tasks.text.likelihood import answer_losses
+
+
+def example(number: int, **fields: Any) -> Example:
+    """Questions and answers of different lengths, the third with characters of several tokens."""
+    words = ["wall", "roof", "许可证需要十周", "cellar", "drain"]
+    return make_example(
+        instruction=f"Ask {number} about a {words[number % 5]}?",
+        output=" ".join(words[: number % 4 + 1]) + f" {number}.",
+        language="en",
+        origin="human",
+        source=("t",),
+        **fields,
+    )
+
+
+EXAMPLES = [example(number) for number in range(6)]
+TASKS = [example(number) for number in range(4, 13)]
+
+
+@pytest.fixture(scope="module")
+def judge(base_model: Path) -> Judge:
+    """The real tokenizer, and a model of two narrow layers with large random weights, so that its losses differ."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **heads))
+    return Judge(model.eval(), None, tokenizer, "You know houses.", batch_size=4, max_tokens=64)
+
+
+def alone(judge: Judge, shown: Example | None, task: Example) -> float:
+    """The loss of a task's answer, its whole conversation passed by itself."""
+    import torch
+
+    ((prompt, answer),) = judge.pairs(shown, [task])
+    with torch.inference_mode():
+        labels = torch.tensor([[-100] * len(prompt) + answer])
+        return float(judge.model(input_ids=torch.tensor([prompt + answer]), labels=labels).loss)
+
+
+def test_losses_by_shared_passes_are_those_of_every_pair_by_itself(judge: Judge) -> None:
+    for shown in (None, *EXAMPLES):
+        losses = answer_losses(judge.model, judge.pairs(shown, TASKS), batch_size=4)
+        assert losses == pytest.approx([alone(judge, shown, task) for task in TASKS], abs=1e-3)
+
+
+def test_pairs_that_share_nothing_or_everything_can_be_asked_together(judge: Judge) -> None:
+    """The second prompt begins with the whole of the first; the third with another token."""
+    pairs = [([5, 6], [7]), ([5, 6, 8], [9, 10]), ([4], [7, 7, 7])]
+    together = answer_losses(judge.model, pairs, batch_size=8)
+    assert together == pytest.approx([answer_losses(judge.model, [pair], 1)[0] for pair in pairs], abs=1e-3)
+    assert answer_losses(judge.model, pairs[:2], 8) == pytest.approx(together[:2], abs=1e-3)
+
+
+def test_a_golden_score_is_the_share_of_other_tasks_that_the_example_helps(judge: Judge) -> None:
+    """Examples 4 and 5 are tasks themselves, and are judged by the eight others."""
+    scores = golden_scores(judge, EXAMPLES, TASKS)
+    for shown, golden in zip(EXAMPLES, scores, strict=True):
+        gains = [alone(judge, None, task) - alone(judge, shown, task) for task in TASKS if task.id != shown.id]
+        assert golden.tasks == len(gains) == (8 if shown in TASKS else 9)
+        assert golden.score == sum(gain > 0 for gain in gains) / len(gains)
+        assert golden.gain == pytest.approx(sum(gains) / len(gains), abs=1e-3)
+
+
+def test_an_example_that_is_alone_has_no_golden_score(judge: Judge) -> None:
+    assert golden_scores(judge, TASKS[:1], TASKS[:1]) == [Golden(0.0, 0.0, 0)]
+
+
+def losses_by(table: dict[tuple[str, str], list[float]], asked: list[tuple[str, int]]) -> Any:
+    """In place of _losses: by model and shown example, the losses on the tasks that are asked, in order."""
+
+    def losses(model: Any, _: Judge, shown: Example | None, tasks: Sequence[Example]) -> list[float]:
+        asked.append((model, len(tasks)))
+        found = table[model, shown.id if shown else ""]
+        return [found[TASKS.index(task)] for task in tasks]
+
+    return losses
+
+
+def test_only_the_doubtful_are_judged_again_in_full_precision(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quick gains of 0.5, 0.02 and -0.02. The first is far from 0 and taken as it is; in full precision the second is
+    -0.01 and the third 0.01.
+    """
+    shown, tasks = EXAMPLES[0], TASKS[:3]
+    table = {
+        ("exact", ""): [1.0, 1.0, 1.0],
+        ("quick", ""): [1.0, 1.0, 1.0],
+        ("quick", shown.id): [0.5, 0.98, 1.02],
+        ("exact", shown.id): [0.4, 1.01, 0.99],
+    }
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(nuggets, "_losses", losses_by(table, asked))
+    (golden,) = golden_scores(replace(judge, model="exact", quick="quick"), [shown], tasks)
+    assert golden == Golden(2 / 3, pytest.approx((0.5 - 0.01 + 0.01) / 3), 3)
+    assert asked == [("exact", 3), ("quick", 3), ("quick", 3), ("exact", 2)]
+
+
+def test_an_error_beyond_the_doubt_has_everything_judged_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second quick gain, 0.05, is -0.05 in truth: off by 0.1, so the first is not believed either, and is -0.2."""
+    shown, tasks = EXAMPLES[0], TASKS[:2]
+    table = {
+        ("exact", ""): [1.0, 1.0],
+        ("quick", ""): [1.0, 1.0],
+        ("quick", shown.id): [0.8, 0.95],
+        ("exact", shown.id): [1.2, 1.05],
+    }
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(nuggets, "_losses", losses_by(table, asked))
+    (golden,) = golden_scores(replace(judge, model="exact", quick="quick"), [shown], tasks)
+    assert golden == Golden(0.0, pytest.approx(-0.125), 2)
+
+
+def test_a_half_precision_copy_gives_the_same_golden_scores(judge: Judge) -> None:
+    from copy import deepcopy
+
+    import torch
+
+    quick = replace(judge, quick=deepcopy(judge.model).to(torch.bfloat16))
+    expected = [golden.score for golden in golden_scores(judge, EXAMPLES, TASKS)]
+    assert [golden.score for golden in golden_scores(quick, EXAMPLES, TASKS)] == expected
+
+
+def test_a_long_answer_is_cut_before_it_is_shown_and_no_character_is_torn(judge: Judge) -> None:
+    long = EXAMPLES[0].model_copy(update={"output": "许可证需要十周。" * 50})
+    room = replace(judge, max_tokens=40)
+    ((prompt, _),) = room.pairs(long, TASKS[:1])
+    ((whole, _),) = judge.pairs(None, TASKS[:1])
+    text = judge.tokenizer.decode(prompt)
+    assert len(prompt) < len(whole) + 40 + 20
+    assert "许可证" in text and "�" not in text
+
+
+def test_tasks_are_the_middles_of_clusters_among_the_shorter_rows() -> None:
+    """Two subjects of three rows about 4° and 89°; the rows at 0° and 45° are long, and no tasks."""
+    degrees, lengths = np.radians([0, 1, 4, 8, 85, 89, 94, 45]), np.array([90, 10, 10, 10, 10, 10, 10, 99])
+    features = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
+    assert choose_tasks(features, lengths, 2, seed=1) == [2, 5]
+    assert choose_tasks(features, lengths, 50, seed=1) == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,121 @@
+"""What OpenCompass is given."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core.records import make_item
+from tasks.evaluate.run.opencompass_config import ModelSettings, data_sets_of, write_inputs
+from tasks.evaluate.scoring.questions import BOUNDARY, Question
+
+SETTINGS = ModelSettings(
+    who="candidate",
+    base=Path("/base"),
+    adapter=Path("/adapter"),
+    precision="fp32",
+    device="cpu",
+    threads=2,
+    batch_size=4,
+    max_new_tokens=32,
+    repetition_penalty=1.1,
+    max_tokens=2048,
+    end_of_turn=2,
+)
+
+
+def generation(prompt: str) -> Question:
+    item = make_item(set="domain", prompt=prompt, reference="Yes.")
+    return Question(item, "generation", prompt, ("Yes.",), (2,))
+
+
+def choice(prompt: str, *answers: str) -> Question:
+    item = make_item(set="mmlu", prompt=prompt, choices=answers, answer=0)
+    return Question(item, "choices", prompt, answers, (1,) * len(answers))
+
+
+def written(folder: Path, settings: ModelSettings, *questions: Question) -> dict[str, Any]:
+    return runpy.run_path(str(write_inputs(folder, data_sets_of(questions), settings)))
+
+
+def test_a_choice_item_is_one_row_for_each_choice_side_by_side_and_long_items_come_first() -> None:
+    short, long = choice("Who?", "a", "b"), choice("Who was it then?", "c", "d")
+    (data_set,) = data_sets_of([short, long])
+    assert data_set.name == "mmlu_choices"
+    assert [row.text for row in data_set.rows] == [
+        f"Who was it then?{BOUNDARY}c",
+        f"Who was it then?{BOUNDARY}d",
+        f"Who?{BOUNDARY}a",
+        f"Who?{BOUNDARY}b",
+    ]
+    assert [row.key for row in data_set.rows[:2]] == [f"choices:{long.item.id}:0", f"choices:{long.item.id}:1"]
+
+
+def test_the_order_of_questions_does_not_change_what_is_sent() -> None:
+    questions = [choice("Who?", "a", "b"), choice("Why?", "a", "b"), generation("How?")]
+    assert data_sets_of(questions) == data_sets_of(questions[::-1])
+
+
+def test_the_rows_are_written_as_json_lines(tmp_path: Path) -> None:
+    """Line separators and other scripts survive, one object a line."""
+    config = written(tmp_path, SETTINGS, generation("Hur djupt?\n深さは?\u2028"))
+    lines = Path(config["datasets"][0]["path"]).read_text().split("\n")
+    assert lines[1:] == [""]
+    assert json.loads(lines[0])["text"] == "Hur djupt?\n深さは?\u2028"
+
+
+def test_one_task_holds_all_data_sets_so_that_the_model_is_loaded_once(tmp_path: Path) -> None:
+    config = written(tmp_path, SETTINGS, generation("How?"), choice("Who?", "a", "b"))
+    assert [data_set["abbr"] for data_set in config["datasets"]] == ["domain_generation", "mmlu_choices"]
+    for stage in ("infer", "eval"):
+        assert config[stage]["partitioner"]["n"] >= len(config["datasets"])
+
+
+def test_no_remote_code_and_no_pickled_weights(tmp_path: Path) -> None:
+    (model,) = written(tmp_path, SETTINGS, generation("How?"))["models"]
+    assert model["model_kwargs"]["trust_remote_code"] is False
+    assert model["tokenizer_kwargs"]["trust_remote_code"] is False
+    assert model["model_kwargs"]["use_safetensors"] is True
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "torch.float32"), ("bf16", "torch.bfloat16")])
+def test_precision_adapter_and_end_of_turn_reach_the_model(tmp_path: Path, precision: str, dtype: str) -> None:
+    (model,) = written(tmp_path, replace(SETTINGS, precision=precision), generation("How?"))["models"]
+    assert model["model_kwargs"]["torch_dtype"] == dtype
+    assert (model["path"], model["peft_path"]) == ("/base", "/adapter")
+    assert model["generation_kwargs"] == {"do_sample": False, "eos_token_id": 2, "repetition_penalty": 1.1}
+
+
+def test_a_model_without_an_adapter_gets_none(tmp_path: Path) -> None:
+    (model,) = written(tmp_path, replace(SETTINGS, adapter=None), generation("How?"))["models"]
+    assert model["peft_path"] is None
+
+
+@pytest.mark.parametrize(
+    ("device", "rows", "size"),
+    [
+        ("cpu", 16, 8),  # 4 for each of two threads: two batches of 8
+        ("cpu", 17, 6),  # three batches of 6, 6 and 5, not 8, 8 and 1
+        ("cpu", 3, 3),
+        ("cuda", 16, 4),  # one thread drives the device
+    ],
+)
+def test_generation_batches_are_even(tmp_path: Path, device: str, rows: int, size: int) -> None:
+    questions = [generation(f"How {index}?") for index in range(rows)]
+    (data_set,) = written(tmp_path, replace(SETTINGS, device=device), *questions)["datasets"]
+    assert data_set["infer_cfg"]["inferencer"]["batch_size"] == size
+
+
+def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path: Path) -> None:
+    """OpenCompass's own template would replace the names of its columns; test_opencompass_model asks ours."""
+    text = "Print {idx} of {reference}, {subdivision} and {0}."
+    config = written(tmp_path, SETTINGS, generation(text), choice(text, "{key}", "{text}"))
+    for data_set in config["datasets"]:
+        rows = [json.loads(line) for line in Path(data_set["path"]).read_text().splitlines()]
+        assert all(row["text"].startswith(text) for row in rows)
+        assert data_set["infer_cfg"]["prompt_template"]["type"].endswith("opencompass_model.VerbatimTemplate")

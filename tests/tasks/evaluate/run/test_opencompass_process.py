@@ -1,0 +1,164 @@
+"""The child process: progress, failures, time limits, and its end together with ours. A script stands in for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.core import layout
+from tasks.evaluate.run.opencompass_process import EvaluationError, Progress, run_opencompass
+
+Standin = Callable[[str], None]
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Standin:
+    """Puts a shell script where the evaluation environment's Python is."""
+    monkeypatch.chdir(tmp_path)
+    python = tmp_path / "python"
+    monkeypatch.setattr(layout, "EVALUATION_PYTHON", Path("python"))
+
+    def write(script: str) -> None:
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+
+    return write
+
+
+def run(folder: Path, minutes: float = 1) -> None:
+    run_opencompass(folder / "config.py", folder, "candidate", minutes)
+
+
+def test_a_child_that_ends_well_leaves_its_output_in_the_log(standin: Standin, tmp_path: Path) -> None:
+    standin("echo out; echo err >&2")
+    run(tmp_path)
+    assert (tmp_path / "opencompass.log").read_text() == "out\nerr\n"
+
+
+def test_the_child_is_offline_works_in_its_folder_and_asks_for_debug_mode(standin: Standin, tmp_path: Path) -> None:
+    standin('echo "$HF_HUB_OFFLINE $OMP_NUM_THREADS $(pwd -P) $*"')
+    run(tmp_path)
+    said = (tmp_path / "opencompass.log").read_text()
+    assert said.startswith(f"1 1 {tmp_path.resolve()} -m opencompass.cli.main {tmp_path}/config.py")
+    assert "--debug" in said
+
+
+def test_progress_is_shown_while_it_runs(standin: Standin, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    standin("echo 'Start inferencing [candidate/domain_nll]'; printf '\\r 50%%|## | 1/2 [00:02<00:02, 2s/it]\\r'")
+    run(tmp_path)
+    assert capsys.readouterr().out == "candidate: domain_nll 1/2 steps in 00:02, 00:02 left\n"
+
+
+@pytest.mark.parametrize(("script", "part"), [("echo boom; exit 3", "status 3"), ("kill -9 $$", "killed by signal 9")])
+def test_a_child_that_fails_is_an_error_that_names_the_log(
+    standin: Standin, tmp_path: Path, script: str, part: str
+) -> None:
+    standin(script)
+    with pytest.raises(EvaluationError) as error:
+        run(tmp_path)
+    assert part in str(error.value)
+    assert "opencompass.log" in str(error.value)
+
+
+def test_the_last_words_of_a_child_that_fails_are_in_the_message(standin: Standin, tmp_path: Path) -> None:
+    standin("echo first; echo 'ValueError: bad thing'; exit 1")
+    with pytest.raises(EvaluationError, match="ValueError: bad thing"):
+        run(tmp_path)
+
+
+def test_an_environment_that_is_not_built_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EvaluationError, match=r"\.venv-evaluation/bin/python is missing"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("script", ["sleep 600", "exec >/dev/null 2>&1; sleep 600", "sleep 600 & sleep 600"])
+def test_a_child_that_takes_too_long_is_ended_with_its_children(
+    standin: Standin, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that closed its output, or started others that hold it open."""
+    monkeypatch.setattr("tasks.evaluate.run.opencompass_process.LAST_SECONDS", 1)
+    standin(f"echo $$ > pid; {script}")
+    started = time.monotonic()
+    with pytest.raises(EvaluationError, match=r"evaluate\.timeout_minutes"):
+        run(tmp_path, minutes=2 / 60)
+    assert time.monotonic() - started < 30
+    assert_gone(int((tmp_path / "pid").read_text()))
+
+
+def assert_gone(group: int) -> None:
+    """No process of the group is left, zombies aside."""
+
+    def alive() -> list[int]:
+        return [found.pid for found in psutil.process_iter() if member(found, group)]
+
+    deadline = time.monotonic() + 10
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert alive() == []
+
+
+def member(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_child_ends_when_we_are_killed(standin: Standin, tmp_path: Path, root: Path, how: signal.Signals) -> None:
+    standin("echo $$ > pid.part; mv pid.part pid; exec sleep 600")
+    program = (
+        "from pathlib import Path; from tasks import layout; layout.EVALUATION_PYTHON = Path('python')\n"
+        "from tasks.evaluate.run.opencompass_process import run_opencompass\n"
+        "run_opencompass(Path('config.py'), Path.cwd(), 'candidate', 5)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    group = int((tmp_path / "pid").read_text())
+    parent.send_signal(how)
+    parent.wait(timeout=30)
+    assert_gone(group)
+
+
+def bars(progress: Progress, *pieces: tuple[float, str]) -> list[str]:
+    return [line for now, text in pieces for line in progress.feed(text, now)]
+
+
+def test_a_bar_gives_a_line_every_few_seconds_and_one_at_its_end() -> None:
+    lines = bars(
+        Progress("champion"),
+        (0.0, "INFO - Start inferencing [champion/mmlu_choices]\n"),
+        (1.0, "\r  0%|   | 0/9 [00:00<?, ?it/s]\r"),
+        (2.0, " 11%|#  | 1/9 [00:01<00:08,  1.0s/it]\r"),
+        (7.0, " 66%|## | 6/9 [00:06<00:03,  1.0s/it]\r"),
+        (8.0, "100%|###| 9/9 [00:09<00:00,  1.0s/it]\n"),
+    )
+    assert lines == [
+        "champion: mmlu_choices 0/9 steps in 00:00, ? left",
+        "champion: mmlu_choices 6/9 steps in 00:06, 00:03 left",
+        "champion: mmlu_choices 9/9 steps in 00:09, done",
+    ]
+
+
+def test_bars_of_other_work_are_not_shown() -> None:
+    assert bars(Progress("x"), (0.0, "Map: 100%|###| 9/9 [00:00<00:00, 9 examples/s]\n")) == []
+
+
+def test_a_bar_cut_in_two_by_the_pipe_is_read_whole() -> None:
+    progress = Progress("x")
+    pieces = [(0.0, "Start inferencing [x/domain_nll]\n 50%|# | 1/"), (0.5, "2 [00:02<00:02, 2s/it]\r")]
+    assert bars(progress, *pieces) == ["x: domain_nll 1/2 steps in 00:02, 00:02 left"]

@@ -1,0 +1,198 @@
+"""Only a model that matches its manifest, and cannot run code when it is loaded, is measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core import layout
+from tasks.core.files import write_json, write_manifest
+from tasks.core.packaged import PackageUnreadable
+from tasks.evaluate.scoring.subject import SubjectError, base_alone, load_subject, tokenizer_digest
+
+
+def write_adapter(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A base, a package over it and the base as champion, with manifests; returns the base's digest."""
+    monkeypatch.chdir(tmp_path)
+    layout.BASE_MODEL.mkdir(parents=True)
+    (layout.BASE_MODEL / "model.safetensors").write_bytes(b"base")
+    digest = write_manifest(layout.BASE_MODEL)
+    write_adapter(layout.PACKAGE / "adapter")
+    write_said(layout.PACKAGE, digest)
+    write_manifest(layout.PACKAGE)
+    write_champion({"kind": "base", "version": "base", "digest": digest})
+    return digest
+
+
+def write_said(folder: Path, base: str, system: str = "Be brief.") -> None:
+    """What a package says of itself: its base model and its prompt."""
+    write_json(folder / "base.json", {"digest": base})
+    write_json(folder / "prompt.json", {"system": system})
+
+
+def write_champion(facts: dict[str, str]) -> None:
+    write_json(layout.CHAMPION / "champion.json", facts)
+    write_manifest(layout.CHAMPION)
+
+
+def test_the_candidate_is_the_package_over_the_base_and_has_no_version(repository: str) -> None:
+    found = load_subject("candidate")
+    assert (found.version, found.base_digest, found.adapter) == (None, repository, layout.PACKAGE / "adapter")
+    assert found.digest not in (repository, found.adapter_digest)
+
+
+def test_a_base_champion_has_no_adapter(repository: str) -> None:
+    found = load_subject("champion")
+    assert (found.version, found.digest, found.adapter) == ("base", repository, None)
+    assert found.identity == base_alone("pilot").identity == {"base": repository, "adapter": None}
+
+
+def test_a_version_is_its_adapter_over_the_base_and_equal_adapters_are_one_identity(repository: str) -> None:
+    write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    found = load_subject("champion")
+    assert (found.version, found.digest, found.adapter) == ("3", "d" * 64, layout.CHAMPION / "adapter")
+    assert found.identity == load_subject("candidate").identity
+
+
+def test_what_else_is_in_a_package_does_not_change_its_identity(repository: str) -> None:
+    before = load_subject("candidate")
+    (layout.PACKAGE / "README.md").write_text("card")
+    write_manifest(layout.PACKAGE)
+    after = load_subject("candidate")
+    assert after.identity == before.identity
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("folder", [layout.BASE_MODEL, layout.PACKAGE])
+def test_a_changed_file_is_refused(repository: str, folder: Path) -> None:
+    next(path for path in sorted(folder.rglob("*")) if path.suffix == ".safetensors").write_bytes(b"tampered")
+    with pytest.raises(SubjectError, match="changed"):
+        load_subject("candidate")
+
+
+@pytest.mark.parametrize("name", ["adapter/adapter_model.bin", "modeling.py", "adapter/x.pt"])
+def test_a_file_that_can_run_code_is_refused(repository: str, name: str) -> None:
+    (layout.PACKAGE / name).write_bytes(b"")
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match="can run code"):
+        load_subject("candidate")
+
+
+def test_an_incomplete_adapter_is_refused(repository: str) -> None:
+    (layout.PACKAGE / "adapter/adapter_model.safetensors").unlink()
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match=r"lacks adapter_model\.safetensors"):
+        load_subject("candidate")
+
+
+def test_an_adapter_of_another_base_is_refused(repository: str) -> None:
+    write_json(layout.PACKAGE / "base.json", {"digest": "0" * 64})
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match="another base model"):
+        load_subject("candidate")
+
+
+def test_a_champion_of_another_base_is_refused(repository: str) -> None:
+    facts = json.loads((layout.CHAMPION / "champion.json").read_text())
+    write_champion({**facts, "digest": "0" * 64})
+    with pytest.raises(SubjectError, match="another base model"):
+        load_subject("champion")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_version_trained_over_another_base_is_refused_though_its_shape_fits(repository: str, whole: bool) -> None:
+    write_weights(layout.CHAMPION) if whole else write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, "0" * 64)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    with pytest.raises(SubjectError, match="another base model than the one here; run the stage champion again"):
+        load_subject("champion")
+
+
+@pytest.mark.parametrize("who, folder", [("candidate", layout.PACKAGE), ("champion", layout.CHAMPION)])
+@pytest.mark.parametrize("name", ["base.json", "prompt.json"])
+def test_a_package_that_does_not_say_what_it_was_trained_over_and_with_is_refused(
+    repository: str, who: Any, folder: Path, name: str
+) -> None:
+    write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository)
+    (folder / name).write_text("{}")
+    write_manifest(layout.PACKAGE)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    with pytest.raises(PackageUnreadable, match=rf"{name} cannot be read"):
+        load_subject(who)
+
+
+def test_each_version_has_its_own_system_prompt_and_the_base_model_none(repository: str) -> None:
+    assert (load_subject("candidate").system, load_subject("champion").system) == ("Be brief.", None)
+    write_adapter(layout.CHAMPION / "adapter")
+    write_said(layout.CHAMPION, repository, system="")
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    assert load_subject("champion").system == ""
+
+
+def test_a_tokenizer_is_told_by_its_files_and_by_its_chat_template_and_by_nothing_else(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json", "model.safetensors"):
+        (tmp_path / name).write_text(name)
+    found = [tokenizer_digest(tmp_path)]
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        (tmp_path / name).write_text("other")
+        found.append(tokenizer_digest(tmp_path))
+    assert found[0] == found[1] and len(set(found)) == 3
+
+
+def write_weights(folder: Path, kind: str = "weights") -> str:
+    """A package with weights of its own; returns their digest."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/model.safetensors").write_bytes(b"own weights")
+    digest = write_manifest(folder / "model")
+    write_json(folder / "kind.json", {"served_as": kind, "why": "because"})
+    return digest
+
+
+def test_whole_weights_are_measured_in_the_place_of_the_base(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    digest = write_weights(layout.PACKAGE)
+    write_manifest(layout.PACKAGE)
+    found = load_subject("candidate")
+    assert (found.base, found.adapter, found.unservable) == (layout.PACKAGE / "model", None, "")
+    assert found.identity == {"base": digest, "adapter": None}
+
+
+def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves_them(repository: str) -> None:
+    digest = write_weights(layout.PACKAGE, "nothing")
+    write_manifest(layout.PACKAGE)
+    found = load_subject("candidate")
+    assert (found.base_digest, found.adapter) == (digest, layout.PACKAGE / "adapter")
+    assert found.unservable == "because"
+
+
+def test_a_champion_of_whole_weights_is_the_same_model_as_the_candidate_it_was(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    write_weights(layout.PACKAGE)
+    write_manifest(layout.PACKAGE)
+    write_weights(layout.CHAMPION)
+    write_said(layout.CHAMPION, repository)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    assert load_subject("champion").identity == load_subject("candidate").identity
+
+
+def test_own_weights_that_were_changed_are_refused(repository: str) -> None:
+    shutil.rmtree(layout.PACKAGE / "adapter")
+    write_weights(layout.PACKAGE)
+    (layout.PACKAGE / "model/model.safetensors").write_bytes(b"other weights")
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match=r"changed: model\.safetensors"):
+        load_subject("candidate")

@@ -1,0 +1,93 @@
+"""Answers of a small policy: where they end, which of them come, and how they are cut and joined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.core.records import Example, make_example
+from tasks.train.align.online.policy import add_value_head, read
+from tasks.train.align.online.rollouts import Answers, answer, prompt_rows, prompts_of_update
+from tasks.train.run.held_weights import held, lent
+from tests import online_toy as toy
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(toy.save_model(tmp_path_factory.mktemp("policy"))).eval()
+    add_value_head(model)
+    return model
+
+
+def sampled(policy: Any, seed: int) -> Answers:
+    return answer(policy, toy.tokenizer(), [[2], [3, 4], [5]], longest=12, temperature=1.0, seed=seed)
+
+
+def test_an_answer_ends_with_its_first_end_of_turn(policy: Any) -> None:
+    for seed in range(5):
+        seen = sampled(policy, seed)
+        for tokens, mask in zip(seen.tokens[:, 2:], seen.answer_mask, strict=True):
+            length = int(mask.sum())
+            assert mask.tolist() == [1] * length + [0] * (len(mask) - length)
+            assert toy.END not in tokens[: length - 1]
+            assert length == 12 or int(tokens[length - 1]) == toy.END
+            assert set(tokens[length:].tolist()) <= {toy.PAD}
+
+
+def test_the_seed_alone_says_what_is_drawn(policy: Any) -> None:
+    torch.manual_seed(1)
+    first = sampled(policy, 7)
+    outside = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.rand(1) == outside  # the random numbers of others are left as they were
+    assert torch.equal(sampled(policy, 7).tokens, first.tokens)
+    assert not torch.equal(sampled(policy, 8).tokens, first.tokens)
+
+
+def test_a_reading_is_the_same_alone_and_padded_among_others(policy: Any) -> None:
+    answers = sampled(policy, 3)
+    with torch.no_grad():
+        together = read(policy, policy.value_head, answers, 0.7)
+        for row in range(3):
+            alone = read(policy, policy.value_head, answers.pick([row]), 0.7)
+            length = int(answers.answer_mask[row].sum())
+            assert alone.logps.shape[1] == length
+            torch.testing.assert_close(together.logps[row, :length], alone.logps[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(together.entropy[row, :length], alone.entropy[0], atol=1e-5, rtol=0)
+
+
+def test_a_reading_gives_the_probabilities_the_answer_was_drawn_with(policy: Any) -> None:
+    answers = sampled(policy, 3)
+    with torch.no_grad():
+        seen = read(policy, policy.value_head, answers.pick([0]), 0.5)
+        logits = policy(answers.pick([0]).tokens).logits[0, :-1] / 0.5
+    expected = logits.log_softmax(-1).gather(1, answers.pick([0]).tokens[0, 1:, None])[:, 0]
+    torch.testing.assert_close(seen.logps[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_lent_policy_gives_itself_back(policy: Any) -> None:
+    own = held(policy)
+    other = {name: torch.zeros_like(tensor) for name, tensor in own.items()}
+    assert not any("value_head" in name for name in own)
+    with lent(policy, other):
+        assert float(policy.lm_head.weight.abs().sum()) == 0.0
+    assert all(torch.equal(tensor, held(policy)[name]) for name, tensor in own.items())
+
+
+def test_every_prompt_comes_once_before_any_comes_again() -> None:
+    seen = [number for update in range(6) for number in prompts_of_update(9, 3, update, seed=1)]
+    assert sorted(seen[:9]) == sorted(seen[9:]) == list(range(9))
+    assert seen[:9] != seen[9:]
+
+
+def example(text: str, origin: Any = "human") -> Example:
+    return make_example(instruction=text, output="w1", language="en", origin=origin, source=("test",))
+
+
+def test_replay_doubles_and_long_prompts_are_left_out() -> None:
+    rows = [example("w0"), example("w1", "general"), example("w0"), example("w2 w3 w4")]
+    assert prompt_rows(toy.tokenizer(), "", rows, max_tokens=2) == ([[2]], 1)

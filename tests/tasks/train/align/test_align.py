@@ -1,0 +1,130 @@
+"""The align stage with DPO and KTO: figures by hand, and real runs of two processes on a two-layer model."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import write_json, write_manifest
+from tasks.core.params import load_params
+from tasks.train.align.job import OnlineJob, PreferenceJob
+from tasks.train.align.stage import NoReward, describe, metrics_of, plot_of
+from tasks.train.align.worker import PreferenceSettings, balanced, rows_of
+from tests.preferences import lay_alignment
+
+
+def described(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(folder)
+    return describe(load_params(), load_domain("construction"))
+
+
+def test_alignment_begins_from_the_sft_adapter(
+    tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = lay_alignment(tmp_path, root, tiny_model, {"align": {"alignment": "dpo"}}, adapter=True)
+    job = described(folder, monkeypatch)
+    assert isinstance(job, PreferenceJob)
+    assert (job.base_model, job.start) == (layout.BASE_MODEL, layout.SFT / "adapter")
+    assert set(job.data) == {"train", "validation"}
+
+
+def test_an_online_alignment_needs_the_reward_model(
+    tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = lay_alignment(tmp_path, root, tiny_model, {"align": {"alignment": "ppo"}})
+    (folder / "data/mix/train.jsonl").write_text("{}\n")
+    write_json(folder / "models/reward/none/why.json", {"why": "test"})
+    write_manifest(folder / "models/reward/none")
+    with pytest.raises(NoReward, match="dvc repro reward"):
+        described(folder, monkeypatch)
+    (folder / "models/reward/none").rename(folder / "models/reward/adapter")
+    job = described(folder, monkeypatch)
+    assert isinstance(job, OnlineJob)
+    assert (job.reward, job.reward_base) == (layout.REWARD / "adapter", layout.BASE_MODEL)
+
+
+def test_the_first_and_the_last_value_of_each_curve_are_metrics() -> None:
+    result = {"steps": 2, "history": [[0, "validation loss", 0.7], [1, "kl", 0.1], [2, "validation loss", 0.5]]}
+    assert metrics_of(result) == {
+        "steps": 2,
+        "validation_loss_before": 0.7,
+        "validation_loss": 0.5,
+        "kl_before": 0.1,
+        "kl": 0.1,
+    }
+    assert plot_of(result).splitlines()[:2] == ["step,curve,value", "0,validation loss,0.7"]
+
+
+def test_kto_weighs_the_rarer_kind_of_answer_more() -> None:
+    """One good of four: three times as much; the setting multiplies that."""
+    rows = [{"label": True}] + [{"label": False}] * 3
+    assert balanced(rows, 1.0, 1.0) == (3.0, 1.0)
+    assert balanced(rows, 0.5, 2.0) == (1.5, 2.0)
+    with pytest.raises(PreferenceSettings, match="not"):
+        balanced([{"label": True}], 1.0, 1.0)
+
+
+def test_kto_refuses_one_row_at_a_time(
+    tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = lay_alignment(tmp_path, root, tiny_model, {"align": {"alignment": "kto", "batch_size": 1}})
+    job = described(folder, monkeypatch)
+    with pytest.raises(PreferenceSettings, match="batch_size of 2"):
+        rows_of(job, AutoTokenizer.from_pretrained(tiny_model), "train")
+
+
+def aligned(folder: Path, root: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.train.align.stage"],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    metrics: dict[str, Any] = json.loads((folder / "reports/metrics/align.json").read_text())
+    return metrics
+
+
+@pytest.mark.slow
+def test_two_processes_align_by_dpo_from_the_sft_policy(tmp_path: Path, root: Path, tiny_model: Path) -> None:
+    """Twelve pairs, two processes of two: three steps an epoch. Before the first step the policy is its reference:
+
+    margins of nought, so a loss of log 2. Were the reference the base model, which the SFT adapter of noise is far
+    from, the first margins would not be nought.
+    """
+    settings = {"align": {"alignment": "dpo", "epochs": 2, "save_every": 4, "learning_rate": 1e-3}}
+    folder = lay_alignment(tmp_path, root, tiny_model, settings, adapter=True)
+    metrics = aligned(folder, root)
+    assert (metrics["steps"], metrics["rows"], metrics["held_out_rows"]) == (6, 12, 6)
+    assert metrics["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-4)
+    assert metrics["validation_margin_before"] == pytest.approx(0, abs=1e-4)
+    assert metrics["validation_loss"] < 0.5 and metrics["validation_accuracy"] == 1.0
+    files = sorted(path.name for path in (folder / "models/align/adapter").iterdir())
+    assert files == ["MANIFEST.json", "adapter_config.json", "adapter_model.safetensors"]
+
+
+@pytest.mark.slow
+def test_two_processes_align_every_weight_by_kto(tmp_path: Path, root: Path, tiny_model: Path) -> None:
+    """Before the first step every log-ratio and the KL are nought: each loss is weight × (1 − σ(0)), half its weight.
+
+    One good answer a prompt and two worse: weights 2 and 1, whose mean over the held-out rows is (2 + 1 + 1) / 3.
+    """
+    settings = {"align": {"alignment": "kto", "method": "full", "save_every": 50, "learning_rate": 1e-4}}
+    folder = lay_alignment(tmp_path, root, tiny_model, settings, held_out=4, adapter=True)
+    metrics = aligned(folder, root)
+    assert metrics["validation_loss_before"] == pytest.approx(0.5 * 4 / 3, abs=1e-3)
+    assert metrics["validation_loss"] < metrics["validation_loss_before"]
+    assert (folder / "models/align/model/model.safetensors").is_file()
+    assert (folder / "models/align/model/tokenizer.json").is_file()

@@ -1,0 +1,110 @@
+"""The champion stage and the pointer it follows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.core import layout
+from tasks.core.files import verify_manifest, write_manifest
+from tasks.core.pointers import PointerError, read_pointer
+from tasks.train.champion.stage import champion
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project with a base model, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    layout.BASE_MODEL.mkdir(parents=True)
+    (layout.BASE_MODEL / "model.safetensors").write_text("base")
+    write_manifest(layout.BASE_MODEL)
+    return tmp_path
+
+
+def point(kind: str, version: str, digest: str | None) -> None:
+    layout.STATE.mkdir(exist_ok=True)
+    layout.CHAMPION_POINTER.write_text(json.dumps({"kind": kind, "version": version, "digest": digest}))
+
+
+def test_the_base_model_is_laid_out_as_its_digest_alone(project: Path) -> None:
+    point("base", "base", None)
+    assert champion() == "the base model"
+    facts = json.loads((layout.CHAMPION / "champion.json").read_text())
+    assert facts == {"kind": "base", "version": "base", "digest": verify_manifest(layout.BASE_MODEL), "night": None}
+    assert {path.name for path in layout.CHAMPION.iterdir()} == {"champion.json", "MANIFEST.json"}
+
+
+def lay_version(base: str) -> str:
+    """A version's package in .flywheel/weights, trained over the base model of this digest; returns its own."""
+    folder = layout.WEIGHTS / "new"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    (folder / "base.json").write_text(json.dumps({"digest": base}))
+    (folder / "prompt.json").write_text(json.dumps({"system": "Be kind."}))
+    digest = write_manifest(folder)
+    folder.rename(layout.WEIGHTS / digest)
+    return digest
+
+
+def test_a_version_is_laid_out_with_its_adapter_and_its_prompt(project: Path) -> None:
+    digest = lay_version(verify_manifest(layout.BASE_MODEL))
+    point("version", "3", digest)
+    assert champion() == "version 3"
+    assert (layout.CHAMPION / "adapter/adapter_model.safetensors").read_text() == "adapter"
+    assert json.loads((layout.CHAMPION / "prompt.json").read_text()) == {"system": "Be kind."}
+    assert json.loads((layout.CHAMPION / "champion.json").read_text())["digest"] == digest
+    verify_manifest(layout.CHAMPION)
+
+
+def test_a_version_trained_over_another_base_is_refused_and_the_way_out_is_named(project: Path) -> None:
+    point("version", "3", lay_version("0" * 64))
+    with pytest.raises(PointerError, match=r"version 3, .* another base model .* Put its base model back"):
+        champion()
+    assert not layout.CHAMPION.exists()
+
+
+def test_changed_weights_are_refused_and_named(project: Path) -> None:
+    folder = layout.WEIGHTS / ("a" * 64)
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    write_manifest(folder)
+    (folder / "adapter/adapter_model.safetensors").write_text("something else")
+    point("version", "3", "a" * 64)
+    with pytest.raises(PointerError, match=r"changed: adapter/adapter_model\.safetensors"):
+        champion()
+    assert not layout.CHAMPION.exists()
+
+
+def test_whole_weights_under_a_wrong_name_are_refused(project: Path) -> None:
+    folder = layout.WEIGHTS / ("a" * 64)
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("w")
+    write_manifest(folder)
+    point("version", "3", "a" * 64)
+    with pytest.raises(PointerError, match="not what its name says"):
+        champion()
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ('{"kind": "version", "version": "1", "digest": null}', "needs the SHA-256"),
+        ('{"kind": "version", "version": "1", "digest": "../../x"}', "needs the SHA-256"),
+        ('{"kind": "newest", "version": "1"}', "'base' or 'version'"),
+        ("not json", "Invalid JSON"),
+    ],
+)
+def test_a_malformed_pointer_is_refused(project: Path, text: str, cause: str) -> None:
+    layout.STATE.mkdir()
+    layout.CHAMPION_POINTER.write_text(text)
+    with pytest.raises(PointerError, match=cause):
+        read_pointer()
+
+
+def test_the_stage_imports_no_mlflow(root: Path) -> None:
+    code = "import sys, tasks.train.champion.stage; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -1,0 +1,272 @@
+"""Package: what is refused, what is compared, and what a server finds in the folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core.files import ManifestError, sha256_bytes, verify_manifest, write_json, write_manifest
+from tasks.core.packaged import read_package
+from tasks.core.params import load_params
+from tasks.train.package import stage as package
+from tasks.train.package import weight_parity
+from tasks.train.package.weight_parity import WeightsRefused, refuse_broken_weights
+from tasks.train.run.handover import TrainedError, clean_config, write_nothing
+
+PLACES = ["q_proj", "down_proj"]
+
+
+def peft_config(method: str) -> Any:
+    """One adapter of each kind, small; those with factors or virtual tokens begin at random."""
+    import peft
+
+    task: Any = {"task_type": "CAUSAL_LM"}
+    if method in ("lora", "dora"):
+        return peft.LoraConfig(r=2, target_modules=PLACES, use_dora=method == "dora", **task)
+    if method == "ia3":
+        places = ["k_proj", "v_proj", "down_proj"]
+        return peft.IA3Config(target_modules=places, feedforward_modules=["down_proj"], **task)
+    return peft.PrefixTuningConfig(num_virtual_tokens=3, **task)
+
+
+def train(model: Any, spread: float) -> None:
+    """What training would have done: LoRA's B is zero before it, and IA3's factors one."""
+    import torch
+
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=spread)
+        elif "ia3_l" in name:
+            parameter.data.add_(torch.randn_like(parameter) * spread)
+
+
+def lay_adapter(target: Path, base: Path, method: str, spread: float, poison: float | None = None) -> None:
+    """An adapter over `base` as a training stage leaves it."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), peft_config(method))
+    if spread:
+        train(model, spread)
+    if poison is not None:
+        next(p for name, p in model.named_parameters() if "lora_A" in name).data[0, 0] = poison
+    model.save_pretrained(target)
+    (target / "README.md").unlink(missing_ok=True)
+    config = json.loads((target / "adapter_config.json").read_text())
+    write_json(target / "adapter_config.json", clean_config(config, "SmolLM2-135M-Instruct"))
+    write_manifest(target)
+
+
+def lay_model(target: Path, base: Path, spread: float) -> None:
+    """Whole weights as a training stage leaves them, tokenizer and all."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    weight = model.model.layers[0].mlp.down_proj.weight
+    weight.data.add_(torch.randn_like(weight) * spread)
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(base).save_pretrained(target)
+    write_manifest(target)
+
+
+@pytest.fixture
+def packed(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A repository with what SFT left, ready for the stage. `spread`: how far training moved it."""
+
+    def build(spread: float = 0.05, poison: float | None = None, method: str = "lora", over: str = "") -> Path:
+        folder: Path = workspace()
+        monkeypatch.chdir(folder)
+        base = Path("data/base_model")
+        if over == "pretrained":
+            (folder / "models/pretrain/none/MANIFEST.json").unlink()
+            (folder / "models/pretrain/none/why.json").unlink()
+            (folder / "models/pretrain/none").rmdir()
+            base = Path("models/pretrain/model")
+            lay_model(base, Path("data/base_model"), 0.05)
+        if method == "full":
+            lay_model(Path("models/sft/model"), base, spread)
+        elif method == "none":
+            write_nothing(Path("models/sft"), "test")
+        else:
+            lay_adapter(Path("models/sft/adapter"), base, method, spread, poison)
+        write_nothing(Path("models/align"), "test")
+        counts = {"examples": 11, "tokens": 1234, "answer_tokens": 567, "steps": 4}
+        write_json(Path("reports/metrics/sft.json"), {**counts, "trainable_parameters": 10, "parameters": 100})
+        return folder
+
+    return build
+
+
+def test_a_package_holds_adapter_prompt_base_card_and_manifest(packed: Any) -> None:
+    folder = packed() / "models/package"
+    assert "adapter and merged weights agree" in package.stage()
+    listed = json.loads((folder / "MANIFEST.json").read_text())["files"]
+    names = [
+        "README.md",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "base.json",
+        "kind.json",
+        "prompt.json",
+    ]
+    assert sorted(listed) == names
+    verify_manifest(folder)
+    assert read_package(folder).kind.served_as == "adapter"
+
+    prompt = json.loads((folder / "prompt.json").read_text())
+    assert prompt["system"] == Path("domains/construction/prompts/system.txt").read_text().strip()
+    assert prompt["chat_template_sha256"] == sha256_bytes(Path("data/base_model/chat_template.jinja").read_bytes())
+    assert prompt["special_tokens"]["pad_token"] == "<|endoftext|>"  # noqa: S105 - no password
+    base = json.loads((folder / "base.json").read_text())
+    assert base["digest"] == verify_manifest(Path("data/base_model"))
+    assert (base["name"], base["licence"]) == ("SmolLM2-135M-Instruct", "Apache-2.0")
+
+    card = (folder / "README.md").read_text()
+    for text in (
+        "Zaragoza AB, CC BY 4.0",
+        "BSD 3-Clause",
+        "HarmBench",
+        "11 examples; 1,234 tokens",
+        "apache-2.0",
+        "prompt.json",
+        "Method lora (rank 16, alpha 32",
+    ):
+        assert text in card
+
+
+@pytest.mark.parametrize(
+    ("method", "over", "parts", "served_as"),
+    [
+        ("full", "", ["model"], "weights"),
+        ("dora", "", ["model"], "weights"),
+        ("ia3", "", ["model"], "weights"),
+        ("lora", "pretrained", ["model"], "weights"),
+        ("p_tuning_v2", "pretrained", ["adapter", "model"], "nothing"),
+    ],
+)
+def test_what_no_adapter_loader_takes_becomes_weights_or_is_marked_as_served_by_nothing(
+    packed: Any, method: str, over: str, parts: list[str], served_as: str
+) -> None:
+    """The model in the package answers as what training left: to 1e-3 of a logit, with the base's own tokenizer."""
+    folder = packed(method=method, over=over) / "models/package"
+    package.stage()
+    found = read_package(folder)
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == parts
+    assert (found.kind.served_as, found.servable) == (served_as, served_as != "nothing")
+    if found.model and not found.adapter:
+        verify_manifest(found.model)
+        assert (found.model / "tokenizer.json").read_bytes() == Path("data/base_model/tokenizer.json").read_bytes()
+        left = [path for path in (Path("models/sft/model"), Path("models/pretrain/model")) if path.is_dir()]
+        trained = weight_parity.load(left[0] if left else Path("data/base_model"))
+        if Path("models/sft/adapter").is_dir():
+            trained = weight_parity.adapted(trained, Path("models/sft/adapter"))
+        prompts = [[1, 4093, 198, 2], [28, 500]]
+        one, other = (weight_parity.logits_of(model, prompts) for model in (trained, weight_parity.load(found.model)))
+        assert weight_parity.largest_difference(one, other) < 1e-3
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_that_are_not_copied_as_they_are_stop_the_package(
+    packed: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A disk or a file system that loses one bit of them, without an error and at the same size."""
+    folder = packed(method=method)
+    copyfile = shutil.copyfile
+
+    def lossy(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if target.suffix == ".safetensors":
+            with target.open("r+b") as file:
+                file.seek(-1, 2)
+                last = file.read(1)[0]
+                file.seek(-1, 2)
+                file.write(bytes([last ^ 1]))
+
+    monkeypatch.setattr(package.shutil, "copyfile", lossy)
+    with pytest.raises(package.PackageError, match=r"model\.safetensors is not what .*model\.safetensors is"):
+        package.stage()
+    assert not (folder / "models/package").exists()
+
+
+def test_whole_weights_keep_the_precision_they_were_trained_in(packed: Any) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    packed(method="full")
+    path = Path("models/sft/model/model.safetensors")
+    save_file({name: value.bfloat16() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    write_manifest(path.parent)
+    assert "bit by bit" in package.stage()
+    written = load_file("models/package/model/model.safetensors")
+    assert {value.dtype for value in written.values()} == {torch.bfloat16}
+
+
+def test_nothing_trained_is_nothing_to_package(packed: Any) -> None:
+    packed(method="none")
+    with pytest.raises(package.PackageError, match="every training stage is switched off"):
+        package.stage()
+
+
+def test_a_stage_that_left_two_kinds_is_refused(packed: Any) -> None:
+    packed()
+    write_json(Path("models/sft/model/config.json"), {})
+    with pytest.raises(TrainedError, match="adapter and model"):
+        package.stage()
+
+
+def test_packing_twice_gives_the_same_digest(packed: Any) -> None:
+    folder = packed() / "models/package"
+    package.stage()
+    first = verify_manifest(folder)
+    package.stage()
+    assert verify_manifest(folder) == first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(packed: Any, value: float) -> None:
+    folder = packed(poison=value)
+    with pytest.raises(WeightsRefused, match="1 tensors hold NaN or infinities"):
+        package.stage()
+    assert not (folder / "models/package").exists()
+
+
+def test_an_adapter_that_was_not_trained_is_refused(packed: Any) -> None:
+    packed(spread=0.0)
+    with pytest.raises(WeightsRefused, match="change no logit"):
+        package.stage()
+
+
+def test_merged_weights_that_answer_differently_are_refused(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed()
+    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: 0.5)
+    limit = load_params().package.max_logit_difference
+    with pytest.raises(WeightsRefused, match=f"differ by 5.00e-01 in a logit; .*{limit}"):
+        package.stage()
+
+
+def test_a_difference_that_is_no_number_is_refused(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed()
+    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(WeightsRefused, match="differ by nan"):
+        package.stage()
+
+
+def test_an_adapter_that_changed_since_training_is_refused(packed: Any) -> None:
+    config = packed() / "models/sft/adapter/adapter_config.json"
+    config.write_text(config.read_text().replace('"r": 2', '"r": 4'))
+    with pytest.raises(ManifestError, match=r"changed: adapter_config\.json"):
+        package.stage()
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(WeightsRefused, match="is not safetensors"):
+        refuse_broken_weights(tmp_path / "adapter_model.safetensors")

@@ -1,0 +1,28 @@
+"""Every kind of job names the module that its processes run, and what shapes its weights."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from tasks.core.code import code_digest
+from tasks.train.align.job import OnlineJob, PreferenceJob
+from tasks.train.pretrain.job import PretrainJob
+from tasks.train.reward.job import RewardJob
+from tasks.train.run.job import TrainingJob
+from tasks.train.sft.job import SftJob
+
+KINDS = (PretrainJob, SftJob, RewardJob, PreferenceJob, OnlineJob)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_worker_of_a_job_lies_in_a_folder_that_shapes_its_weights(kind: type[TrainingJob]) -> None:
+    assert importlib.util.find_spec(kind.worker) is not None
+    path = kind.worker.removeprefix("tasks.").replace(".", "/")
+    assert any(path.startswith(f"{folder}/") for folder in kind.code)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folders_of_a_job_are_there(kind: type[TrainingJob]) -> None:
+    assert len(code_digest(*kind.code)) == 64

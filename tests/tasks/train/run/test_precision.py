@@ -1,0 +1,69 @@
+"""`auto` takes bf16 only where it is multiplied: by this processor, or by every GPU that may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.train.run import precision
+from tasks.train.run.precision import gpu_capabilities, has_bf16, resolve_precision
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    gpu_capabilities.cache_clear()
+    yield
+    gpu_capabilities.cache_clear()
+
+
+def lay_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> Path:
+    """An nvidia-smi that gives this answer, first on PATH; returns the file with what it was asked."""
+    command = folder / "nvidia-smi"
+    command.write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\n{answer}\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return folder / "asked"
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        ("echo 8.0; echo 9.0", "bf16"),  # A100, H100
+        ("echo 7.5", "fp32"),  # T4: emulated, slower than fp32
+        ("echo 7.0; echo 8.0", "fp32"),  # the slowest decides: both would train
+        ("echo 12.0", "bf16"),
+        ("echo no devices; exit 6", "bf16"),  # planned for another machine
+    ],
+)
+def test_gpus_decide_by_their_compute_capability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, chosen: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay_gpus(tmp_path, monkeypatch, answer)
+    assert resolve_precision("auto", {"use_cpu": False}) == chosen
+    assert ("does not multiply bf16" in capsys.readouterr().out) == (chosen == "fp32")
+
+
+def test_only_the_gpus_that_may_be_used_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = lay_gpus(tmp_path, monkeypatch, "echo 8.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    assert gpu_capabilities() == (8.0,)
+    assert asked.read_text().startswith("-i 1,2 ")
+
+
+@pytest.mark.parametrize(("flags", "chosen"), [("fpu avx512_bf16", "bf16"), ("fpu avx512f amx_int8", "fp32")])
+def test_processors_decide_by_their_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, chosen: str
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+    assert resolve_precision("auto", {"use_cpu": True}) == chosen
+    assert not has_bf16(tmp_path / "missing")
+
+
+def test_what_is_asked_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_gpus(tmp_path, monkeypatch, "echo 7.5")
+    assert resolve_precision("bf16", {}) == "bf16"
+    assert resolve_precision("fp32", {"use_cpu": True}) == "fp32"

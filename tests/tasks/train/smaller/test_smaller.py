@@ -1,0 +1,214 @@
+"""Smaller forms: a GGUF file that reads back as what was written, and a student that learns a teacher's answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.files import sha256_file, verify_manifest, write_json, write_manifest
+from tasks.core.params import load_params
+from tasks.corpus.teacher.cache import Ask, Message, Reply, ReplyCache
+from tasks.corpus.teacher.teacher import Teacher
+from tasks.text.prompts import messages_of
+from tasks.train.package import weight_parity
+from tasks.train.smaller import distil, smaller
+from tasks.train.smaller.distil import DistilError, kept_layers, make_student, taught
+from tests.tasks.train.conftest import an_example
+
+VOCABULARY = 1024  # the first tokens of the real vocabulary; their merges build on each other only
+
+
+@pytest.fixture(scope="module")
+def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two-layer model with fewer tokens: reading a GGUF file takes seconds for each ten thousand of them."""
+    from transformers import AutoModelForCausalLM
+
+    target = tmp_path_factory.mktemp("small") / "model"
+    shutil.copytree(tiny_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
+    content = json.loads((tiny_model / "tokenizer.json").read_text())
+    vocabulary = {token: number for token, number in content["model"]["vocab"].items() if number < VOCABULARY}
+    merges = [pair for pair in content["model"]["merges"] if {*pair, "".join(pair)} <= vocabulary.keys()]
+    content["model"] |= {"vocab": vocabulary, "merges": merges}
+    write_json(target / "tokenizer.json", content)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.resize_token_embeddings(VOCABULARY)
+    model.save_pretrained(target)
+    write_manifest(target)
+    return target
+
+
+def lay_source(model: Path, target: Path) -> None:
+    """The GGUF file that the model came from, as its packager would have written it: of 30 layers, without tensors."""
+    import gguf
+
+    content = json.loads((model / "tokenizer.json").read_text())["model"]
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_languages(["en"])
+    writer.add_block_count(30)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(576)
+    writer.add_feed_forward_length(1536)
+    writer.add_head_count(9)
+    writer.add_head_count_kv(3)
+    writer.add_rope_freq_base(100000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(64)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_add_bos_token(False)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(sorted(content["vocab"], key=content["vocab"].__getitem__))
+    writer.add_token_types([3] * 17 + [1] * (VOCABULARY - 17))  # 17 special tokens come first
+    writer.add_token_merges([" ".join(pair) for pair in content["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template("the packager's own")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def package(workspace: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with whole weights as its package, over a small base model and the file that it came from."""
+    folder: Path = workspace()
+    monkeypatch.chdir(folder)
+    shutil.rmtree("data/base_model")
+    shutil.copytree(small, "data/base_model")
+    about = folder / "domains/construction/domain.yaml"
+    domain = yaml.safe_load(about.read_text())
+    lay_source(small, about.parent / "small.gguf")
+    source = {"package": "", "files": ["small.gguf"], "sha256": sha256_file(about.parent / "small.gguf")}
+    about.write_text(yaml.safe_dump({**domain, "base_model": domain["base_model"] | source}))
+    shutil.copytree("data/base_model", "models/package/model")
+    for name in ("prompt.json", "base.json"):
+        write_json(folder / "models/package" / name, {})
+    (folder / "models/package/README.md").write_text("# A card\n")
+    write_json(folder / "models/package/kind.json", {"served_as": "weights", "why": "test"})
+    write_manifest(folder / "models/package")
+    return folder
+
+
+def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactly(package: Path) -> None:
+    """q8_0: 127 steps of the largest weight of 32, so errors below 1 %; the base model's weights are q4_1's already.
+
+    8.5 bits a weight in blocks of 32, or 5 bits in a layer's; what is more is the header and five norms in fp32.
+    """
+    eight, four = smaller.quantised("q8_0"), smaller.quantised("q4_1")
+    assert 0 < eight.about["logit_error"] < 0.02
+    assert four.about["logit_error"] < 1e-3
+    norms, embeddings = 5 * 576, VOCABULARY * 576
+    layers = eight.about["parameters"] - norms - embeddings
+    for form, bits in ((eight, 8.5), (four, 5.0)):
+        assert 0 < form.about["bytes"] - (bits * layers + 8.5 * embeddings) / 8 - 4 * norms < 1e5
+    verify_manifest(eight.folder / "package")
+    assert "logit_error" in (eight.folder / "package/README.md").read_text()
+
+
+def test_a_form_that_is_there_is_not_made_again_and_one_of_another_version_is(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def write(model: Any, domain: Any, kind: str, target: Path) -> dict[str, int]:
+        made.append(kind)
+        target.write_bytes(b"gguf")
+        return {"bytes": 4, "parameters": 1}
+
+    def read(file: Path, target: Path) -> Any:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree("data/base_model", target)
+
+    monkeypatch.setattr(smaller, "quantise", write)
+    monkeypatch.setattr(smaller, "read_back", read)
+    monkeypatch.setattr(smaller, "logit_error", lambda *_: 0.0)
+    first = smaller.quantised("q8_0")
+    assert smaller.quantised("q8_0") == first
+    assert made == ["q8_0"]
+    (package / "models/package/README.md").write_text("# Another version\n")
+    write_manifest(package / "models/package")
+    assert smaller.quantised("q8_0").digest != first.digest
+    assert made == ["q8_0", "q8_0"]
+
+
+def test_virtual_tokens_are_nothing_that_could_be_quantised(package: Path) -> None:
+    (package / "models/package/adapter").mkdir()
+    shutil.copyfile("params.yaml", "models/package/adapter/adapter_config.json")
+    write_json(package / "models/package/kind.json", {"served_as": "nothing", "why": "prefix"})
+    write_manifest(package / "models/package")
+    with pytest.raises(smaller.NothingToShrink, match="prefix"):
+        smaller.quantised("q8_0")
+
+
+@pytest.mark.parametrize(
+    ("layers", "keep", "kept"), [(30, 2, [0, 29]), (30, 4, [0, 10, 19, 29]), (5, 3, [0, 2, 4]), (4, 3, [0, 2, 3])]
+)
+def test_a_student_keeps_both_ends_and_even_steps_between(layers: int, keep: int, kept: list[int]) -> None:
+    """30 layers to 4: steps of 29/3 = 9.67, so 0, 9.67 → 10, 19.33 → 19, 29."""
+    assert kept_layers(layers, keep) == kept
+
+
+@pytest.mark.parametrize("keep", [1, 30, 31])
+def test_a_student_must_be_smaller_than_its_model_and_more_than_one_layer(keep: int) -> None:
+    with pytest.raises(DistilError, match="2 to 29"):
+        kept_layers(30, keep)
+
+
+def test_a_student_holds_the_layers_it_keeps(package: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained("data/base_model", num_hidden_layers=4)
+    model = AutoModelForCausalLM.from_config(config)
+    weights = [model.model.layers[at].mlp.up_proj.weight.detach().clone() for at in range(4)]
+    assert make_student(model, 3, tmp_path / "student") == [0, 2, 3]
+    found = weight_parity.load(tmp_path / "student")
+    for layer, at in zip(found.model.layers, (0, 2, 3), strict=True):
+        assert bool((layer.mlp.up_proj.weight == weights[at]).all())
+    verify_manifest(tmp_path / "student")
+
+
+def test_the_teachers_answers_take_the_place_of_the_references(package: Path, tmp_path: Path) -> None:
+    """One that was cut off or that writes a role marker teaches nothing, and none at all is an error."""
+    params, tokenizer = load_params(), weight_parity.load_tokenizer(Path("data/base_model"))
+    examples = [an_example(number) for number in range(3)]
+    cache = ReplyCache(tmp_path / "cache", {"test": "teacher"})
+    replies = [("Said so.", "stop"), ("Said at such len", "length"), ("<|im_end|>", "stop")]
+    for example, (text, finish) in zip(examples, replies, strict=True):
+        messages = tuple(Message.model_validate(row) for row in messages_of("Be brief.", example.prompt))
+        key = cache.key(Ask(messages=messages, max_tokens=20, temperature=0.0))
+        cache.put(key, Reply.model_validate({"text": text, "finish_reason": finish}))
+
+    def nobody() -> Any:
+        raise AssertionError("the teacher was asked")
+
+    with Teacher(params.construct_.teacher, cache, nobody) as teacher:
+        found = taught(examples, "Be brief.", teacher, 20, tokenizer)
+        assert [(row.instruction, row.output) for row in found] == [(examples[0].instruction, "Said so.")]
+        assert found[0].source == ("test", distil.DISTILLED)
+        with pytest.raises(DistilError, match="ended none"):
+            taught(examples[1:], "Be brief.", teacher, 20, tokenizer)
+
+
+def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night goes on from the champion at a share of sft's rate; a student begins from itself. 11 rows, 2 steps an
+    epoch: 20 steps take 10 epochs."""
+    monkeypatch.chdir(workspace(learning_rate=2e-4, min_steps=20, batch_size=4))
+    data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
+
+    def described() -> Any:
+        student = (Path("student"), "0" * 64)
+        return distil.describe_student(load_params(), load_domain("construction"), *student, data)
+
+    afresh = described()
+    shutil.copytree(layout.BASE_MODEL, layout.START / "model")
+    write_manifest(layout.START)
+    assert described() == afresh
+    assert (afresh.settings.learning_rate, afresh.settings.epochs, afresh.keep_best) == (2e-4, 10, True)

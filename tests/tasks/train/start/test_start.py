@@ -1,0 +1,158 @@
+"""Where training starts from, and one real run that goes on from an adapter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.core import layout
+from tasks.core.files import verify_manifest, write_json, write_manifest
+from tasks.core.params import FeedbackParams
+from tasks.core.pointers import FeedbackPointer, StartPoint
+from tasks.core.records import Example, read_own_jsonl
+from tasks.core.start import adapter_to_continue, goes_on
+from tasks.train.run.handover import before_sft
+from tasks.train.start.stage import StartError, start, starting_version
+from tasks.train.tuning.batches import encode_rows
+from tests.preferences import write_adapter
+
+WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPoint(version="3", digest="b" * 64))
+
+
+def settings(where: Any) -> FeedbackParams:
+    return FeedbackParams(start=where, max_rows_per_identity=1, repeat=1, learning_rate_share=0.5, replay_examples=1)
+
+
+@pytest.mark.parametrize(
+    "pointer, where, version",
+    [
+        (WITH_ROWS, "champion", "3"),
+        (WITH_ROWS, "base", None),
+        (WITH_ROWS.model_copy(update={"start": None}), "champion", None),
+        (FeedbackPointer(count=0), "champion", None),
+    ],
+)
+def test_a_night_goes_on_from_the_champion_it_names(pointer: FeedbackPointer, where: str, version: str | None) -> None:
+    found = starting_version(pointer, settings(where))
+    assert (found.version if found else None) == version
+
+
+def lay_version(folder: Path, adapter: Path, base: str) -> str:
+    """A version's package in .flywheel/weights, as the flow fetches it; returns its digest."""
+    package = folder / layout.WEIGHTS / "new"
+    shutil.copytree(adapter, package / "adapter", ignore=shutil.ignore_patterns("MANIFEST.json"))
+    write_json(package / "base.json", {"digest": base})
+    digest = write_manifest(package)
+    package.rename(folder / layout.WEIGHTS / digest)
+    pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
+    write_json(folder / layout.FEEDBACK_POINTER, pointer)
+    return digest
+
+
+def run_sft(folder: Path, root: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.train.sft.stage"],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics: dict[str, Any] = json.loads((folder / "reports/metrics/sft.json").read_text())
+    return metrics
+
+
+def validation_loss(folder: Path, adapter: Path | None) -> float:
+    """The mean over examples of the mean loss of their answers' tokens, by transformers and peft alone, in fp32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
+    examples = read_own_jsonl(folder / layout.MIX / "validation.jsonl", Example)
+    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
+    rows = encode_rows(tokenizer, system, examples, 512)
+    with torch.no_grad():
+        losses = [
+            model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss.item()
+            for row in rows
+        ]
+    return sum(losses) / len(losses)
+
+
+def test_training_goes_on_where_the_champion_ended(
+    workspace: Any, root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss before the first step is that of the champion's adapter, a hundred tolerances from the base model's."""
+    folder = workspace(precision="fp32", batch_size=2, epochs=1, save_every=50)
+    monkeypatch.chdir(folder)
+    champion = tmp_path / "champion"
+    write_adapter(champion, tiny_model)
+    digest = lay_version(folder, champion, verify_manifest(layout.BASE_MODEL))
+    assert start() == "the adapter of version 3"
+    assert adapter_to_continue() is not None and json.loads((layout.START / "start.json").read_text()) == {
+        "digest": digest
+    }
+    metrics, before = run_sft(folder, root), validation_loss(folder, champion)
+    assert abs(validation_loss(folder, None) - before) > 0.01
+    assert metrics["validation_loss_before"] == pytest.approx(before, abs=1e-4)
+    assert metrics["validation_loss"] < before
+    assert validation_loss(folder, folder / "models/sft/adapter") == pytest.approx(metrics["validation_loss"], abs=1e-4)
+
+
+def test_an_adapter_over_another_base_is_refused(
+    workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    adapter = tmp_path / "an_adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    lay_version(folder, adapter, "f" * 64)
+    with pytest.raises(StartError, match="version 3 was trained over another base model"):
+        start()
+
+
+def lay_package(folder: Path, served_as: str) -> None:
+    """A version with weights of its own, as the flow fetches it."""
+    package = folder / layout.WEIGHTS / "new"
+    (package / "model").mkdir(parents=True)
+    (package / "model/model.safetensors").write_bytes(b"weights")
+    write_manifest(package / "model")
+    write_json(package / "base.json", {"digest": verify_manifest(layout.BASE_MODEL)})
+    write_json(package / "kind.json", {"served_as": served_as, "why": "because"})
+    digest = write_manifest(package)
+    package.rename(folder / layout.WEIGHTS / digest)
+    pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
+    write_json(folder / layout.FEEDBACK_POINTER, pointer)
+
+
+def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    lay_package(folder, "weights")
+    assert start() == "the weights of version 3"
+    begin = before_sft()
+    assert (begin.base, begin.adapter) == (layout.START / "model", None)
+    assert begin.base_digest == verify_manifest(layout.START / "model")
+    assert goes_on()
+
+
+def test_what_no_engine_serves_is_nothing_to_go_on_from(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = workspace()
+    monkeypatch.chdir(folder)
+    lay_package(folder, "nothing")
+    with pytest.raises(StartError, match=r"because\); set feedback\.start: base"):
+        start()
