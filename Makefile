@@ -35,10 +35,10 @@ ALL_PACKAGES := $(call package_stamps,infra/locks/packages-*.txt)
 ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete $(ENGINE_VENV)/.complete .flywheel/packages/.complete \
   $(OWN_PACKAGES)
 
-.PHONY: help run up down status test matrix lint types bench lock environments doctor clean
+.PHONY: help run up down status test test-fast matrix lint types bench lock environments doctor clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: environments ## One whole release of the default domain: build, train, evaluate, judge, register
 	@$(VENV)/bin/python -m flows.run
@@ -56,6 +56,9 @@ status: $(VENV)/.complete ## Services, what is served, nights, the alarm
 # Two files of tests at a time, in the order of their names: the long ones come first. Much of a test is waiting.
 test: environments $(ALL_PACKAGES) lint types ## Lint, types and the whole test suite
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-fast: environments $(ALL_PACKAGES) ## The quick tests: no servers, no training; minutes
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not matrix" $(PYTEST_ARGS)
 
 matrix: environments $(ALL_PACKAGES) ## Each method over each alignment, and every kind of domain: hours
 	@$(VENV)/bin/python -m pytest -m matrix tests/flows/test_matrix.py $(PYTEST_ARGS)

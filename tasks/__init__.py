@@ -1,1 +1,1 @@
-"""WHAT: plain typed functions, one module a stage. Nothing here knows Prefect, DVC, the command line or the gateway."""
+"""WHAT: plain typed functions, a folder a stage. Nothing here knows Prefect, DVC, the command line or the gateway."""
