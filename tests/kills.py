@@ -23,7 +23,7 @@ WAIT_SECONDS = 240.0
 
 @dataclass(frozen=True)
 class Trained:
-    """A stage that trains: its name, which is also its module's, its workers' module, and what it writes."""
+    """A stage that trains: its name, which is also its folder's, its workers' module below tasks.train, and outputs."""
 
     name: str
     worker: str
@@ -36,20 +36,20 @@ class Trained:
 
 
 ALIGNED = ("models/align", "reports/metrics/align.json", "reports/plots/align.csv")
-SFT = Trained("sft", "tuning.sft_worker", ("models/sft", "reports/metrics/sft.json", "reports/plots/sft_loss.csv"))
+SFT = Trained("sft", "sft.worker", ("models/sft", "reports/metrics/sft.json", "reports/plots/sft_loss.csv"))
 REWARD = Trained(
     "reward",
-    "preference.reward_worker",
+    "reward.worker",
     ("models/reward", "reports/metrics/reward.json", "reports/plots/reward_loss.csv"),
 )
-PREFERENCE = Trained("align", "preference.worker", ALIGNED)
-PPO = Trained("align", "online.worker", ALIGNED)
+PREFERENCE = Trained("align", "align.worker", ALIGNED)
+PPO = Trained("align", "align.online.worker", ALIGNED)
 
 
 def start(trained: Trained, folder: Path, root: Path, **environment: str) -> subprocess.Popen[str]:
     """The stage as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", f"tasks.train.{trained.name}"],
+        [sys.executable, "-m", f"tasks.train.{trained.name}.stage"],
         cwd=folder,
         env={**layout.child_environment(), "PYTHONPATH": str(root), **environment},
         stdout=subprocess.PIPE,

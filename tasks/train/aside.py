@@ -81,7 +81,7 @@ def changed(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 def inside(folder: Path) -> Iterator[None]:
     """Work in a repository; processes that are started meanwhile do too, and still import this one's code."""
     before = os.environ.get("PYTHONPATH")
-    here = str(Path(__file__).parents[3])
+    here = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([here, *([before] if before else [])])
     try:
         with contextlib.chdir(folder):

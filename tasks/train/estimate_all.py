@@ -91,7 +91,7 @@ def _estimated(params: Params, stage: str, probe: Literal["always", "known"], pr
 
 def _job(stage: str, params: Params) -> tuple[TrainingJob, bool]:
     """A stage's job, and whether it could be started: a reward model that is not trained yet is taken as its base."""
-    describe, domain = importlib.import_module(f"tasks.train.{stage}").describe, load_domain(params.domain)
+    describe, domain = importlib.import_module(f"tasks.train.{stage}.stage").describe, load_domain(params.domain)
     if stage == "align" and params.align.online and kind_of(layout.REWARD) == "none":
         return describe(params, domain, planned=True), False
     return describe(params, domain), True

@@ -12,21 +12,17 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.files import verify_manifest, write_json, write_text
+from tasks.core.files import verify_manifest
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.core.start import goes_on
 from tasks.train.align.job import AlignJob, OnlineJob, PreferenceJob
-from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.training import Place, common_fields, switched_off, train
 from tasks.train.reward.stage import NoPreferences, no_preferences
-from tasks.train.run.checkpoints import forget
-from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of, write_nothing, write_trained
-from tasks.train.run.job import launch_files, read_result
-from tasks.train.run.launch import CONFIGS, read_launch
-from tasks.train.run.precision import resolve_precision
+from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of
+from tasks.train.run.job import curves
 
-METRICS = layout.METRICS / "align.json"
-PLOT = layout.PLOTS / "align.csv"
+PLACE = Place(layout.ALIGN, layout.METRICS / "align.json", layout.PLOTS / "align.csv", "step,curve,value")
 
 
 class NoReward(FlywheelError):
@@ -40,21 +36,7 @@ def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
         NoPreferences: DPO or KTO, and stage pairs left none.
         NoReward: an online alignment, and stage reward left no model.
     """
-    begin = after_sft()
-    launch = read_launch(params.align.launch)
-    common: dict[str, Any] = {
-        "stage": "align",
-        "base_model": begin.base,
-        "base_digest": begin.base_digest,
-        "system": domain.system_text(),
-        "seed": params.seed,
-        "processes": launch["num_processes"],
-        "settings": params.align.model_copy(update={"precision": resolve_precision(params.align.precision, launch)}),
-        "method": params.methods.of(params.align.method).model_dump(),
-        "start": begin.adapter,
-        "start_digest": begin.adapter_digest,
-        "launch_files": launch_files(params.align.launch, launch, CONFIGS),
-    }
+    common = common_fields("align", params.align, params, domain, after_sft())
     return _online(common, planned) if params.align.online else _preference(common, domain)
 
 
@@ -100,11 +82,6 @@ def metrics_of(result: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def plot_of(result: dict[str, Any]) -> str:
-    """The curves as CSV: step, curve, value."""
-    return "step,curve,value\n" + "".join(f"{step},{curve},{value}\n" for step, curve, value in result["history"])
-
-
 def nothing_to_align(params: Params) -> str:
     """Why there is nothing to align, or ""."""
     if params.align.alignment == "none":
@@ -119,19 +96,15 @@ def stage() -> str:
     """Align, or pass the SFT policy on where alignment is off, or a night has no new preferences."""
     params = load_params()
     if reason := nothing_to_align(params):
-        write_json(METRICS, {"steps": 0})
-        write_text(PLOT, plot_of({"history": []}))
-        return write_nothing(layout.ALIGN, reason)
+        return switched_off(PLACE, reason)
     domain = load_domain(params.domain)
-    job = describe(params, domain)
-    run = run_folder(job)
-    done = execute(job, run)
-    result = read_result(done)
-    digest = write_trained(done, layout.ALIGN, domain.base_model.name)
-    write_json(METRICS, metrics_of(result))
-    write_text(PLOT, plot_of(result))
-    forget(run)
-    return f"{params.align.alignment}, {result['steps']} steps, digest {digest[:12]}"
+    metrics, digest = train(
+        describe(params, domain),
+        PLACE,
+        domain.base_model.name,
+        lambda result: (metrics_of(result), curves(result["history"], PLACE.columns)),
+    )
+    return f"{params.align.alignment}, {metrics['steps']} steps, digest {digest[:12]}"
 
 
 def main() -> None:

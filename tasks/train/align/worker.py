@@ -16,6 +16,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.records import Preference, read_own_jsonl
 from tasks.train.align.job import PreferenceJob
 from tasks.train.preference.rows import KTO_ROWS, dpo_rows, encode_groups, kto_rows, steps_of_epoch
+from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import (
     check_agreement,
@@ -131,7 +132,7 @@ def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows
     from datasets import Dataset
     from transformers import PrinterCallback, set_seed
 
-    from tasks.train.align.stage import PLOT, plot_of
+    from tasks.train.align.stage import PLACE
     from tasks.train.align.trainers import EncodedDpo, EncodedKto
     from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
 
@@ -149,7 +150,7 @@ def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows
             StopAtNan(job.stage),
             MarkCheckpoints(),
             Progress(job.stage, tokens * job.settings.batch_size * job.processes),
-            LivePlot(PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
         ],
     )
     trainer.remove_callback(PrinterCallback)

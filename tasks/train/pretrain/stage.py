@@ -12,21 +12,17 @@ from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
-from tasks.core.files import verify_manifest, write_json, write_text
+from tasks.core.files import verify_manifest
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.core.tables import count_rows
-from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.training import Place, common_fields, switched_off, train
 from tasks.train.pretrain.job import PretrainJob
 from tasks.train.pretrain.rows import PretrainError
-from tasks.train.run.checkpoints import forget
-from tasks.train.run.handover import write_nothing, write_trained
-from tasks.train.run.job import launch_files, read_result
-from tasks.train.run.launch import CONFIGS, read_launch
-from tasks.train.run.precision import resolve_precision
+from tasks.train.run.handover import Weights
+from tasks.train.run.job import curves
 
-METRICS = layout.METRICS / "pretrain.json"
-LOSS_PLOT = layout.PLOTS / "pretrain_loss.csv"
+PLACE = Place(layout.PRETRAIN, layout.METRICS / "pretrain.json", layout.PLOTS / "pretrain_loss.csv")
 DOCUMENTS = layout.INGEST / "documents.parquet"
 GENERAL = layout.MIX / "general.parquet"  # what passed the leak guard
 
@@ -47,18 +43,10 @@ def describe(params: Params, domain: Domain) -> PretrainJob:
             f"pretrain.general_ratio needs general text, and domains/{params.domain}/domain.yaml lists none; "
             "add some, or set pretrain.general_ratio: 0 and watch what the model forgets"
         )
-    settings, launch = params.pretrain, read_launch(params.pretrain.launch)
+    begin = Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL))
     return PretrainJob(
-        stage="pretrain",
-        base_model=layout.BASE_MODEL,
-        base_digest=verify_manifest(layout.BASE_MODEL),
         data={"documents": DOCUMENTS, "general": GENERAL},
-        system=domain.system_text(),
-        seed=params.seed,
-        processes=launch["num_processes"],
-        settings=settings.model_copy(update={"precision": resolve_precision(settings.precision, launch)}),
-        method=params.methods.of(settings.method).model_dump(),
-        launch_files=launch_files(settings.launch, launch, CONFIGS),
+        **common_fields("pretrain", params.pretrain, params, domain, begin),
     )
 
 
@@ -74,28 +62,18 @@ def metrics_of(result: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def plot_of(history: list[list[Any]]) -> str:
-    """The loss curves as CSV: step, split, loss."""
-    return "step,split,loss\n" + "".join(f"{step},{split},{loss}\n" for step, split, loss in history)
-
-
 def stage() -> str:
     """Train, or say that the settings ask for none."""
     params = load_params()
     if not params.pretrain.enabled:
-        write_json(METRICS, {"steps": 0})
-        write_text(LOSS_PLOT, plot_of([]))
-        return write_nothing(layout.PRETRAIN, "pretrain.enabled is false")
+        return switched_off(PLACE, "pretrain.enabled is false")
     domain = load_domain(params.domain)
-    job = describe(params, domain)
-    run = run_folder(job)
-    done = execute(job, run)
-    result = read_result(done)
-    metrics = metrics_of(result)
-    digest = write_trained(done, layout.PRETRAIN, domain.base_model.name)
-    write_json(METRICS, metrics)
-    write_text(LOSS_PLOT, plot_of(result["history"]))
-    forget(run)
+    metrics, digest = train(
+        describe(params, domain),
+        PLACE,
+        domain.base_model.name,
+        lambda result: (metrics_of(result), curves(result["history"], PLACE.columns)),
+    )
     return f"{metrics['steps']} steps over {metrics['tokens']} tokens, digest {digest[:12]}"
 
 

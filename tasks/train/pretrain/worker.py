@@ -13,7 +13,8 @@ from tasks.core.records import Document, Example
 from tasks.core.tables import read_records
 from tasks.train.pretrain.job import PretrainJob
 from tasks.train.pretrain.rows import Ids, Rows, build_rows, document_ids, example_ids
-from tasks.train.pretrain.stage import LOSS_PLOT, plot_of
+from tasks.train.pretrain.stage import PLACE
+from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import (
     check_agreement,
@@ -91,7 +92,7 @@ def build_trainer(job: PretrainJob, rows: Rows, arguments: Any) -> Any:
             StopAtNan(job.stage),
             MarkCheckpoints(),
             Progress(job.stage, tokens / arguments.eval_steps),
-            LivePlot(LOSS_PLOT, lambda log: plot_of(history_of(log, CURVES))),
+            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -18,20 +18,15 @@ from typing import Any, NamedTuple
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.files import write_json, write_text
 from tasks.core.intervals import SMALLEST_SAMPLE, mean_interval
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
-from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.training import Place, common_fields, switched_off, train
 from tasks.train.reward.job import RewardJob
-from tasks.train.run.checkpoints import forget
-from tasks.train.run.handover import before_sft, write_nothing, write_trained
-from tasks.train.run.job import launch_files, read_result
-from tasks.train.run.launch import CONFIGS, read_launch
-from tasks.train.run.precision import resolve_precision
+from tasks.train.run.handover import before_sft
+from tasks.train.run.job import curves
 
-METRICS = layout.METRICS / "reward.json"
-LOSS_PLOT = layout.PLOTS / "reward_loss.csv"
+PLACE = Place(layout.REWARD, layout.METRICS / "reward.json", layout.PLOTS / "reward_loss.csv")
 BINS = 5  # of the confidence, from one half to one
 LEVEL, RESAMPLES = 0.95, 10000
 
@@ -57,20 +52,7 @@ def describe(params: Params, domain: Domain) -> RewardJob:
     data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
     if not data["train"].stat().st_size:
         raise NoPreferences(no_preferences(domain))
-    launch = read_launch(params.reward.launch)
-    begin = before_sft()
-    return RewardJob(
-        stage="reward",
-        base_model=begin.base,
-        base_digest=begin.base_digest,
-        data=data,
-        system=domain.system_text(),
-        seed=params.seed,
-        processes=launch["num_processes"],
-        settings=params.reward.model_copy(update={"precision": resolve_precision(params.reward.precision, launch)}),
-        method=params.methods.of(params.reward.method).model_dump(),
-        launch_files=launch_files(params.reward.launch, launch, CONFIGS),
-    )
+    return RewardJob(data=data, **common_fields("reward", params.reward, params, domain, before_sft()))
 
 
 def no_preferences(domain: Domain) -> str:
@@ -137,29 +119,23 @@ def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def plot_of(result: dict[str, Any]) -> str:
-    """The losses as CSV: step, split, loss."""
-    rows = [(step, name.split()[0], value) for step, name, value in result["history"] if name.endswith(" loss")]
-    return "step,split,loss\n" + "".join(f"{step},{split},{loss}\n" for step, split, loss in rows)
+def losses(history: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Step, split and loss; accuracies are left out of the curves."""
+    return [(step, name.split()[0], value) for step, name, value in history if name.endswith(" loss")]
 
 
 def stage() -> str:
     """Train, or pass where no online alignment wants a reward model."""
     params = load_params()
     if not params.align.online:
-        write_json(METRICS, {"steps": 0})
-        write_text(LOSS_PLOT, plot_of({"history": []}))
-        return write_nothing(layout.REWARD, f"align.alignment is {params.align.alignment}, which needs no reward model")
+        return switched_off(PLACE, f"align.alignment is {params.align.alignment}, which needs no reward model")
     domain = load_domain(params.domain)
-    job = describe(params, domain)
-    run = run_folder(job)
-    done = execute(job, run)
-    result = read_result(done)
-    metrics = metrics_of(result, params.seed)
-    digest = write_trained(done, layout.REWARD, domain.base_model.name)
-    write_json(METRICS, metrics)
-    write_text(LOSS_PLOT, plot_of(result))
-    forget(run)
+    metrics, digest = train(
+        describe(params, domain),
+        PLACE,
+        domain.base_model.name,
+        lambda result: (metrics_of(result, params.seed), curves(losses(result["history"]), PLACE.columns)),
+    )
     told = f"held-out accuracy {metrics['held_out']['accuracy']:.3f}, " if "held_out" in metrics else ""
     return f"{metrics['steps']} steps, {told}digest {digest[:12]}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.records import Preference, read_own_jsonl
 from tasks.train.preference.rows import Group, encode_groups, steps_of_epoch
 from tasks.train.reward.job import RewardJob
+from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import (
     check_agreement,
@@ -101,7 +102,7 @@ def build_trainer(
     from transformers import PrinterCallback
 
     from tasks.train.reward.ranking import GroupCollator, RankingTrainer, rows_of
-    from tasks.train.reward.stage import LOSS_PLOT, plot_of
+    from tasks.train.reward.stage import PLACE, losses
     from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
 
     tokens = sum(len(ids) for group in groups for ids in group.sequences) / len(groups)
@@ -116,7 +117,7 @@ def build_trainer(
             StopAtNan(job.stage),
             MarkCheckpoints(),
             Progress(job.stage, tokens * job.settings.batch_size * job.processes),
-            LivePlot(LOSS_PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+            LivePlot(PLACE.plot, lambda log: curves(losses(history_of(log, CURVES)), PLACE.columns)),
         ],
     )
     trainer.remove_callback(PrinterCallback)

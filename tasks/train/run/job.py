@@ -8,6 +8,7 @@ Each stage that trains has a job class of its own beside its worker.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -85,3 +86,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     """What the workers noted beside the weights: history, counts."""
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
+
+
+def curves(rows: Iterable[Iterable[Any]], columns: str) -> str:
+    """Rows of step, curve and value as CSV."""
+    return "\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n"

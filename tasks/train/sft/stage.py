@@ -13,50 +13,30 @@ from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
-from tasks.core.files import write_json, write_text
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.core.start import goes_on
 from tasks.core.training_params import SftParams
-from tasks.train.entry.execute import execute, run_folder
-from tasks.train.run.checkpoints import forget
-from tasks.train.run.handover import before_sft, write_trained
-from tasks.train.run.job import launch_files, read_result
-from tasks.train.run.launch import CONFIGS, read_launch
-from tasks.train.run.precision import resolve_precision
+from tasks.train.entry.training import Place, common_fields, train
+from tasks.train.run.handover import before_sft
+from tasks.train.run.job import curves
 from tasks.train.sft.job import SftJob
 
-METRICS = layout.METRICS / "sft.json"
-LOSS_PLOT = layout.PLOTS / "sft_loss.csv"
+PLACE = Place(layout.SFT, layout.METRICS / "sft.json", layout.PLOTS / "sft_loss.csv")
 
 
 def describe(params: Params, domain: Domain) -> SftJob:
     """The job that the settings ask for; the manifests of what it begins from are checked on the way."""
-    launch = read_launch(params.sft.launch)
-    begin = before_sft()
     data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
-    settings = params.sft.model_copy(update={"precision": resolve_precision(params.sft.precision, launch)})
+    common = common_fields("sft", params.sft, params, domain, before_sft())
     if goes_on():
-        rate = settings.learning_rate * params.feedback.learning_rate_share
-        settings = settings.model_copy(update={"learning_rate": rate})
+        rate = params.sft.learning_rate * params.feedback.learning_rate_share
+        common["settings"] = common["settings"].model_copy(update={"learning_rate": rate})
     else:
-        settings = with_enough_steps(settings, data["train"].read_bytes().count(b"\n"), launch["num_processes"])
-    return SftJob(
-        stage="sft",
-        base_model=begin.base,
-        base_digest=begin.base_digest,
-        data=data,
-        system=domain.system_text(),
-        seed=params.seed,
-        processes=launch["num_processes"],
-        settings=settings,
-        method=params.methods.of(params.sft.method).model_dump(),
-        plot=LOSS_PLOT,
-        keep_best=not goes_on(),  # a night's validation examples are replayed ones: they never gain by corrections
-        start=begin.adapter,
-        start_digest=begin.adapter_digest,
-        launch_files=launch_files(params.sft.launch, launch, CONFIGS),
-    )
+        examples = data["train"].read_bytes().count(b"\n")
+        common["settings"] = with_enough_steps(common["settings"], examples, common["processes"])
+    # A night keeps its last weights: its validation examples are replayed ones, which never gain by corrections.
+    return SftJob(data=data, plot=PLACE.plot, keep_best=not goes_on(), **common)
 
 
 def with_enough_steps(settings: SftParams, examples: int, processes: int) -> SftParams:
@@ -82,24 +62,17 @@ def metrics_of(result: dict[str, Any], epochs: int) -> dict[str, Any]:
     return metrics
 
 
-def plot_of(result: dict[str, Any]) -> str:
-    """The loss curve as CSV: step, split, loss."""
-    return "step,split,loss\n" + "".join(f"{step},{split},{loss}\n" for step, split, loss in result["history"])
-
-
 def stage() -> str:
-    """Train, then put weights, metrics and curve in their places; only then are the checkpoints removed."""
+    """Train as the settings ask."""
     params = load_params()
     domain = load_domain(params.domain)
     job = describe(params, domain)
-    run = run_folder(job)
-    done = execute(job, run)
-    result = read_result(done)
-    metrics = metrics_of(result, job.settings.epochs)
-    digest = write_trained(done, layout.SFT, domain.base_model.name)
-    write_json(METRICS, metrics)
-    write_text(LOSS_PLOT, plot_of(result))
-    forget(run)
+    metrics, digest = train(
+        job,
+        PLACE,
+        domain.base_model.name,
+        lambda result: (metrics_of(result, job.settings.epochs), curves(result["history"], PLACE.columns)),
+    )
     return f"{metrics['steps']} steps, train loss {metrics['train_loss']:.4f}, digest {digest[:12]}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.records import Example, read_own_jsonl
+from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import (
     check_agreement,
@@ -22,7 +23,7 @@ from tasks.train.run.worker import (
     save_final,
 )
 from tasks.train.sft.job import SftJob
-from tasks.train.sft.stage import plot_of
+from tasks.train.sft.stage import PLACE
 from tasks.train.tuning.batches import IGNORED, count_steps
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def live_plot(job: SftJob) -> list[Any]:
     """Draws the curve while it trains, where the job says."""
     from tasks.train.run.callbacks import LivePlot
 
-    return [LivePlot(job.plot, lambda log: plot_of({"history": history_of(log, CURVES)}))] if job.plot else []
+    return [LivePlot(job.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns))] if job.plot else []
 
 
 def counts(job: SftJob, trainer: PlannedTrainer) -> dict[str, int]:

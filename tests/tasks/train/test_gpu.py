@@ -45,7 +45,7 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(stage: str, folder: Path, root: Path) -> str:
     """Run a stage in a workspace to its good end; returns what it and its libraries said."""
     done = subprocess.run(
-        [sys.executable, "-m", f"tasks.train.{stage}"],
+        [sys.executable, "-m", f"tasks.train.{stage}.stage"],
         cwd=folder,
         env={**layout.child_environment(), "PYTHONPATH": str(root)},
         capture_output=True,

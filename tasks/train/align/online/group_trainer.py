@@ -22,9 +22,10 @@ from tasks.train.align.online.arguments import load_policy, online_options
 from tasks.train.align.online.bounds import check
 from tasks.train.align.online.judging import Judging, Reward
 from tasks.train.align.online.state import KeepOnlineState
-from tasks.train.align.stage import PLOT, plot_of
+from tasks.train.align.stage import PLACE
 from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress
 from tasks.train.run.held_weights import Held
+from tasks.train.run.job import curves
 from tasks.train.run.methods import MethodUnavailable
 from tasks.train.run.online_plan import OnlinePlan, plan_online
 from tasks.train.run.worker import history_of
@@ -126,7 +127,7 @@ def build_group(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[in
             keep,
             MarkCheckpoints(),
             Progress(job.stage),
-            LivePlot(PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
         ],
     )
     trainer.remove_callback(PrinterCallback)

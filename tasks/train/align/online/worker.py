@@ -15,6 +15,7 @@ from typing import Any
 from tasks.core.records import Example, read_own_jsonl
 from tasks.train.align.job import OnlineJob
 from tasks.train.align.online.arguments import load_policy, online_arguments
+from tasks.train.run.job import curves
 from tasks.train.run.online_plan import plan_online
 from tasks.train.run.worker import (
     Curve,
@@ -120,7 +121,7 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
     from tasks.train.align.online.policy import add_value_head
     from tasks.train.align.online.ppo_trainer import PpoTrainer
     from tasks.train.align.online.state import KeepOnlineState
-    from tasks.train.align.stage import PLOT, plot_of
+    from tasks.train.align.stage import PLACE
     from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress
 
     plan = plan_online(job.settings, job.processes, len(prompts))
@@ -141,7 +142,7 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
             keep,
             MarkCheckpoints(),
             Progress(job.stage),
-            LivePlot(PLOT, lambda log: plot_of({"history": history_of(log, CURVES)})),
+            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -16,7 +16,7 @@ from tasks.core.domain import load_domain
 from tasks.core.files import write_json, write_manifest
 from tasks.core.params import load_params
 from tasks.train.align.job import OnlineJob, PreferenceJob
-from tasks.train.align.stage import NoReward, describe, metrics_of, plot_of
+from tasks.train.align.stage import NoReward, describe, metrics_of
 from tasks.train.align.worker import PreferenceSettings, balanced, rows_of
 from tests.preferences import lay_alignment
 
@@ -60,7 +60,6 @@ def test_the_first_and_the_last_value_of_each_curve_are_metrics() -> None:
         "kl_before": 0.1,
         "kl": 0.1,
     }
-    assert plot_of(result).splitlines()[:2] == ["step,curve,value", "0,validation loss,0.7"]
 
 
 def test_kto_weighs_the_rarer_kind_of_answer_more() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
-from tasks.train.reward.stage import HeldOut, NoPreferences, calibration, describe, judged, metrics_of, plot_of
+from tasks.train.reward.stage import HeldOut, NoPreferences, calibration, describe, judged, losses, metrics_of
 from tests.preferences import lay_alignment
 
 
@@ -51,14 +51,14 @@ def test_enough_prompts_give_an_interval_around_the_accuracy() -> None:
     assert 0.5 < found["accuracy_low"] < found["accuracy"] == 0.75 < found["accuracy_high"] < 0.9
 
 
-def test_the_last_values_of_the_curves_are_metrics_and_the_losses_a_plot() -> None:
+def test_the_last_values_of_the_curves_are_metrics_and_the_losses_are_drawn() -> None:
     result = {
         "history": [[0, "validation loss", 0.7], [1, "train loss", 0.6], [1, "train accuracy", 1.0]],
         "steps": 1,
         "held_out": [],
     }
     assert metrics_of(result, 1) == {"steps": 1, "train_loss": 0.6, "validation_loss": 0.7}
-    assert plot_of(result) == "step,split,loss\n0,validation,0.7\n1,train,0.6\n"
+    assert losses(result["history"]) == [(0, "validation", 0.7), (1, "train", 0.6)]
 
 
 def test_without_preferences_an_online_alignment_says_what_to_do(

@@ -10,7 +10,7 @@ from tasks.core.code import code_digest
 from tasks.train.align.job import OnlineJob, PreferenceJob
 from tasks.train.pretrain.job import PretrainJob
 from tasks.train.reward.job import RewardJob
-from tasks.train.run.job import TrainingJob
+from tasks.train.run.job import TrainingJob, curves
 from tasks.train.sft.job import SftJob
 
 KINDS = (PretrainJob, SftJob, RewardJob, PreferenceJob, OnlineJob)
@@ -26,3 +26,10 @@ def test_the_worker_of_a_job_lies_in_a_folder_that_shapes_its_weights(kind: type
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folders_of_a_job_are_there(kind: type[TrainingJob]) -> None:
     assert len(code_digest(*kind.code)) == 64
+
+
+def test_curves_are_plain_csv() -> None:
+    assert (
+        curves([[0, "train", 4.0], [1, "kl", 0.5]], "step,curve,value") == "step,curve,value\n0,train,4.0\n1,kl,0.5\n"
+    )
+    assert curves([], "step,split,loss") == "step,split,loss\n"

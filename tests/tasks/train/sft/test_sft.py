@@ -18,7 +18,7 @@ from tasks.core.files import verify_manifest, write_manifest
 from tasks.core.params import load_params
 from tasks.core.records import Example, read_own_jsonl
 from tasks.train.run.handover import clean_config
-from tasks.train.sft.stage import describe, metrics_of, plot_of, with_enough_steps
+from tasks.train.sft.stage import describe, metrics_of, with_enough_steps
 from tasks.train.tuning.batches import encode_rows, plan_epoch
 
 RESULT = {
@@ -70,10 +70,6 @@ def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
     night = describe(load_params(), load_domain("construction"))
     assert night.settings.learning_rate == pytest.approx(5e-5) and not night.keep_best
     assert night.settings.epochs == load_params().sft.epochs
-
-
-def test_the_loss_curve_is_plain_csv() -> None:
-    assert plot_of(RESULT).splitlines()[:3] == ["step,split,loss", "0,validation,4.0", "1,train,3.0"]
 
 
 def test_an_adapter_s_configuration_names_no_path_and_has_one_order() -> None:
