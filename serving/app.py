@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from serving import operations, routes
+from serving import conversations, operations, routes
 from serving.errors import ServiceError, validation_message
 from serving.guard import Guard
 from serving.limits import Buckets
+from serving.page import pages
 from serving.service import ChatService
 from serving.settings import GatewaySettings
 
@@ -26,10 +26,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     service = ChatService(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             await service.start()
-            yield {"auth": service.auth}
+            yield
         finally:
             await service.stop()
 
@@ -38,12 +38,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.service, app.state.logins = service, Buckets(operations.LOGINS_PER_MINUTE)
     app.include_router(routes.router)
+    app.include_router(conversations.router)
     app.include_router(operations.router)
     _handle_errors(app)
-    if settings.page:
-        from serving.page import mount_page
-
-        mount_page(app, service)
+    app.include_router(pages.router)
     app.add_middleware(Guard, metrics=service.metrics, max_body_bytes=settings.serving.max_body_bytes)
     _document_what_is_sent(app)
     return app

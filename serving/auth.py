@@ -90,18 +90,6 @@ class Authenticator:
             self._remember(claim, identity)
         return identity
 
-    def identity_of_request(self, request: HTTPConnection) -> Identity | None:
-        """The same for callers without a loop, such as the page's auth_dependency; a look-up takes a millisecond."""
-        claim = self._claim(request)
-        if claim is None:
-            return None
-        known, identity = self._remembered(claim)
-        if not known:
-            look = find_key if claim[0] == "key" else find_identity
-            identity = look(self._storage.store, claim[1])
-            self._remember(claim, identity)
-        return identity
-
     async def login(self, key: str) -> Identity | None:
         """Whose key this is, looked up now."""
         return await self._storage.call(find_key, key) if len(key) <= MAX_KEY else None
@@ -139,12 +127,6 @@ class Authenticator:
 
     def _name(self, claim: tuple[str, str]) -> tuple[str, str]:
         return claim[0], hashlib.sha256(claim[1].encode(errors="replace")).hexdigest()
-
-
-def identity_of_request(request: HTTPConnection) -> Identity | None:
-    """Who asks, by the Authenticator of the gateway that this request came to; None where nobody known does."""
-    authenticator: Authenticator = request.scope["state"]["auth"]
-    return authenticator.identity_of_request(request)
 
 
 def refuse_other_sites(request: HTTPConnection) -> None:

@@ -22,8 +22,6 @@ from serving.errors import ServiceError
 from serving.metrics import Metrics
 
 BODY_SECONDS = 10.0
-# The page sends a conversation's state with each of its events.
-PAGE_FACTOR = 8
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 log = logging.getLogger("serving")
@@ -65,8 +63,6 @@ class Guard:
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json" and scope["method"] == "POST":
                 raise ServiceError(415, "unsupported_media_type", "send the body as application/json")
-        else:
-            most *= PAGE_FACTOR
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
             raise _too_large(most)

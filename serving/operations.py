@@ -6,13 +6,14 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving import schemas
 from serving.auth import COOKIE, COOKIE_SECONDS, refuse_other_sites
 from serving.errors import ServiceError
 from serving.limits import Buckets
+from serving.page.pages import sign_in_page
 from serving.routes import reply, service_of
 from serving.service import ChatService
 
@@ -62,25 +63,10 @@ def read_last_night(service: ChatService) -> None:
     service.metrics.last_night.set(finished.timestamp() if finished else 0.0)
 
 
-def page_of_login(request: Request, error: str | None = None) -> HTMLResponse:
-    """The form, in the browser's language."""
-    from serving.page.sign_in import sign_in_page
-    from serving.page.texts import choose_language
-
-    language = choose_language(request.headers.get("accept-language", ""))
-    headers = {
-        "cache-control": "no-store",
-        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
-        "referrer-policy": "no-referrer",
-        "x-frame-options": "DENY",
-    }
-    return HTMLResponse(sign_in_page(language, error), 401 if error else 200, headers)
-
-
 @router.get("/login", include_in_schema=False)
 async def show_login(request: Request, key: str | None = None) -> Response:
     """The form; with a key (a link that was handed out) the login itself."""
-    return await _login(request, key) if key is not None else page_of_login(request)
+    return await _login(request, key) if key is not None else sign_in_page(request)
 
 
 @router.post("/login", include_in_schema=False)
@@ -99,7 +85,7 @@ async def _login(request: Request, key: str) -> Response:
         raise ServiceError(429, "rate_limit_exceeded", "too many logins; wait a little", retry_after=int(wait) + 1)
     identity = await service.auth.login(key.strip())
     if identity is None:
-        return page_of_login(request, "This key is not known here. / 密钥无效。")
+        return sign_in_page(request, "This key is not known here. / 密钥无效。")
     target = RedirectResponse("/", 303, {"referrer-policy": "no-referrer", "cache-control": "no-store"})
     target.set_cookie(
         COOKIE,

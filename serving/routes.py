@@ -25,9 +25,9 @@ from serving.sse import EventStream, stream_of, until_gone
 from tasks.store.feedback import FeedbackIn, FeedbackRow
 from tasks.store.identities import Identity
 
-_KEY = HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")
-_COOKIE = APIKeyCookie(name=COOKIE, auto_error=False, description="set by /login", scheme_name="login")
-_BODY_ERRORS = (400, 401, 403, 408, 413, 415, 429, 503)
+KEY_SECURITY = HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")
+COOKIE_SECURITY = APIKeyCookie(name=COOKIE, auto_error=False, description="set by /login", scheme_name="login")
+BODY_ERRORS = (400, 401, 403, 408, 413, 415, 429, 503)
 
 
 def service_of(request: Request) -> ChatService:
@@ -55,7 +55,7 @@ async def identified(request: Request) -> Identity:
 
 
 Who = Annotated[Identity, Depends(identified)]
-router = APIRouter(prefix="/v1", dependencies=[Depends(_KEY), Depends(_COOKIE)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(KEY_SECURITY), Depends(COOKIE_SECURITY)])
 
 
 def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -74,34 +74,36 @@ def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None
             "description": "the answer, or with stream: true its chunks as server-sent events",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **documented(*_BODY_ERRORS, 404),
+        **documented(*BODY_ERRORS, 404),
     },
 )
 async def create_completion(asked: schemas.ChatRequest, request: Request, identity: Who) -> Any:
     """OpenAI's chat completion. Without a temperature the answer is greedy, as the version was evaluated."""
     service = service_of(request)
-    _check_model(asked.model, service)
+    check_model(asked.model, service)
     n = asked.n or 1
     if n > service.settings.serving.max_n:
         message = f"at most {service.settings.serving.max_n} answers at once, not {n}"
         raise ServiceError(400, "invalid_value", message, param="n")
-    answers = await service.answers(identity, _wanted(asked), n)
+    answers = await service.answers(identity, wanted_of(asked), n)
     headers = {"x-flywheel-version": answers[0].served.version, "x-flywheel-conversation": answers[0].conversation}
     request.scope["flywheel"] |= {"version": answers[0].served.version, "answer": answers[0].id, "n": n}
     if asked.stream:
         source, seconds = stream_of(answers, asked.model, asked.wants_usage), service.settings.serving.timeout_seconds
-        return EventStream(source, headers, seconds, ended=lambda: _release(answers))
+        return EventStream(source, headers, seconds, ended=lambda: release(answers))
     done = await _all_done(answers, request.receive)
     return reply(_completion(answers, done, asked.model), headers=headers)
 
 
-def _check_model(name: str, service: ChatService) -> None:
+def check_model(name: str, service: ChatService) -> None:
+    """Raise ServiceError 404 where the gateway has no model of this name."""
     if name != service.settings.domain:
         message = f"the model is called {service.settings.domain}; see GET /v1/models"
         raise ServiceError(404, "model_not_found", message, param="model")
 
 
-def _wanted(asked: schemas.ChatRequest) -> Wanted:
+def wanted_of(asked: schemas.ChatRequest) -> Wanted:
+    """A request in the service's own words."""
     return Wanted(
         messages=[{"role": _role(message), "content": message.content} for message in asked.messages],
         conversation=asked.conversation_id,
@@ -136,10 +138,11 @@ async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
         leaving.cancel()
         reading.cancel()
         await asyncio.gather(leaving, reading, return_exceptions=True)
-        _release(answers)
+        release(answers)
 
 
-def _release(answers: list[Answering]) -> None:
+def release(answers: list[Answering]) -> None:
+    """Let go of all of them."""
     for answer in answers:
         answer.release()
 
@@ -198,7 +201,7 @@ async def list_models(request: Request, identity: Who) -> Any:
 async def retrieve_model(model: str, request: Request, identity: Who) -> Any:
     """What listModels says of it."""
     service = service_of(request)
-    _check_model(model, service)
+    check_model(model, service)
     return reply(_model_card(service))
 
 
@@ -219,7 +222,7 @@ def _model_card(service: ChatService) -> dict[str, Any]:
     responses={
         201: {"model": schemas.FeedbackReply, "description": "stored, durably"},
         200: {"model": schemas.FeedbackReply, "description": "it was stored before under the same key"},
-        **documented(*_BODY_ERRORS, 404, 409),
+        **documented(*BODY_ERRORS, 404, 409),
     },
 )
 async def create_feedback(

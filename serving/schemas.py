@@ -332,6 +332,48 @@ class AnswerReply(BaseModel):
     created: int
 
 
+class SessionReply(BaseModel):
+    """GET /v1/session."""
+
+    object: Literal["session"]
+    name: str
+    role: str
+    domain: str
+    title: str
+    examples: list[str]
+
+
+class Said(BaseModel):
+    """One reaction to an answer."""
+
+    kind: FeedbackKind
+    thumb: int | None
+    rating: int | None
+    text: str | None
+
+
+class Answered(BaseModel):
+    """An answer in its conversation. Drafts that nobody has chosen between have no version."""
+
+    id: str
+    question: str
+    text: str
+    version: str | None
+    finish_reason: str
+    draft_id: str | None
+    position: int | None
+    feedback: list[Said]
+    created: int
+
+
+class ConversationReply(BaseModel):
+    """GET /v1/conversations/{id}."""
+
+    id: str
+    object: Literal["conversation"]
+    answers: list[Answered]
+
+
 class Health(BaseModel):
     """GET /healthz."""
 

@@ -1,6 +1,5 @@
 """The gateway without HTTP: who may ask what, which version answers, and what is written down.
 
-The HTTP routes and the chat page call the same methods, so that both have the same limits and leave the same rows.
 An answer's row is durable before the client is told that the answer is complete; an answer that was cut short by the
 client, by time or by the engine has a row too, with finish_reason "cancelled" or "error".
 Needs a started store, engine client and follower (see `start`); lives on one event loop, in one process.
@@ -9,11 +8,12 @@ Needs a started store, engine client and follower (see `start`); lives on one ev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+import random
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from serving.answering import Answering, Delta, Done
+from serving.answering import Answering
 from serving.auth import Authenticator
 from serving.errors import ServiceError
 from serving.limits import Limits
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tasks.store.feedback import FeedbackIn, FeedbackRow
     from tasks.store.identities import Identity
 
-__all__ = ["ChatService", "Delta", "Done", "Served", "ServiceError"]
+SAMPLE_TEMPERATURE = 0.9  # of a second draft that the champion writes
 
 
 class ChatService:
@@ -87,61 +87,6 @@ class ChatService:
         """The version that is compared blind with the champion, where params.serving.drafts says so."""
         return self.traffic.challenger
 
-    async def open_conversation(self, identity: Identity, conversation: str | None = None) -> str:
-        """A new conversation, or the given one if it belongs to this identity.
-
-        Raises:
-            ServiceError: 404, no conversation of this identity has this id.
-        """
-        return await self.storage.conversation(conversation, identity)
-
-    async def open_draft(self, conversation: str, how: str) -> str:
-        """A pair of answers to choose from; `how` is "sample" or "challenger". Returns the draft's id."""
-        return await self.storage.open_draft(conversation, how)
-
-    async def stream(
-        self,
-        identity: Identity,
-        messages: list[dict[str, str]],
-        *,
-        conversation: str | None = None,
-        draft: str | None = None,
-        position: int | None = None,
-        who: str = "champion",
-        temperature: float | None = None,
-        top_p: float | None = None,
-        max_tokens: int | None = None,
-        seed: int | None = None,
-        stop: list[str] | None = None,
-    ) -> AsyncGenerator[Delta | Done, None]:
-        """Stream one answer: text in pieces, then Done, when its row is durable.
-
-        `who` is "champion", "challenger" or "sample" (the champion again, sampled). `messages` are the conversation
-        so far without the domain's own system prompt; roles user and assistant, the last one the user's.
-
-        Raises:
-            ServiceError: with an HTTP status, an OpenAI error type and a message for people.
-        """
-        wanted = Wanted(
-            messages=messages,
-            conversation=conversation,
-            draft=draft,
-            position=position,
-            who=who,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            seed=seed,
-            stop=stop,
-        )
-        answering = await self.answer(identity, wanted)
-        try:
-            async with aclosing(answering.events()) as events:
-                async for event in events:
-                    yield event
-        finally:
-            answering.release()
-
     async def answer(self, identity: Identity, wanted: Wanted) -> Answering:
         """Check a request and begin to answer it; the answer's events must then be read to their end or closed.
 
@@ -165,16 +110,34 @@ class ChatService:
         finally:
             self.limits.free_streams(taken)
 
-    async def feedback(self, identity: Identity, given: FeedbackIn) -> FeedbackRow:
-        """Store one reaction; the same key with the same content again gives the row that is there.
+    async def drafts(self, identity: Identity, wanted: Wanted) -> list[Answering]:
+        """Two answers for a blind choice, in random order: the champion's, and its challenger's or one that is sampled.
+
+        Raises:
+            ServiceError: see `answers`; 404, no conversation of this identity has the id that is wanted.
+        """
+        conversation = await self.storage.conversation(wanted.conversation, identity)
+        how = "challenger" if self.settings.serving.drafts == "challenger" and self.traffic.challenger else "sample"
+        draft = await self.storage.open_draft(conversation, how)
+        begun: list[Answering] = []
+        try:
+            for position, who in enumerate(random.sample(["champion", how], 2)):
+                one = replace(wanted, conversation=conversation, draft=draft, position=position, who=who)
+                if who == "sample":
+                    one = replace(one, temperature=SAMPLE_TEMPERATURE, seed=random.randrange(2**31))
+                begun.append(await self.answer(identity, one))
+        except BaseException:
+            for answering in begun:
+                answering.release()
+            raise
+        return begun
+
+    async def give_feedback(self, identity: Identity, given: FeedbackIn) -> tuple[FeedbackRow, bool]:
+        """Store one reaction, and whether it is new; the same key with the same content gives the row that is there.
 
         Raises:
             ServiceError: 404 unknown answer, 409 key used for something else, 400 not a draft or role markers, 429.
         """
-        return (await self.give_feedback(identity, given))[0]
-
-    async def give_feedback(self, identity: Identity, given: FeedbackIn) -> tuple[FeedbackRow, bool]:
-        """Like `feedback`, and whether the row is new."""
         self.limits.feedback(identity.id)
         if given.text and (found := smuggled_markers(self.prompts, given.text)):
             raise ServiceError(400, "role_marker", f"text holds the role marker {found[0]}", param="text")
@@ -195,6 +158,18 @@ class ChatService:
         if record is None or not allowed:
             raise ServiceError(404, "unknown_answer", "no answer of yours has this id", param="answer_id")
         return record
+
+    async def find_conversation(
+        self, identity: Identity, conversation: str
+    ) -> list[tuple[AnswerRecord, list[FeedbackRow]]]:
+        """The answers of one's own conversation, in order, each with what was said about it.
+
+        Raises:
+            ServiceError: 404, whether there is none or it is another's.
+        """
+        self.limits.request(identity.id)
+        await self.storage.conversation(conversation, identity)
+        return await self.storage.conversation_rows(conversation)
 
     def _who_answers(self, who: str) -> Served:
         if who not in ("champion", "challenger", "sample"):

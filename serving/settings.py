@@ -26,7 +26,6 @@ class GatewaySettings:
     database_url: str | None = field(default=None, repr=False)
     engine_url: str = ""
     engine_key: str | None = field(default=None, repr=False)
-    page: bool = True
 
     @property
     def serving(self) -> ServingParams:

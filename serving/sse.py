@@ -21,15 +21,16 @@ DONE = b"data: [DONE]\n\n"
 class Chunks:
     """Renders the chunks of one choice."""
 
-    def __init__(self, answer: Answering, model: str, response_id: str, index: int) -> None:
+    def __init__(self, answer: Answering, model: str, response_id: str, index: int, blind: bool = False) -> None:
         head = {
             "id": response_id,
             "object": "chat.completion.chunk",
             "created": int(answer.created.timestamp()),
             "model": model,
-            "version": answer.served.version,
             "conversation_id": answer.conversation,
         }
+        if not blind:
+            head["version"] = answer.served.version
         self._head = b"data: " + orjson.dumps(head)[:-1]
         self._choice = b'"index":' + str(index).encode() + b',"answer_id":"' + answer.id.encode() + b'","logprobs":null'
 
@@ -99,9 +100,14 @@ async def merged(streams: list[AsyncGenerator[bytes | Done, None]]) -> AsyncGene
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def stream_of(answers: list[Answering], model: str, usage: bool) -> AsyncGenerator[bytes, None]:
-    """A whole reply. What fails after it began becomes an event with an error, since the status is sent already."""
-    every = [Chunks(answer, model, answers[0].id, index) for index, answer in enumerate(answers)]
+async def stream_of(
+    answers: list[Answering], model: str, usage: bool, blind: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """A whole reply; a `blind` one does not say which version wrote what.
+
+    What fails after it began becomes an event with an error, since the status is sent already.
+    """
+    every = [Chunks(answer, model, answers[0].id, index, blind) for index, answer in enumerate(answers)]
     done: list[Done] = []
     try:
         yield b"".join(chunks.first() for chunks in every)

@@ -69,6 +69,16 @@ class Storage:
 
         return await self.call(ensure_conversation, conversation_id, identity, self._settings.domain)
 
+    async def conversation_rows(self, conversation_id: str) -> list[tuple[AnswerRecord, list[FeedbackRow]]]:
+        """The answers of a conversation, in order, each with what was said about it."""
+        from tasks.store.answers import answers_of
+        from tasks.store.feedback import feedback_on
+
+        def read(store: Store) -> list[tuple[AnswerRecord, list[FeedbackRow]]]:
+            return [(answer, feedback_on(store, answer.id)) for answer in answers_of(store, conversation_id)]
+
+        return await self.call(read)
+
     async def open_draft(self, conversation_id: str, how: str) -> str:
         """The id of a new pair of drafts."""
         from tasks.store.answers import open_draft

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from tasks.store.columns import storable
@@ -127,3 +128,10 @@ def get_answer(store: Store, answer_id: str) -> AnswerRecord | None:
     with store.read() as session:
         row = session.get(AnswerTable, answer_id)
         return _record(row) if row is not None else None
+
+
+def answers_of(store: Store, conversation_id: str) -> list[AnswerRecord]:
+    """The answers that were served in a conversation, in order."""
+    with store.read() as session:
+        found = select(AnswerTable).where(AnswerTable.conversation_id == conversation_id)
+        return [_record(row) for row in session.scalars(found.order_by(AnswerTable.created_at, AnswerTable.id))]

@@ -215,6 +215,31 @@ def test_closing_the_tab_ends_the_answer(embedded: Gateway, visit: Visit) -> Non
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
 
 
+def test_a_reloaded_page_shows_the_conversation_as_it_is_stored(embedded: Gateway, visit: Visit) -> None:
+    page, _ = visit(embedded)
+    ask(page, "First?")
+    page.get_by_label("Bad answer").click()
+    saved(page)
+    page.get_by_role("button", name="Second draft").click()
+    page.get_by_role("button", name="A is better").click()
+    expect(page.locator(".fw-note")).to_contain_text("You chose draft A")
+    ask(page, "Second?")
+    page.get_by_role("button", name="Correct").last.click()
+    page.fill("#fw-words textarea", "As it should be.")
+    page.get_by_role("button", name="Save correction").click()
+    expect(page.locator(".fw-tag")).to_have_count(1)
+    before = page.locator(".fw-log").inner_text()
+    page.reload()
+    expect(page.locator(".fw-turn")).to_have_count(2)
+    assert page.locator(".fw-log").inner_text() == before
+    ask(page, "Third?")
+    asked = [message["content"] for message in embedded.engine.asked[-1]["messages"]]
+    assert asked[-3:] == ["Second?", "As it should be.", "Third?"]
+    page.click("#fw-new")
+    page.reload()
+    expect(page.locator(".fw-welcome")).to_be_visible()
+
+
 def test_an_engine_that_is_away_is_told_kindly_and_can_be_asked_again(embedded: Gateway, visit: Visit) -> None:
     page, _ = visit(embedded)
     embedded.engine.down = True
@@ -236,16 +261,16 @@ def test_feedback_whose_acknowledgement_was_lost_is_counted_once(
 ) -> None:
     page, person = visit(embedded)
     ask(page, "Is this stored once?")
-    real = embedded.service.feedback
+    real = embedded.service.give_feedback
 
     async def stored_but_not_told(*arguments: Any) -> Any:
         await real(*arguments)
         raise ServiceError(503, "store_unavailable", "the database is away")
 
-    monkeypatch.setattr(embedded.service, "feedback", stored_but_not_told)
+    monkeypatch.setattr(embedded.service, "give_feedback", stored_but_not_told)
     page.get_by_label("5 of 5 stars").click()
     page.get_by_text("could not be saved").wait_for()
-    monkeypatch.setattr(embedded.service, "feedback", real)
+    monkeypatch.setattr(embedded.service, "give_feedback", real)
     page.get_by_label("5 of 5 stars").click()
     expect(page.locator(".fw-lit")).to_have_count(5)
     page.get_by_label("5 of 5 stars").click()

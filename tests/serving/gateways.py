@@ -125,13 +125,13 @@ def make_keys(home: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(home: Path, engine_url: str, keys: dict[str, str] | None = None, **serving: Any) -> Iterator[Gateway]:
-    """A gateway on a free port, without the page, until the block ends."""
+    """A gateway on a free port, until the block ends."""
     from serving.app import create_app
     from serving.server import configuration
     from serving.settings import GatewaySettings
 
     port = free_port()
-    settings = GatewaySettings(params(port=port, **serving), home, None, engine_url, None, page=False)
+    settings = GatewaySettings(params(port=port, **serving), home, None, engine_url, None)
     app = create_app(settings)
     server = uvicorn.Server(configuration(settings, app))
     thread = threading.Thread(target=server.run, daemon=True)

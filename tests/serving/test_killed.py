@@ -25,8 +25,8 @@ import sys
 from serving.app import create_app
 from serving.server import configuration
 from serving.settings import GatewaySettings, load_settings
-import dataclasses, uvicorn
-settings = dataclasses.replace(load_settings(), page=False)
+import uvicorn
+settings = load_settings()
 uvicorn.Server(configuration(settings, create_app(settings))).run()
 """
 

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import re
 import string
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.page.handlers import KINDS
-from serving.page.texts import LANGUAGES, TEXTS, choose_language, text
+from serving.page.texts import STATIC, choose_language, table, text
 
-PAGE = Path(__file__).resolve().parents[2] / "serving/page"
+LANGUAGES, TEXTS = table()["languages"], table()["texts"]
 
 
 def placeholders(words: str) -> set[str]:
@@ -36,16 +34,14 @@ def test_no_chinese_text_was_left_in_english() -> None:
 
 
 def test_every_text_is_used_and_every_key_that_is_used_exists() -> None:
-    sources = "".join(path.read_text() for path in PAGE.glob("*.py") if path.name != "texts.py")
-    by_kind = {f"{kind}_label" for kind in KINDS} | {f"save_{kind}" for kind in KINDS}
-    assert [key for key in TEXTS if not re.search(rf'["\']{key}["\']', sources) and key not in by_kind] == []
-    literal = re.findall(r'(?:text|_label|say)\(["\'](\w+)["\']', sources)
+    sources = "".join(path.read_text() for path in (*STATIC.glob("*.js"), STATIC.parent / "pages.py"))
+    assert [key for key in TEXTS if not re.search(rf'["\']{key}["\']', sources)] == []
+    literal = re.findall(r'(?:text|named|hidden)\(["\'](\w+)["\']', sources)
     assert [key for key in literal if key not in TEXTS] == []
 
 
-def test_values_are_filled_in() -> None:
-    assert text("version", "zh", version="12") == "版本 12"
-    assert text("star", "en", count=3) == "3 of 5 stars"
+def test_a_text_comes_in_the_language_that_is_asked_for() -> None:
+    assert (text("send", "en"), text("send", "zh")) == ("Send", "发送")
 
 
 @pytest.mark.parametrize(

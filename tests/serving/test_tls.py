@@ -62,7 +62,7 @@ def test_the_gateway_speaks_https_only_and_its_cookie_is_secure(stub: Any, home:
 
 
 def test_a_missing_certificate_is_named_at_the_start(home: Path) -> None:
-    settings = GatewaySettings(params(tls_certificate="no.pem", tls_key="no.key"), home, page=False)
+    settings = GatewaySettings(params(tls_certificate="no.pem", tls_key="no.key"), home)
     with pytest.raises(SettingsError, match=r"no file no\.pem"):
         configuration(settings, app=object())
 
