@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from flows.search_space import Space, drawn
 from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
-from flows.stages import GRACE_SECONDS, SUPERVISOR
+from flows.stages import GRACE_SECONDS
 from flows.workspace import one_at_a_time
 from tasks.core import layout
 from tasks.core.files import digest_of
+from tasks.core.processes import start, stop
 from tasks.core.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -164,26 +165,16 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
 
 
 def run_owned(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command that ends, with all it started, when this process does, even by kill -9 (flows/supervise.py).
+    """Run a command that ends, with all it started, when this process does, even by kill -9 (tasks/core/supervise.py).
 
     Returns its exit status and all it said.
     """
-    with subprocess.Popen(
-        [sys.executable, "-I", str(SUPERVISOR), str(GRACE_SECONDS), *command],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,  # open for as long as we live: that is how the supervisor knows
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            said = process.stdout.read() if process.stdout else ""
-            return process.wait(), said
-        finally:
-            process.terminate()
+    process = start(command, grace=GRACE_SECONDS, cwd=folder, env=environment, out=subprocess.PIPE)
+    try:
+        said = process.stdout.read() if process.stdout else b""
+        return process.wait(), said.decode("utf-8", errors="replace")
+    finally:
+        stop(process)
 
 
 def _parent(client: MlflowClient, root: Path, domain: str, study: optuna.Study) -> str:

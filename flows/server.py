@@ -1,6 +1,6 @@
 """A real Prefect server for one run: on a free loopback port, with its database under .flywheel/prefect.
 
-Used where PREFECT_API_URL is not set. It runs under flows/supervise.py, so it ends with this process, however
+Used where PREFECT_API_URL is not set. It runs under tasks/core/supervise.py, so it ends with this process, however
 that ends.
 It takes 11 to 20 s to answer on two cores; Prefect's own temporary server times out on a busy machine.
 """
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from flows.stages import SUPERVISOR
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.processes import free_port, start, stop
 
 START_SECONDS = 180.0
 
@@ -39,13 +38,6 @@ def prefect_environment(home: Path) -> dict[str, str]:
         "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     }
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_healthy(api: str) -> bool:
@@ -70,7 +62,7 @@ class EmbeddedServer:
         """Start it, without waiting."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stream:
-            self._process = _start(self._home, self._port, stream.fileno(), self._services)
+            self._process = _start(self._home, self._port, stream, self._services)
         return self
 
     def wait(self) -> None:
@@ -92,13 +84,10 @@ class EmbeddedServer:
     def __exit__(self, *_: Any) -> None:
         """End it with all it started."""
         if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            stop(self._process)
 
 
-def _start(home: Path, port: int, log: int, services: bool) -> subprocess.Popen[bytes]:
+def _start(home: Path, port: int, log: IO[bytes], services: bool) -> subprocess.Popen[bytes]:
     """The server as a child. Without services the task-run recorder still runs: the page needs it."""
     environment = {**os.environ, **prefect_environment(home), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
     environment.pop("PREFECT_API_URL", None)
@@ -110,12 +99,4 @@ def _start(home: Path, port: int, log: int, services: bool) -> subprocess.Popen[
             "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         }
-    return subprocess.Popen(
-        [sys.executable, "-I", str(SUPERVISOR), "5", *command],
-        env=environment,
-        cwd=home,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    return start(command, grace=5, cwd=home, env=environment, out=log)

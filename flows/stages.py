@@ -2,7 +2,7 @@
 
 No edge and no order is written here: both come from DVC's own planner, so that `dvc repro` and the flow do the same
 things in the same order and leave the same dvc.lock. DVC's library is used to read and to ask "is it up to date?"
-(50 ms a stage); the stage itself runs as `dvc repro -s STAGE` in a process of its own, under flows/supervise.py.
+(50 ms a stage); the stage itself runs as `dvc repro -s STAGE` in a process of its own, under tasks/core/supervise.py.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.processes import start, stop
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-SUPERVISOR = Path(__file__).with_name("supervise.py")
 GRACE_SECONDS = 10.0
 LOCKED = re.compile(r"Unable to acquire lock|is being blocked by")
 RUNNING = "Running stage '"
@@ -139,14 +139,12 @@ class StageProcess:
     def __init__(self, root: Path, name: str, environment: dict[str, str], force: bool = False) -> None:
         """Start it; `environment` is added to the offline child environment."""
         repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(SUPERVISOR), str(GRACE_SECONDS), *repro],
+        self._process = start(
+            repro,
+            grace=GRACE_SECONDS,
             cwd=root,
             env=layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            out=subprocess.PIPE,
         )
 
     def lines(self) -> Iterator[tuple[str, bool]]:
@@ -169,11 +167,7 @@ class StageProcess:
 
     def __exit__(self, *_: Any) -> None:
         """Whatever happened, nothing of it runs on."""
-        self.stop()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+        stop(self._process)
 
 
 def split_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:

@@ -1,7 +1,7 @@
 """The inference engine as a process of ours: checked, started, watched, stopped; on the loopback address only.
 
-vLLM runs in its own environment, `transformers serve` in the main one. Either is run under `guard.py`, so that nothing
-of it is left however it or we end. Its output goes to .flywheel/logs/engine.log; the one before is kept beside it.
+vLLM runs in its own environment, `transformers serve` in the main one. Either is supervised, so that nothing of it is
+left however it or we end. Its output goes to .flywheel/logs/engine.log; the one before is kept beside it.
 Limits: one engine a port; an engine elsewhere (kind `url`) is not ours to start.
 """
 
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 
 from tasks.core import layout
 from tasks.core.params import EngineParams
+from tasks.core.processes import LOOPBACK, start, stop
 from tasks.engine.client import BASE, Engine, EngineError
 
 # The folder that holds the package `tasks`.
 OUR_CODE = Path(__file__).resolve().parents[2]
-GUARD = Path(__file__).with_name("guard.py")
-HOST = "127.0.0.1"
 # Seconds the engine's processes get to end by themselves.
 GRACE = 10.0
 GIB = 2**30
@@ -56,9 +53,9 @@ class EngineProcess:
         self.base_model = base_model.absolute()
         self.home = home.absolute()
         self.port = port or settings.port
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{LOOPBACK}:{self.port}"
         self.log = self.home / layout.LOGS / f"{name}.log"
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> EngineProcess:
         """Itself, ready to answer; see start and wait_ready for what is raised."""
@@ -89,15 +86,7 @@ class EngineProcess:
         with contextlib.suppress(FileNotFoundError):
             self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("wb") as stream:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-I", str(GUARD), str(GRACE), *command],
-                cwd=self._folder(),
-                env=self.environment(),
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = start(command, grace=GRACE, cwd=self._folder(), env=self.environment(), out=stream)
 
     def command(self) -> list[str]:
         """The engine's command line.
@@ -127,7 +116,7 @@ class EngineProcess:
             "VLLM_CACHE_ROOT": str(self.home / layout.CACHE / "vllm"),
             "VLLM_CONFIG_ROOT": str(self.home / layout.CACHE / "vllm"),
             "HF_HOME": str(self.home / layout.CACHE / "huggingface"),
-            "NO_PROXY": HOST,
+            "NO_PROXY": LOOPBACK,
         }
         if is_processor_build(self.home / layout.ENGINE_PYTHON):
             # One process computes, beside the one that listens: half the start-up, and no spinning between two.
@@ -168,25 +157,17 @@ class EngineProcess:
 
     def poll(self) -> int | None:
         """Its exit status; None while it runs."""
-        return self._guard.poll() if self._guard else None
+        return self._process.poll() if self._process else None
 
     def wait(self) -> int:
         """Its exit status, when it has ended."""
-        return self._guard.wait() if self._guard else 0
+        return self._process.wait() if self._process else 0
 
     def stop(self) -> None:
         """End all its processes; nothing if there are none."""
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        if guard.stdin is not None:
-            guard.stdin.close()
-        guard.send_signal(signal.SIGTERM)
-        try:
-            guard.wait(timeout=3 * GRACE)
-        except subprocess.TimeoutExpired:
-            guard.kill()
-            guard.wait()
+        process, self._process = self._process, None
+        if process is not None:
+            stop(process, patience=3 * GRACE)
 
     def last_words(self) -> str:
         """Where its output is, and the last error in it."""
@@ -201,7 +182,7 @@ def vllm_command(settings: EngineParams, base_model: Path, port: int, python: Pa
     options: dict[str, object] = {
         "model": base_model,
         "served-model-name": BASE,
-        "host": HOST,
+        "host": LOOPBACK,
         "port": port,
         "dtype": DTYPES[settings.precision],
         "max-model-len": settings.max_model_tokens,
@@ -226,7 +207,17 @@ def vllm_command(settings: EngineParams, base_model: Path, port: int, python: Pa
 
 def transformers_command(settings: EngineParams, port: int, python: Path) -> list[str]:
     """transformers' own server: one model, no adapters; for a look at a machine where vLLM does not run."""
-    command = [str(python), "-m", "transformers.cli.transformers", "serve", BASE, "--host", HOST, "--port", str(port)]
+    command = [
+        str(python),
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        BASE,
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+    ]
     return [*command, "--dtype", DTYPES[settings.precision]]
 
 
@@ -253,19 +244,12 @@ def check_base_model(base_model: Path) -> None:
         raise EngineError(f"{base_model} holds no base model: `dvc repro -s base_model` makes it")
 
 
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def check_port(port: int) -> None:
     """Raises EngineError where somebody listens there already."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((LOOPBACK, port))
         except OSError:
             raise EngineError(
                 f"port {port} is taken: end what listens there, or set engine.port in params.yaml"

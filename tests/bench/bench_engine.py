@@ -15,8 +15,9 @@ from rich.table import Table
 
 from tasks.core import layout
 from tasks.core.params import load_params
+from tasks.core.processes import free_port
 from tasks.engine.client import BASE, Engine
-from tasks.engine.process import EngineProcess, free_port
+from tasks.engine.process import EngineProcess
 
 TOKENS = 64
 ADAPTER = layout.PACKAGE / "adapter"

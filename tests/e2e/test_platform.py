@@ -22,9 +22,9 @@ import psutil
 import pytest
 import yaml
 
-from flows.server import free_port
 from flywheel.platform import MARKER
 from flywheel.platform_processes import marked
+from tasks.core.processes import free_port
 from tests.flows.toy import environment, make_toy
 
 pytestmark = pytest.mark.slow

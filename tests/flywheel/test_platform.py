@@ -18,7 +18,6 @@ import yaml
 from click.testing import CliRunner
 
 from flows.deploy import render
-from flows.server import free_port
 from flywheel.cli import main
 from flywheel.platform import MARKER, Platform, load
 from flywheel.platform_keys import first_keys, read_key, secret_path
@@ -26,6 +25,7 @@ from flywheel.platform_processes import PlatformFailed, end_marked, holder, mark
 from flywheel.platform_status import attention, look, words
 from flywheel.platform_up import down, up
 from tasks.core.params import load_params
+from tasks.core.processes import free_port
 from tasks.store.identities import authenticate
 from tasks.store.migrate import migrate
 from tasks.store.store import Store

@@ -20,12 +20,13 @@ from types import TracebackType
 from tasks.core import layout
 from tasks.core.files import verify_manifest
 from tasks.core.params import EngineParams, Params, TeacherParams
+from tasks.core.processes import free_port
 from tasks.corpus.teacher.budget import Budget, Spending, Usage, most_of, spent_on
 from tasks.corpus.teacher.cache import Ask, Reply, ReplyCache
 from tasks.corpus.teacher.progress import progress
 from tasks.corpus.teacher.wire import Connection, Endpoint, TeacherError, without_thoughts
 from tasks.engine.client import BASE
-from tasks.engine.process import EngineProcess, free_port
+from tasks.engine.process import EngineProcess
 
 BUDGET_SPENT = "the teacher's budget is spent"
 # Failures in a row, at least, after which an endpoint is taken to be down; more where more is asked at once.

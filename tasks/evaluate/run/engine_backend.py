@@ -27,8 +27,9 @@ def serving(model: ModelSettings, subject: Subject, settings: EvaluateParams) ->
     if settings.backend != "engine":
         yield model
         return
+    from tasks.core.processes import free_port
     from tasks.engine.client import BASE, Engine
-    from tasks.engine.process import EngineProcess, free_port
+    from tasks.engine.process import EngineProcess
 
     engine = load_params().engine
     if engine.kind != "vllm":

@@ -1,26 +1,22 @@
 """OpenCompass as a child process: started, watched, stopped. What it measured is read by opencompass_results.
 
-It runs in the evaluation environment and in a process group of its own, which ends with us: by our own hand on any
-error or signal, and by the kernel (Linux) if we are killed outright. All it prints goes to a log file; its progress
-bars come out here as one line every few seconds. Scores are never read from the log.
+It runs in the evaluation environment, supervised, so that it ends with us however we end. All it prints goes to a log
+file; its progress bars come out here as one line every few seconds. Scores are never read from the log.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import re
 import select
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.processes import start, stop
 
 # The folder that holds the package `tasks`.
 OUR_CODE = Path(__file__).resolve().parents[3]
@@ -28,7 +24,8 @@ OUR_CODE = Path(__file__).resolve().parents[3]
 QUIET = 5.0
 # Seconds a child may live on after it closed its output.
 LAST_SECONDS = 60.0
-SET_PARENT_DEATH_SIGNAL = 1
+# Seconds its processes get to end by themselves.
+GRACE = 5.0
 STARTED = re.compile(r"Start inferencing \[[^/]+/(?P<name>\w+)\]")
 BAR = re.compile(r"(?P<done>\d+)/(?P<total>\d+) \[(?P<spent>[\d:]+)<(?P<left>[\d:?]+)")
 
@@ -52,16 +49,7 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
     command = [str(python), "-m", "opencompass.cli.main", str(config), "-w", str(folder / "runs"), "--debug"]
     log = folder / "opencompass.log"
     with log.open("wb") as stream:
-        child = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+        child = start(command, grace=GRACE, cwd=folder, env=_environment(), out=subprocess.PIPE)
         try:
             _follow(child, stream, label, deadline=time.monotonic() + 60 * minutes)
             status = child.wait(timeout=LAST_SECONDS)
@@ -71,7 +59,7 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
                 f"or see {_short(log)} for what it waited on"
             ) from None
         finally:
-            _end(child)
+            stop(child)
     if status != 0:
         raise EvaluationError(_cause(status, log))
 
@@ -80,15 +68,6 @@ def _environment() -> dict[str, str]:
     """Offline, our own package importable, one thread a pass (opencompass_model runs passes side by side)."""
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
-
-
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """Between fork and exec: ask the kernel to kill this process when the thread that started it ends."""
-    if LIBC is not None:
-        LIBC.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _follow(child: subprocess.Popen[bytes], log: object, label: str, deadline: float) -> None:
@@ -154,17 +133,8 @@ class Progress:
         return line
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the whole group, whether or not its leader still lives."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    if child.stdout is not None:
-        child.stdout.close()
-
-
 def _cause(status: int, log: Path) -> str:
-    how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
+    how = f"was killed by signal {status - 128}" if status > 128 else f"failed with status {status}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     last = f" Its last line: {lines[-1].strip()[:300]}" if lines else ""
     return f"OpenCompass {how}; no score was written. See {_short(log)}, then run the stage again.{last}"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tasks.core.processes import free_port
 from tasks.engine.client import Engine, EngineError, decoding
-from tasks.engine.process import free_port
 
 Replies = dict[str, tuple[int, Any]]
 

@@ -10,8 +10,9 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.params import EngineParams, load_params
+from tasks.core.processes import free_port
 from tasks.engine.client import EngineError
-from tasks.engine.process import EngineProcess, adapter_rank, check_port, free_port
+from tasks.engine.process import EngineProcess, adapter_rank, check_port
 from tasks.engine.serve import wait_for
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.params import load_params
+from tasks.core.processes import free_port
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import Probe, check
-from tasks.engine.process import EngineProcess, free_port
+from tasks.engine.process import EngineProcess
 
 from .conftest import make_home
 

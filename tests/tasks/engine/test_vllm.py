@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.core.processes import free_port
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import check
-from tasks.engine.process import free_port
 from tests.environments import need_engine
 
 from .conftest import QUESTIONS, SYSTEM, make_adapter, make_home, probes_of

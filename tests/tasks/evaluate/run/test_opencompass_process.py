@@ -118,7 +118,7 @@ def member(process: psutil.Process, group: int) -> bool:
 def test_the_child_ends_when_we_are_killed(standin: Standin, tmp_path: Path, root: Path, how: signal.Signals) -> None:
     standin("echo $$ > pid.part; mv pid.part pid; exec sleep 600")
     program = (
-        "from pathlib import Path; from tasks import layout; layout.EVALUATION_PYTHON = Path('python')\n"
+        "from pathlib import Path; from tasks.core import layout; layout.EVALUATION_PYTHON = Path('python')\n"
         "from tasks.evaluate.run.opencompass_process import run_opencompass\n"
         "run_opencompass(Path('config.py'), Path.cwd(), 'candidate', 5)\n"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stages import SUPERVISOR
+from tasks.core.processes import SUPERVISOR
 
 # A command whose worker has a session of its own and ignores SIGTERM, as torchrun's do; it prints the worker's pid and
 # then does what it is told.
