@@ -15,7 +15,7 @@ from flywheel.compare import compare
 from flywheel.estimate import estimate
 from flywheel.loop_verbs import VERBS as LOOP
 from flywheel.new_domain.verb import new_domain
-from flywheel.platform_verbs import VERBS as PLATFORM
+from flywheel.platform.verbs import VERBS as PLATFORM
 from flywheel.search import search
 from flywheel.smaller import smaller
 from tasks.core.layout import home
@@ -54,8 +54,8 @@ def status(as_json: bool) -> None:
     problems: list[str] = []
 
     def work() -> Answer:
-        from flywheel import platform_status
-        from flywheel.platform import load
+        from flywheel.platform import status as platform_status
+        from flywheel.platform.platform import load
 
         found, said = _status()
         platform = platform_status.look(load(home()))

@@ -123,8 +123,8 @@ def nightly(force: bool, as_json: bool) -> None:
 
     def work() -> Answer:
         from flywheel.night import run_here, run_on_platform
-        from flywheel.platform import load
-        from flywheel.platform_up import is_up
+        from flywheel.platform.platform import load
+        from flywheel.platform.up import is_up
         from tasks.store.nights import last_nights
 
         platform = load(home())

@@ -14,7 +14,7 @@ from tasks.core import layout
 from tasks.core.errors import FlywheelError
 
 if TYPE_CHECKING:
-    from flywheel.platform import Platform
+    from flywheel.platform.platform import Platform
 
 DEPLOYMENT = "nightly/nightly"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -54,7 +54,7 @@ def run_on_platform(platform: Platform, force: bool, quiet: bool) -> int:
 
 
 def _start(platform: Platform, force: bool) -> str:
-    from flywheel.platform import ask
+    from flywheel.platform.platform import ask
 
     deployment = ask(f"{platform.prefect_api}/deployments/name/{DEPLOYMENT}")
     if not deployment:
@@ -68,7 +68,7 @@ def _start(platform: Platform, force: bool) -> str:
 
 def _state(platform: Platform, run: str) -> dict[str, Any]:
     """The run's state; {} while Prefect does not answer, which it may under load."""
-    from flywheel.platform import ask
+    from flywheel.platform.platform import ask
 
     found = ask(f"{platform.prefect_api}/flow_runs/{run}") or {}
     return found.get("state") or {}
@@ -76,7 +76,7 @@ def _state(platform: Platform, run: str) -> dict[str, Any]:
 
 def _tell(platform: Platform, run: str, told: dict[str, str]) -> None:
     """A line for each step that began or ended since the last look, of the night and of the release inside it."""
-    from flywheel.platform import ask
+    from flywheel.platform.platform import ask
 
     inner = ask(f"{platform.prefect_api}/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
     runs = [run, *(item["id"] for item in inner or [])]

@@ -22,8 +22,8 @@ import psutil
 import pytest
 import yaml
 
-from flywheel.platform import MARKER
-from flywheel.platform_processes import marked
+from flywheel.platform.platform import MARKER
+from flywheel.platform.processes import marked
 from tasks.core.processes import free_port
 from tests.flows.toy import environment, make_toy
 

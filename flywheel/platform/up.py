@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any
 
-from flywheel.platform import Platform, Service
-from flywheel.platform_processes import (
+from flywheel.platform.platform import Platform, Service
+from flywheel.platform.processes import (
     LOST,
     PlatformFailed,
     end_marked,
@@ -169,7 +169,7 @@ def check_ports(platform: Platform) -> None:
 
 def prepare_store(platform: Platform) -> None:
     """Bring the database to this version's schema, and make the first keys."""
-    from flywheel.platform_keys import first_keys
+    from flywheel.platform.keys import first_keys
     from tasks.store.migrate import migrate
 
     migrate(None, home=platform.root)

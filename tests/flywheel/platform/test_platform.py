@@ -19,11 +19,11 @@ from click.testing import CliRunner
 
 from flows.deploy import render
 from flywheel.cli import main
-from flywheel.platform import MARKER, Platform, load
-from flywheel.platform_keys import first_keys, read_key, secret_path
-from flywheel.platform_processes import PlatformFailed, end_marked, holder, marked, states
-from flywheel.platform_status import attention, look, words
-from flywheel.platform_up import down, up
+from flywheel.platform.keys import first_keys, read_key, secret_path
+from flywheel.platform.platform import MARKER, Platform, load
+from flywheel.platform.processes import PlatformFailed, end_marked, holder, marked, states
+from flywheel.platform.status import attention, look, words
+from flywheel.platform.up import down, up
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
 from tasks.store.identities import authenticate

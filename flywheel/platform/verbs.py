@@ -16,8 +16,8 @@ from flywheel.answers import Answer, answer, json_option
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
-    from flywheel.platform import Platform
-    from flywheel.platform_up import Step
+    from flywheel.platform.platform import Platform
+    from flywheel.platform.up import Step
 
 
 @click.command()
@@ -26,8 +26,8 @@ def up(as_json: bool) -> None:
     """Start the platform in the background, and wait until all of it is ready."""
 
     def work() -> Answer:
-        from flywheel.platform import load
-        from flywheel.platform_up import up as bring_up
+        from flywheel.platform.platform import load
+        from flywheel.platform.up import up as bring_up
 
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-started platform is stopped again
         platform, started = load(home()), time.monotonic()
@@ -41,7 +41,7 @@ def up(as_json: bool) -> None:
 
 
 def _addresses(platform: Platform) -> dict[str, Any]:
-    from flywheel.platform_keys import read_key, secret_path
+    from flywheel.platform.keys import read_key, secret_path
 
     key = read_key(platform.root, "chat")
     services = {service.name: service.address for service in platform.services()}
@@ -104,8 +104,8 @@ def down(as_json: bool) -> None:
     """Stop the platform, with everything it started."""
 
     def work() -> Answer:
-        from flywheel.platform import load
-        from flywheel.platform_up import down as bring_down
+        from flywheel.platform.platform import load
+        from flywheel.platform.up import down as bring_down
 
         ended = bring_down(load(home()))
         words = f"Stopped {ended} processes; nothing is left running." if ended else "Nothing was running."
@@ -128,7 +128,7 @@ def keys(action: str, name: str | None, role: str, as_json: bool) -> None:
         raise click.UsageError("`list` takes no name" if action == "list" else f"{action} whom? Give a name")
 
     def work() -> Answer:
-        from flywheel import platform_keys
+        from flywheel.platform import keys as platform_keys
 
         if action == "add":
             identity, key = platform_keys.add(home(), str(name), role)
@@ -192,7 +192,7 @@ def restore(file: Path, identity_file: Path | None, passphrase_file: Path | None
     """Put back what `flywheel backup` wrote to FILE. All of it is checked before anything is replaced."""
 
     def work() -> Answer:
-        from flywheel.platform_processes import PlatformFailed, marked
+        from flywheel.platform.processes import PlatformFailed, marked
         from tasks.registry.restore import put_back
         from tasks.registry.sealing import read_identity, read_passphrase
 

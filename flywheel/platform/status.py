@@ -10,9 +10,9 @@ import shutil
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel.platform import Platform, Service, ask
-from flywheel.platform_processes import marked, states
-from flywheel.platform_up import is_wanted
+from flywheel.platform.platform import Platform, Service, ask
+from flywheel.platform.processes import marked, states
+from flywheel.platform.up import is_wanted
 from tasks.core.errors import FlywheelError
 
 NIGHTS = 5

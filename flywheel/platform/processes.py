@@ -19,7 +19,7 @@ from xmlrpc.client import Error, ServerProxy
 
 import psutil
 
-from flywheel.platform import CONFIG, MARKER, Platform
+from flywheel.platform.platform import CONFIG, MARKER, Platform
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 

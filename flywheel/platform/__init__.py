@@ -1,0 +1,1 @@
+"""The platform in the background: up, down, status, keys."""
