@@ -7,9 +7,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from tasks.corpus.documents import read_documents
+from tasks.core.domain import DocumentSource
+from tasks.corpus.ingest.documents import read_documents
 from tasks.corpus.ingest.word import raised, written
-from tasks.domain import DocumentSource
 
 SPACES = " ".join(
     f'xmlns:{prefix}="http://schemas.{address}"'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.corpus.rows import SourceError
+from tasks.corpus.reading.rows import SourceError
 from tests.read_fields import causes, fields
 
 

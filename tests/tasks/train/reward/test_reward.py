@@ -66,7 +66,7 @@ def test_without_preferences_an_online_alignment_says_what_to_do(
 ) -> None:
     folder = lay_alignment(tmp_path, root, tiny_model, {}, prompts=0)
     monkeypatch.chdir(folder)
-    with pytest.raises(NoPreferences, match="preferences.jsonl"):
+    with pytest.raises(NoPreferences, match=r"preferences\.jsonl"):
         describe(load_params(), load_domain("construction"))
 
 

@@ -119,7 +119,7 @@ def test_a_worker_that_fails_fails_the_stage(tmp_path: Path, monkeypatch: pytest
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from tasks.train import beats
+from tasks.train.run import heartbeat
 heartbeat.begin(Path(sys.argv[1]), 0)
 heartbeat.note("training", 1, 10)
 os.kill(os.getpid(), signal.SIGSTOP)

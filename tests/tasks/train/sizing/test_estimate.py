@@ -20,6 +20,7 @@ from tasks.train.sizing.demand import operations
 from tasks.train.sizing.estimate import CannotFit, estimate_of, preflight, size
 from tasks.train.sizing.machines import read_prices
 from tasks.train.sizing.probe import Probe, ProbeError
+from tasks.train.sizing.sized import GROWTH
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def test_a_probe_replaces_the_formula_s_time_and_peak(job: TrainingJob, monkeypa
     found = estimate_of(sizing, PRICES)
     computed = sum(operations(sizing.training, batch) for step in sizing.work.steps for batch in step)
     assert found["time"]["training"] == pytest.approx(computed / 1e9, abs=0.05)
-    assert found["memory"]["needed"] == int((3 << 30) * subject.GROWTH)
-    assert found["memory"]["per_process"]["total"] == int((3 << 29) * subject.GROWTH)
+    assert found["memory"]["needed"] == int((3 << 30) * GROWTH)
+    assert found["memory"]["per_process"]["total"] == int((3 << 29) * GROWTH)
 
 
 def test_a_probe_that_fails_leaves_the_formula_and_says_so(
