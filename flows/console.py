@@ -11,46 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 from flows.timings import seconds_left
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from flows.context import Outcome
     from flows.stages import StageRun
 
 HEARTBEAT_SECONDS = 60.0
-
-
-class Silent:
-    """Says nothing: for runs that nobody watches."""
-
-    def plan(self, waiting: list[str], known: dict[str, float]) -> None:
-        """The stages that are expected to run, and how long each took last time."""
-
-    def say(self, text: str) -> None:
-        """One line of news."""
-
-    def stage_started(self, name: str) -> None:
-        """A stage begins."""
-
-    def stage_said(self, text: str) -> None:
-        """The latest line of the current stage's output."""
-
-    def stage_ended(self, run: StageRun) -> None:
-        """A stage ended well."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """The release ended with a verdict, or with nothing to do."""
-
-    def close(self) -> None:
-        """Nothing more will come."""
-
-
-NOBODY = Silent()
-reporter: ContextVar[Silent] = ContextVar("reporter", default=NOBODY)
 
 
 def clock(seconds: float) -> str:
@@ -60,8 +34,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Progress(Silent):
-    """Progress on the console."""
+class Progress:
+    """Progress on the console. One that is quiet says nothing: for runs that nobody watches."""
+
+    outcome: Outcome | None = None
 
     def __init__(self, console: Console) -> None:
         """`console` decides whether there is a terminal to draw on."""
@@ -70,8 +46,8 @@ class Progress(Silent):
         self._known: dict[str, float] = {}
         self._current, self._started, self._text = "", 0.0, ""
         self._quiet = threading.Event()
-        self._live: Any = None
-        self._heart: threading.Thread | None = None
+        self._live: Live | None = None
+        self._spinner = Spinner("dots")
 
     def plan(self, waiting: list[str], known: dict[str, float]) -> None:
         """Remember what is to run, for the time left."""
@@ -85,16 +61,14 @@ class Progress(Silent):
         """Show the stage as running."""
         self._waiting = [other for other in self._waiting if other != name]
         self._current, self._started, self._text = name, time.monotonic(), ""
-        self._quiet.clear()
+        if self._console.quiet:
+            return
         if self._console.is_terminal:
-            from rich.live import Live
-
             self._live = Live(self, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         else:
             self.say(f"  … {name}{self._left()}")
-            self._heart = threading.Thread(target=self._beat, args=(self._quiet,), daemon=True)
-            self._heart.start()
+            threading.Thread(target=self._beat, args=(self._quiet,), daemon=True).start()
 
     def stage_said(self, text: str) -> None:
         """Keep the newest line, for the live line."""
@@ -106,6 +80,10 @@ class Progress(Silent):
         self._waiting = [other for other in self._waiting if other != run.name]
         mark, took = ("=", "cached") if run.cached else ("✓", clock(run.seconds))
         self.say(f"  {mark} {run.name:<22} {took:>8}")
+
+    def finished(self, outcome: Outcome) -> None:
+        """The release ended with a verdict, or with nothing to do."""
+        self.outcome = outcome
 
     def close(self) -> None:
         """Take the live line away."""
@@ -125,13 +103,8 @@ class Progress(Silent):
                 f"  … {self._current} for {clock(time.monotonic() - self._started)}{self._left()}  {self._text[:60]}"
             )
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> Spinner:
         """The live line."""
-        from rich.spinner import Spinner
-        from rich.text import Text
-
-        if not hasattr(self, "_spinner"):
-            self._spinner = Spinner("dots")
         elapsed = clock(time.monotonic() - self._started)
         room = max(0, self._console.width - 50 - len(self._left()))
         self._spinner.update(
@@ -140,12 +113,15 @@ class Progress(Silent):
         return self._spinner
 
 
+reporter: ContextVar[Progress] = ContextVar("reporter", default=Progress(Console(quiet=True)))  # noqa: B039 - says nothing
+
+
 @contextmanager
-def reporting(to: Silent) -> Iterator[Silent]:
+def reporting(to: Progress) -> Iterator[None]:
     """Send the news of the block to `to`."""
     token = reporter.set(to)
     try:
-        yield to
+        yield
     finally:
         to.close()
         reporter.reset(token)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
 
 # No step is retried or cached by Prefect: DVC knows what is up to date, and a stage that failed would fail again.
 STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+
+
+def step(name: str, work: Callable[[], Any], wait_for: Iterable[State] = ()) -> Any:
+    """Do something as a Prefect task of this name; returns what it returns."""
+
+    @task(name=name, task_run_name=name, **STEP)
+    def run() -> Any:
+        return work()
+
+    return run(wait_for=list(wait_for))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Why: after kill -9 of a flow, Prefect goes on showing it as Running. Its concurrency lease runs out after five minutes
 if the server lives on; with the server killed too, that can take longer or never happen, and a nightly with one slot
 and CANCEL_NEW would then be cancelled night after night. So whenever the worker starts, and every hour
-(flows/alarm.py), runs of deployments that no process on this machine works on are set to Crashed, which frees the slot.
+(flows/operate.py), runs of deployments that no process on this machine works on are set to Crashed: the slot is free.
 
 A process that works on a run carries PREFECT__FLOW_RUN_ID in its environment: Prefect's process worker puts it there.
 The pool `flywheel` is this machine's: workers elsewhere must have a pool of their own, which is left alone.

@@ -14,32 +14,35 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, State
 
 from flows.console import reporter
-from flows.context import STEP
+from flows.context import step
+from flows.live import live
 from flows.release import release, run_up_to
 from flows.workspace import Workspace, commit_results, one_at_a_time, open_workspace
 from tasks.core import layout
-from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json
-from tasks.core.params import Params, load_params
-
-if TYPE_CHECKING:
-    from tasks.core.pointers import FeedbackPointer
-    from tasks.corpus.feedback.stage import Cleaned
-    from tasks.registry.versions import Registry
-    from tasks.store.nights import Night
-    from tasks.store.store import Store
+from tasks.core.intervals import fewest_items
+from tasks.core.params import Params
+from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer
+from tasks.core.records import Message, Reaction
+from tasks.corpus.feedback.stage import read_snapshot, write_snapshot
+from tasks.evaluate.night_card import render_night, write_night
+from tasks.registry.inputs import inputs_digest
+from tasks.registry.pointer import fetch_weights
+from tasks.registry.versions import Registry, held_nights, line_of
+from tasks.store.nights import Night, close_night, feedback_upto, open_night, update_night
+from tasks.store.store import Store
+from tasks.train.start.stage import starting_version
 
 NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected", "skip": "Skipped", "nothing": "NothingToDo"}
 
@@ -72,50 +75,31 @@ def nightly(workspace: str | None = None, force: bool = False) -> State:
     Returns:
         A Completed state named Promoted, Held, Rejected, Skipped or NothingToDo.
     """
-    from tasks.registry.versions import Registry
-    from tasks.store.migrate import migrate
-    from tasks.store.store import Store
-
     os.environ.update(layout.OFFLINE)
     home = layout.home()
     with one_at_a_time(home, reporter.get().say, "nightly"):
         place = open_workspace(home, workspace)
-        migrate(home=home)
-        with contextlib.chdir(place.root), contextlib.closing(Store.open(home=home)) as store:
-            params = load_params()
-            work = Work(place, workspace, params, store, Registry(params.domain, home), str(current_flow_run.id or ""))
-            return one_night(work, force)
+        with contextlib.chdir(place.root), live(home, place.root) as (params, registry, store):
+            return one_night(Work(place, workspace, params, store, registry, str(current_flow_run.id or "")), force)
 
 
 def one_night(work: Work, force: bool) -> State:
     """Claim, decide, release, close. An error closes the night as failed; a kill leaves it to be taken up again."""
-    from tasks.store.nights import close_night
-
     night = claim(work)
     try:
-        outcome, reason, version, cleaned = carry_out(work, night, force)
+        outcome, reason, version, facts = carry_out(work, night, force)
     except Exception as error:
         close_night(work.store, night.number, "failed", f"{error}"[:2000])
         raise
     closed = close_night(work.store, night.number, outcome, reason, version)
-    show_card(work, closed, cleaned)
+    text = render_night(closed, facts, work.params.nightly.min_examples)
+    write_night(work.place.home, night.number, text)
+    create_markdown_artifact(key="night", markdown=text, description=f"night {night.number}: {outcome}")
     return Completed(name=NAMES[outcome], message=f"night {night.number}: {reason}")
-
-
-def step(name: str, work: Callable[[], Any]) -> Any:
-    """Run one step of the night as a Prefect task of that name."""
-
-    @task(name=name, task_run_name=name, **STEP)
-    def run() -> Any:
-        return work()
-
-    return run()
 
 
 def claim(work: Work) -> Night:
     """This night, with its rows: the one that was begun and not finished, or a new one."""
-    from tasks.store.nights import open_night
-
     night: Night = step("claim", lambda: open_night(work.store, work.params.domain, work.flow_run_id))
     said = f"night {night.number}: {night.rows} reactions since the night before"
     get_run_logger().info(said)
@@ -123,19 +107,22 @@ def claim(work: Work) -> Night:
     return night
 
 
-def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | None, Cleaned]:
-    """(outcome, reason in words, version, what the feedback came to)."""
-    pointer, cleaned = step("snapshot", lambda: take_snapshot(work, night))
+def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | None, dict[str, Any]]:
+    """(outcome, reason in words, version, what the feedback came to: the facts of stage feedback, where it ran)."""
+    pointer = step("snapshot", lambda: take_snapshot(work, night))
     wanted = wanted_rows(work, pointer, force)
-    reason = too_little(cleaned, len(cleaned.new), wanted)
+    said = corrections_said(work, pointer)
+    facts: dict[str, Any] = {"new_examples": said}
+    reason = too_little(said, facts, wanted)
     if not reason:
         step("pointer", lambda: write_pointer(work, night, pointer))
-        reason = too_little(cleaned, left_to_learn(work, night, cleaned), wanted)
+        left, facts = left_to_learn(work, night)
+        reason = too_little(left, facts, wanted)
         if reason:
             step("pointer back", lambda: put_pointer_back(work, night))
     if reason:
         reporter.get().say(f"Skipped: {reason}")
-        return "skip", reason, None, cleaned
+        return "skip", reason, None, facts
     state = release(
         reason=f"night {night.number}",
         workspace=work.workspace,
@@ -143,52 +130,46 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
         night=night.number,
         return_state=True,
     )
-    outcome, reason, version = ended(work, state)
-    return outcome, reason, version, cleaned
+    return *ended(work, state), facts
 
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
     """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
-    from tasks.core.intervals import fewest_items
-    from tasks.train.start.stage import starting_version
-
     judged = starting_version(pointer, work.params.feedback) is not None
     judgeable = fewest_items(work.params.gate.level) if judged else 1
     return max(1 if force else work.params.nightly.min_examples, judgeable)
 
 
-def left_to_learn(work: Work, night: Night, cleaned: Cleaned) -> int:
-    """New corrections that the data stages, which run here, leave to be trained on and judged."""
+def corrections_said(work: Work, pointer: FeedbackPointer) -> int:
+    """New corrections as they were said: no more than these are left when the data stages have cleaned them."""
+    rows = read_snapshot(pointer, work.place.home)
+    return sum(r.kind == "correction" and r.night > pointer.since and r.night not in pointer.held for r in rows)
+
+
+def left_to_learn(work: Work, night: Night) -> tuple[int, dict[str, Any]]:
+    """Run the data stages; new corrections that they leave to be trained on and judged, and what cleaning found."""
     run_up_to(work.place, "mix", f"data of night {night.number}")
     commit_results(work.place, f"Data of night {night.number}")
-    path = work.place.root / layout.METRICS / "mix.json"
-    return int(json.loads(path.read_text(encoding="utf-8"))["corrections"]) if path.is_file() else len(cleaned.new)
+    mixed, cleaned = layout.METRICS / "mix.json", layout.FEEDBACK / "facts.json"
+    left, facts = (json.loads((work.place.root / path).read_text(encoding="utf-8")) for path in (mixed, cleaned))
+    return int(left["corrections"]), facts
 
 
-def take_snapshot(work: Work, night: Night) -> tuple[FeedbackPointer, Cleaned]:
-    """Everything said up to this night, under its digest, and what cleaning leaves of it.
+def take_snapshot(work: Work, night: Night) -> FeedbackPointer:
+    """Lay down everything said up to this night, under its digest, which the pointer names.
 
     A pointer of this night that is there already is kept: it names the champion of the moment the night began.
     """
-    from tasks.core.pointers import read_feedback_pointer
-    from tasks.corpus.feedback.stage import clean_snapshot, write_snapshot
-    from tasks.store.nights import feedback_upto, update_night
-
     pointer = read_feedback_pointer(work.place.root)
     if pointer.watermark != night.number:
         reactions = [reaction_of(row) for row in feedback_upto(work.store, work.params.domain, night.number)]
         pointer = point_at(work, night, len(reactions), write_snapshot(reactions, work.place.home))
         update_night(work.store, night.number, snapshot=pointer.digest)
-    domain = load_domain(work.params.domain)
-    return pointer, clean_snapshot(pointer, work.params.feedback, domain, work.place.home)
+    return pointer
 
 
 def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPointer:
     """The pointer of this night: what the present champion has not learnt is new, unless a person rolled it back."""
-    from tasks.core.pointers import FeedbackPointer, StartPoint
-    from tasks.registry.pointer import fetch_weights
-    from tasks.registry.versions import held_nights, line_of
-
     if count == 0:
         return FeedbackPointer(count=0)
     champion = work.registry.alias("champion")
@@ -207,39 +188,29 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
     )
 
 
-def reaction_of(row: dict[str, Any]) -> Any:
-    """A row of the database as a snapshot keeps it."""
-    from tasks.core.records import Message, Reaction
+AS_KEPT = ("seq", "id", "night", "kind", "thumb", "rating", "answer_id", "answer", "version", "digest", "finish_reason")
 
-    others = row["others"]
+
+def reaction_of(row: dict[str, Any]) -> Reaction:
+    """A row of the database as a snapshot keeps it."""
+    other = row["others"][0] if row["others"] else {"text": "", "finish_reason": "stop"}
     return Reaction(
-        seq=row["seq"],
-        id=row["id"],
-        night=row["night"],
+        **{name: row[name] for name in AS_KEPT},
         identity=row["identity_id"],
-        kind=row["kind"],
-        thumb=row["thumb"],
-        rating=row["rating"],
         text=row["text"] or "",
-        answer_id=row["answer_id"],
         messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
-        answer=row["answer"],
-        version=row["version"],
-        digest=row["digest"],
         draft=row["draft_id"] or "",
-        other_answer=others[0]["text"] if others else "",
-        finish_reason=row["finish_reason"],
-        other_finish_reason=others[0]["finish_reason"] if others else "stop",
+        other_answer=other["text"],
+        other_finish_reason=other["finish_reason"],
     )
 
 
-def too_little(cleaned: Cleaned, left: int, wanted: int) -> str:
+def too_little(left: int, facts: dict[str, Any], wanted: int) -> str:
     """Why this night is not worth a release with `left` corrections to learn, or "" if it is."""
     if left >= wanted:
         return ""
-    dropped = sum(not receipt.kept for receipt in cleaned.receipts)
+    dropped, later = sum(facts.get("dropped", {}).values()), facts["new_examples"] - left
     lost = f", {dropped} were dropped in cleaning" if dropped else ""
-    later = len(cleaned.new) - left
     lost += f", {later} in validation, deduplication or by the leak guard" if later else ""
     return (
         f"{left} new corrections that the champion has not learnt{lost}; "
@@ -252,8 +223,6 @@ def write_pointer(work: Work, night: Night, pointer: FeedbackPointer) -> None:
 
     What it pointed at before is kept, for a night that turns out to be too little.
     """
-    from tasks.core.pointers import read_feedback_pointer
-
     before = read_feedback_pointer(work.place.root)
     if before.watermark != night.number:
         write_json(pointer_before(work, night), before.model_dump(mode="json"))
@@ -262,8 +231,6 @@ def write_pointer(work: Work, night: Night, pointer: FeedbackPointer) -> None:
 
 def put_pointer_back(work: Work, night: Night) -> None:
     """Point state/feedback.json at what it pointed at before this night."""
-    from tasks.core.pointers import FeedbackPointer
-
     before = FeedbackPointer.model_validate_json(pointer_before(work, night).read_text(encoding="utf-8"))
     _point(work, before, f"Night {night.number} was skipped")
     pointer_before(work, night).unlink()
@@ -285,8 +252,6 @@ def ended(work: Work, state: State) -> tuple[str, str, str | None]:
     Raises:
         NightFailed: the release was blocked, cancelled, or failed.
     """
-    from tasks.registry.inputs import inputs_digest
-
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise NightFailed(f"the release ended without a verdict: {error if error else state.message}")
@@ -298,15 +263,6 @@ def ended(work: Work, state: State) -> tuple[str, str, str | None]:
         return "promote" if "champion" in version.aliases else "hold", said, version.number
     failed = [item["reason"] for item in work.registry.verdict(version)["criteria"] if not item["passed"]]
     return verdict, " ".join([f"version {version.number} was judged {verdict}.", *failed]), version.number
-
-
-def show_card(work: Work, night: Night, cleaned: Cleaned) -> None:
-    """The night's own card: a page in Prefect, and a file under .flywheel/nights."""
-    from tasks.evaluate.night_card import render_night, write_night
-
-    text = render_night(night, cleaned.facts(), work.params.nightly.min_examples)
-    write_night(work.place.home, night.number, text)
-    create_markdown_artifact(key="night", markdown=text, description=f"night {night.number}: {night.outcome}")
 
 
 if __name__ == "__main__":  # Prefect reads its settings when it is imported, so the launcher comes before it

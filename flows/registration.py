@@ -10,12 +10,12 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from prefect import get_run_logger, task
-from prefect.states import Completed, State
+from prefect import get_run_logger
 
 from flows import stages as dvc
-from flows.context import STEP, Outcome, Release
-from flows.serving_watch import serve_or_go_back
+from flows.context import Outcome, Release, step
+from flows.live import promoted
+from flows.publish import render_data_docs, show_artifacts
 from flows.timings import MemoryWatch
 from flows.workspace import commit_results, is_dirty
 from tasks.core import layout
@@ -23,6 +23,10 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_file, verify_manifest
 from tasks.core.packaged import read_package
 from tasks.core.params import load_params
+from tasks.core.pointers import read_feedback_pointer
+from tasks.evaluate.card.card import render_card
+from tasks.registry import runs
+from tasks.registry.deploy import promote
 from tasks.registry.inputs import folder_digest
 from tasks.store import approvals
 
@@ -58,16 +62,12 @@ def trusted_verdict(work: Release) -> dict[str, Any]:
 def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> None:
     """Render the card and the data docs, and show them with the run."""
 
-    @task(name="reports", task_run_name="reports", **STEP)
-    def run() -> None:
-        from flows.publish import render_data_docs, show_artifacts
-        from tasks.evaluate.card.card import render_card
-
+    def publish() -> None:
         render_data_docs(work.place.root)
         render_card(lineage=tags)
         show_artifacts(verdict)
 
-    run(wait_for=[work.states["gate"]])
+    step("reports", publish, [work.states["gate"]])
 
 
 def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
@@ -95,8 +95,6 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
 
 def feedback_tags() -> dict[str, str]:
     """Which feedback a version has learnt: up to which night, in which snapshot, on top of which version."""
-    from tasks.core.pointers import read_feedback_pointer
-
     pointer = read_feedback_pointer()
     return {
         "feedback_night": str(pointer.watermark or 0),
@@ -107,12 +105,8 @@ def feedback_tags() -> dict[str, str]:
 
 def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memory: MemoryWatch) -> Outcome:
     """Keep everything with the MLflow run, register the version, and promote it if it may be."""
-    news: list[Outcome] = []
 
-    @task(name="register", task_run_name="register", **STEP)
-    def run() -> State:
-        from tasks.registry import runs
-
+    def keep() -> Outcome:
         client, run_id, root = work.registry.client, work.mlflow_run, work.place.root
         runs.log_params(client, run_id, root / layout.PARAMS)
         runs.log_metrics(client, run_id, root / layout.REPORTS)
@@ -120,11 +114,10 @@ def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memor
         version = work.registry.register(run_id, tags)
         note = settle(work, version, verdict)
         work.registry.finish(version, work.inputs)
-        news.append(outcome_of(work, work.registry.get(version.number), note, memory))
-        return Completed(message=note)
+        return outcome_of(work, work.registry.get(version.number), note, memory)
 
-    run(return_state=True, wait_for=[work.states["gate"]]).result()
-    return news[0]
+    outcome: Outcome = step("register", keep, [work.states["gate"]])
+    return outcome
 
 
 def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
@@ -133,8 +126,6 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     Raises:
         PromotionRefused: the verdict says promote, but not for this package against this champion.
     """
-    from tasks.registry.deploy import promote
-
     champion = work.registry.alias("champion")
     if verdict["outcome"] != "promote":
         word = {"hold": "held back", "reject": "rejected"}[verdict["outcome"]]
@@ -147,14 +138,7 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
         approvals.ask(work.store, work.domain, version.number, version.manifest)
         return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
     before = promote(work.registry, work.store, version, "release", work.reason)
-    if before is None or before.number == version.number:
-        return f"version {version.number} is champion" + served(work, version)
-    return f"version {version.number} is champion; version {before.number} is previous" + served(work, version)
-
-
-def served(work: Release, version: Version) -> str:
-    """Wait until a running gateway serves the new champion, or go back to the one before; what happened, to append."""
-    return serve_or_go_back(work.registry, work.store, version, load_params())
+    return promoted(work.registry, work.store, load_params(), version, before)[1]
 
 
 def nothing_to_do(work: Release, version: Version, memory: MemoryWatch) -> Outcome:

@@ -25,6 +25,7 @@ from flows import stages as dvc
 from flows.cancel import CancelWatch
 from flows.console import clock, reporter
 from flows.context import STEP, Outcome, Release
+from flows.live import live
 from flows.registration import (
     STATE_NAMES,
     describe,
@@ -39,8 +40,10 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
-from tasks.core.params import load_params
+from tasks.core.pointers import read_pointer
 from tasks.registry.inputs import inputs_digest
+from tasks.registry.pointer import point, refresh_pointer
+from tasks.registry.runs import close_run, open_run, tracking_uri
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -109,23 +112,18 @@ def prepare(
         SettingsError: params.yaml or the domain is wrong.
         FlywheelError: the workspace is another domain's.
     """
-    from tasks.registry.versions import Registry
-    from tasks.store.migrate import migrate
-    from tasks.store.store import Store
-
     started = time.monotonic()
-    domain = load_params().domain
-    load_domain(domain)
-    if workspace not in (None, domain):
-        raise FlywheelError(f"workspace {workspace!r} holds params.yaml of domain {domain!r}; they must agree")
-    if dvc.mend_rwlock(repo):
-        get_run_logger().warning("DVC's rwlock file was torn by a killed command; removed it")
-    migrate(home=place.home)
-    with contextlib.closing(Store.open(home=place.home)) as store:
+    with live(place.home, place.root) as (params, registry, store):
+        domain = params.domain
+        load_domain(domain)
+        if workspace not in (None, domain):
+            raise FlywheelError(f"workspace {workspace!r} holds params.yaml of domain {domain!r}; they must agree")
+        if dvc.fix_rwlock(repo):
+            get_run_logger().warning("DVC's rwlock file was torn by a killed command; removed it")
         yield Release(
             place=place,
             domain=domain,
-            registry=Registry(domain, place.home),
+            registry=registry,
             store=store,
             repo=repo,
             stages=dvc.read_stages(repo),
@@ -181,8 +179,6 @@ def perform(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
 
 def carry_out(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
     """The stages and what follows them, inside one MLflow run, which is closed whatever happens."""
-    from tasks.registry.runs import close_run, open_run
-
     client = work.registry.client
     work.mlflow_run = open_run(client, work.place.home, work.domain, work.inputs, work.reason)
     try:
@@ -214,9 +210,6 @@ def require_package(work: Release, changed: list[str]) -> None:
 
 def point_at_champion(work: Release, changed: list[str]) -> None:
     """Point at the registry's champion, unless that is this very package: nothing is judged against itself."""
-    from tasks.core.pointers import read_pointer
-    from tasks.registry.pointer import point, refresh_pointer
-
     champion = work.registry.alias("champion")
     finished = not dvc.with_upstream(work.stages, "package").intersection(changed)
     if champion is not None and finished and verify_manifest(layout.PACKAGE) == champion.manifest:
@@ -290,8 +283,6 @@ def run_one(work: Release, stage: dvc.Stage, watch: CancelWatch, force: bool) ->
 
 def tracking(work: Release) -> dict[str, str]:
     """What a stage's own MLflow callback needs, to draw its curves into this release's run."""
-    from tasks.registry.runs import tracking_uri
-
     return {
         "MLFLOW_TRACKING_URI": tracking_uri(work.place.home),
         "MLFLOW_EXPERIMENT_NAME": work.domain,

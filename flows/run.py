@@ -23,14 +23,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rich.console import Console
+
 from flows.console import Progress, clock, reporting
-from flows.server import EmbeddedServer, is_healthy, prefect_environment
+from flows.server import EmbeddedServer, prefect_environment
+from flows.web import answers
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.params import load_params
+from tasks.core.processes import LOOPBACK
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from flows.context import Outcome
 
 FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
@@ -72,12 +75,10 @@ def prefect_api(home: Path) -> Iterator[None]:
 
 def platform_api(home: Path) -> str:
     """The address of the Prefect server that `make up` runs here, or "" where the platform is down."""
-    from tasks.core.params import load_params
-
     if not (home / layout.PLATFORM_UP).exists():
         return ""
-    api = f"http://127.0.0.1:{load_params(home / layout.PARAMS).platform.prefect_port}/api"
-    return api if is_healthy(api) else ""
+    api = f"http://{LOOPBACK}:{load_params(home / layout.PARAMS).platform.prefect_port}/api"
+    return api if answers(f"{api}/health") else ""
 
 
 def _prepare_ahead(home: Path) -> None:
@@ -98,20 +99,8 @@ def send_all() -> None:
         worker.drain_all(timeout=10)
 
 
-class Watched(Progress):
-    """Progress that also keeps the outcome, for the summary and the exit status."""
-
-    outcome: Outcome | None = None
-
-    def finished(self, outcome: Outcome) -> None:
-        """The release ended with a verdict."""
-        self.outcome = outcome
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one release; returns the exit status."""
-    from rich.console import Console
-
     options, console = parse(arguments), Console()
     home = layout.home()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -127,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console, home: Path, started: float) -> int:
-    news = Watched(console)
+    news = Progress(console)
     with reporting(news):
         news.say("Starting Prefect …")
         with prefect_api(home):
@@ -142,7 +131,7 @@ def _run(options: argparse.Namespace, console: Console, home: Path, started: flo
     return _ended(news.outcome, options, console, home, time.monotonic() - started)
 
 
-def _flow(options: argparse.Namespace, news: Watched, seconds: float) -> Any:
+def _flow(options: argparse.Namespace, news: Progress, seconds: float) -> Any:
     """Run the flow that is asked for; returns its final state. `seconds` is what Prefect took to start."""
     from flows.nightly import nightly
     from flows.release import release

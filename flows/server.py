@@ -7,18 +7,17 @@ It takes 11 to 20 s to answer on two cores; Prefect's own temporary server times
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import IO, Any
 
+from flows.web import answers
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.processes import free_port, start, stop
+from tasks.core.processes import LOOPBACK, free_port, start, stop
 
 START_SECONDS = 180.0
 
@@ -40,13 +39,6 @@ def prefect_environment(home: Path) -> dict[str, str]:
     }
 
 
-def is_healthy(api: str) -> bool:
-    """Whether the API at this address answers its health check."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{api}/health", timeout=3) as reply:  # noqa: S310 - our own
-        return bool(reply.status == 200)
-    return False
-
-
 class EmbeddedServer:
     """A server of our own. It starts when the block is entered; `wait` returns once it answers."""
 
@@ -54,7 +46,7 @@ class EmbeddedServer:
         """`services` also runs the scheduler and its like, which only deployments need."""
         self.log = home / layout.LOGS / "prefect-server.log"
         port = free_port()
-        self.api = f"http://127.0.0.1:{port}/api"
+        self.api = f"http://{LOOPBACK}:{port}/api"
         self._home, self._port, self._services = home, port, services
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +54,7 @@ class EmbeddedServer:
         """Start it, without waiting."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as stream:
-            self._process = _start(self._home, self._port, stream, self._services)
+            self._process = self._start(stream)
         return self
 
     def wait(self) -> None:
@@ -72,7 +64,7 @@ class EmbeddedServer:
             ServerFailed: it ended, or did not answer within three minutes.
         """
         deadline = time.monotonic() + START_SECONDS
-        while not is_healthy(self.api):
+        while not answers(f"{self.api}/health"):
             if self._process is None or self._process.poll() is not None:
                 raise ServerFailed(f"the Prefect server ended while starting; its log: {self.log}")
             if time.monotonic() > deadline:
@@ -86,17 +78,25 @@ class EmbeddedServer:
         if self._process is not None:
             stop(self._process)
 
-
-def _start(home: Path, port: int, log: IO[bytes], services: bool) -> subprocess.Popen[bytes]:
-    """The server as a child. Without services the task-run recorder still runs: the page needs it."""
-    environment = {**os.environ, **prefect_environment(home), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
-    environment.pop("PREFECT_API_URL", None)
-    environment.pop("PREFECT_API_DATABASE_CONNECTION_URL", None)
-    Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    if not services:
-        environment |= {
-            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
-            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        }
-    return start(command, grace=5, cwd=home, env=environment, out=log)
+    def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """The server as a child. Without services the task-run recorder still runs: the page needs it."""
+        environment = {**os.environ, **prefect_environment(self._home), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
+        for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+            environment.pop(name, None)
+        Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+        if not self._services:
+            for name in ("SCHEDULER", "LATE_RUNS"):
+                environment[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            LOOPBACK,
+            "--port",
+            str(self._port),
+        ]
+        return start(command, grace=5, cwd=self._home, env=environment, out=log)

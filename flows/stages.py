@@ -121,7 +121,7 @@ def with_upstream(stages: list[Stage], name: str) -> set[str]:
     return wanted
 
 
-def mend_rwlock(repo: Repo) -> bool:
+def fix_rwlock(repo: Repo) -> bool:
     """Remove DVC's rwlock file if a kill left it torn (DVC rewrites it in place and then refuses to run)."""
     path = Path(repo.tmp_dir or "") / "rwlock"
     with contextlib.suppress(FileNotFoundError):

@@ -1,41 +1,63 @@
-"""What all verbs share: the registry they ask, how an answer is printed, and the option --json."""
+"""What all verbs share: how an answer is printed, the option --json, and the live systems that they ask."""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from tasks.core.errors import FlywheelError
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
     from tasks.registry.versions import Registry, Version
 
-Answer = tuple[dict[str, Any], str]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
-def answer(work: Callable[[], Answer], as_json: bool) -> None:
-    """Print what a verb found, as JSON or in words; errors meant for a person end with status 1."""
-    from tasks.core.errors import FlywheelError
+class Answer(NamedTuple):
+    """What a verb found, for --json; the same in words; its exit status."""
 
-    try:
-        found, words = work()
-    except FlywheelError as error:
-        click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
-        sys.exit(1)
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else words)
+    found: dict[str, Any]
+    words: str
+    status: int = 0
+
+
+def verb(function: Callable[..., Answer]) -> click.Command:
+    """A command that prints what the function returns, as JSON or in words; its docstring is the help.
+
+    An error meant for a person ends it with status 1.
+    """
+
+    @click.command(function.__name__.replace("_", "-"))
+    @json_option
+    @functools.wraps(function)
+    def run(as_json: bool, **options: Any) -> None:
+        try:
+            answer = function(**options)
+        except FlywheelError as error:
+            click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
+            sys.exit(1)
+        click.echo(json.dumps(answer.found, indent=2, ensure_ascii=False) if as_json else answer.words)
+        sys.exit(answer.status)
+
+    return run
+
+
+def is_quiet() -> bool:
+    """Whether nothing may be printed but the answer: it will be JSON."""
+    return bool(click.get_current_context().params["as_json"])
 
 
 def brief(version: Version) -> dict[str, Any]:
     """A version as --json shows it."""
     keys = ("verdict", "manifest_sha256", "git_sha", "override")
     return {"version": version.number, "aliases": list(version.aliases), **{k: version.tags.get(k) for k in keys}}
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 
 def registry() -> Registry:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.answers import Answer, answer, brief, json_option, registry
+from flywheel.answers import Answer, brief, json_option, registry, verb
 from flywheel.compare import compare
-from flywheel.estimate import estimate
 from flywheel.loop_verbs import VERBS as LOOP
 from flywheel.new_domain.verb import new_domain
 from flywheel.platform.verbs import VERBS as PLATFORM
-from flywheel.search import search
-from flywheel.smaller import smaller
+from flywheel.training_verbs import VERBS as TRAINING
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
@@ -33,41 +31,37 @@ def main() -> None:
     """
 
 
-@main.command()
+@click.command()
 @json_option
 @click.option("--machine", is_flag=True, help="Check the bare machine only; name only what is wrong.")
 def doctor(as_json: bool, machine: bool) -> None:
-    """Say what this machine or checkout lacks, and how to mend it."""
+    """Say what this machine or checkout lacks, and how to fix it."""
     from flywheel.doctor import examine, report
 
     sys.exit(report(examine(home(), machine), as_json, only_problems=machine))
 
 
-@main.command()
-@json_option
-def status(as_json: bool) -> None:
+@verb
+def status() -> Answer:
     """Show services, what is served, champion, candidate and previous, the last nights, the next run, and the alarm.
 
     Exit status: 0 all is well, or the platform was taken down on purpose; 1 something needs attention: the alarm, a
     service that is not ready, a lost supervisord, a full disk.
     """
-    problems: list[str] = []
+    from flywheel.platform import status as platform_status
+    from flywheel.platform.platform import load
 
-    def work() -> Answer:
-        from flywheel.platform import status as platform_status
-        from flywheel.platform.platform import load
-
-        found, said = _status()
-        platform = platform_status.look(load(home()))
-        problems.extend(platform_status.attention(platform))
-        platform["attention"] = problems
-        return {**found, **platform}, said + "\n" + platform_status.words(platform)
-
-    answer(work, as_json)
-    sys.exit(1 if problems else 0)
+    found, words, _ = _versions()
+    platform = platform_status.look(load(home()))
+    platform["attention"] = platform_status.attention(platform)
+    return Answer(
+        {**found, **platform},
+        f"{words}\n{platform_status.words(platform)}",
+        1 if platform["attention"] else 0,
+    )
 
 
-def _status() -> Answer:
+def _versions() -> Answer:
     from flows.stages import changed_stages, open_repo, read_stages
 
     kept = registry()
@@ -86,25 +80,19 @@ def _status() -> Answer:
     }
     lines = [f"{kept.domain}: {len(versions)} versions"]
     for alias, version in named.items():
-        lines.append(
-            f"  {alias:<10} " + (_words(version) if version else ("the base model" if alias == "champion" else "–"))
-        )
-    lines.append("  next run   " + (", ".join(changed) if changed else "every stage is up to date"))
-    return found, "\n".join(lines)
+        nothing = "the base model" if alias == "champion" else "–"
+        lines.append(f"  {alias:<10} {_words(version) if version else nothing}")
+    lines.append(f"  next run   {', '.join(changed) or 'every stage is up to date'}")
+    return Answer(found, "\n".join(lines))
 
 
 def _words(version: Version) -> str:
     return f"version {version.number}, verdict {version.tags.get('verdict')}, package {version.manifest[:12]}"
 
 
-@main.command()
-@json_option
-def card(as_json: bool) -> None:
+@verb
+def card() -> Answer:
     """Render the release card and the data docs again from the last release's files."""
-    answer(_card, as_json)
-
-
-def _card() -> Answer:
     from tasks.core.files import sha256_file
     from tasks.curate.quality.data_docs import render_data_docs
     from tasks.evaluate.card.card import collect, render_card
@@ -112,11 +100,11 @@ def _card() -> Answer:
     collect(home())  # says what is missing before the registry is asked
     version = registry().find(verdict_sha256=sha256_file(home() / "reports/verdict.json"))
     paths = [render_card(home(), version.tags if version else None), render_data_docs(home())]
-    return {"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths))
+    return Answer({"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths)))
 
 
-for verb in (*LOOP, *PLATFORM, estimate, compare, search, new_domain, smaller):
-    main.add_command(verb)
+for command in (doctor, status, card, compare, new_domain, *LOOP, *PLATFORM, *TRAINING):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

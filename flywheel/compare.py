@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, answer, brief, json_option
+from flywheel.answers import Answer, brief, registry, verb
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
@@ -17,22 +17,19 @@ if TYPE_CHECKING:
 SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a version's run, by how they begin
 
 
-@click.command()
+@verb
 @click.argument("names", nargs=-1, required=True)
 @click.option("--bases", is_flag=True, help="NAMES are base models; otherwise they are versions, or aliases.")
-@json_option
-def compare(names: tuple[str, ...], bases: bool, as_json: bool) -> None:
+def compare(names: tuple[str, ...], bases: bool) -> Answer:
     """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
 
     Base models are asked the domain's own questions by the run that judges releases (some minutes each, once), next
     to size, licence, languages and estimated cost; one is recommended, with reasons.
     """
-    answer(lambda: _bases(names) if bases else _versions(names), as_json)
+    return _bases(names) if bases else _versions(names)
 
 
 def _versions(names: tuple[str, ...]) -> Answer:
-    from flywheel.answers import registry
-
     kept = registry()
     versions = [kept.get(name) for name in names]
     figures = [kept.client.get_run(version.run_id).data.metrics if version.run_id else {} for version in versions]
@@ -48,7 +45,7 @@ def _versions(names: tuple[str, ...]) -> Answer:
     lines.append(f"{'verdict':<{width}}" + "".join(f"{version.tags.get('verdict', '–'):>14}" for version in versions))
     for name in shown:
         lines.append(f"{name:<{width}}" + "".join(_cell(row.get(name)) for row in figures))
-    return found, "\n".join(lines)
+    return Answer(found, "\n".join(lines))
 
 
 def _cell(value: float | None) -> str:
@@ -75,7 +72,7 @@ def _bases(names: tuple[str, ...]) -> Answer:
         "recommended": chosen,
         "reasons": reasons,
     }
-    return found, words(candidates, chosen, reasons, currency)
+    return Answer(found, words(candidates, chosen, reasons, currency))
 
 
 def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:

@@ -1,4 +1,4 @@
-"""From an answer back to the corrections behind it, and from a correction or an example to what it taught.
+"""From a version, an answer, a correction or an example back to what it was made from, and on to what it taught.
 
 Joins the store (who said what of which answer) with the receipts kept with each version (which example was trained on).
 """
@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from flywheel.lineage import lineage, receipt_rows
+import yaml
+
+from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.curate.receipt.stage import find_receipts
+from tasks.registry.runs import flatten, text
 from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
 from tasks.store.answers import AnswerRecord, get_answer
 from tasks.store.feedback import FeedbackRow, feedback_on, get_feedback
@@ -22,6 +25,14 @@ from tasks.store.store import Store
 
 FEEDBACK_STAGE = "feedback"
 MOST_SHOWN = 5
+DIGESTS = (
+    "dvc_lock_sha256",
+    "manifest_sha256",
+    "data_sha256",
+    "data_snapshot",
+    "base_manifest_sha256",
+    "verdict_sha256",
+)
 
 
 class NothingToTrace(FlywheelError):
@@ -55,6 +66,38 @@ def trace(registry: Registry, store: Store, identity: str, receipt: Path | None 
         if story := trace_example(registry, store, identity.lower(), receipt):
             return {"kind": "example", **story}
         raise NothingToTrace(f"{identity} is no answer, feedback row, example or version here; {unknown}") from None
+
+
+def lineage(registry: Registry, version: Version) -> dict[str, Any]:
+    """Commit, dvc.lock, digests of data and base, params, and a count of the receipt of the training examples."""
+    run = registry.client.get_run(version.run_id)
+    names = {item.path for item in registry.client.list_artifacts(version.run_id)}
+    kept = {name: f"runs:/{version.run_id}/{name}" for name in ("dvc.lock", "receipt.parquet") if name in names}
+    trained = [row["trained"] for row in receipt_rows(registry, version)] if "receipt.parquet" in kept else None
+    counts = {"rows": len(trained), "trained": sum(trained), "left_out": len(trained) - sum(trained)} if trained else {}
+    return {
+        "domain": registry.domain,
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "verdict": version.tags.get("verdict"),
+        "git_sha": version.tags.get("git_sha"),
+        "dirty": version.tags.get("dirty") == "true",
+        **{key: version.tags.get(key) for key in (*DIGESTS, "inputs_sha256", "prefect_flow_run_id")},
+        "mlflow_run_id": version.run_id,
+        "dvc_lock": kept.get("dvc.lock"),
+        "receipt": kept.get("receipt.parquet"),
+        "params": dict(sorted(run.data.params.items())),
+        "examples": counts,
+    }
+
+
+def receipt_rows(registry: Registry, version: Version, prefix: str = "") -> list[dict[str, Any]]:
+    """The receipt of a version: a row for every example that any stage saw, or those whose id begins with `prefix`."""
+    import pyarrow.parquet
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(registry.client.download_artifacts(version.run_id, "receipt.parquet", folder))
+        return find_receipts(path, prefix) if prefix else list(pyarrow.parquet.read_table(path).to_pylist())
 
 
 def lessons(registry: Registry, version: Version) -> list[Lesson]:
@@ -150,10 +193,12 @@ def trace_example(registry: Registry, store: Store, prefix: str, receipt: Path |
     What was last seen is the run in this checkout, or else the newest version. Where more examples begin with
     `prefix`, the others are named.
     """
-    seen = [("the last run here", row) for row in find_receipts(receipt, prefix)] if _is_file(receipt) else []
+    seen = (
+        [("the last run here", row) for row in find_receipts(receipt, prefix)] if receipt and receipt.is_file() else []
+    )
     trained: dict[str, list[str]] = {}
     for version in registry.versions():
-        for row in _receipts(registry, version, prefix):
+        for row in receipt_rows(registry, version, prefix):
             seen.append((f"version {version.number}", row))
             if row["trained"]:
                 trained.setdefault(row["example_id"], []).append(version.number)
@@ -175,17 +220,6 @@ def trace_example(registry: Registry, store: Store, prefix: str, receipt: Path |
     }
 
 
-def _is_file(path: Path | None) -> TypeGuard[Path]:
-    return path is not None and path.is_file()
-
-
-def _receipts(registry: Registry, version: Version, prefix: str) -> list[dict[str, Any]]:
-    """The rows of a version's receipt whose id begins with `prefix`."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = registry.client.download_artifacts(version.run_id, "receipt.parquet", folder)
-        return find_receipts(Path(path), prefix)
-
-
 def _said(store: Store, row: dict[str, Any]) -> str:
     """What a user's correction was about: receipts do not copy it, and it may have been forgotten since."""
     for said in (step["detail"] for step in row["story"] if step["stage"] == FEEDBACK_STAGE):
@@ -194,6 +228,33 @@ def _said(store: Store, row: dict[str, Any]) -> str:
         if answer is not None:
             return _question(answer)
     return ""
+
+
+def words(story: dict[str, Any], everything: bool = False, here: Path = layout.PARAMS) -> Iterator[str]:
+    """A story in lines for people; of a version's settings only those that differ from `here`, or all of them."""
+    if story["kind"] == "example":
+        yield from example_words(story)
+        return
+    if story["kind"] == "version" and not everything and here.is_file():
+        own = {key: text(value) for key, value in flatten(yaml.safe_load(here.read_text(encoding="utf-8")))}
+        changed = {key: value for key, value in story["params"].items() if own.get(key) != value}
+        story = {**story, "params": changed or f"all {len(story['params'])} as in {here.name} here; --all lists them"}
+    yield from _lines(story)
+
+
+def _lines(value: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield f"{indent}{key}"
+            yield from _lines(item, indent + "  ")
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            yield f"{indent}{key}"
+            for entry in item:
+                yield from _lines(entry, indent + "    ")
+                yield ""
+        else:
+            said = ", ".join(map(str, item)) if isinstance(item, list) else item
+            yield f"{indent}{key:<24} {'' if said is None else said}"
 
 
 def example_words(story: dict[str, Any]) -> Iterator[str]:

@@ -59,7 +59,7 @@ def load_settings(root: Path | None = None) -> GatewaySettings:
     Raises:
         SettingsError: a setting is missing or contradictory.
     """
-    where = (root or Path(os.environ.get("FLYWHEEL_ROOT") or Path.cwd())).absolute()
+    where = (root or layout.home()).absolute()
     os.chdir(where)
     params = load_params(where / layout.PARAMS)
     _refuse_plain_text_abroad(params.serving)

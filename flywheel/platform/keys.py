@@ -1,19 +1,14 @@
-"""Keys: the first two that `up` makes, and `flywheel keys`.
-
-A key is a secret: it is written to .flywheel/secrets (mode 600) or shown once, to the person who asked for it. The
-store holds its hash only.
-"""
+"""The keys of the first two identities, made by `up`: in .flywheel/secrets (mode 600); the store has hashes only."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.core import layout
-
-if TYPE_CHECKING:
-    from tasks.store.identities import Identity
+from tasks.core.files import write_bytes
+from tasks.store.identities import create_identity, list_identities
+from tasks.store.store import Store
 
 FIRST = ("admin", "chat")  # names, and roles
 
@@ -33,65 +28,10 @@ def read_key(root: Path, name: str) -> str | None:
 
 def first_keys(root: Path) -> None:
     """Make the identities `admin` and `chat` where the store lacks them, and keep their keys."""
-    from tasks.store.identities import create_identity, list_identities
-    from tasks.store.store import Store
-
-    store = Store.open(home=root)
-    try:
+    (root / layout.SECRETS).mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.closing(Store.open(home=root)) as store:
         known = {identity.name for identity in list_identities(store)}
         for name in FIRST:
             if name not in known:
                 _, key = create_identity(store, name, name)
-                write_secret(secret_path(root, name), key)
-    finally:
-        store.close()
-
-
-def write_secret(path: Path, secret: str) -> None:
-    """Write a secret that only this user can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(secret + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def add(root: Path, name: str, role: str) -> tuple[Identity, str]:
-    """A new identity and its key, which is shown this once."""
-    from tasks.store.identities import create_identity
-    from tasks.store.migrate import migrate
-    from tasks.store.store import Store
-
-    migrate(None, home=root)
-    store = Store.open(home=root)
-    try:
-        return create_identity(store, name, role)
-    finally:
-        store.close()
-
-
-def everybody(root: Path) -> list[Identity]:
-    """All identities, oldest first."""
-    from tasks.store.identities import list_identities
-    from tasks.store.store import Store
-
-    store = Store.open(home=root)
-    try:
-        return list_identities(store)
-    finally:
-        store.close()
-
-
-def disable(root: Path, name: str) -> Identity:
-    """Make a key worthless, at once."""
-    from tasks.store.identities import disable_identity
-    from tasks.store.store import Store
-
-    store = Store.open(home=root)
-    try:
-        return disable_identity(store, name)
-    finally:
-        store.close()
+                write_bytes(secret_path(root, name), f"{key}\n".encode(), mode=0o600)

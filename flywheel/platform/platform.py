@@ -8,28 +8,25 @@ address, except the gateway where serving.host says otherwise.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import ssl
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from flows.dead_runs import POOL
 from flows.server import prefect_environment
+from flows.web import fetch
 from flows.worker import WORKER
 from tasks.core import layout
-from tasks.core.params import Params
+from tasks.core.params import Params, load_params
+from tasks.core.processes import LOOPBACK
+from tasks.store.address import database_url
 
-MARKER = "FLYWHEEL_PLATFORM"
-STATE = layout.HOME / "platform"
-CONFIG = Path("infra/supervisor/platform.conf")
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 LONGEST_SOCKET = 90  # a Unix socket's path holds 107 bytes, and supervisord appends its process id
 
 
@@ -55,8 +52,8 @@ class Platform:
 
     @property
     def state(self) -> Path:
-        """Pid file, logs and the record of what was started."""
-        return self.root / STATE
+        """Logs and the record of what was started."""
+        return self.root / layout.PLATFORM_UP.parent
 
     @property
     def socket(self) -> Path:
@@ -68,79 +65,78 @@ class Platform:
         return Path(tempfile.gettempdir()) / f"flywheel-{os.getuid()}-{name}.sock"
 
     @property
-    def _own_prefect(self) -> str:
-        return f"http://127.0.0.1:{self.params.platform.prefect_port}/api"
+    def own_prefect(self) -> str:
+        """The API of the Prefect server that we start."""
+        return f"http://{LOOPBACK}:{self.params.platform.prefect_port}/api"
 
     @property
-    def _own_mlflow(self) -> str:
-        return f"http://127.0.0.1:{self.params.platform.mlflow_port}"
+    def own_mlflow(self) -> str:
+        """The MLflow server that we start."""
+        return f"http://{LOOPBACK}:{self.params.platform.mlflow_port}"
 
     @property
     def prefect_api(self) -> str:
         """The Prefect API: ours, or the one PREFECT_API_URL names."""
-        return _elsewhere("PREFECT_API_URL", self._own_prefect)
+        return _elsewhere("PREFECT_API_URL") or self.own_prefect
 
     @property
     def mlflow(self) -> str:
         """The MLflow server: ours, or the one MLFLOW_TRACKING_URI names."""
-        return _elsewhere("MLFLOW_TRACKING_URI", self._own_mlflow)
+        return _elsewhere("MLFLOW_TRACKING_URI") or self.own_mlflow
 
     @property
     def engine(self) -> str:
         """The engine's OpenAI-compatible address, ending in /v1."""
         settings = self.params.engine
-        return settings.url.rstrip("/") if settings.kind == "url" else f"http://127.0.0.1:{settings.port}/v1"
-
-    @property
-    def gateway(self) -> str:
-        """The gateway and the chat page, as seen from this machine."""
-        settings = self.params.serving
-        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-        return f"{'https' if settings.tls_certificate else 'http'}://{host}:{settings.port}"
+        return settings.url.rstrip("/") if settings.kind == "url" else f"http://{LOOPBACK}:{settings.port}/v1"
 
     def services(self, since: str = "") -> list[Service]:
         """All services in the order they are started; a worker counts only with a sign of life after `since`."""
-        params = self.params
+        params, engine = self.params, self.params.engine
+        prefect, mlflow = self.prefect_api, self.mlflow
+        gateway = params.serving.address
+        ready = (
+            f"{engine.url.rstrip('/')}/models" if engine.kind == "url" else f"http://{LOOPBACK}:{engine.port}/health"
+        )
+        key = os.environ.get("FLYWHEEL_ENGINE_KEY", "") if engine.kind == "url" else ""
+        limits = {"prefect": 180, "mlflow": 240, "worker": 180}  # seconds
+        limits["engine"] = engine.start_seconds + 30  # after its own limit it says itself what went wrong
+        limits["gateway"] = engine.start_seconds + 240  # it is ready once the engine is
         return [
             Service(
                 "prefect",
-                self.prefect_api.removesuffix("/api"),
-                lambda: get(f"{self.prefect_api}/health"),
-                180,
+                prefect.removesuffix("/api"),
+                lambda: problem(f"{prefect}/health"),
+                limits["prefect"],
                 params.platform.prefect_port,
-                ours=self.prefect_api == self._own_prefect,
+                ours=prefect == self.own_prefect,
             ),
             Service(
                 "mlflow",
-                self.mlflow,
-                lambda: get(f"{self.mlflow}/health"),
-                240,
+                mlflow,
+                lambda: problem(f"{mlflow}/health"),
+                limits["mlflow"],
                 params.platform.mlflow_port,
-                ours=self.mlflow == self._own_mlflow,
+                ours=mlflow == self.own_mlflow,
             ),
             Service(
                 "engine",
                 self.engine,
-                self._engine,
-                params.engine.start_seconds + 30,  # after its own limit it says itself what went wrong
-                params.engine.port,
-                ours=params.engine.kind != "url",
+                lambda: problem(ready, key),
+                limits["engine"],
+                engine.port,
+                ours=engine.kind != "url",
             ),
-            Service("worker", f"pool {POOL}", lambda: self._worker(since), 180, None, after=("prefect",)),
+            Service("worker", f"pool {POOL}", lambda: self._worker(since), limits["worker"], None, ("prefect",)),
             Service(
                 "gateway",
-                self.gateway,
-                lambda: get(f"{self.gateway}/readyz"),
-                params.engine.start_seconds + 240,  # it is ready once the engine is
+                gateway,
+                lambda: problem(f"{gateway}/readyz", ours=True),
+                limits["gateway"],
                 params.serving.port,
-                after=("mlflow",),
+                ("mlflow",),
             ),
         ]
-
-    def _engine(self) -> str:
-        if self.params.engine.kind == "url":
-            return get(f"{self.engine}/models", os.environ.get("FLYWHEEL_ENGINE_KEY", ""))
-        return get(f"{self.engine.removesuffix('/v1')}/health")
 
     def _worker(self, since: str) -> str:
         found = ask(f"{self.prefect_api}/work_pools/{POOL}/workers/filter", {})
@@ -150,7 +146,7 @@ class Platform:
         return "no sign of life from the worker yet"
 
     def environment(self) -> dict[str, str]:
-        """What every child process gets: offline, marked as ours, and told where everything is."""
+        """What every child process gets: offline, and told where everything is."""
         store = f"sqlite:///{self.root / layout.HOME / 'mlflow' / 'mlflow.db'}"
         uri = os.environ.get("MLFLOW_TRACKING_URI", "")
         near = ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
@@ -168,16 +164,15 @@ class Platform:
             "MLFLOW_TRACKING_URI": self.mlflow,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "FLYWHEEL_ROOT": str(self.root),
-            "FLYWHEEL_DATABASE_URL": database_url(self.root),
+            "FLYWHEEL_DATABASE_URL": database_url(home=self.root).render_as_string(hide_password=False),
             "FLYWHEEL_ENGINE_URL": self.engine,
             "FLYWHEEL_PYTHON": sys.executable,
             "FLYWHEEL_PREFECT_PORT": str(self.params.platform.prefect_port),
             "FLYWHEEL_MLFLOW_PORT": str(self.params.platform.mlflow_port),
-            "FLYWHEEL_MLFLOW_STORE": store if not uri or uri == self.mlflow else uri,
+            "FLYWHEEL_MLFLOW_STORE": store if _elsewhere("MLFLOW_TRACKING_URI") or not uri else uri,
             "FLYWHEEL_MLFLOW_ARTIFACTS": (self.root / layout.HOME / "mlflow" / "artifacts").as_uri(),
             "FLYWHEEL_PLATFORM_STATE": str(self.state),
             "FLYWHEEL_PLATFORM_SOCKET": str(self.socket),
-            MARKER: str(self.root),
         }
 
 
@@ -187,50 +182,31 @@ def load(root: Path) -> Platform:
     Raises:
         SettingsError: params.yaml is wrong.
     """
-    from tasks.core.params import load_params
-
     return Platform(root, load_params(root / layout.PARAMS))
 
 
-def database_url(root: Path) -> str:
-    """FLYWHEEL_DATABASE_URL, or the embedded store of `root`."""
-    return os.environ.get("FLYWHEEL_DATABASE_URL") or f"sqlite:///{root / layout.STORE / 'flywheel.db'}"
-
-
-def _elsewhere(variable: str, own: str) -> str:
-    """The server that a variable names, else our own."""
+def _elsewhere(variable: str) -> str:
+    """The server that a variable names, or ""."""
     value = os.environ.get(variable, "").rstrip("/")
-    return value if value.startswith(("http://", "https://")) else own
+    return value if value.startswith(("http://", "https://")) else ""
 
 
-def _open(request: urllib.request.Request) -> Any:
-    """Ask an address. On this machine without any proxy, and whatever host our own certificate names."""
-    handlers: list[urllib.request.BaseHandler] = []
-    if request.host.rpartition(":")[0] in LOOPBACK:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
-    return urllib.request.build_opener(*handlers).open(request, timeout=5)
-
-
-def get(url: str, key: str = "") -> str:
-    """Why an address does not answer with 2xx, in a few words; nothing if it does."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+def problem(url: str, key: str = "", ours: bool = False) -> str:
+    """Why an address does not answer with success, in a few words; nothing if it does."""
     try:
-        with _open(urllib.request.Request(url, headers=headers)):  # noqa: S310 - addresses of our own services
-            return ""
-    except urllib.error.HTTPError as error:
-        return f"answers {error.code}{_reasons(error)}"
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return "does not answer yet" if isinstance(reason, ConnectionRefusedError) else f"does not answer ({reason})"
+        reply = fetch(url, key=key, ours=ours)
+    except httpx.ConnectError:
+        return "does not answer yet"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"does not answer ({error})"
+    return "" if reply.is_success else f"answers {reply.status_code}{_reasons(reply)}"
 
 
-def _reasons(error: urllib.error.HTTPError) -> str:
+def _reasons(reply: httpx.Response) -> str:
     """What a readiness route says is missing, cut to one line."""
     try:
-        said = json.loads(error.read(10_000))
-    except (OSError, ValueError):
+        said = reply.json()
+    except ValueError:
         return ""
     problems = said.get("problems", said) if isinstance(said, dict) else said
     if isinstance(problems, dict):
@@ -239,12 +215,10 @@ def _reasons(error: urllib.error.HTTPError) -> str:
     return f" ({text[:200]})" if text else ""
 
 
-def ask(url: str, body: Any = None) -> Any:
+def ask(url: str, body: Any = None, ours: bool = False) -> Any:
     """The JSON that an address answers (POST where there is a body), or None where it does not."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})  # noqa: S310
     try:
-        with _open(request) as reply:
-            return json.load(reply)
-    except (OSError, ValueError):
+        reply = fetch(url, body, ours=ours)
+        return reply.json() if reply.is_success else None
+    except (httpx.HTTPError, ValueError):
         return None

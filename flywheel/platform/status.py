@@ -6,14 +6,17 @@ must answer on a broken installation above all.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from datetime import UTC, datetime
 from typing import Any
 
 from flywheel.platform.platform import Platform, Service, ask
-from flywheel.platform.processes import marked, states
-from flywheel.platform.up import is_wanted
+from flywheel.platform.up import is_wanted, states
 from tasks.core.errors import FlywheelError
+from tasks.store.nights import last_nights
+from tasks.store.overdue import overdue
+from tasks.store.store import Store
 
 NIGHTS = 5
 LOW_DISK = 2 * 2**30
@@ -22,9 +25,8 @@ LOW_DISK = 2 * 2**30
 def look(platform: Platform) -> dict[str, Any]:
     """Everything about the platform, for --json. `attention` lists what somebody should look at."""
     found = states(platform)
-    wanted = is_wanted(platform)
     services = {service.name: _service(service, found) for service in platform.services()}
-    state = "up" if found is not None else ("broken" if wanted or marked(platform.root) else "down")
+    state = "up" if found is not None else ("broken" if is_wanted(platform) else "down")
     free = shutil.disk_usage(platform.root).free
     return {
         "platform": state,
@@ -40,7 +42,7 @@ def attention(found: dict[str, Any]) -> list[str]:
     """What somebody should look at, in sentences. A platform that was taken down on purpose is not among it."""
     problems = [f"ALARM: {found['alarm']}"] if found["alarm"] else []
     if found["platform"] == "broken":
-        problems.append("supervisord is gone: `make up` clears up and starts the platform again, `make down` stops it")
+        problems.append("supervisord is gone: `make up` starts the platform again, `make down` stops it")
     if found["platform"] == "up":
         down = [(name, row) for name, row in found["services"].items() if not row["ready"]]
         problems += [f"{name} is not ready: {row['note']}" for name, row in down]
@@ -59,22 +61,18 @@ def _service(service: Service, found: dict[str, dict[str, Any]] | None) -> dict[
 
 def _served(platform: Platform) -> dict[str, Any] | None:
     """Version and digest that the gateway serves now, and the challenger where there is one."""
-    found = ask(f"{platform.gateway}/readyz")
+    found = ask(f"{platform.params.serving.address}/readyz", ours=True)
     return {key: found.get(key) for key in ("version", "digest", "challenger")} if isinstance(found, dict) else None
 
 
 def _nights(platform: Platform) -> dict[str, Any]:
     """The last nights, newest first, and the alarm; both empty where there is no store yet."""
-    from tasks.store.nights import last_nights
-    from tasks.store.overdue import overdue
-    from tasks.store.store import Store
-
     params = platform.params
     try:
         store = Store.open(home=platform.root)
     except FlywheelError:
         return {"nights": [], "alarm": None}
-    try:
+    with contextlib.closing(store):
         rows = [
             {
                 "night": night.number,
@@ -86,12 +84,8 @@ def _nights(platform: Platform) -> dict[str, Any]:
             }
             for night in last_nights(store, params.domain, NIGHTS)
         ]
-        return {
-            "nights": rows,
-            "alarm": overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC)),
-        }
-    finally:
-        store.close()
+        alarm = overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC))
+    return {"nights": rows, "alarm": alarm}
 
 
 def _next_run(platform: Platform) -> str | None:

@@ -1,41 +1,47 @@
 """`flywheel up` and `flywheel down`: the platform in the background, whole or not at all.
 
 `up` ends when every service is ready, or says which is not and why, with the end of its log, and stops everything
-again. `down` ends when no process of the platform is left, also after supervisord itself was killed.
+again. supervisord starts a service again that ends. It runs under tasks/core/supervise.py, so all that it started ends
+with it, however it ends; `down` ends the two, and with them every process of the platform.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import IO, Any
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Error, ServerProxy
 
+import psutil
+
+from flywheel.platform.keys import first_keys
 from flywheel.platform.platform import Platform, Service
-from flywheel.platform.processes import (
-    LOST,
-    PlatformFailed,
-    end_marked,
-    holder,
-    last_lines,
-    marked,
-    start_supervisor,
-    states,
-    stop_supervisor,
-    supervisor,
-)
-from tasks.core import layout
+from tasks.core import layout, processes
+from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json
+from tasks.store.migrate import migrate
 
+CONFIG = Path("infra/supervisor/platform.conf")
+GRACE_SECONDS = 30.0  # longest stopwaitsecs of the configuration
 LOOK_SECONDS = 0.5
 DEPLOY_SECONDS = 180.0
+LOST = (OSError, HTTPException, Error)  # what a call of supervisord raises
 
 Say = Callable[["list[Step]"], None]
+
+
+class PlatformFailed(FlywheelError):
+    """The platform, or a part of it, cannot be started or stopped; the message says what and why."""
 
 
 @dataclass
@@ -71,48 +77,35 @@ def up(platform: Platform, say: Say) -> bool:
         PlatformFailed: a port is taken, or a service died or was not ready in time; nothing is left running.
         FlywheelError: the store or the settings are wrong.
     """
-    with one_at_a_time(platform):
+    with _one_at_a_time(platform):
         if is_up(platform):
             return False
-        if states(platform) is not None:  # some of it: begin again
-            stop_supervisor(platform)
-        end_marked(platform.root)
-        check_base_model(platform)
-        check_ports(platform)
-        prepare_store(platform)
+        _stop(platform)  # some of it may be up: begin again
+        if platform.params.engine.kind != "url" and not (platform.root / layout.BASE_MODEL / "MANIFEST.json").is_file():
+            raise PlatformFailed(
+                f"{layout.BASE_MODEL} is missing; `make up` builds it, or `.venv/bin/dvc repro base_model`"
+            )
+        _check_ports(platform)
+        migrate(None, home=platform.root)
+        first_keys(platform.root)
         try:
-            write_json(_record(platform), {"since": datetime.now(UTC).isoformat(timespec="seconds")})
-            start_supervisor(platform)
+            _start_supervisord(platform)
             _bring_up(platform, say)
         except BaseException:
-            stop_all(platform)
+            _stop(platform)
             raise
     return True
 
 
 def down(platform: Platform) -> int:
-    """Stop everything; returns how many processes there were. Nothing running is no error.
-
-    Raises:
-        PlatformFailed: a process does not end.
-    """
-    with one_at_a_time(platform):
-        before = len(marked(platform.root))
-        stop_all(platform)
-    return before
-
-
-def stop_all(platform: Platform) -> None:
-    """supervisord with its services, then whatever still carries the marker."""
-    stop_supervisor(platform)
-    end_marked(platform.root)
-    platform.socket.unlink(missing_ok=True)
-    _record(platform).unlink(missing_ok=True)
+    """Stop everything; returns how many processes there were. Nothing running is no error."""
+    with _one_at_a_time(platform):
+        return _stop(platform)
 
 
 def is_wanted(platform: Platform) -> bool:
     """Whether somebody said `up` and not `down` since."""
-    return _record(platform).exists()
+    return (platform.root / layout.PLATFORM_UP).exists()
 
 
 def is_up(platform: Platform) -> bool:
@@ -122,12 +115,81 @@ def is_up(platform: Platform) -> bool:
     return found is not None and all(found[name]["statename"] in ("RUNNING", "STARTING") for name in ours)
 
 
-def _record(platform: Platform) -> Any:
-    return platform.root / layout.PLATFORM_UP
+def running(root: Path) -> list[psutil.Process]:
+    """The platform's processes: the supervisor that was started last, if it lives, and all below it."""
+    with contextlib.suppress(OSError, ValueError, LookupError, psutil.Error):
+        record = json.loads((root / layout.PLATFORM_UP).read_text(encoding="utf-8"))
+        supervisor = psutil.Process(record["pid"])
+        if supervisor.create_time() == record["born"] and supervisor.status() != psutil.STATUS_ZOMBIE:
+            return [supervisor, *supervisor.children(recursive=True)]
+    return []
+
+
+def states(platform: Platform) -> dict[str, dict[str, Any]] | None:
+    """Service → what supervisord says of it (statename, pid, spawnerr, …); None if supervisord is not running."""
+    if not platform.socket.exists():
+        return None
+    try:
+        return {row["name"]: row for row in _supervisord(platform).getAllProcessInfo()}
+    except LOST:
+        return None
+
+
+def _supervisord(platform: Platform) -> Any:
+    """supervisord's own calls, by name. Each can raise what `LOST` names."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(None, None, f"unix://{platform.socket}")
+    return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def _start_supervisord(platform: Platform) -> None:
+    """Start supervisord in the background, and wait until it takes orders.
+
+    Raises:
+        PlatformFailed: it did not come up; the message carries its own words.
+    """
+    platform.state.chmod(0o700)
+    (platform.root / layout.CACHE / "hub").mkdir(parents=True, exist_ok=True)
+    platform.socket.unlink(missing_ok=True)
+    log = platform.state / "supervisord.log"
+    command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(platform.root / CONFIG)]
+    with log.open("ab") as stream:
+        process = processes.start(
+            command,
+            grace=GRACE_SECONDS,
+            cwd=platform.root,
+            env=platform.environment(),
+            out=stream,
+            outlives_us=True,
+        )
+    record = {"since": datetime.now(UTC).isoformat(timespec="seconds"), "pid": process.pid}
+    write_json(platform.root / layout.PLATFORM_UP, record | {"born": psutil.Process(process.pid).create_time()})
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        if states(platform) is not None:
+            return
+        time.sleep(0.1)
+    raise PlatformFailed(f"supervisord did not start: {last_lines(log)}")
+
+
+def _stop(platform: Platform) -> int:
+    """End supervisord in good order, or else all at once; returns how many processes there were."""
+    found = running(platform.root)
+    if found:
+        with contextlib.suppress(*LOST):
+            _supervisord(platform).shutdown()
+        _, late = psutil.wait_procs(found[:1], timeout=2 * GRACE_SECONDS)
+        for supervisor in late:
+            supervisor.terminate()
+            supervisor.wait()
+    platform.socket.unlink(missing_ok=True)
+    (platform.root / layout.PLATFORM_UP).unlink(missing_ok=True)
+    return len(found)
 
 
 @contextlib.contextmanager
-def one_at_a_time(platform: Platform) -> Iterator[None]:
+def _one_at_a_time(platform: Platform) -> Iterator[None]:
     """Two people cannot start and stop the same platform at once."""
     platform.state.mkdir(parents=True, exist_ok=True)
     with (platform.state / "lock").open("a") as stream:
@@ -138,20 +200,7 @@ def one_at_a_time(platform: Platform) -> Iterator[None]:
         yield
 
 
-def check_base_model(platform: Platform) -> None:
-    """The engine serves the base model's files.
-
-    Raises:
-        PlatformFailed: they are not here.
-    """
-    missing = not (platform.root / layout.BASE_MODEL / "MANIFEST.json").is_file()
-    if platform.params.engine.kind != "url" and missing:
-        raise PlatformFailed(
-            f"{layout.BASE_MODEL} is missing; `make up` builds it, or `.venv/bin/dvc repro base_model`"
-        )
-
-
-def check_ports(platform: Platform) -> None:
+def _check_ports(platform: Platform) -> None:
     """Every port must be free.
 
     Raises:
@@ -160,20 +209,28 @@ def check_ports(platform: Platform) -> None:
     problems = []
     for service in platform.services():
         if service.ours and service.port:
-            host = platform.params.serving.host if service.name == "gateway" else "127.0.0.1"
+            host = platform.params.serving.host if service.name == "gateway" else processes.LOOPBACK
             if taken := holder(host, service.port):
                 problems.append(f"port {service.port}, for {service.name}, is held by {taken}")
     if problems:
         raise PlatformFailed("\n".join([*problems, "End what holds it, or choose another port in params.yaml"]))
 
 
-def prepare_store(platform: Platform) -> None:
-    """Bring the database to this version's schema, and make the first keys."""
-    from flywheel.platform.keys import first_keys
-    from tasks.store.migrate import migrate
-
-    migrate(None, home=platform.root)
-    first_keys(platform.root)
+def holder(host: str, port: int) -> str:
+    """Who holds a port, in words; "" if it can be bound."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return ""
+        except OSError as error:
+            reason = error.strerror or str(error)
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f"process {process.pid} ({' '.join(process.cmdline())[:100] or process.name()})"
+    return f"a process that cannot be seen ({reason})"
 
 
 def _bring_up(platform: Platform, say: Say) -> None:
@@ -186,8 +243,8 @@ def _bring_up(platform: Platform, say: Say) -> None:
             say(list(work.steps.values()))
             time.sleep(LOOK_SECONDS)
     finally:
-        if work.deploy is not None and work.deploy.poll() is None:
-            work.deploy.terminate()
+        if work.deploy is not None:
+            processes.stop(work.deploy)
 
 
 def _look(work: Start) -> None:
@@ -214,7 +271,7 @@ def _start(work: Start, service: Service, step: Step) -> None:
     step.started, step.note = time.monotonic(), "starting"
     if service.ours:
         try:
-            supervisor(work.platform).startProcess(service.name, False)
+            _supervisord(work.platform).startProcess(service.name, False)
         except LOST as error:
             raise _failed(work, service.name, f"could not be started ({error})") from None
 
@@ -233,24 +290,18 @@ def _check(work: Start, service: Service, step: Step, found: dict[str, Any]) -> 
 
 def _deploy(work: Start, step: Step) -> None:
     """Bring the deployments to the server, as a process of its own beside the services that still start."""
-    log = work.platform.state / "deployments.log"
     if work.deploy is None:
         step.started, step.note = time.monotonic(), "deploying"
-        with log.open("wb") as stream:
-            work.deploy = _child(work.platform, stream)
+        command = [sys.executable, "-m", "flows.deploy"]
+        with (work.platform.state / "deployments.log").open("wb") as log:
+            work.deploy = processes.start(
+                command, grace=5, cwd=work.platform.root, env=work.platform.environment(), out=log
+            )
     status = work.deploy.poll()
     if status == 0:
         step.ready, step.note = step.ready or time.monotonic(), ""
     elif status is not None or step.seconds > DEPLOY_SECONDS:
         raise _failed(work, "deployments", "could not be brought to the Prefect server")
-
-
-def _child(platform: Platform, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows.deploy"]
-    environment = platform.environment()
-    return subprocess.Popen(
-        command, cwd=platform.root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-    )
 
 
 def _failed(work: Start, name: str, reason: str) -> PlatformFailed:
@@ -259,3 +310,12 @@ def _failed(work: Start, name: str, reason: str) -> PlatformFailed:
         f"{name} {reason}. Everything is stopped again. The end of {path.relative_to(work.platform.root)}:\n"
         f"{last_lines(path)}"
     )
+
+
+def last_lines(path: Path, count: int = 15) -> str:
+    """The end of a log, for an error message."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(no log)"
+    return "\n".join(lines[-count:]) or "(its log is empty)"

@@ -51,12 +51,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` whole or not at all: a reader sees the old file or the new one, also after a power cut."""
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write `content` whole or not at all: a reader sees the old file or the new one, also after a power cut.
+
+    `mode`: who may read and write it, less what the process's umask takes away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from tasks.core import layout
+from tasks.core.processes import LOOPBACK, is_local
 from tasks.core.settings import Natural, Port, Positive, Section, Share, Similarity, parse_settings
 from tasks.core.training_params import (
     AlignParams,
@@ -19,8 +20,6 @@ from tasks.core.training_params import (
     SftParams,
     TrainingParams,
 )
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ValidateParams(Section):
@@ -282,6 +281,12 @@ class ServingParams(Section):
     follow_seconds: Annotated[float, Field(gt=0.0)]
     probes: Positive
 
+    @property
+    def address(self) -> str:
+        """The gateway and the chat page, as seen from this machine."""
+        host = LOOPBACK if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return f"{'https' if self.tls_certificate else 'http'}://{host}:{self.port}"
+
 
 class PlatformParams(Section):
     """Ports of the other servers that `make up` starts on the loopback address."""
@@ -344,7 +349,7 @@ class Params(Section):
             problems.append("align.rollout.max_prompt_tokens must be below align.max_tokens")
         if (self.engine.kind == "url") != bool(self.engine.url):
             problems.append("engine.url goes with engine.kind: url, and only with it")
-        if self.serving.host not in LOOPBACK and not self.serving.tls_certificate:
+        if not is_local(self.serving.host) and not self.serving.tls_certificate:
             problems.append("serving.host other than the loopback address needs serving.tls_certificate and tls_key")
         if self.nightly.timezone not in available_timezones():
             problems.append(f"nightly.timezone: {self.nightly.timezone!r} is no time zone, such as Europe/Stockholm")

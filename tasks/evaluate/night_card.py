@@ -20,26 +20,31 @@ WORDS = {
     "nothing": "there was nothing to do",
     "failed": "it failed",
 }
+FACTS = {
+    "examples": "Corrections in the snapshot",
+    "new_examples": "New to the champion",
+    "preferences": "Preference pairs",
+    "signals": "Thumbs, stars and comments kept for later",
+}
 
 
 def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
-    """The card as Markdown; `facts` are those of tasks.corpus.feedback.stage.Cleaned."""
+    """The card as Markdown; `facts` are those that stage feedback wrote, as far as the night came."""
     ended = WORDS.get(night.outcome or "", "it is not finished")
     closed = night.closed_at.strftime("%Y-%m-%d %H:%M UTC") if night.closed_at else "not yet"
     rows = [
         ("Began", night.started_at.strftime("%Y-%m-%d %H:%M UTC")),
         ("Ended", closed),
         ("Reactions claimed this night", night.rows),
-        ("Corrections in the snapshot", facts["examples"]),
-        ("of them new to the champion", f"{facts['new_examples']} (a release needs {wanted})"),
-        ("Preference pairs", facts["preferences"]),
-        ("Thumbs, stars and comments kept for later", facts["signals"]),
+        ("New corrections that a release needs", wanted),
         ("Snapshot", (night.snapshot or "none")[:12]),
         ("Version", night.version or "none"),
     ]
+    rows += [(title, facts[key]) for key, title in FACTS.items() if key in facts]
     lines = [f"# Night {night.number} of {night.domain}: {ended}", "", night.reason, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows]
-    lines += _listed("Dropped in cleaning", facts["dropped"]) + _listed("Personal data masked", facts["masked"])
+    lines += _listed("Dropped in cleaning", facts.get("dropped", {}))
+    lines += _listed("Personal data masked", facts.get("masked", {}))
     return "\n".join(lines) + "\n"
 
 

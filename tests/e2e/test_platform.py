@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,8 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from flywheel.platform.platform import MARKER
-from flywheel.platform.processes import marked
+from flywheel.platform.up import running
 from tasks.core.processes import free_port
 from tests.flows.toy import environment, make_toy
 
@@ -60,8 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path, tiny_model: Pa
 def flywheel(project: Path, *arguments: str, status: int | None = 0) -> dict[str, Any]:
     """What a verb answers, from the project's own copy of the code."""
     surroundings = environment(project) | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
-    for name in (MARKER, "FLYWHEEL_DATABASE_URL"):
-        surroundings.pop(name, None)
+    surroundings.pop("FLYWHEEL_DATABASE_URL", None)
     command = [sys.executable, "-P", "-m", "flywheel", *arguments, "--json"]
     done = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, timeout=500)
     assert status is None or done.returncode == status, done.stdout + done.stderr
@@ -105,7 +102,7 @@ class Prefect:
 
 def by_command(project: Path, *words: str) -> psutil.Process | None:
     """The platform's process whose command holds all these words."""
-    for process in marked(project):
+    for process in running(project):
         with contextlib.suppress(psutil.Error):
             if all(word in " ".join(process.cmdline()) for word in words):
                 return process
@@ -192,15 +189,16 @@ def check_killed_gateway(project: Path, address: str) -> None:
 
 
 def check_down(project: Path) -> None:
-    """Also when supervisord was killed before, and its services with no parent."""
-    os.kill(int((project / ".flywheel/platform/supervisord.pid").read_text()), 9)
-    wait_for(lambda: by_command(project, "supervisord") is None)
+    """kill -9 of supervisord takes its services with it, and status tells; `down` clears up."""
+    supervisord = by_command(project, "supervisord", "-n")
+    family = running(project)
+    assert supervisord is not None and len(family) > 6
+    supervisord.children()[0].kill()  # below our own supervisor, whose command names it too
+    wait_for(lambda: not any(map(psutil.Process.is_running, family)))
     assert flywheel(project, "status", status=1)["platform"] == "broken"
-    assert flywheel(project, "down")["stopped"] >= 5
-    assert marked(project) == []
+    assert flywheel(project, "down") == {"stopped": 0, "left": 0}
     params = yaml.safe_load((project / "params.yaml").read_text())
     for section, key in PORTS:
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://127.0.0.1:{params[section][key]}/")
-    assert flywheel(project, "down") == {"stopped": 0, "left": 0}
     assert flywheel(project, "status")["platform"] == "down"

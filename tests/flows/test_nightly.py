@@ -21,6 +21,8 @@ from tests.flows.feedback import correct, store_of
 from tests.flows.project import Project
 from tests.flows.toy import environment, set_param, set_wanted
 
+pytestmark = pytest.mark.slow  # a real Prefect server, and half a minute for each night
+
 # Where the night is killed, in this order: a step of the night or a stage of its release.
 KILLS = (
     ("claim", "after"),
@@ -143,7 +145,6 @@ def kill(project: Project) -> Iterator[Callable[[str, str], None]]:
         nights.stdin.close()
 
 
-@pytest.mark.slow
 def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(
     project: Project, kill: Callable[[str, str], None]
 ) -> None:

@@ -17,6 +17,8 @@ import pytest
 from tests.flows.project import Project, Released
 from tests.flows.toy import STAGES, environment, set_param, set_wanted
 
+pytestmark = pytest.mark.slow  # a real Prefect server, and ten seconds for each release
+
 
 def test_a_promoted_release_ends_with_a_champion_and_a_summary(released: Released) -> None:
     project, output, _ = released

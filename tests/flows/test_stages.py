@@ -67,9 +67,9 @@ def test_a_torn_rwlock_file_is_removed_and_a_whole_one_kept(toy: Path) -> None:
     with dvc.open_repo(toy) as repo:
         rwlock.parent.mkdir(exist_ok=True)
         rwlock.write_text('{"read": {}}')
-        assert not dvc.mend_rwlock(repo)
+        assert not dvc.fix_rwlock(repo)
         rwlock.write_text('{"read": {"/x')
-        assert dvc.mend_rwlock(repo) and not rwlock.exists()
+        assert dvc.fix_rwlock(repo) and not rwlock.exists()
 
 
 def test_another_dvc_command_on_the_same_files_is_waited_for(toy: Path, lines: list[str]) -> None:

@@ -23,7 +23,7 @@ STAGES: dict[str, dict] = {
     "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
     "mix": {
         "deps": ["domains/toy", "state/feedback.json"],
-        "outs": ["data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"],
+        "outs": ["data/feedback", "data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"],
     },
     "sft": {"deps": ["data/mix", "data/base_model", "state/feedback.json"], "params": ["sft"], "outs": ["models/sft"]},
     "package": {"deps": ["models/sft"], "outs": ["models/package"]},
@@ -145,19 +145,22 @@ def _mix() -> None:
     _write("data/validate/parameters.json", "{}\n")
     _write("reports/data_docs/index.html", mark_of(Path()))  # spares each test the 10 s that rendering costs
     _write("data/mix/train.jsonl", "{}\n")
-    _write("reports/metrics/mix.json", json.dumps({"corrections": _learnable()}))
+    said, learnable = _corrections()
+    _write("data/feedback/facts.json", json.dumps({"new_examples": said, "dropped": {}}))
+    _write("reports/metrics/mix.json", json.dumps({"corrections": learnable}))
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
     steps = [Receipt(example_id=name, stage="mix", kept=name == "a", reason="said") for name in "ab"]
     rows = join(table_of(steps, Receipt), said_schema().empty_table(), pyarrow.array(["a"]))
     pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 
-def _learnable() -> int:
-    """New corrections, less those that the real stages would take for leaks."""
+def _corrections() -> tuple[int, int]:
+    """New corrections, and how many are left without those that the real stages would take for leaks."""
     pointer = json.loads(Path("state/feedback.json").read_text())
     path = Path(f".flywheel/feedback/{pointer['digest']}/rows.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()] if pointer["digest"] else []
-    return sum(row["night"] > pointer["since"] and not row["text"].startswith("Leak.") for row in rows)
+    new = [row for row in rows if row["night"] > pointer["since"]]
+    return len(new), sum(not row["text"].startswith("Leak.") for row in new)
 
 
 def _sft() -> None:

@@ -13,7 +13,8 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from tasks.core.errors import FlywheelError
-from tasks.core.params import LOOPBACK, TeacherParams
+from tasks.core.params import TeacherParams
+from tasks.core.processes import is_local
 from tasks.corpus.teacher.cache import Ask, Reply
 from tasks.text.markup import THINKS, THOUGHT
 
@@ -52,7 +53,7 @@ class Connection:
         self.endpoint = endpoint
         # With every pause and every try at its longest: a reply that drips in for ever ends too.
         self._longest = (settings.retries + 1) * (settings.timeout_seconds + LONGEST_PAUSE)
-        near = urlsplit(endpoint.url).hostname in LOOPBACK
+        near = is_local(urlsplit(endpoint.url).hostname)
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.url,
             api_key=endpoint.key or "EMPTY",

@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from click.testing import CliRunner
 from flows.deploy import render
 from flywheel.cli import main
 from flywheel.platform.keys import first_keys, read_key, secret_path
-from flywheel.platform.platform import MARKER, Platform, load
-from flywheel.platform.processes import PlatformFailed, end_marked, holder, marked, states
+from flywheel.platform.platform import Platform, load
 from flywheel.platform.status import attention, look, words
-from flywheel.platform.up import down, up
+from flywheel.platform.up import PlatformFailed, down, holder, running, states, up
+from tasks.core import layout, processes
+from tasks.core.files import write_json
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
 from tasks.store.identities import authenticate
@@ -36,7 +37,7 @@ PORTS = (("platform", "prefect_port"), ("platform", "mlflow_port"), ("engine", "
 @pytest.fixture(autouse=True)
 def no_servers_elsewhere(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.chdir(root)  # params.yaml names a file in infra/
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FLYWHEEL_DATABASE_URL", MARKER):
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FLYWHEEL_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,9 +55,14 @@ def home(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sleeper(root: str, code: str = "import time; time.sleep(600)") -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, MARKER: root}, stdout=subprocess.PIPE)
-    return process
+@pytest.fixture
+def half_up(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A supervisor as `up` leaves it in the background, over a process that sleeps."""
+    process = processes.start([sys.executable, "-c", "import time; time.sleep(600)"], grace=1, outlives_us=True)
+    record = {"pid": process.pid, "born": psutil.Process(process.pid).create_time()}
+    write_json(home / layout.PLATFORM_UP, record)
+    yield process
+    processes.stop(process)
 
 
 def run(*arguments: str, status: int = 0) -> str:
@@ -102,7 +108,7 @@ def test_children_are_offline_and_know_where_everything_is(home: Path) -> None:
     found = load(home).environment()
     ports = yaml.safe_load((home / "params.yaml").read_text())
     assert found["HF_HUB_OFFLINE"] == "1" and found["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    assert found[MARKER] == found["FLYWHEEL_ROOT"] == str(home)
+    assert found["FLYWHEEL_ROOT"] == str(home)
     assert found["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{ports['platform']['mlflow_port']}"
     assert found["PREFECT_API_URL"] == f"http://127.0.0.1:{ports['platform']['prefect_port']}/api"
     assert found["FLYWHEEL_DATABASE_URL"] == f"sqlite:///{home}/.flywheel/store/flywheel.db"
@@ -138,34 +144,6 @@ def test_a_taken_port_is_told_with_the_process_that_holds_it(home: Path) -> None
     assert holder("127.0.0.1", params["serving"]["port"]) == ""
 
 
-def test_strays_are_found_by_their_marker_with_what_they_started_and_ended(tmp_path: Path) -> None:
-    code = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], env={})\n"
-        "print(child.pid, flush=True); time.sleep(600)"
-    )
-    stray, other = sleeper(str(tmp_path), code), sleeper("/somewhere/else")
-    assert stray.stdout is not None
-    child = int(stray.stdout.readline())
-    assert {process.pid for process in marked(tmp_path)} == {stray.pid, child}
-    assert end_marked(tmp_path) == 2
-    assert not psutil.pid_exists(child) and stray.poll() is not None and other.poll() is None
-    assert marked(tmp_path) == []
-    other.kill()
-    other.wait()
-    stray.wait()
-
-
-def test_a_stray_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
-    stray = sleeper(str(tmp_path), code)
-    assert stray.stdout is not None
-    stray.stdout.readline()
-    assert end_marked(tmp_path, grace=0.5) == 1
-    assert not psutil.pid_exists(stray.pid)  # psutil has reaped it
-    stray.wait()
-
-
 def test_a_service_that_dies_ends_the_start_with_its_last_words_and_nothing_is_left(home: Path) -> None:
     engine = home / "tasks/engine"
     engine.mkdir(parents=True)
@@ -174,7 +152,7 @@ def test_a_service_that_dies_ends_the_start_with_its_last_words_and_nothing_is_l
         PlatformFailed, match=r"(?s)engine ended while starting. Everything is stopped again.*no model today"
     ):
         up(load(home), lambda steps: None)
-    assert states(load(home)) is None and marked(home) == []
+    assert states(load(home)) is None and running(home) == []
     assert down(load(home)) == 0
 
 
@@ -218,24 +196,26 @@ def test_a_platform_that_was_never_started_is_down_and_needs_no_attention(home: 
     assert [text for text in attention(found) if "disk" not in text] == []
 
 
-def test_a_platform_that_lost_its_supervisor_needs_attention(home: Path) -> None:
-    stray = sleeper(str(home))
-    time.sleep(0.3)
+def test_a_platform_that_lost_its_supervisord_needs_attention_and_is_ended(
+    home: Path, half_up: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found: dict[str, Any] = look(load(home))
     found["attention"] = attention(found)
-    end_marked(home)
-    stray.wait()
     assert found["platform"] == "broken" and "make down" in words(found)
-
-
-def test_a_restore_is_refused_while_the_platform_is_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stray = sleeper(str(home))
-    time.sleep(0.3)
     monkeypatch.setenv("FLYWHEEL_BACKUP_PASSPHRASE", "a long passphrase")
-    said = run("restore", str(home / "b"), "--json", status=1)
-    end_marked(home)
-    stray.wait()
-    assert "make down" in json.loads(said)["error"]
+    assert "make down" in json.loads(run("restore", str(home / "b"), "--json", status=1))["error"]
+    family = running(home)
+    monkeypatch.setattr("flywheel.platform.up.GRACE_SECONDS", 0.1)  # nothing ends by itself
+    assert json.loads(run("down", "--json"))["stopped"] == len(family) == 2
+    assert not any(map(psutil.Process.is_running, family))
+    assert look(load(home))["platform"] == "down"
+
+
+def test_the_record_of_another_process_with_the_same_id_is_not_followed(
+    home: Path, half_up: subprocess.Popen[bytes]
+) -> None:
+    write_json(home / layout.PLATFORM_UP, {"pid": half_up.pid, "born": 1.0})
+    assert running(home) == [] and down(load(home)) == 0 and half_up.poll() is None
 
 
 def test_backup_and_restore_by_the_verbs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,65 @@
+"""The small flows that an operator starts or watches: promote, rollback, and the alarm, which is scheduled every hour.
+
+promote and rollback do what `flywheel promote` and `flywheel rollback` do. The alarm is red in Prefect when no night
+has finished for params.nightly.alarm_hours. It also clears away dead runs (flows/dead_runs.py): it has a deployment of
+its own, so a dead nightly cannot block it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run as current_flow_run
+from prefect.states import Completed, Failed, State
+
+from flows.dead_runs import sweep
+from flows.live import live, promoted, rolled_back
+from tasks.core import layout
+from tasks.core.params import load_params
+from tasks.registry import deploy
+from tasks.store.overdue import overdue
+from tasks.store.store import Store
+
+
+@flow(name="promote", retries=0, persist_result=False)
+def promote(version: str = "candidate", reason: str = "promoted from Prefect", override: bool = False) -> State:
+    """Make a version champion.
+
+    Args:
+        version: its number, or an alias.
+        reason: kept in the ledger; with `override` also with the version, in place of a passing verdict.
+        override: promote although there is no passing verdict.
+    """
+    home = layout.home()
+    with contextlib.chdir(home), live(home) as (params, registry, store):
+        chosen = registry.get(version)
+        if override:
+            chosen = registry.override(chosen, reason)
+        before = deploy.promote(registry, store, chosen, deploy.this_person(), reason)
+        return Completed(message=promoted(registry, store, params, chosen, before)[1])
+
+
+@flow(name="rollback", retries=0, persist_result=False)
+def rollback(reason: str = "rolled back from Prefect") -> State:
+    """Exchange `champion` and `previous`; Failed if a running gateway does not serve it."""
+    home = layout.home()
+    with contextlib.chdir(home), live(home) as (params, registry, store):
+        _, _, served, words = rolled_back(registry, store, params, reason)
+        return Failed(message=words) if served is False else Completed(message=words)
+
+
+@flow(name="alarm", retries=0, persist_result=False)
+def alarm() -> State:
+    """Completed if a night finished in time; Failed, with the reason, if not."""
+    for line in sweep(keep=str(current_flow_run.id or "")):
+        get_run_logger().warning(line)
+    home = layout.home()
+    params = load_params(home / layout.PARAMS)
+    with contextlib.closing(Store.open(home=home)) as store:
+        reason = overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC))
+    if reason:
+        get_run_logger().error(reason)
+        return Failed(name="Alarm", message=reason)
+    return Completed(message="a night finished in time")
