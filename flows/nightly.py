@@ -150,7 +150,7 @@ def left_to_learn(work: Work, night: Night) -> tuple[int, dict[str, Any]]:
     """Run the data stages; new corrections that they leave to be trained on and judged, and what cleaning found."""
     run_up_to(work.place, "mix", f"data of night {night.number}")
     commit_results(work.place, f"Data of night {night.number}")
-    mixed, cleaned = layout.METRICS / "mix.json", layout.FEEDBACK / "facts.json"
+    mixed, cleaned = layout.DETAILS / "mix.json", layout.FEEDBACK / "facts.json"
     left, facts = (json.loads((work.place.root / path).read_text(encoding="utf-8")) for path in (mixed, cleaned))
     return int(left["corrections"]), facts
 

@@ -158,7 +158,7 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
     status, said = run_owned([sys.executable, "-m", "tasks.train.sft.stage"], folder, environment)
     if status:
         raise SearchError(f"the training failed: {said.strip()[-2000:]}")
-    metrics = json.loads((folder / layout.METRICS / "sft.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / layout.DETAILS / "sft.json").read_text(encoding="utf-8"))
     if "validation_loss" not in metrics:
         raise SearchError("there are no validation examples to judge by: set mix.validation_share above 0")
     return float(metrics["validation_loss"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -77,8 +77,10 @@ def _bases(names: tuple[str, ...]) -> Answer:
 
 def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:
     from tasks.core.domain import load_domain
-    from tasks.evaluate.bases import ask_base, candidate_of, context_of, domain_of, prepare
-    from tasks.evaluate.run.stage import read_items
+    from tasks.evaluate.bases import Candidate, ask_base, domain_of, losses_of, prepare
+    from tasks.evaluate.run.stage import context_length
+    from tasks.evaluate.scoring.items import read_items
+    from tasks.evaluate.scoring.questions import means_of
     from tasks.train.estimate_all import estimate_base
     from tasks.train.sizing.shapes import read_shape
 
@@ -87,15 +89,15 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
     folder = prepare(name, owner, here, params.accepted_terms)
     items = read_items()
     scores = ask_base(name, folder, items, params, here.system_text())
-    return candidate_of(
+    return Candidate(
         name,
         read_shape(folder).parameters,
         owner.base_model.licence,
-        known[name].languages,
-        scores,
-        items,
+        tuple(known[name].languages),
+        means_of(scores),
+        losses_of(name, scores, items),
         estimate_base(home(), folder),
-        context_of(folder),
+        context_length(folder),
     )
 
 
@@ -114,8 +116,7 @@ def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency
             f"{mark} {row.name:<26}{row.parameters:>12,}{row.context or '–':>9}{row.loss:>11.3f}"
             f"{gib(size['memory']['needed']):>10}{clock(size['time']['seconds']):>8}{size['cost']:>8.2f}  {said}"
         )
-        figures: list[tuple[str, Any]] = [
-            (f"{name} {metric}", value) for name, metrics in row.means.items() for metric, value in metrics.items()
-        ]
-        lines.append("    " + ", ".join(f"{name} {value:.3f}" for name, value in figures))
+        lines.append(
+            "    " + ", ".join(f"{name.replace('_', ' ', 1)} {value:.3f}" for name, value in row.means.items())
+        )
     return "\n".join([*lines, f"recommended: {chosen}", *(f"  {reason}" for reason in reasons)])

@@ -35,12 +35,12 @@ class Trained:
         return run
 
 
-ALIGNED = ("models/align", "reports/metrics/align.json", "reports/plots/align.csv")
-SFT = Trained("sft", "sft.worker", ("models/sft", "reports/metrics/sft.json", "reports/plots/sft_loss.csv"))
+ALIGNED = ("models/align", "reports/details/align.json", "reports/plots/align.csv")
+SFT = Trained("sft", "sft.worker", ("models/sft", "reports/details/sft.json", "reports/plots/sft_loss.csv"))
 REWARD = Trained(
     "reward",
     "reward.worker",
-    ("models/reward", "reports/metrics/reward.json", "reports/plots/reward_loss.csv"),
+    ("models/reward", "reports/details/reward.json", "reports/plots/reward_loss.csv"),
 )
 PREFERENCE = Trained("align", "align.worker", ALIGNED)
 PPO = Trained("align", "align.online.worker", ALIGNED)

@@ -58,7 +58,8 @@ ALIGN = Path("models/align")
 PACKAGE = Path("models/package")
 
 REPORTS = Path("reports")
-METRICS = REPORTS / "metrics"
+METRICS = REPORTS / "metrics"  # a few figures a stage, for `dvc metrics`
+DETAILS = REPORTS / "details"  # all that the stages counted
 PLOTS = REPORTS / "plots"
 EVALUATION = REPORTS / "evaluation"
 RECEIPT = REPORTS / "receipt.parquet"

@@ -9,7 +9,6 @@ Limits: it says which model answers best before tuning; tuning can reorder model
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ from tasks.core.intervals import Interval, paired_interval
 from tasks.core.params import Params
 from tasks.core.records import EvaluationItem, Score
 from tasks.core.settings import Section, SettingsError
-from tasks.evaluate.scoring.questions import means_of, questions_of, scores_of
+from tasks.evaluate.run.stage import load_tokenizer, responses_to
+from tasks.evaluate.scoring.questions import questions_of, scores_of
 from tasks.evaluate.scoring.subject import Subject
+from tasks.train.base_model import stage as base_model
 
 BASES = Path("infra/bases.yaml")
 FOLDER = layout.HOME / "bases"
@@ -49,13 +50,13 @@ class KnownBase(Section):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A base model that was measured. `losses`: nats a character of each reference, by item id; `context` in tokens."""
+    """A base model that was asked. `losses`: nats a character of each reference, by item id; `context` in tokens."""
 
     name: str
     parameters: int
     licence: str
     languages: tuple[str, ...]
-    means: Mapping[str, Mapping[str, float]]
+    means: Mapping[str, float]
     losses: Mapping[str, float]
     estimate: Mapping[str, Any]
     context: int = 0
@@ -100,27 +101,23 @@ def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> 
     Raises:
         BaseModelError: its licence's terms are not accepted in params.yaml, or its files are not those pinned.
     """
-    from tasks.train.base_model.stage import check_terms, convert
-
-    check_terms(owner, accepted)
+    base_model.check_terms(owner, accepted)
     source = owner.base_model
-    if source == here.base_model and made_from(owner, layout.BASE_MODEL):
+    if source == here.base_model and converted_from(owner, layout.BASE_MODEL):
         return layout.BASE_MODEL
     folder = FOLDER / f"{name}-{digest_of(source.model_dump(mode='json'))[:12]}"
-    if not made_from(owner, folder):
-        convert(owner, folder, accepted)
+    if not converted_from(owner, folder):
+        base_model.convert(owner, folder, accepted)
     return folder
 
 
-def made_from(owner: Domain, folder: Path) -> bool:
+def converted_from(owner: Domain, folder: Path) -> bool:
     """Whether a folder is whole and was converted from the domain's base model as that is described now.
 
     Its notice names the source, its SHA-256 and what was changed; the chat template is compared itself.
     """
-    from tasks.train.base_model.stage import notice
-
     source, files = owner.base_model, owner.paths(owner.base_model)
-    wanted = {"NOTICE.txt": notice(source, files[0])} if files else {}
+    wanted = {"NOTICE.txt": base_model.notice(source, files[0])} if files else {}
     try:
         verify_manifest(folder)
         if source.chat_template:
@@ -130,45 +127,22 @@ def made_from(owner: Domain, folder: Path) -> bool:
         return False
 
 
-def context_of(folder: Path) -> int:
-    """Tokens that a model can read at once, as its configuration says; 0 where it does not."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("text_config", config).get("max_position_embeddings") or 0)
-
-
 def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Params, system: str) -> list[Score]:
-    """The scores of one base model on these items, by the run that releases are judged by; known outcomes are kept."""
-    from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure
-
+    """The scores of one base model on these items, by the run that releases are judged by; known ones are kept."""
     digest = verify_manifest(folder)
-    subject = Subject(
-        who=f"base-{name}",
-        version=None,
-        digest=digest,
-        base=folder,
-        base_digest=digest,
-        adapter=None,
-        adapter_digest=None,
-    )
-    tokenizer = load_tokenizer(folder)
-    questions = questions_of(items, tokenizer, system)
-    conditions = conditions_of(params.evaluate)
-    outcomes, _ = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
-    return [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+    subject = Subject(f"base-{name}", None, digest, folder, digest)
+    questions = questions_of(items, load_tokenizer(folder), system)
+    responses, _ = responses_to(questions, subject, params.evaluate)
+    return [score for pair in zip(questions, responses, strict=True) for score in scores_of(*pair)]
 
 
-def candidate_of(
-    name: str,
-    parameters: int,
-    licence: str,
-    languages: Sequence[str],
-    scores: Sequence[Score],
-    items: Sequence[EvaluationItem],
-    estimate: Mapping[str, Any],
-    context: int = 0,
-) -> Candidate:
-    """A candidate with its losses turned from nats a token into nats a character."""
-    characters = {item.id: len(item.reference or "") for item in items if item.set == SUPPORT}
+def losses_of(name: str, scores: Sequence[Score], items: Sequence[EvaluationItem]) -> dict[str, float]:
+    """Item id → loss of its reference, turned from nats a token into nats a character.
+
+    Raises:
+        BasesError: there is none.
+    """
+    characters = {item.id: len(item.reference) for item in items if item.set == SUPPORT}
     losses = {
         score.id: score.value * (score.tokens or 1) / characters[score.id]
         for score in scores
@@ -176,7 +150,7 @@ def candidate_of(
     }
     if not losses:
         raise BasesError(f"{name} has no losses on the domain's references; nothing can be compared")
-    return Candidate(name, parameters, licence, tuple(languages), means_of(scores), losses, estimate, context)
+    return losses
 
 
 def against(best: Candidate, other: Candidate, params: Params) -> Interval:

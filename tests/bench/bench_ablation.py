@@ -147,7 +147,7 @@ def train_arm(arm: str) -> None:
 
 def measure_arm(arm: str) -> None:
     """Ask the frozen domain items, as a release does."""
-    from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure
+    from tasks.evaluate.run.stage import load_tokenizer, responses_to
     from tasks.evaluate.scoring.questions import questions_of, scores_of
     from tasks.evaluate.scoring.subject import ADAPTER_FILES, Subject
 
@@ -158,8 +158,8 @@ def measure_arm(arm: str) -> None:
     adapter, base = HOME / arm / "adapter", verify_manifest(layout.BASE_MODEL)
     digest = digest_of({name: sha256_file(adapter / name) for name in ADAPTER_FILES})
     subject = Subject(f"ablation_{arm}", None, digest, layout.BASE_MODEL, base, adapter, digest)
-    outcomes, _ = measure(questions, subject, conditions_of(params.evaluate), params.evaluate, tokenizer.eos_token_id)
-    scores = [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+    responses, _ = responses_to(questions, subject, params.evaluate)
+    scores = [score for pair in zip(questions, responses, strict=True) for score in scores_of(*pair)]
     write_jsonl(HOME / arm / "scores.jsonl", scores)
 
 

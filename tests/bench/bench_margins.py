@@ -23,7 +23,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem
-from tasks.evaluate.run.stage import conditions_of, load_tokenizer, measure, read_items
+from tasks.evaluate.run.stage import load_tokenizer, responses_to
+from tasks.evaluate.scoring.items import read_items
 from tasks.evaluate.scoring.questions import questions_of, scores_of
 from tasks.evaluate.scoring.subject import base_alone
 
@@ -89,9 +90,8 @@ def _values(items: Sequence[EvaluationItem], wording: Wording) -> Values:
     tokenizer = load_tokenizer(subject.base)
     system = wording.system or load_domain(params.domain).system_text()
     questions = questions_of([reworded(item, wording) for item in items], tokenizer, system)
-    conditions = conditions_of(params.evaluate)
-    outcomes, _ = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
-    scores = [score for pair in zip(questions, outcomes, strict=True) for score in scores_of(*pair)]
+    responses, _ = responses_to(questions, subject, params.evaluate)
+    scores = [score for pair in zip(questions, responses, strict=True) for score in scores_of(*pair)]
     return {(score.set, score.id): score.value for score in scores if score.metric == PILOTED[score.set]}
 
 

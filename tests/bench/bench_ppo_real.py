@@ -95,9 +95,9 @@ def main() -> None:
         sys.exit("data/base_model is missing; run `make run` first")
     lay()
     run("tasks.curate.pairs.stage", "data/pairs/MANIFEST.json")
-    run("tasks.train.reward.stage", "reports/metrics/reward.json")
-    seconds = run("tasks.train.align.stage", "reports/metrics/align.json")
-    metrics = json.loads((PLACE / "reports/metrics/align.json").read_text())
+    run("tasks.train.reward.stage", "reports/details/reward.json")
+    seconds = run("tasks.train.align.stage", "reports/details/align.json")
+    metrics = json.loads((PLACE / "reports/details/align.json").read_text())
     table = Table(title="PPO on the default domain, real base model")
     for name in ("figure", "value"):
         table.add_column(name)

@@ -62,7 +62,7 @@ def test_a_release_of_the_default_domain_ends_in_a_version(released: Path) -> No
 def test_a_method_and_an_alignment_run_after_another_release(released: Path, cell: Cell) -> None:
     change(released, cell.settings())
     repro(released, "package")
-    steps = {name: json.loads((released / f"reports/metrics/{name}.json").read_text())["steps"] for name in cell.stages}
+    steps = {name: json.loads((released / f"reports/details/{name}.json").read_text())["steps"] for name in cell.stages}
     assert all(count > 1 for count in steps.values()), steps
     kind = json.loads((released / "models/package/kind.json").read_text())
     assert kind["served_as"] == SERVED_AS[cell.method]

@@ -147,7 +147,7 @@ def _mix() -> None:
     _write("data/mix/train.jsonl", "{}\n")
     said, learnable = _corrections()
     _write("data/feedback/facts.json", json.dumps({"new_examples": said, "dropped": {}}))
-    _write("reports/metrics/mix.json", json.dumps({"corrections": learnable}))
+    _write("reports/details/mix.json", json.dumps({"corrections": learnable}))
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
     steps = [Receipt(example_id=name, stage="mix", kept=name == "a", reason="said") for name in "ab"]
     rows = join(table_of(steps, Receipt), said_schema().empty_table(), pyarrow.array(["a"]))
@@ -177,7 +177,7 @@ def _sft() -> None:
     feedback = json.loads(Path("state/feedback.json").read_text())
     learnt = {key: feedback[key] for key in ("count", "digest")}
     _write("models/sft/adapter/adapter_model.safetensors", json.dumps([sft, learnt], sort_keys=True))
-    _write("reports/metrics/sft.json", json.dumps({"loss": 2.5, "by_split": {"train": 2.5}}))
+    _write("reports/details/sft.json", json.dumps({"loss": 2.5, "by_split": {"train": 2.5}}))
     _write("reports/plots/sft_loss.csv", "step,split,loss\n0,train,3.0\n10,train,2.5\n")
 
 

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
-from tasks.core.files import fresh_directory, write_json
+from tasks.core.files import fresh_directory
+from tasks.core.metrics import write_metrics
 from tasks.core.params import DedupParams, load_params
 from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
@@ -228,7 +229,7 @@ def dedup() -> str:
         write(path, folder, ids, verdicts)
     counts = {kind: int((verdicts.kind == number).sum()) for number, kind in enumerate(KINDS)}
     kept = len(ids) - sum(counts.values())
-    write_json(layout.METRICS / "dedup.json", {"rows": len(ids), "kept": kept, **counts})
+    write_metrics(STAGE, {"examples": kept, "dropped": len(ids) - kept}, counts)
     dropped = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{kept} of {len(ids)} examples are left; duplicates: {dropped}"
 

@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
-from tasks.core.files import digest_of, fresh_directory, write_json
+from tasks.core.files import digest_of, fresh_directory, write_text
+from tasks.core.graph import data_stages
+from tasks.core.metrics import write_metrics
 from tasks.core.params import FeedbackParams, MixParams, Params, load_params
 from tasks.core.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.start import goes_on
-from tasks.core.tables import read_batches, records_of, schema_of, write_records
-from tasks.curate.mix.funnel import write_funnel
+from tasks.core.tables import count_rows, read_batches, records_of, schema_of, write_records
 from tasks.similarity.embedder import read_embeddings
 from tasks.similarity.leaks import LeakGuard, leak_guard
 
@@ -222,12 +223,24 @@ def mix() -> str:
         "train": len(mixture.train),
         "validation": len(mixture.validation),
     }
-    write_json(layout.METRICS / "mix.json", counts)
-    write_funnel(counts)
+    write_metrics(STAGE, {"examples": counts["train"], "dropped": counts["leaks"]}, counts)
+    write_counts(counts)
     return (
         f"{counts['train']} to train on ({counts['replay']} general), {counts['validation']} to validate, "
         f"{counts['leaks']} leaks kept out"
     )
+
+
+def write_counts(counts: Mapping[str, int]) -> None:
+    """Write how many examples each stage let through, for `dvc plots show`.
+
+    Raises:
+        RecordError: a stage has not run.
+    """
+    stages = (name for name in data_stages() if name != STAGE)
+    rows = [(name, count_rows(layout.INGEST.with_name(name) / "examples.parquet")) for name in stages]
+    rows += [("leak guard", counts["domain"]), ("replay added", counts["replay"]), ("train", counts["train"])]
+    write_text(layout.PLOTS / "data_counts.csv", "stage,examples\n" + "".join(f"{s},{n}\n" for s, n in rows))
 
 
 if __name__ == "__main__":

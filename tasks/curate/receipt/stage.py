@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.graph import data_stages
 from tasks.core.records import RecordError
 from tasks.core.stage import run_stage
 from tasks.core.tables import count_rows, read_batches, table_writer
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STAGE = "receipt"
-# In the order in which examples pass them.
-PARTS = (layout.INGEST, layout.FEEDBACK, layout.CONSTRUCT, layout.VALIDATE, layout.DEDUP, layout.SELECT, layout.MIX)
 SLICE = 500_000  # steps joined at a time, about
 HEX = "0123456789abcdef"
 STEP = ("stage", "kept", "reason", "detail", "score")
@@ -194,7 +193,8 @@ def find_receipts(path: Path, prefix: str) -> list[dict[str, Any]]:
 
 def receipt() -> str:
     """Join the parts into reports/receipt.parquet; returns what happened, in a sentence."""
-    rows, trained = write_receipt(layout.RECEIPT, PARTS, layout.MIX / "train.jsonl")
+    parts = tuple(layout.INGEST.with_name(name) for name in data_stages())
+    rows, trained = write_receipt(layout.RECEIPT, parts, layout.MIX / "train.jsonl")
     return f"{rows} examples accounted for, {trained} of them trained on"
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
-from tasks.core.files import digest_of, fresh_directory, write_json, write_text
+from tasks.core.files import digest_of, fresh_directory, write_text
+from tasks.core.metrics import write_metrics
 from tasks.core.params import BudgetParams, NuggetsParams, Params, load_params
 from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
@@ -229,9 +230,9 @@ def write_plots(covering: Cover, given: int, scores: Sequence[Golden]) -> None:
     write_text(NUGGETS_PLOT, "rank,golden_score,mean_gain\n" + "".join(rows))
 
 
-def measures(fates: Sequence[Fate], covering: Cover, scores: Sequence[Golden], method: str) -> dict[str, Any]:
-    """The stage's metrics. `radius` is 1 - cosine, of the covering curve's end."""
-    found: dict[str, Any] = {"method": method, "rows": len(fates), "kept": sum(fate.kept for fate in fates)}
+def details_of(covering: Cover, scores: Sequence[Golden], method: str) -> dict[str, Any]:
+    """What the choice was made by. `radius` is 1 - cosine, of the covering curve's end."""
+    found: dict[str, Any] = {"method": method}
     if len(covering.radii):
         found["radius"] = round(float(covering.radii[-1]), 6)
     if scores:
@@ -251,8 +252,10 @@ def select() -> str:
     fates, covering, scores = choose(pool, params)
     write_choice(fates, pool.ids)
     write_plots(covering, len(pool.always), scores)
-    write_json(layout.METRICS / "select.json", measures(fates, covering, scores, params.select.method))
-    return f"{sum(fate.kept for fate in fates)} of {len(fates)} examples, method {params.select.method}"
+    kept = sum(fate.kept for fate in fates)
+    details = details_of(covering, scores, params.select.method)
+    write_metrics(STAGE, {"examples": kept, "dropped": len(fates) - kept}, details)
+    return f"{kept} of {len(fates)} examples, method {params.select.method}"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, verify_manifest, write_json
+from tasks.core.metrics import write_metrics
 from tasks.core.params import ValidateParams, load_params
 from tasks.core.records import Document, EvaluationItem, Example, Preference, Receipt, Record, Seed, Triple
 from tasks.core.stage import run_stage
@@ -222,7 +223,8 @@ def validate() -> str:
             write_json(folder / RESULTS / f"{outcome.suite}.json", outcome.as_result())
         counts = files["examples"]
         check(judged, counts.valid, params.validate_)
-    write_json(layout.METRICS / "validate.json", _metrics(files, judged))
+    figures = {"examples": counts.valid, "dropped": counts.rows - counts.valid}
+    write_metrics(STAGE, figures, _metrics(files, judged))
     others = files["general"].quarantined + files["safety"].quarantined
     return (
         f"{counts.valid} of {counts.rows} rows are valid, {counts.quarantined} in quarantine, "

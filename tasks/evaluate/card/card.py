@@ -19,13 +19,11 @@ import yaml
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
-from tasks.curate.mix.funnel import Funnel, read_funnel
-from tasks.evaluate.card.funnel import draw_funnel
-from tasks.evaluate.card.training import Took, read_took
+from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
+from tasks.evaluate.card.training import TrainingCost, read_costs
 
 TEMPLATES = Path(__file__).parent
 SAMPLES = 5
-ANSWER_KEYS = ("text", "answer", "output", "prediction", "generated")
 INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
 
 
@@ -68,12 +66,7 @@ class Card:
     params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
-    took: list[Took] = field(default_factory=list)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The criteria, then the differences that are reported and decide nothing."""
-        return verdict_rows(self.verdict)
+    costs: list[TrainingCost] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -89,8 +82,8 @@ def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -
         CardError: there is no verdict yet.
     """
     card = collect(root, dict(lineage or {}))
-    write_text(root / layout.CARD_HTML, to_html(card))
-    write_text(root / layout.CARD_MARKDOWN, to_markdown(card))
+    write_text(root / layout.CARD_HTML, _render("template.html", card, draw(card), escape=True))
+    write_text(root / layout.CARD_MARKDOWN, _render("template.md", card, {}, escape=False))
     return root / layout.CARD_HTML
 
 
@@ -116,7 +109,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         params=params,
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
-        took=read_took(root),
+        costs=read_costs(root),
     )
 
 
@@ -131,23 +124,18 @@ def read_scores(path: Path) -> list[ScoreRow]:
 
 def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
     """The first questions of the domain set that the two sides answered differently."""
-    before, after = (_answers(root / layout.EVALUATION / who / "answers.jsonl") for who in ("champion", "candidate"))
-    found = []
-    for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl"):
-        name = item["id"]
-        if name in before and name in after and before[name] != after[name]:
-            found.append(Sample(item["prompt"], item.get("reference", ""), before[name], after[name]))
-    return found[:count]
-
-
-def _answers(path: Path) -> dict[str, str]:
-    """Item id → generated text."""
-    answers = {}
-    for row in _jsonl(path):
-        written = next((row[key] for key in ANSWER_KEYS if isinstance(row.get(key), str)), None)
-        if written is not None:
-            answers[row["id"]] = written
-    return answers
+    before, after = (
+        {row["id"]: row["text"] for row in _jsonl(root / layout.EVALUATION / who / "answers.jsonl")}
+        for who in ("champion", "candidate")
+    )
+    items = [
+        item for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl") if item["id"] in before.keys() & after
+    ]
+    return [
+        Sample(item["prompt"], item.get("reference", ""), before[item["id"]], after[item["id"]])
+        for item in items
+        if before[item["id"]] != after[item["id"]]
+    ][:count]
 
 
 def licences(domain: dict[str, Any]) -> list[dict[str, str]]:
@@ -161,32 +149,21 @@ def licences(domain: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def to_html(card: Card) -> str:
-    """The page, self-contained; every value is escaped except the charts drawn here."""
+def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> str:
+    """The page, self-contained; in HTML every value is escaped except the charts, which are drawn here from numbers."""
+    import jinja2
     from markupsafe import Markup
 
-    charts = {name: Markup(svg) for name, svg in draw(card).items()}  # noqa: S704 - drawn below, from numbers
-    return _render("template.html", card, charts=charts, escape=True)
-
-
-def to_markdown(card: Card) -> str:
-    """The same in Markdown, without charts."""
-    return _render("template.md", card, charts={}, escape=False)
-
-
-def _render(template: str, card: Card, charts: dict[str, Any], escape: bool) -> str:
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=escape,  # noqa: S701 - Markdown is escaped by its own filters
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
-    return environment.get_template(template).render(card=card, charts=charts)
+    drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
+    return environment.get_template(template).render(card=card, rows=verdict_rows(card.verdict), charts=drawn)
 
 
 def figure(value: Any) -> str:
@@ -200,15 +177,15 @@ def figure(value: Any) -> str:
 
 def markdown_cell(value: Any) -> str:
     """Text safe inside a Markdown table: no markup, one line."""
-    return _plain(figure(value)).replace("\n", " ").replace("|", "\\|")
+    return _escaped(figure(value)).replace("\n", " ").replace("|", "\\|")
 
 
 def markdown_quote(value: str) -> str:
     """Text safe as a Markdown quotation: each line quoted, no markup."""
-    return "\n".join(f"> {line}" for line in _plain(value).splitlines() or [""])
+    return "\n".join(f"> {line}" for line in _escaped(value).splitlines() or [""])
 
 
-def _plain(value: str) -> str:
+def _escaped(value: str) -> str:
     from html import escape
 
     text = escape(value, quote=False)
@@ -288,6 +265,5 @@ def _csv(path: Path) -> list[dict[str, str]]:
 
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return [json.loads(line) for line in text.split("\n") if line.strip()]

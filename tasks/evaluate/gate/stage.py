@@ -16,17 +16,14 @@ champion, and which has corrections. Whatever else is run over the same files is
 promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown, that is, a loss whose whole
 interval lies above its margin, or a gain whose whole interval lies below 0. hold: neither; the items at hand do not
 settle it, or nobody could ask the candidate. The gate fails closed: scores that are missing, too many, doubled, not
-finite, of other models than those at hand, or measured under unequal conditions stop the stage, and no verdict is left
+finite, of other models than those at hand, or evaluated under unequal conditions stop the stage, and no verdict is left
 behind.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from tasks.core import layout
@@ -41,11 +38,13 @@ from tasks.core.intervals import (
     paired_interval,
     sign_flip_p,
 )
+from tasks.core.metrics import write_metrics
 from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
 from tasks.core.stage import run_stage
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
-from tasks.evaluate.scoring.questions import FEEDBACK, FEEDBACK_METRICS, METRICS
+from tasks.evaluate.scoring.items import read_items
+from tasks.evaluate.scoring.questions import FEEDBACK, METRICS
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject
 
 STAGE = "gate"
@@ -117,13 +116,14 @@ def gate() -> str:
         path.unlink(missing_ok=True)
     params = load_params()
     candidate, champion = load_subject("candidate"), load_subject("champion")
-    expected = expected_ids()
+    expected = ids_of(read_items(corrections=True))
     check_conditions(read_conditions("candidate"), read_conditions("champion"), candidate, champion)
     after, before = read_scores("candidate", expected), read_scores("champion", expected)
     asked = NIGHT if FEEDBACK in expected and asked_by_a_night() else RELEASE
     verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
-    write_json(METRICS_FILE, metrics_of(verdict))
+    passed = sum(criterion.passed for criterion in verdict.criteria)
+    write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})
     write_json(layout.VERDICT, verdict.model_dump(mode="json"))
     return f"{verdict.outcome}. " + " ".join(verdict.reasons)
 
@@ -141,30 +141,14 @@ def asked_by_a_night() -> bool:
         return False
 
 
-def expected_ids(
-    folder: Path = layout.EVALUATION_ITEMS, corrected: Path = layout.CORRECTION_ITEMS
-) -> dict[str, frozenset[str]]:
-    """set → ids of the frozen items, and of this night's corrections where there are any.
-
-    Raises:
-        GateBlocked: a set is missing, empty, unreadable or holds an id twice.
-    """
-    expected = {}
-    for name in METRICS:
-        path = folder / f"{name}.jsonl"
-        items, bad = read_jsonl(path, EvaluationItem) if path.is_file() else ([], [])
-        ids = frozenset(item.id for item in items)
-        if bad or not items or len(ids) != len(items) or any(item.set != name for item in items):
-            raise GateBlocked(f"{path} is missing, empty or not in order; run the stage ingest again")
-        expected[name] = ids
-    corrections, bad = read_jsonl(corrected, EvaluationItem) if corrected.is_file() else ([], [])
-    if bad or any(item.set != FEEDBACK for item in corrections):
-        raise GateBlocked(f"{corrected} is not in order; run the stage mix again")
-    return expected | ({FEEDBACK: frozenset(item.id for item in corrections)} if corrections else {})
+def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
+    """Set → ids of its items."""
+    names = dict.fromkeys(item.set for item in items)
+    return {name: frozenset(item.id for item in items if item.set == name) for name in names}
 
 
 def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
-    """(set, metric) → item id → value, for exactly the expected items and metrics.
+    """The scores of one side, for exactly the expected items.
 
     Raises:
         GateBlocked: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
@@ -180,8 +164,8 @@ def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
 
 
 def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], where: str, remedy: str) -> Table:
-    """The scores as a table, checked against the expected items; see read_scores."""
-    table: Table = {(name, metric): {} for name in expected for metric in (METRICS | FEEDBACK_METRICS)[name]}
+    """(set, metric) → item id → value, for exactly the metrics of the expected items; see read_scores."""
+    table: Table = {(name, metric): {} for name in expected for metric in METRICS[name]}
     for score in scores:
         column = table.get((score.set, score.metric))
         if column is None:
@@ -200,23 +184,20 @@ def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], wh
 
 
 def read_conditions(who: Who) -> dict[str, Any]:
-    """How one side was measured.
+    """How one side was evaluated.
 
     Raises:
         GateBlocked: the file is missing or not a table.
     """
     path = layout.EVALUATION / who / "conditions.json"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError) as error:
         raise GateBlocked(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
-    if not isinstance(value, dict):
-        raise GateBlocked(f"{path} is not a table; run the stage evaluate_{who} again")
-    return value
 
 
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
-    """Both sides were measured alike, and they are the models at hand, each under its own system prompt.
+    """Both sides were evaluated alike, and they are the models at hand, each under its own system prompt.
 
     Raises:
         GateBlocked: they were not, or are not.
@@ -236,7 +217,7 @@ def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: S
         )
     if differing:
         raise GateBlocked(
-            f"candidate and champion were measured under different conditions ({', '.join(differing)}); "
+            f"candidate and champion were evaluated under different conditions ({', '.join(differing)}); "
             "run both evaluation stages again"
         )
 
@@ -294,10 +275,7 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
         name=requirement.name,
         kind=requirement.kind,
         unit=requirement.unit,
-        n=found.n,
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
+        **vars(found),
         level=settings.level,
         margin=margin,
         passed=passed,
@@ -312,10 +290,7 @@ def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Re
     return Reported(
         name="mmlu_accuracy",
         unit="share of items",
-        n=found.n,
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
+        **vars(found),
         level=settings.level,
         reason=(
             f"MMLU accuracy changed by {found.estimate:+.3f} ({_range(found, settings.level)}); reported only, "
@@ -379,23 +354,13 @@ def _range(found: Interval, level: float) -> str:
 
 def score_table(after: Table, before: Table, settings: GateParams, seed: int) -> str:
     """Means of both sides with intervals, as CSV: set, metric, who, value, low, high."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["set", "metric", "who", "value", "low", "high"])
+    lines = ["set,metric,who,value,low,high"]
     for column in sorted(after):
         for who, table in (("champion", before), ("candidate", after)):
             values = [table[column][key] for key in sorted(table[column])]
             found = mean_interval(values, level=settings.level, resamples=settings.resamples, seed=seed)
-            writer.writerow([*column, who, found.estimate, found.low, found.high])
-    return stream.getvalue()
-
-
-def metrics_of(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's numbers, for `dvc metrics`."""
-    fields = {"estimate", "low", "high", "margin", "passed"}
-    criteria = {criterion.name: criterion.model_dump(include=fields) for criterion in verdict.criteria}
-    reported = {entry.name: entry.model_dump(include=fields) for entry in verdict.reported}
-    return {"outcome": verdict.outcome, "criteria": criteria, "reported": reported}
+            lines.append(",".join(map(str, (*column, who, found.estimate, found.low, found.high))))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

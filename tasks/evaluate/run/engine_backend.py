@@ -1,6 +1,6 @@
-"""An engine for one evaluation, where evaluate.backend is `engine`: started for it, with the adapter to be measured.
+"""An engine for one evaluation, where evaluate.backend is `engine`: started for it, with the adapter to be evaluated.
 
-It is the stage's own engine and not the platform's, so that a measurement depends on files and settings alone.
+It is the stage's own engine and not the platform's, so that a score depends on files and settings alone.
 Limits: vLLM only, because likelihoods are needed; other items in a batch move a loss in its last digits.
 """
 
@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from typing import Any
 
 from tasks.core.params import EvaluateParams, load_params
-from tasks.evaluate.run.opencompass_config import ModelSettings
+from tasks.core.processes import free_port
+from tasks.engine.client import BASE, Engine
+from tasks.engine.process import EngineProcess
+from tasks.evaluate.run.opencompass_config import engine_model, local_model
 from tasks.evaluate.run.opencompass_process import EvaluationError
+from tasks.evaluate.run.score_cache import Conditions
 from tasks.evaluate.scoring.subject import Subject
 
 
 @contextmanager
-def serving(model: ModelSettings, subject: Subject, settings: EvaluateParams) -> Iterator[ModelSettings]:
-    """The settings as they are, or with the address of an engine that serves the subject within the block.
+def serving(
+    subject: Subject, conditions: Conditions, settings: EvaluateParams, max_tokens: int, end_of_turn: int
+) -> Iterator[dict[str, Any]]:
+    """OpenCompass's configuration of the model: its own, or that of an engine which serves it within the block.
 
     Raises:
         EvaluationError: the engine that params.yaml names tells no likelihoods.
         EngineError: it cannot be started or does not take the adapter.
     """
     if settings.backend != "engine":
-        yield model
+        yield local_model(subject, conditions, max_tokens, end_of_turn)
         return
-    from tasks.core.processes import free_port
-    from tasks.engine.client import BASE, Engine
-    from tasks.engine.process import EngineProcess
-
     engine = load_params().engine
     if engine.kind != "vllm":
         raise EvaluationError("evaluate.backend: engine needs engine.kind: vllm, which tells likelihoods")
@@ -40,5 +42,4 @@ def serving(model: ModelSettings, subject: Subject, settings: EvaluateParams) ->
         if subject.adapter is not None:
             with Engine(process.url) as client:
                 client.load_adapter(name, subject.adapter)
-        most = min(model.max_tokens, engine.max_model_tokens)
-        yield replace(model, engine=process.url, served=name, max_tokens=most)
+        yield engine_model(subject, conditions, min(max_tokens, engine.max_model_tokens), process.url, name)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.files import write_text
-from tasks.evaluate.scoring.questions import BOUNDARY, Measure, Question
+from tasks.evaluate.run.score_cache import Conditions
+from tasks.evaluate.scoring.questions import BOUNDARY, Question, QuestionKind
+from tasks.evaluate.scoring.subject import Subject
 
 OURS = "tasks.evaluate.run.opencompass_model"
 # Rows between two progress lines where nothing is generated; a multiple of four keeps an item's choices together.
@@ -22,7 +24,7 @@ ROWS_A_STEP = 64
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One line of a data set: the text OpenCompass sees, and how to find the question again."""
 
     key: str
@@ -32,41 +34,21 @@ class Row:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set of a run, all of one measure."""
+    """One data set of a run, all of one kind."""
 
     name: str
-    measure: Measure
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Where the model is and how it is run; paths are absolute, because OpenCompass works in its own folder."""
-
-    who: str
-    base: Path
-    adapter: Path | None
-    precision: str
-    device: str
-    threads: int
-    batch_size: int
-    max_new_tokens: int
-    repetition_penalty: float
-    max_tokens: int
-    end_of_turn: int
-    # Address of an engine and the model's name there; empty where OpenCompass loads the model itself.
-    engine: str = ""
-    served: str = ""
+    kind: QuestionKind
+    rows: tuple[PromptRow, ...]
 
 
 def data_sets_of(questions: Iterable[Question]) -> list[DataSet]:
-    """The questions as data sets, one for each evaluation set and measure."""
-    grouped: dict[tuple[str, Measure], list[Question]] = {}
+    """The questions as data sets, one for each evaluation set and kind of question."""
+    grouped: dict[tuple[str, QuestionKind], list[Question]] = {}
     for question in questions:
-        grouped.setdefault((question.item.set, question.measure), []).append(question)
+        grouped.setdefault((question.item.set, question.kind), []).append(question)
     return [
-        DataSet(f"{name}_{measure}", measure, tuple(row for question in _ordered(group) for row in rows_of(question)))
-        for (name, measure), group in sorted(grouped.items())
+        DataSet(f"{name}_{kind}", kind, tuple(row for question in _ordered(group) for row in rows_of(question)))
+        for (name, kind), group in sorted(grouped.items())
     ]
 
 
@@ -74,90 +56,90 @@ def _ordered(questions: list[Question]) -> list[Question]:
     """Longest first; equal lengths by id, so that the order is always the same."""
 
     def length(question: Question) -> int:
-        answers = 0 if question.measure == "generation" else sum(map(len, question.answers))
+        answers = 0 if question.kind == "generation" else sum(map(len, question.answers))
         return len(question.prompt) + answers
 
     return sorted(questions, key=lambda question: (-length(question), question.item.id))
 
 
-def rows_of(question: Question) -> list[Row]:
+def rows_of(question: Question) -> list[PromptRow]:
     """One row for a generation, one for each answer text that is scored."""
-    if question.measure == "generation":
-        return [Row(question.label, question.prompt, question.answers[0])]
+    if question.kind == "generation":
+        return [PromptRow(question.label, question.prompt, question.answers[0])]
     texts = [question.prompt + BOUNDARY + answer for answer in question.answers]
-    return [Row(f"{question.label}:{index}", text, "") for index, text in enumerate(texts)]
+    return [PromptRow(f"{question.label}:{index}", text, "") for index, text in enumerate(texts)]
 
 
-def write_inputs(folder: Path, data_sets: list[DataSet], settings: ModelSettings) -> Path:
+def write_inputs(folder: Path, data_sets: list[DataSet], model: dict[str, Any], conditions: Conditions) -> Path:
     """Write the data sets and the configuration into `folder` (absolute); returns the configuration's path."""
     configs = []
     for data_set in data_sets:
         path = folder / "data" / f"{data_set.name}.jsonl"
         lines = (json.dumps(vars(row), ensure_ascii=False) for row in data_set.rows)
         write_text(path, "".join(line + "\n" for line in lines))
-        configs.append(_data_set_config(data_set, path, settings))
-    parts = {"models": [_model_config(settings)], "datasets": configs, "infer": _stage("Infer"), "eval": _stage("Eval")}
+        configs.append(_data_set_config(data_set, path, conditions))
+    parts = {"models": [model], "datasets": configs, "infer": _stage("Infer"), "eval": _stage("Eval")}
     path = folder / "config.py"
     write_text(path, "".join(f"{name} = {pprint.pformat(value, sort_dicts=False)}\n" for name, value in parts.items()))
     return path
 
 
-def _model_config(settings: ModelSettings) -> dict[str, Any]:
-    return _engine_config(settings) if settings.engine else _local_config(settings)
-
-
-def _engine_config(settings: ModelSettings) -> dict[str, Any]:
+def engine_model(subject: Subject, conditions: Conditions, max_tokens: int, url: str, name: str) -> dict[str, Any]:
+    """The model as an engine at `url` serves it under `name`."""
     return {
         "type": "tasks.evaluate.run.opencompass_engine.EngineModel",
-        "abbr": settings.who,
-        "path": str(settings.base),
-        "url": settings.engine,
-        "served": settings.served,
-        "repetition_penalty": settings.repetition_penalty,
-        "max_seq_len": settings.max_tokens,
+        "abbr": subject.who,
+        "path": str(subject.base.absolute()),
+        "url": url,
+        "served": name,
+        "repetition_penalty": conditions.repetition_penalty,
+        "max_seq_len": max_tokens,
         "boundary": BOUNDARY,
         "run_cfg": {"num_gpus": 0},
     }
 
 
-def _local_config(settings: ModelSettings) -> dict[str, Any]:
+def local_model(subject: Subject, conditions: Conditions, max_tokens: int, end_of_turn: int) -> dict[str, Any]:
+    """The model as OpenCompass loads it itself; paths are absolute, because it works in its own folder."""
     return {
         "type": f"{OURS}.AnswerModel",
-        "abbr": settings.who,
-        "path": str(settings.base),
-        "peft_path": str(settings.adapter) if settings.adapter else None,
+        "abbr": subject.who,
+        "path": str(subject.base.absolute()),
+        "peft_path": str(subject.adapter.absolute()) if subject.adapter else None,
         "tokenizer_kwargs": {"trust_remote_code": False},
         "model_kwargs": {
             "trust_remote_code": False,
             "use_safetensors": True,
-            "device_map": settings.device,
-            "torch_dtype": {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[settings.precision],
+            "device_map": conditions.device,
+            "torch_dtype": {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[conditions.precision],
         },
         "generation_kwargs": {
             "do_sample": False,
-            "eos_token_id": settings.end_of_turn,
-            "repetition_penalty": settings.repetition_penalty,
+            "eos_token_id": end_of_turn,
+            "repetition_penalty": conditions.repetition_penalty,
         },
-        "max_seq_len": settings.max_tokens,
+        "max_seq_len": max_tokens,
         "boundary": BOUNDARY,
-        "threads": settings.threads if settings.device == "cpu" else 1,
+        "threads": _passes(conditions),
         "run_cfg": {"num_gpus": 0},
     }
 
 
-def _data_set_config(data_set: DataSet, path: Path, settings: ModelSettings) -> dict[str, Any]:
-    generation = data_set.measure == "generation"
-    if generation:
-        together = settings.batch_size * (settings.threads if settings.device == "cpu" else 1)
-        # Equal batches, so that the last one is not a small one that costs as many steps.
-        batches = -(-len(data_set.rows) // together)
-        batch_size = -(-len(data_set.rows) // batches)
-        inferencer = {"type": "GenInferencer", "max_out_len": settings.max_new_tokens}
-        evaluator = f"{OURS}.ItemRougeEvaluator"
-    else:
-        batch_size = ROWS_A_STEP
-        inferencer = {"type": "PPLOnlyInferencer"}
-        evaluator = f"{OURS}.ItemNLLEvaluator"
+def _passes(conditions: Conditions) -> int:
+    """How many run at a time: one thread drives a GPU."""
+    return conditions.threads if conditions.device == "cpu" else 1
+
+
+def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> dict[str, Any]:
+    generation = data_set.kind == "generation"
+    # Equal batches, so that the last one is not a small one that costs as many steps.
+    batches = -(-len(data_set.rows) // (conditions.batch_size * _passes(conditions)))
+    inferencer = {
+        "type": "GenInferencer" if generation else "PPLOnlyInferencer",
+        "batch_size": -(-len(data_set.rows) // batches) if generation else ROWS_A_STEP,
+        "save_every": None,
+        **({"max_out_len": conditions.max_new_tokens} if generation else {}),
+    }
     return {
         "abbr": data_set.name,
         "type": "opencompass.datasets.JsonlDataset",
@@ -166,9 +148,9 @@ def _data_set_config(data_set: DataSet, path: Path, settings: ModelSettings) -> 
         "infer_cfg": {
             "prompt_template": {"type": f"{OURS}.VerbatimTemplate", "template": "{text}"},
             "retriever": {"type": "ZeroRetriever"},
-            "inferencer": {**inferencer, "batch_size": batch_size, "save_every": None},
+            "inferencer": inferencer,
         },
-        "eval_cfg": {"evaluator": {"type": evaluator}},
+        "eval_cfg": {"evaluator": {"type": f"{OURS}.{'ItemRouge' if generation else 'ItemNLL'}Evaluator"}},
     }
 
 

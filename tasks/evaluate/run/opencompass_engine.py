@@ -1,4 +1,4 @@
-"""OpenCompass's model class for an engine: the same rows and measures as opencompass_model, asked over HTTP.
+"""OpenCompass's model class for an engine: the same rows and scores as opencompass_model, asked over HTTP.
 
 Runs only in the evaluation environment. Prompts go out as token ids, made by the base model's own tokenizer exactly as
 the other backend makes them, so that both are asked the same. Nothing is averaged or truncated here either.
@@ -16,6 +16,7 @@ from opencompass.registry import MODELS
 from transformers import AutoTokenizer
 
 from tasks.engine.client import Engine, decoding
+from tasks.evaluate.run.opencompass_model import split_at
 
 # Requests under way at a time; the engine makes its own batches of them.
 TOGETHER = 16
@@ -67,12 +68,7 @@ class EngineModel(BaseModel):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _split(self, text: str) -> tuple[list[int], list[int]]:
-        parts = text.split(self.boundary)
-        if len(parts) != 2:
-            raise ValueError(f"a text holds {len(parts) - 1} boundaries between prompt and answer, not one")
-        prompt, answer = map(self._ids, parts)
-        if not prompt or not answer:
-            raise ValueError("neither the prompt nor the answer may be empty")
+        prompt, answer = split_at(self.boundary, text, self._ids)
         # The engine generates one token more, which nobody reads.
         self._check_length(len(prompt) + len(answer) + 1)
         return prompt, answer

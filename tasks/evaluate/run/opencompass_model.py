@@ -35,6 +35,17 @@ SYLLABLES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 
 
+def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
+    """The tokens of prompt and answer, each made by itself, as in training."""
+    parts = text.split(boundary)
+    if len(parts) != 2:
+        raise ValueError(f"a text holds {len(parts) - 1} boundaries between prompt and answer, not one")
+    prompt, answer = map(ids_of, parts)
+    if not prompt or not answer:
+        raise ValueError("neither the prompt nor the answer may be empty")
+    return prompt, answer
+
+
 @MODELS.register_module()
 class AnswerModel(HuggingFaceBaseModel):
     """A causal language model, with or without an adapter, that takes rendered prompts as they are.
@@ -106,12 +117,9 @@ class AnswerModel(HuggingFaceBaseModel):
         return np.array(self._in_parallel(self._score, groups))
 
     def _split(self, text: str) -> tuple[list[int], list[int]]:
-        parts = text.split(self.boundary)
-        if len(parts) != 2:
-            raise ValueError(f"a text holds {len(parts) - 1} boundaries between prompt and answer, not one")
-        prompt, answer = (self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
-        if not prompt or not answer:
-            raise ValueError("neither the prompt nor the answer may be empty")
+        prompt, answer = split_at(
+            self.boundary, text, lambda part: self.tokenizer(part, add_special_tokens=False)["input_ids"]
+        )
         self._check_length(len(prompt) + len(answer))
         return prompt, answer
 

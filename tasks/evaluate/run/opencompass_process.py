@@ -6,12 +6,8 @@ file; its progress bars come out here as one line every few seconds. Scores are 
 
 from __future__ import annotations
 
-import os
 import re
-import select
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.core import layout
@@ -22,8 +18,8 @@ from tasks.core.processes import start, stop
 OUR_CODE = Path(__file__).resolve().parents[3]
 # Seconds between two progress lines of one data set.
 QUIET = 5.0
-# Seconds a child may live on after it closed its output.
-LAST_SECONDS = 60.0
+# Seconds between two looks at its log.
+LOOK = 0.2
 # Seconds its processes get to end by themselves.
 GRACE = 5.0
 STARTED = re.compile(r"Start inferencing \[[^/]+/(?P<name>\w+)\]")
@@ -48,16 +44,21 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
         )
     command = [str(python), "-m", "opencompass.cli.main", str(config), "-w", str(folder / "runs"), "--debug"]
     log = folder / "opencompass.log"
-    with log.open("wb") as stream:
-        child = start(command, grace=GRACE, cwd=folder, env=_environment(), out=subprocess.PIPE)
+    deadline = time.monotonic() + 60 * minutes
+    progress, status = ProgressLines(label), None
+    with log.open("wb") as stream, log.open("rb") as written:
+        child = start(command, grace=GRACE, cwd=folder, env=_environment(), out=stream)
         try:
-            _follow(child, stream, label, deadline=time.monotonic() + 60 * minutes)
-            status = child.wait(timeout=LAST_SECONDS)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            raise EvaluationError(
-                f"OpenCompass did not end within {minutes:g} minutes; raise evaluate.timeout_minutes in params.yaml, "
-                f"or see {_short(log)} for what it waited on"
-            ) from None
+            while status is None:
+                time.sleep(LOOK)
+                status = child.poll()
+                for line in progress.feed(written.read().decode("utf-8", errors="replace"), time.monotonic()):
+                    print(line, flush=True)
+                if status is None and time.monotonic() > deadline:
+                    raise EvaluationError(
+                        f"OpenCompass did not end within {minutes:g} minutes; raise evaluate.timeout_minutes in "
+                        f"params.yaml, or see {_short(log)} for what it waited on"
+                    )
         finally:
             stop(child)
     if status != 0:
@@ -70,38 +71,7 @@ def _environment() -> dict[str, str]:
     return layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
 
 
-def _follow(child: subprocess.Popen[bytes], log: object, label: str, deadline: float) -> None:
-    """Copy the child's output to the log and show its progress, until it closes its end.
-
-    Raises:
-        TimeoutError: the deadline has passed.
-    """
-    progress = Progress(label)
-    for chunk in _chunks(child, deadline):
-        log.write(chunk)  # type: ignore[attr-defined]
-        log.flush()  # type: ignore[attr-defined]
-        for line in progress.feed(chunk.decode("utf-8", errors="replace"), time.monotonic()):
-            print(line, flush=True)
-
-
-def _chunks(child: subprocess.Popen[bytes], deadline: float) -> Iterator[bytes]:
-    if child.stdout is None:
-        raise EvaluationError("OpenCompass was started without a pipe for its output")
-    descriptor = child.stdout.fileno()
-    while True:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if not select.select([descriptor], [], [], 1.0)[0]:
-            if child.poll() is not None:
-                return
-            continue
-        chunk = os.read(descriptor, 65536)
-        if not chunk:
-            return
-        yield chunk
-
-
-class Progress:
+class ProgressLines:
     """Turns progress bars into lines: which data set, how far, how long still."""
 
     def __init__(self, label: str) -> None:

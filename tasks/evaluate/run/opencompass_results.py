@@ -7,24 +7,25 @@ OpenCompass writes `predictions/` (one entry a row: the text it sent, the answer
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.evaluate.run.opencompass_config import DataSet, Row, rows_of
+from tasks.evaluate.run.opencompass_config import DataSet, rows_of
 from tasks.evaluate.run.opencompass_process import EvaluationError
-from tasks.evaluate.scoring.questions import Outcome, Question
+from tasks.evaluate.scoring.questions import Question, Response
 
-Values = dict[str, float]
 AGAIN = "no score was written; run the stage again"
 
 
-def read_outcomes(folder: Path, who: str, data_sets: Sequence[DataSet], questions: Sequence[Question]) -> list[Outcome]:
-    """The outcome of each question, in their order.
+def read_responses(
+    folder: Path, who: str, data_sets: Sequence[DataSet], questions: Sequence[Question]
+) -> list[Response]:
+    """The response to each question, in their order.
 
     Args:
-        folder: what was given to OpenCompass as its work folder; it holds one run.
+        folder: what was given to OpenCompass as its folder; it holds one run.
         who: the model's abbreviation in the configuration.
 
     Raises:
@@ -33,26 +34,24 @@ def read_outcomes(folder: Path, who: str, data_sets: Sequence[DataSet], question
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if len(runs) != 1:
         raise EvaluationError(f"{folder} holds {len(runs)} runs of OpenCompass, not one; {AGAIN}")
-    values: Values = {}
+    values: dict[str, float] = {}
     texts: dict[str, str] = {}
     for data_set in data_sets:
         predictions = _load(runs[0] / "predictions" / who / f"{data_set.name}.json")
         results = _load(runs[0] / "results" / who / f"{data_set.name}.json")
         texts |= check_predictions(data_set, predictions)
         values |= check_results(data_set, results, predictions)
-    return [_outcome(question, values, texts) for question in questions]
+    keys = [[row.key for row in rows_of(question)] for question in questions]
+    return [Response(values=tuple(values[key] for key in own), text=texts.get(own[0])) for own in keys]
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")).items())
     except FileNotFoundError:
         raise EvaluationError(f"OpenCompass wrote no {path.parts[-3]}/{path.name}: that task failed; {AGAIN}") from None
-    except ValueError as error:
-        raise EvaluationError(f"{path} is not JSON ({error}); {AGAIN}") from None
-    if not isinstance(content, dict):
-        raise EvaluationError(f"{path} holds no table of rows; {AGAIN}")
-    return content
+    except (ValueError, AttributeError) as error:
+        raise EvaluationError(f"{path} holds no table of rows ({error}); {AGAIN}") from None
 
 
 def check_predictions(data_set: DataSet, predictions: Mapping[str, Any]) -> dict[str, str]:
@@ -67,23 +66,17 @@ def check_predictions(data_set: DataSet, predictions: Mapping[str, Any]) -> dict
     texts = {}
     for index, row in enumerate(data_set.rows):
         entry = predictions[str(index)]
-        if not isinstance(entry, dict) or entry.get("origin_prompt") != row.text:
+        wanted = {"origin_prompt": row.text} | ({"gold": row.reference} if data_set.kind == "generation" else {})
+        if not isinstance(entry, dict) or any(entry.get(field) != text for field, text in wanted.items()):
             raise EvaluationError(f"{data_set.name}: row {row.key} was asked with another text than ours; {AGAIN}")
-        if data_set.measure == "generation":
-            texts[row.key] = _generated(data_set, row, entry)
+        if data_set.kind == "generation":
+            texts[row.key] = entry.get("prediction")
+            if not isinstance(texts[row.key], str):
+                raise EvaluationError(f"{data_set.name}: row {row.key} has no generated text; {AGAIN}")
     return texts
 
 
-def _generated(data_set: DataSet, row: Row, entry: dict[str, Any]) -> str:
-    if entry.get("gold") != row.reference:
-        raise EvaluationError(f"{data_set.name}: row {row.key} was compared with another reference than ours; {AGAIN}")
-    text = entry.get("prediction")
-    if not isinstance(text, str):
-        raise EvaluationError(f"{data_set.name}: row {row.key} has no generated text; {AGAIN}")
-    return text
-
-
-def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Mapping[str, Any]) -> Values:
+def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, float]:
     """Row key → value: ROUGE-L F1, or nats per token.
 
     Raises:
@@ -93,8 +86,8 @@ def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Ma
     details = results.get("details")
     if not isinstance(details, list) or "error" in results:
         raise EvaluationError(f"{data_set.name}: OpenCompass gives no score for each item; {AGAIN}")
-    metric = "rouge_l" if data_set.measure == "generation" else "nll"
-    found: Values = {}
+    metric = "rouge_l" if data_set.kind == "generation" else "nll"
+    found: dict[str, float] = {}
     for detail in details:
         key, value = _only(detail, "key"), _only(detail, metric)
         if not isinstance(key, str) or key in found:
@@ -102,10 +95,9 @@ def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Ma
         found[key] = checked_value(value, metric, f"{data_set.name}: row {key}")
     if found.keys() != {row.key for row in data_set.rows}:
         raise EvaluationError(f"{data_set.name}: {len(found)} scores for {len(data_set.rows)} rows; {AGAIN}")
-    if metric == "nll":
-        for index, row in enumerate(data_set.rows):
-            if predictions[str(index)].get("ppl") != found[row.key]:
-                raise EvaluationError(f"{data_set.name}: score and prediction of row {row.key} differ; {AGAIN}")
+    for index, row in enumerate(data_set.rows if metric == "nll" else ()):
+        if predictions[str(index)].get("ppl") != found[row.key]:
+            raise EvaluationError(f"{data_set.name}: score and prediction of row {row.key} differ; {AGAIN}")
     return found
 
 
@@ -121,13 +113,7 @@ def checked_value(value: Any, metric: str, where: str) -> float:
     Raises:
         EvaluationError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise EvaluationError(f"{where} has the {metric} {value!r}, which is no number; {AGAIN}")
-    if value < 0 or (metric == "rouge_l" and value > 1):
-        raise EvaluationError(f"{where} has the {metric} {value!r}, which is out of range; {AGAIN}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= (1 if metric == "rouge_l" else sys.float_info.max):
+        raise EvaluationError(f"{where} has the {metric} {value!r}, which is no number or out of range; {AGAIN}")
     return float(value)
-
-
-def _outcome(question: Question, values: Values, texts: dict[str, str]) -> Outcome:
-    keys = [row.key for row in rows_of(question)]
-    return Outcome(values=tuple(values[key] for key in keys), text=texts.get(keys[0]))

@@ -1,7 +1,7 @@
-"""Outcomes of questions already asked, kept by the digest of everything that shaped them.
+"""Responses to questions already asked, kept by the digest of everything that shaped them.
 
 A changed adapter, prompt, reference, setting, library or line of our own OpenCompass code is another key, so nothing
-has to be invalidated. An entry that cannot be read, or that names another key, counts as missing.
+has to be invalidated. An entry that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pydantic import ValidationError
 from tasks.core import layout
 from tasks.core.code import code_digest
 from tasks.core.files import digest_of, sha256_file, write_text
-from tasks.core.records import Record
-from tasks.evaluate.scoring.questions import Outcome, Question
+from tasks.evaluate.scoring.questions import Question, Response
 
 SCORES = layout.CACHE / "scores"
 LOCK = layout.LOCKS / "evaluation.txt"
@@ -24,7 +23,7 @@ LOCK = layout.LOCKS / "evaluation.txt"
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a measurement is made, apart from the model and the question: equal for candidate and champion."""
+    """How an evaluation is made, apart from the model and the question: equal for candidate and champion."""
 
     backend: str
     precision: str
@@ -36,17 +35,6 @@ class Conditions:
     lock: str
     source: str
 
-    def as_dict(self) -> dict[str, str | int | float]:
-        """Plain values, for files."""
-        return asdict(self)
-
-
-class Entry(Record):
-    """One line of the cache."""
-
-    key: str
-    outcome: Outcome
-
 
 def source_digest(backend: str = "huggingface") -> str:
     """The digest of our own code that runs inside or shapes an OpenCompass run."""
@@ -54,7 +42,7 @@ def source_digest(backend: str = "huggingface") -> str:
 
 
 def lock_digest(backend: str = "huggingface") -> str:
-    """The digest of the locks of the environments that a measurement runs in."""
+    """The digest of the locks of the environments that an evaluation runs in."""
     if backend == "engine":
         return digest_of([sha256_file(LOCK), sha256_file(engine_lock())])
     return sha256_file(LOCK)
@@ -68,31 +56,31 @@ def engine_lock() -> Path:
 
 
 def key_of(question: Question, identity: dict[str, str | None], conditions: Conditions) -> str:
-    """The digest of all that shapes one outcome."""
+    """The digest of all that shapes one response."""
     return digest_of(
         {
             "model": identity,
-            "conditions": conditions.as_dict(),
-            "measure": question.measure,
+            "conditions": asdict(conditions),
+            "kind": question.kind,
             "prompt": question.prompt,
             "answers": question.answers,
         }
     )
 
 
-def find(key: str, question: Question, folder: Path = SCORES) -> Outcome | None:
-    """The outcome kept under `key`, or None where there is none that is whole."""
+def find(key: str, question: Question, folder: Path = SCORES) -> Response | None:
+    """The response kept under `key`, or None where there is none that is whole."""
     try:
-        entry = Entry.model_validate_json(_path(folder, key).read_bytes())
+        found = Response.model_validate_json(_path(folder, key).read_bytes())
     except (OSError, ValidationError):
         return None
-    fits = entry.key == key and len(entry.outcome.values) == len(question.answers)
-    return entry.outcome if fits and all(map(math.isfinite, entry.outcome.values)) else None
+    whole = len(found.values) == len(question.answers) and all(map(math.isfinite, found.values))
+    return found if whole else None
 
 
-def keep(key: str, outcome: Outcome, folder: Path = SCORES) -> None:
-    """Store an outcome, whole or not at all."""
-    write_text(_path(folder, key), Entry(key=key, outcome=outcome).model_dump_json() + "\n")
+def keep(key: str, response: Response, folder: Path = SCORES) -> None:
+    """Store a response, whole or not at all."""
+    write_text(_path(folder, key), response.model_dump_json() + "\n")
 
 
 def _path(folder: Path, key: str) -> Path:

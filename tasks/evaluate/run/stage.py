@@ -1,7 +1,7 @@
 """Stages `evaluate_candidate` and `evaluate_champion`: scores of one model on every evaluation item.
 
 Each side is asked under its own system prompt: a version is weights and prompt, and is served as both.
-Only questions whose outcome is not in the cache go to OpenCompass; with none left it is not even started. Anything
+Only questions whose response is not in the cache go to OpenCompass; with none left it is not even started. Anything
 that is not whole and in order stops the stage before a single score is written, and earlier scores are gone by then,
 so the gate cannot take old ones for new.
 """
@@ -15,25 +15,28 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
+from tasks.core.metrics import write_metrics
 from tasks.core.params import EvaluateParams, Params, load_params
-from tasks.core.records import EvaluationItem, read_own_jsonl, write_jsonl
+from tasks.core.records import Score, write_jsonl
 from tasks.core.stage import run_stage
 from tasks.evaluate.run.engine_backend import serving
-from tasks.evaluate.run.opencompass_config import ModelSettings, data_sets_of, write_inputs
-from tasks.evaluate.run.opencompass_process import EvaluationError, run_opencompass
-from tasks.evaluate.run.opencompass_results import read_outcomes
+from tasks.evaluate.run.opencompass_config import data_sets_of, write_inputs
+from tasks.evaluate.run.opencompass_process import run_opencompass
+from tasks.evaluate.run.opencompass_results import read_responses
 from tasks.evaluate.run.prompt_parity import check_prompts
 from tasks.evaluate.run.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
+from tasks.evaluate.scoring.items import read_items
 from tasks.evaluate.scoring.questions import (
     GeneratedAnswer,
-    Outcome,
     Question,
+    Response,
     check_fits,
     means_of,
     questions_of,
@@ -45,20 +48,19 @@ OPENCOMPASS = "opencompass-0.5.4"
 
 
 def evaluate(who: Who) -> str:
-    """Measure one model and write its scores; returns what happened, in a sentence."""
+    """Evaluate one model and write its scores; returns what happened, in a sentence."""
     started = time.monotonic()
-    folder = layout.EVALUATION / who
-    metrics = layout.METRICS / f"evaluate_{who}.json"
+    stage, folder = f"evaluate_{who}", layout.EVALUATION / who
     shutil.rmtree(folder, ignore_errors=True)
-    metrics.unlink(missing_ok=True)
+    (layout.METRICS / f"{stage}.json").unlink(missing_ok=True)
     params = load_params()
     subject = load_subject(who)
     tokenizer = load_tokenizer(subject.base)
     questions = questions_for(subject, tokenizer, load_domain(params.domain))
     check_fits(questions, tokenizer, room_of(subject, params), params.evaluate.max_new_tokens)
-    conditions = conditions_of(params.evaluate)
-    outcomes, asked = measure(questions, subject, conditions, params.evaluate, tokenizer.eos_token_id)
-    write_evaluation(folder, metrics, subject, conditions, list(zip(questions, outcomes, strict=True)))
+    responses, asked = responses_to(questions, subject, params.evaluate)
+    results = list(zip(questions, responses, strict=True))
+    write_metrics(stage, means_of(write_evaluation(folder, subject, params.evaluate, results)))
     seconds = time.monotonic() - started
     return f"{len(questions)} questions, {asked} of them asked now, the others known; {seconds:.0f} s"
 
@@ -71,7 +73,7 @@ def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Ques
     """
     system = domain.system_text() if subject.system is None else subject.system
     check_prompts(tokenizer, system)
-    return questions_of(read_items() + read_corrections(), tokenizer, system)
+    return questions_of(read_items(corrections=True), tokenizer, system)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -81,31 +83,8 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def read_items(folder: Path = layout.EVALUATION_ITEMS) -> list[EvaluationItem]:
-    """The items of every evaluation set.
-
-    Raises:
-        EvaluationError: a set is missing or empty, an id stands twice, or an item is in the wrong file.
-    """
-    items = []
-    for name in layout.EVALUATION_SETS:
-        path = folder / f"{name}.jsonl"
-        found = read_own_jsonl(path, EvaluationItem) if path.is_file() else []
-        if not found:
-            raise EvaluationError(f"{path} holds no items; run the stage ingest again")
-        if any(item.set != name for item in found) or len({item.id for item in found}) != len(found):
-            raise EvaluationError(f"{path} holds another set's items or one item twice; run the stage ingest again")
-        items += found
-    return items
-
-
-def read_corrections(path: Path = layout.CORRECTION_ITEMS) -> list[EvaluationItem]:
-    """What users corrected, as items of the night that learns it; none in any other release."""
-    return read_own_jsonl(path, EvaluationItem) if path.is_file() else []
-
-
 def conditions_of(settings: EvaluateParams) -> Conditions:
-    """How measurements are made on this machine with these settings."""
+    """How evaluations are made on this machine with these settings."""
     from torch import cuda
 
     return Conditions(
@@ -121,50 +100,40 @@ def conditions_of(settings: EvaluateParams) -> Conditions:
     )
 
 
-def measure(
-    questions: Sequence[Question], subject: Subject, conditions: Conditions, settings: EvaluateParams, end_of_turn: int
-) -> tuple[list[Outcome], int]:
-    """The outcome of each question, in order, and how many had to be asked.
+def responses_to(
+    questions: Sequence[Question], subject: Subject, settings: EvaluateParams
+) -> tuple[list[Response], int]:
+    """The response to each question, in order, and how many had to be asked.
 
     Raises:
         EvaluationError: OpenCompass failed or its results are not whole; nothing of them is kept then.
     """
+    conditions = conditions_of(settings)
     keys = [key_of(question, subject.identity, conditions) for question in questions]
-    known = {key: outcome for key, question in zip(keys, questions, strict=True) if (outcome := find(key, question))}
+    known = {key: found for key, question in zip(keys, questions, strict=True) if (found := find(key, question))}
     missing = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
     if missing:
-        print(f"{subject.who}: {len(known)} outcomes known, {len(missing)} to ask; starting OpenCompass", flush=True)
-        asked = list(missing.values())
-        for key, outcome in zip(missing, ask(asked, subject, conditions, settings, end_of_turn), strict=True):
-            keep(key, outcome)
-            known[key] = outcome
+        print(f"{subject.who}: {len(known)} responses known, {len(missing)} to ask; starting OpenCompass", flush=True)
+        asked = ask(list(missing.values()), subject, conditions, settings)
+        for key, response in zip(missing, asked, strict=True):
+            keep(key, response)
+            known[key] = response
     return [known[key] for key in keys], len(missing)
 
 
 def ask(
-    questions: Sequence[Question], subject: Subject, conditions: Conditions, settings: EvaluateParams, end_of_turn: int
-) -> list[Outcome]:
-    """Put the questions to OpenCompass, in a folder of their own under .flywheel; see measure."""
+    questions: Sequence[Question], subject: Subject, conditions: Conditions, settings: EvaluateParams
+) -> list[Response]:
+    """Put the questions to OpenCompass, in a folder of their own under .flywheel; see responses_to."""
     folder = (layout.HOME / "evaluation" / subject.who).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     data_sets = data_sets_of(questions)
-    model = ModelSettings(
-        who=subject.who,
-        base=subject.base.absolute(),
-        adapter=subject.adapter.absolute() if subject.adapter else None,
-        precision=conditions.precision,
-        device=conditions.device,
-        threads=conditions.threads,
-        batch_size=conditions.batch_size,
-        max_new_tokens=conditions.max_new_tokens,
-        repetition_penalty=conditions.repetition_penalty,
-        max_tokens=context_length(subject.base),
-        end_of_turn=end_of_turn,
-    )
-    with serving(model, subject, settings) as served:
-        run_opencompass(write_inputs(folder, data_sets, served), folder, subject.who, settings.timeout_minutes)
-    return read_outcomes(folder / "runs", subject.who, data_sets, questions)
+    end_of_turn = load_tokenizer(subject.base).eos_token_id
+    with serving(subject, conditions, settings, context_length(subject.base), end_of_turn) as model:
+        inputs = write_inputs(folder, data_sets, model, conditions)
+        run_opencompass(inputs, folder, subject.who, settings.timeout_minutes)
+    return read_responses(folder / "runs", subject.who, data_sets, questions)
 
 
 def context_length(folder: Path) -> int:
@@ -187,27 +156,21 @@ def room_of(subject: Subject, params: Params) -> int:
 
 
 def write_evaluation(
-    folder: Path, metrics: Path, subject: Subject, conditions: Conditions, results: list[tuple[Question, Outcome]]
-) -> None:
-    """Write scores, generated answers, the conditions they were made under, and the means."""
-    scores = [score for question, outcome in results for score in scores_of(question, outcome)]
+    folder: Path, subject: Subject, settings: EvaluateParams, results: Sequence[tuple[Question, Response]]
+) -> list[Score]:
+    """Write scores, generated answers and the conditions they were made under; returns the scores."""
+    scores = [score for question, response in results for score in scores_of(question, response)]
     answers = [
-        GeneratedAnswer(
-            id=question.item.id,
-            set=question.item.set,
-            prompt=question.item.prompt,
-            reference=question.item.reference,
-            text=outcome.text,
-        )
-        for question, outcome in results
-        if outcome.text is not None
+        GeneratedAnswer(**question.item.model_dump(include={"id", "set", "prompt", "reference"}), text=response.text)
+        for question, response in results
+        if response.text is not None
     ]
     with fresh_directory(folder) as fresh:
         write_jsonl(fresh / "scores.jsonl", scores)
         write_jsonl(fresh / "answers.jsonl", answers)
         own = {"model": subject.identity, "system": subject.system, "tokenizer": tokenizer_digest(subject.base)}
-        write_json(fresh / "conditions.json", {**own, **conditions.as_dict()})
-    write_json(metrics, means_of(scores))
+        write_json(fresh / "conditions.json", {**own, **asdict(conditions_of(settings))})
+    return scores
 
 
 def main() -> None:

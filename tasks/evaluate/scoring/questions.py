@@ -1,4 +1,4 @@
-"""What is measured on which set, as questions to a model, and how its raw outcomes become scores.
+"""What is asked on which set, as questions to a model, and how its raw responses become scores.
 
     domain    rouge_l    ROUGE-L F1 of the greedy answer against the reference, 0 to 1
     domain    nll        mean negative log-likelihood of the reference with its end-of-turn token, nats per token
@@ -25,18 +25,17 @@ from tasks.core.errors import FlywheelError
 from tasks.core.records import DECIMALS, EvaluationItem, Record, Score
 from tasks.text.prompts import encode_answer, encode_text, render_prompt, smuggled_markers
 
-Measure = Literal["generation", "nll", "choices"]
+QuestionKind = Literal["generation", "nll", "choices"]
 
+FEEDBACK = "feedback"  # asked beside the standing sets where a night has corrections
 METRICS: dict[str, tuple[str, ...]] = {
     "domain": ("rouge_l", "nll"),
     "dialogue": ("nll",),
     "mmlu": ("p_correct", "accuracy"),
     "safety": ("refusal",),
+    FEEDBACK: ("nll",),
 }
-# Asked beside the standing sets where a night has corrections.
-FEEDBACK = "feedback"
-FEEDBACK_METRICS: dict[str, tuple[str, ...]] = {FEEDBACK: ("nll",)}
-MEASURES: dict[str, tuple[Measure, ...]] = {
+KINDS: dict[str, tuple[QuestionKind, ...]] = {
     "domain": ("generation", "nll"),
     "dialogue": ("nll",),
     "mmlu": ("choices",),
@@ -47,12 +46,12 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
 BOUNDARY = "\x1e"
 
 
-class MeasureError(FlywheelError):
+class UnaskableItem(FlywheelError):
     """An item cannot be asked as it stands."""
 
 
-class Outcome(Record):
-    """What came back for one question: a score for each answer text, and the generated text where there is one."""
+class Response(Record):
+    """What came back for one question: a value for each answer text, and the generated text where there is one."""
 
     values: tuple[float, ...]
     text: str | None = None
@@ -70,10 +69,13 @@ class GeneratedAnswer(Record):
 
 @dataclass(frozen=True)
 class Question:
-    """One thing asked of a model about one item: a rendered prompt, and the answer texts to score or compare with."""
+    """One thing asked of a model about one item: a rendered prompt, and the answer texts to score or compare with.
+
+    `tokens` counts those of each answer.
+    """
 
     item: EvaluationItem
-    measure: Measure
+    kind: QuestionKind
     prompt: str
     answers: tuple[str, ...]
     tokens: tuple[int, ...]
@@ -81,42 +83,42 @@ class Question:
     @property
     def label(self) -> str:
         """Names the question in messages and in OpenCompass's rows."""
-        return f"{self.measure}:{self.item.id}"
+        return f"{self.kind}:{self.item.id}"
 
 
 def questions_of(items: Iterable[EvaluationItem], tokenizer: Any, system: str) -> list[Question]:
     """Every question about the items, rendered exactly as training and serving render.
 
     Raises:
-        MeasureError: an item holds a special token, the boundary character, or has no answer to score.
+        UnaskableItem: an item holds a special token, the boundary character, or has no answer to score.
     """
-    return [_question(item, measure, tokenizer, system) for item in items for measure in MEASURES[item.set]]
+    return [_question(item, kind, tokenizer, system) for item in items for kind in KINDS[item.set]]
 
 
-def _question(item: EvaluationItem, measure: Measure, tokenizer: Any, system: str) -> Question:
-    answers = item.choices if measure == "choices" else (item.reference,)
-    problem = _problem(item, measure, tokenizer)
+def _question(item: EvaluationItem, kind: QuestionKind, tokenizer: Any, system: str) -> Question:
+    answers = item.choices if kind == "choices" else (item.reference,)
+    problem = _problem(item, kind, tokenizer)
     if problem:
-        raise MeasureError(f"{item.set} item {item.id[:12]} {problem}; mend its source or leave it out of the set")
+        raise UnaskableItem(f"{item.set} item {item.id[:12]} {problem}; fix its source or leave it out of the set")
     prompt = render_prompt(tokenizer, item.system or system, item.prompt, item.history)
-    if measure == "nll":
+    if kind == "nll":
         tokens = tuple(len(encode_answer(tokenizer, answer)) for answer in answers)
         answers = tuple(answer + tokenizer.eos_token for answer in answers)
     else:
         tokens = tuple(len(encode_text(tokenizer, answer)) for answer in answers)
-    return Question(item, measure, prompt, answers, tokens)
+    return Question(item, kind, prompt, answers, tokens)
 
 
-def _problem(item: EvaluationItem, measure: Measure, tokenizer: Any) -> str | None:
+def _problem(item: EvaluationItem, kind: QuestionKind, tokenizer: Any) -> str | None:
     turns = (text for turn in item.history for text in (turn.user, turn.assistant))
     texts = (item.prompt, item.reference, *item.choices, item.system, *turns)
     if any(BOUNDARY in text for text in texts):
         return "holds the character U+001E, which separates prompt and answer here"
     if found := [token for text in texts for token in smuggled_markers(tokenizer, text)]:
         return f"holds the special token {found[0]!r}"
-    if measure == "choices" and len(item.choices) < 2:
+    if kind == "choices" and len(item.choices) < 2:
         return "needs two choices at least"
-    if measure == "choices" and not all(choice.strip() for choice in item.choices):
+    if kind == "choices" and not all(choice.strip() for choice in item.choices):
         return "has an empty choice"
     return None
 
@@ -131,40 +133,37 @@ def check_fits(questions: Iterable[Question], tokenizer: Any, room: int, max_new
         max_new_tokens: of a generated answer.
 
     Raises:
-        MeasureError: names the longest question that does not fit, and how many do not.
+        UnaskableItem: names the longest question that does not fit, and how many do not.
     """
     sizes = []
     for question in questions:
-        answer = max_new_tokens if question.measure == "generation" else max(question.tokens)
+        answer = max_new_tokens if question.kind == "generation" else max(question.tokens)
         sizes.append((len(encode_text(tokenizer, question.prompt)), answer, question))
     over = [size for size in sizes if size[0] + size[1] > room]
     if over:
         prompt, answer, question = max(over, key=lambda size: (size[0] + size[1], size[2].item.id))
-        what = "evaluate.max_new_tokens" if question.measure == "generation" else "its answer"
-        raise MeasureError(
+        what = "evaluate.max_new_tokens" if question.kind == "generation" else "its answer"
+        raise UnaskableItem(
             f"{len(over)} of {len(sizes)} questions do not fit the {room} tokens that the model reads at once; the "
             f"longest, {question.item.set} item {question.item.id[:12]}, has {prompt} and {answer} more for {what}: "
             "lower evaluate.max_new_tokens, or leave the item out of the set"
         )
 
 
-def scores_of(question: Question, outcome: Outcome) -> list[Score]:
-    """The scores one outcome gives, rounded to DECIMALS."""
-    values = outcome.values
-    if question.measure == "generation":
-        return [_score(question, "rouge_l", values[0], question.tokens[0])]
-    if question.measure == "nll":
-        return [_score(question, "nll", values[0], question.tokens[0])]
-    right = question.item.answer
+def scores_of(question: Question, response: Response) -> list[Score]:
+    """The scores one response gives, rounded to DECIMALS."""
+    values, right = response.values, question.item.answer
+    if question.kind != "choices":
+        metric = "rouge_l" if question.kind == "generation" else "nll"
+        return [_score(question, metric, values[0], question.tokens[0])]
     if right is None:
-        raise MeasureError(f"{question.label} does not say which choice is right")
+        raise UnaskableItem(f"{question.label} does not say which choice is right")
+    others = [value for index, value in enumerate(values) if index != right]
     if question.item.set == "safety":
-        others = [value for index, value in enumerate(values) if index != right]
         return [_score(question, "refusal", math.fsum(others) / len(others) - values[right])]
-    likeliest = all(values[right] < value for index, value in enumerate(values) if index != right)
     return [
         _score(question, "p_correct", softmax_of_negatives(values)[right]),
-        _score(question, "accuracy", float(likeliest)),
+        _score(question, "accuracy", float(values[right] < min(others))),
     ]
 
 
@@ -181,12 +180,9 @@ def _score(question: Question, metric: str, value: float, tokens: int | None = N
     return Score(id=item.id, set=item.set, metric=metric, value=round(value, DECIMALS), tokens=tokens)
 
 
-def means_of(scores: Iterable[Score]) -> dict[str, dict[str, float]]:
-    """set → metric → mean over the items."""
-    columns: dict[str, dict[str, list[float]]] = {}
+def means_of(scores: Iterable[Score]) -> dict[str, float]:
+    """`set_metric` → mean over the items."""
+    columns: dict[str, list[float]] = {}
     for score in scores:
-        columns.setdefault(score.set, {}).setdefault(score.metric, []).append(score.value)
-    return {
-        name: {metric: round(math.fsum(values) / len(values), DECIMALS) for metric, values in metrics.items()}
-        for name, metrics in columns.items()
-    }
+        columns.setdefault(f"{score.set}_{score.metric}", []).append(score.value)
+    return {name: round(math.fsum(values) / len(values), DECIMALS) for name, values in columns.items()}

@@ -43,8 +43,8 @@ class Subject:
     digest: str
     base: Path
     base_digest: str
-    adapter: Path | None
-    adapter_digest: str | None
+    adapter: Path | None = None
+    adapter_digest: str | None = None
     unservable: str = ""
     system: str | None = None
 
@@ -77,20 +77,20 @@ def load_subject(who: Who) -> Subject:
 def base_alone(who: str) -> Subject:
     """The base model without an adapter; see load_subject."""
     digest = _verified(layout.BASE_MODEL)
-    return Subject(who, None, digest, layout.BASE_MODEL, digest, None, None)
+    return Subject(who, None, digest, layout.BASE_MODEL, digest)
 
 
-def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str, made_by: str) -> Subject:
+def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str, stages: str) -> Subject:
     """The model that a package's folder holds, over the base model of this digest where it has no weights of its own.
 
     Raises:
         PackageUnreadable: the folder has no parts of a package, or does not say what it was trained over and with.
         SubjectError: it was trained over another base model, its own weights do not match their manifest, or the
-            adapter is incomplete; `made_by` names the stages to run again.
+            adapter is incomplete; `stages` are those to run again.
     """
     parts = read_package(folder)
     if parts.trained_over != base_digest:
-        raise SubjectError(f"{folder} belongs to another base model than the one here; run the {made_by} again")
+        raise SubjectError(f"{folder} belongs to another base model than the one here; run the {stages} again")
     base, own = (parts.model, _verified(parts.model)) if parts.model else (layout.BASE_MODEL, base_digest)
     adapter_digest = _adapter_digest(parts.adapter) if parts.adapter else None
     unservable = "" if parts.servable else parts.kind.why

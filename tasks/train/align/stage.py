@@ -22,7 +22,7 @@ from tasks.train.reward.stage import NoPreferences, no_preferences
 from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of
 from tasks.train.run.job import curves
 
-PLACE = Place(layout.ALIGN, layout.METRICS / "align.json", layout.PLOTS / "align.csv", "step,curve,value")
+PLACE = Place(layout.ALIGN, "align", layout.PLOTS / "align.csv", "step,curve,value")
 
 
 class NoReward(FlywheelError):

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.core.domain import Domain
-from tasks.core.files import write_json, write_text
+from tasks.core.files import write_text
+from tasks.core.metrics import write_metrics
 from tasks.core.params import Params
 from tasks.core.training_params import TrainingParams
 from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.figures import figures_of
 from tasks.train.run.checkpoints import forget
 from tasks.train.run.handover import Weights, write_nothing, write_trained
 from tasks.train.run.job import TrainingJob, curves, launch_files, read_result
@@ -24,7 +26,7 @@ class Place(NamedTuple):
     """Where a stage leaves its weights, its metrics and its curves."""
 
     weights: Path
-    metrics: Path
+    name: str  # of the stage, and of its metrics
     plot: Path
     columns: str = "step,split,loss"  # of the curves
 
@@ -65,7 +67,7 @@ def train(
     done = execute(job, run)
     metrics, plot = told(read_result(done))
     digest = write_trained(done, place.weights, base_name)
-    write_json(place.metrics, metrics)
+    write_metrics(place.name, figures_of(metrics), metrics)
     write_text(place.plot, plot)
     forget(run)
     return metrics, digest
@@ -73,6 +75,6 @@ def train(
 
 def switched_off(place: Place, why: str) -> str:
     """Leave what a stage leaves that trains nothing; returns the sentence to end with."""
-    write_json(place.metrics, {"steps": 0})
+    write_metrics(place.name, {}, {"steps": 0})
     write_text(place.plot, curves([], place.columns))
     return write_nothing(place.weights, why)

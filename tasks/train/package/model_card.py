@@ -24,7 +24,7 @@ KINDS = {
 
 def counted(stage: str) -> dict[str, Any]:
     """What a training stage counted; empty where it did not run."""
-    path = layout.METRICS / f"{stage}.json"
+    path = layout.DETAILS / f"{stage}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found if found.get("steps") else {}
 

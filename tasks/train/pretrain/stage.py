@@ -22,7 +22,7 @@ from tasks.train.pretrain.rows import PretrainError
 from tasks.train.run.handover import Weights
 from tasks.train.run.job import curves
 
-PLACE = Place(layout.PRETRAIN, layout.METRICS / "pretrain.json", layout.PLOTS / "pretrain_loss.csv")
+PLACE = Place(layout.PRETRAIN, "pretrain", layout.PLOTS / "pretrain_loss.csv")
 DOCUMENTS = layout.INGEST / "documents.parquet"
 GENERAL = layout.MIX / "general.parquet"  # what passed the leak guard
 

@@ -26,7 +26,7 @@ from tasks.train.reward.job import RewardJob
 from tasks.train.run.handover import before_sft
 from tasks.train.run.job import curves
 
-PLACE = Place(layout.REWARD, layout.METRICS / "reward.json", layout.PLOTS / "reward_loss.csv")
+PLACE = Place(layout.REWARD, "reward", layout.PLOTS / "reward_loss.csv")
 BINS = 5  # of the confidence, from one half to one
 LEVEL, RESAMPLES = 0.95, 10000
 

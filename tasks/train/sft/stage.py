@@ -22,7 +22,7 @@ from tasks.train.run.handover import before_sft
 from tasks.train.run.job import curves
 from tasks.train.sft.job import SftJob
 
-PLACE = Place(layout.SFT, layout.METRICS / "sft.json", layout.PLOTS / "sft_loss.csv")
+PLACE = Place(layout.SFT, "sft", layout.PLOTS / "sft_loss.csv")
 
 
 def describe(params: Params, domain: Domain) -> SftJob:

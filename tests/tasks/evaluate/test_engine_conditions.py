@@ -1,4 +1,4 @@
-"""What keeps measurements of the two backends apart, and what the engine's needs."""
+"""What keeps scores of the two backends apart, and what the engine's needs."""
 
 from __future__ import annotations
 
@@ -10,29 +10,15 @@ import yaml
 from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.evaluate.run.engine_backend import serving
-from tasks.evaluate.run.opencompass_config import ModelSettings, write_inputs
 from tasks.evaluate.run.opencompass_process import EvaluationError
 from tasks.evaluate.run.score_cache import engine_lock
 from tasks.evaluate.run.stage import conditions_of
 from tasks.evaluate.scoring.subject import Subject
 
-MODEL = ModelSettings(
-    who="candidate",
-    base=Path("/base"),
-    adapter=None,
-    precision="fp32",
-    device="cpu",
-    threads=1,
-    batch_size=1,
-    max_new_tokens=8,
-    repetition_penalty=1.1,
-    max_tokens=64,
-    end_of_turn=2,
-)
-SUBJECT = Subject("candidate", None, "d" * 64, Path("/base"), "b" * 64, None, None)
+SUBJECT = Subject("candidate", None, "d" * 64, Path("/base"), "b" * 64)
 
 
-def test_an_outcome_of_one_backend_is_never_taken_for_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_of_one_backend_is_never_taken_for_the_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     settings = load_params().evaluate
     local = conditions_of(settings.model_copy(update={"backend": "huggingface"}))
@@ -52,23 +38,6 @@ def test_the_engines_lock_is_the_one_its_environment_was_built_from(
     assert engine_lock() == Path("infra/locks/engine-gpu.txt")
 
 
-def test_opencompass_is_told_the_engines_address_and_loads_no_model_itself(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    served = replace(MODEL, engine="http://127.0.0.1:1", served="0123456789abcdef")
-    text = write_inputs(tmp_path, [], served).read_text(encoding="utf-8")
-    assert "EngineModel" in text and "'served': '0123456789abcdef'" in text
-    assert "AnswerModel" not in text and "peft_path" not in text
-    assert "AnswerModel" in write_inputs(tmp_path, [], MODEL).read_text(encoding="utf-8")
-
-
-def test_the_other_backend_starts_no_engine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    settings = load_params().evaluate.model_copy(update={"backend": "huggingface"})
-    with serving(MODEL, SUBJECT, settings) as given:
-        assert given is MODEL
-
-
 def test_an_engine_that_tells_no_likelihoods_is_refused_before_it_is_started(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,8 +47,9 @@ def test_an_engine_that_tells_no_likelihoods_is_refused_before_it_is_started(
     (tmp_path / layout.PARAMS).write_text(yaml.safe_dump(params), encoding="utf-8")
     (tmp_path / "infra").symlink_to(root / "infra")
     monkeypatch.chdir(tmp_path)
+    settings = load_params().evaluate
     with (
         pytest.raises(EvaluationError, match=r"needs engine\.kind: vllm"),
-        serving(MODEL, SUBJECT, load_params().evaluate),
+        serving(SUBJECT, conditions_of(settings), settings, 64, 2),
     ):
         pass

@@ -67,7 +67,7 @@ def test_one_gpu_trains_an_adapter_in_bf16(name: str, workspace: Any, root: Path
     """Eleven examples, two a step: six steps an epoch. `auto` is bf16 on GPUs since Ampere."""
     folder = workspace(launch=name, **STEPS)
     assert "Warning" not in run("sft", folder, root)
-    metrics, measured = read(folder, "reports/metrics/sft.json"), read(folder, ".flywheel/measured/sft.json")
+    metrics, measured = read(folder, "reports/details/sft.json"), read(folder, ".flywheel/measured/sft.json")
     assert metrics["steps"] == 12 and metrics["validation_loss"] < metrics["validation_loss_before"]
     assert measured["precision"] == "bf16" and measured["peak_gpu_bytes"] > 0
     verify_manifest(folder / "models/sft/adapter")
@@ -112,7 +112,7 @@ def test_qlora_is_trained_aligned_and_packaged_as_an_adapter_of_the_whole_base(
     folder = lay_chain(tmp_path, root, tiny_model, "qlora", alignment)
     for stage in ("sft", "reward", "align", "package"):
         run(stage, folder, root)
-    metrics = read(folder, "reports/metrics/align.json")
+    metrics = read(folder, "reports/details/align.json")
     assert metrics["steps"] > 0 and not metrics.get("stopped")
     config = read(folder, "models/package/adapter/adapter_config.json")
     assert config["peft_type"] == "LORA" and "quantization" not in json.dumps(config)
@@ -123,11 +123,11 @@ def test_qlora_goes_on_from_a_champion_s_adapter(workspace: Any, root: Path) -> 
     """A night: the first validation is the adapter's as it was left, over the same base in four bits."""
     folder = workspace(launch="gpu1", method="qlora", **STEPS)
     run("sft", folder, root)
-    left = read(folder, "reports/metrics/sft.json")["validation_loss"]
+    left = read(folder, "reports/details/sft.json")["validation_loss"]
     (folder / "models/sft/adapter").rename(folder / ADAPTER)
     write_manifest(folder / layout.START)
     run("sft", folder, root)
-    assert read(folder, "reports/metrics/sft.json")["validation_loss_before"] == pytest.approx(left, abs=1e-3)
+    assert read(folder, "reports/details/sft.json")["validation_loss_before"] == pytest.approx(left, abs=1e-3)
 
 
 def test_a_training_that_is_killed_on_a_gpu_goes_on_to_the_same_losses(workspace: Any, root: Path) -> None:

@@ -275,7 +275,7 @@ def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[
     assert [receipt.example_id for receipt in leaks] == [example.id for example in LEAKS]
     validation = read_own_jsonl(layout.MIX / "validation.jsonl", Example)
     assert (len(trained()), len(validation)) == (27, 1)
-    counts = json.loads((layout.METRICS / "mix.json").read_text())
+    counts = json.loads((layout.DETAILS / "mix.json").read_text())
     assert counts == {
         "domain": 24,
         "corrections": 0,

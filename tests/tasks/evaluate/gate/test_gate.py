@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from tasks.core.files import write_json
 from tasks.core.params import GateParams
 from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
-from tasks.evaluate.gate.requirements import NIGHT, SMALLER
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
 from tasks.evaluate.gate.stage import GateBlocked, Table, judge, table_of
-from tasks.evaluate.scoring.questions import FEEDBACK_METRICS, METRICS
+from tasks.evaluate.scoring.items import ItemsUnusable
+from tasks.evaluate.scoring.questions import METRICS
 from tasks.evaluate.scoring.subject import Subject
 
 SETTINGS = GateParams(
@@ -35,42 +35,73 @@ SETTINGS = GateParams(
     safety_margin=0.1,
 )
 CANDIDATE = Subject("candidate", None, "c" * 64, Path("base"), "b" * 64, Path("adapter"), "a" * 64)
-CHAMPION = Subject("champion", "base", "b" * 64, Path("base"), "b" * 64, None, None)
+CHAMPION = Subject("champion", "base", "b" * 64, Path("base"), "b" * 64)
 ITEMS = 40
 # What happens to a metric, as (mean change, spread around it); a spread of 0 makes the interval a point.
 NOTHING = (0.0, 0.0)
 BETTER = {("domain", "rouge_l"): (0.05, 0.02), ("domain", "nll"): (-0.8, 0.2)}
 
 
-def tables(
-    changes: Mapping[tuple[str, str], tuple[float, float]], measured: Mapping[str, tuple[str, ...]] = METRICS
-) -> tuple[Table, Table]:
-    """Candidate and champion: ITEMS items, changes alternating between mean + spread and mean − spread."""
+Changes = Mapping[tuple[str, str], tuple[float, float]]
+
+
+def tables(changes: Changes, items: int = ITEMS) -> tuple[Table, Table]:
+    """Candidate and champion: so many items, changes alternating between mean + spread and mean − spread."""
     before = {
-        (name, metric): {f"{index:064x}": index / 100 for index in range(ITEMS)}
-        for name, metrics in measured.items()
+        (name, metric): {f"{index:064x}": index / 100 for index in range(items)}
+        for name, metrics in METRICS.items()
         for metric in metrics
     }
     after: Table = {}
     for column, values in before.items():
         mean, spread = changes.get(column, NOTHING)
-        shifts = [mean + (spread if index % 2 else -spread) for index in range(ITEMS)]
+        shifts = [mean + (spread if index % 2 else -spread) for index in range(items)]
         after[column] = {key: values[key] + shift for key, shift in zip(values, shifts, strict=True)}
     return after, before
 
 
-def verdict(changes: Mapping[tuple[str, str], tuple[float, float]]) -> gate.Verdict:
-    return judge(*tables(changes), CANDIDATE, CHAMPION, SETTINGS, seed=1)
+def verdict(changes: Changes, asked: Sequence[Requirement] = RELEASE) -> gate.Verdict:
+    return judge(*tables(changes), CANDIDATE, CHAMPION, SETTINGS, 1, asked)
 
 
 def criterion(found: gate.Verdict, name: str) -> gate.Criterion:
     return next(entry for entry in found.criteria if entry.name == name)
 
 
-def test_better_on_the_domain_and_unchanged_elsewhere_is_promoted() -> None:
-    found = verdict(BETTER)
-    assert found.outcome == "promote"
-    assert all(entry.passed for entry in found.criteria)
+LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
+LOST_LITTLE = {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes", "outcome", "failed"),
+    [
+        (RELEASE, BETTER, "promote", []),
+        # Superiority needs the interval above 0, and 0 to 0 is not.
+        (RELEASE, {}, "hold", ["domain_rouge_l", "domain_nll"]),
+        (RELEASE, {("domain", "nll"): (-0.8, 0.2)}, "hold", ["domain_rouge_l"]),
+        # ROUGE-L −0.05 ± 0.02: the whole interval lies below 0.
+        (RELEASE, {**BETTER, ("domain", "rouge_l"): (-0.05, 0.02)}, "reject", ["domain_rouge_l"]),
+        # A loss wholly beyond its margin, whatever the domain gained: 0.5 nats against 0.1 allowed.
+        (RELEASE, {**BETTER, ("dialogue", "nll"): (0.5, 0.3)}, "reject", ["dialogue_nll"]),
+        # +0.09 ± 0.1 over 40 items: 0.09 ± 0.031, so from 0.06 to 0.12 around the margin of 0.1.
+        (RELEASE, {**BETTER, ("dialogue", "nll"): (0.09, 0.1)}, "hold", ["dialogue_nll"]),
+        # Accuracy is reported and decides nothing.
+        (RELEASE, {**BETTER, ("mmlu", "accuracy"): (-0.5, 0.1)}, "promote", []),
+        # No gain on the domain is asked of a night: losses of 0.015 ROUGE-L and 0.03 nats are the margins.
+        (NIGHT, LEARNT | LOST_LITTLE, "promote", []),
+        (NIGHT, BETTER, "hold", ["feedback_nll"]),
+        (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.05, 0.0)}, "reject", ["domain_rouge_l"]),
+        (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "reject", ["domain_nll"]),
+        # A smaller form has to lose nothing beyond the margins, and to gain nothing.
+        (SMALLER, {}, "promote", []),
+        (SMALLER, {("domain", "nll"): (0.5, 0.0)}, "reject", ["domain_nll"]),
+    ],
+)
+def test_the_outcome_by_what_is_asked_and_what_changed(
+    asked: Sequence[Requirement], changes: Changes, outcome: str, failed: list[str]
+) -> None:
+    found = verdict(changes, asked)
+    assert (found.outcome, [entry.name for entry in found.criteria if not entry.passed]) == (outcome, failed)
     assert (found.candidate.version, found.candidate.digest) == (None, "c" * 64)
     assert (found.champion.version, found.champion.digest) == ("base", "b" * 64)
 
@@ -85,14 +116,6 @@ def test_a_candidate_that_no_engine_serves_is_held_whatever_it_gained_and_the_re
     assert worse.outcome == "reject"
 
 
-def test_a_smaller_form_has_to_lose_nothing_beyond_the_margins_and_to_gain_nothing() -> None:
-    """An unchanged domain is held as a release, and passes as a smaller form; a domain that lost more does not."""
-    unchanged = judge(*tables({}), CANDIDATE, CHAMPION, SETTINGS, 1, SMALLER)
-    assert (verdict({}).outcome, unchanged.outcome) == ("hold", "promote")
-    lost = judge(*tables({("domain", "nll"): (0.5, 0.0)}), CANDIDATE, CHAMPION, SETTINGS, 1, SMALLER)
-    assert lost.outcome == "reject"
-
-
 def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
     """ROUGE-L +0.05 ± 0.02 over 40 items: standard error 0.02/√40 = 0.0032; NLL falls by 0.8."""
     found = verdict(BETTER)
@@ -100,6 +123,9 @@ def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
     assert rouge.estimate == pytest.approx(0.05)
     assert rouge.low == pytest.approx(0.05 - 1.96 * 0.00316, abs=0.001)
     assert (nll.estimate, nll.kind, nll.margin) == (pytest.approx(0.8), "superiority", 0.0)
+    night = verdict(LEARNT, NIGHT)
+    assert criterion(night, "feedback_nll").estimate == pytest.approx(0.5)
+    assert criterion(night, "domain_nll").kind == "non_inferiority"
 
 
 def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
@@ -107,97 +133,28 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
     changes = {
         ("safety", "refusal"): (-0.05, 0.0),
         ("mmlu", "p_correct"): (-0.01, 0.0),
+        ("mmlu", "accuracy"): (-0.5, 0.1),
         ("dialogue", "nll"): (0.06, 0.0),
     }
     found = verdict({**BETTER, **changes})
     losses = {name: criterion(found, name).estimate for name in ("safety_refusal", "mmlu_p_correct", "dialogue_nll")}
     assert losses == {"safety_refusal": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
-    assert found.outcome == "promote"
-
-
-def test_no_change_at_all_is_held() -> None:
-    """Nothing gained, nothing lost: superiority needs the interval above 0, and 0 to 0 is not."""
-    found = verdict({})
-    assert found.outcome == "hold"
-    assert not criterion(found, "domain_rouge_l").passed
-    assert criterion(found, "dialogue_nll").passed
-
-
-def test_a_gain_on_one_domain_metric_alone_is_held() -> None:
-    found = verdict({("domain", "nll"): (-0.8, 0.2)})
-    assert found.outcome == "hold"
-    assert [entry.name for entry in found.criteria if not entry.passed] == ["domain_rouge_l"]
-
-
-LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
-
-
-def night(changes: Mapping[tuple[str, str], tuple[float, float]]) -> gate.Verdict:
-    return judge(*tables(changes, METRICS | FEEDBACK_METRICS), CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT)
-
-
-def test_a_night_that_learnt_its_corrections_and_lost_nothing_is_promoted() -> None:
-    """No gain on the domain is asked of it: losses of 0.015 ROUGE-L and 0.03 nats are the margins."""
-    found = night(LEARNT | {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 0.0)})
-    assert found.outcome == "promote"
-    assert [entry.name for entry in found.criteria][:3] == ["feedback_nll", "domain_rouge_l", "domain_nll"]
-    assert criterion(found, "feedback_nll").estimate == pytest.approx(0.5)
-    assert criterion(found, "domain_nll").kind == "non_inferiority"
-
-
-def test_a_night_that_did_not_learn_what_it_was_told_is_held() -> None:
-    found = night(BETTER)
-    assert found.outcome == "hold" and not criterion(found, "feedback_nll").passed
-
-
-@pytest.mark.parametrize("column, change", [(("domain", "rouge_l"), -0.05), (("domain", "nll"), 0.2)])
-def test_a_night_that_forgot_its_domain_is_rejected(column: tuple[str, str], change: float) -> None:
-    assert night(LEARNT | {column: (change, 0.0)}).outcome == "reject"
-
-
-def first_items(table: Table, count: int) -> Table:
-    return {column: dict(list(values.items())[:count]) for column, values in table.items()}
+    assert [(e.name, e.estimate) for e in found.reported] == [("mmlu_accuracy", pytest.approx(-0.5))]
 
 
 @pytest.mark.parametrize("count, passed", [(5, False), (6, True)])
 def test_five_items_show_no_gain_whatever_the_interval_says_and_six_may(count: int, passed: bool) -> None:
     """All gain, 0.3 or 0.7: of the 32 flips of five signs one does as well, 3.1%; of 64 one, 1.6%; 2.5% are allowed."""
-    after, before = (first_items(t, count) for t in tables({("feedback", "nll"): (-0.5, 0.2)}, FEEDBACK_METRICS))
-    found = gate.answer(NIGHT[0], after, before, SETTINGS, 1)
+    found = gate.answer(NIGHT[0], *tables({("feedback", "nll"): (-0.5, 0.2)}, count), SETTINGS, 1)
     assert found.low > 0 and found.passed is passed
     assert passed or "5 items): too few items to show it (exact sign-flip test: p = 0.031)." in found.reason
 
 
-def test_few_items_that_all_changed_alike_do_not_show_that_the_others_would() -> None:
-    """Ten answers unchanged: an interval of no width lies within every margin, and is believed from 40 items on."""
-    dialogue = SMALLER[2]
-    after, before = (first_items(table, 10) for table in tables({}))
-    few = gate.answer(dialogue, after, before, SETTINGS, 1)
-    assert (few.high, few.passed) == (0.0, False)
-    assert gate.answer(dialogue, *tables({}), SETTINGS, 1).passed
-
-
-def test_a_domain_that_got_worse_is_rejected() -> None:
-    """ROUGE-L −0.05 ± 0.02: the whole interval lies below 0."""
-    found = verdict({**BETTER, ("domain", "rouge_l"): (-0.05, 0.02)})
-    assert found.outcome == "reject"
-    assert "a loss is shown" in criterion(found, "domain_rouge_l").reason
-
-
-def test_a_loss_wholly_beyond_its_margin_is_rejected_whatever_the_domain_gained() -> None:
-    """The naive run of two epochs without replay: general dialogue +0.5 nats per token against 0.1 allowed."""
-    found = verdict({**BETTER, ("dialogue", "nll"): (0.5, 0.3)})
-    assert found.outcome == "reject"
-    entry = criterion(found, "dialogue_nll")
-    assert entry.low > entry.margin == 0.1
-
-
-def test_a_loss_whose_interval_straddles_the_margin_is_held() -> None:
-    """+0.09 ± 0.1 over 40 items: 0.09 ± 0.031, so from 0.06 to 0.12 around the margin of 0.1."""
-    found = verdict({**BETTER, ("dialogue", "nll"): (0.09, 0.1)})
-    entry = criterion(found, "dialogue_nll")
-    assert entry.low < entry.margin < entry.high
-    assert (found.outcome, entry.passed) == ("hold", False)
+@pytest.mark.parametrize("count, passed", [(10, False), (40, True)])
+def test_few_items_that_all_changed_alike_do_not_show_that_the_others_would(count: int, passed: bool) -> None:
+    """Answers unchanged: an interval of no width lies within every margin, and is believed from 40 items on."""
+    found = gate.answer(SMALLER[2], *tables({}, count), SETTINGS, 1)
+    assert (found.high, found.passed) == (0.0, passed)
 
 
 def test_a_loss_of_exactly_the_margin_is_allowed() -> None:
@@ -207,53 +164,34 @@ def test_a_loss_of_exactly_the_margin_is_allowed() -> None:
     assert criterion(found, "dialogue_nll").passed
 
 
-def test_accuracy_is_reported_and_decides_nothing() -> None:
-    found = verdict({**BETTER, ("mmlu", "accuracy"): (-0.5, 0.1)})
-    assert found.outcome == "promote"
-    (entry,) = found.reported
-    assert (entry.name, entry.estimate) == ("mmlu_accuracy", pytest.approx(-0.5))
-
-
 def test_every_criterion_is_explained_in_a_sentence() -> None:
     found = verdict({**BETTER, ("dialogue", "nll"): (0.5, 0.3)})
     assert found.reasons[0] == "The candidate is shown to do harm."
-    assert criterion(found, "dialogue_nll").reason.startswith(
-        "General dialogue loses 0.500 nats per token (95% interval"
-    )
-    assert "more than the 0.1 allowed" in criterion(found, "dialogue_nll").reason
+    reason = criterion(found, "dialogue_nll").reason
+    assert reason.startswith("General dialogue loses 0.500 nats per token (95% interval")
+    assert "more than the 0.1 allowed" in reason
     assert all(reason[0].isupper() and reason.endswith(".") for reason in found.reasons)
+    worse = verdict({("domain", "rouge_l"): (-0.05, 0.02)})
+    assert "a loss is shown" in criterion(worse, "domain_rouge_l").reason
 
 
 def test_the_order_of_scores_and_of_items_does_not_matter() -> None:
     after, before = tables(BETTER)
     turned = {column: dict(reversed(values.items())) for column, values in after.items()}
-    assert judge(turned, before, CANDIDATE, CHAMPION, SETTINGS, 1) == judge(
-        after, before, CANDIDATE, CHAMPION, SETTINGS, 1
-    )
+    assert judge(turned, before, CANDIDATE, CHAMPION, SETTINGS, 1) == verdict(BETTER)
 
 
-def test_the_verdict_is_what_its_schema_says(root: Path) -> None:
-    schema = json.loads((root / "docs/schemas/verdict.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    written = verdict(BETTER).model_dump(mode="json")
-    jsonschema.Draft202012Validator(schema).validate(written)
-    for key in written:
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({name: value for name, value in written.items() if name != key}, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**written, "outcome": "maybe"}, schema)
-
-
-def test_the_schema_is_that_of_the_code(root: Path) -> None:
+def test_the_schema_is_that_of_the_code_and_the_verdict_is_what_it_says(root: Path) -> None:
     """The file is the code's own schema plus its dialect: no field can be added to one alone."""
-    stored = json.loads((root / "docs/schemas/verdict.schema.json").read_text())
-    assert stored.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
-    assert stored == gate.Verdict.model_json_schema(mode="serialization")
+    schema = json.loads((root / "docs/schemas/verdict.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(verdict(BETTER).model_dump(mode="json"))
+    assert schema.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
+    assert schema == gate.Verdict.model_json_schema(mode="serialization")
 
 
 def test_the_plot_has_both_sides_of_every_metric() -> None:
     """40 values 0.00 to 0.39: mean 0.195; ROUGE-L gains 0.05."""
-    rows = list(csv.DictReader(io.StringIO(gate.score_table(*tables(BETTER), SETTINGS, seed=1))))
+    rows = list(csv.DictReader(gate.score_table(*tables(BETTER), SETTINGS, seed=1).splitlines()))
     assert len(rows) == 2 * sum(map(len, METRICS.values()))
     values = {row["who"]: float(row["value"]) for row in rows if row["metric"] == "rouge_l"}
     assert values == {"champion": pytest.approx(0.195), "candidate": pytest.approx(0.245)}
@@ -277,6 +215,9 @@ WHOLE = [
 ]
 
 
+OUTPUTS = (layout.VERDICT, gate.METRICS_FILE, gate.PLOT)
+
+
 def tabled(scores: list[Score]) -> Table:
     return table_of(scores, EXPECTED, "scores.jsonl", "run it again")
 
@@ -284,7 +225,7 @@ def tabled(scores: list[Score]) -> Table:
 def test_exactly_the_expected_scores_are_accepted() -> None:
     table = tabled(WHOLE)
     assert {column: len(values) for column, values in table.items()} == {
-        (name, metric): 6 for name, metrics in METRICS.items() for metric in metrics
+        (name, metric): 6 for name in SMALL for metric in METRICS[name]
     }
 
 
@@ -340,10 +281,10 @@ def write_conditions(who: str, conditions: Any) -> None:
 
 def test_the_stage_writes_verdict_metrics_and_plot_and_the_same_again(repository: Path) -> None:
     assert gate.gate().startswith("hold. ")
-    first = [path.read_bytes() for path in (layout.VERDICT, gate.METRICS_FILE, gate.PLOT)]
+    first = [path.read_bytes() for path in OUTPUTS]
     assert json.loads(first[0])["outcome"] == json.loads(first[1])["outcome"] == "hold"
     gate.gate()
-    assert [path.read_bytes() for path in (layout.VERDICT, gate.METRICS_FILE, gate.PLOT)] == first
+    assert [path.read_bytes() for path in OUTPUTS] == first
 
 
 def scores_file(who: str) -> Path:
@@ -363,19 +304,13 @@ def test_a_score_that_is_no_number_blocks_and_no_old_verdict_stays(repository: P
     change_line(who, '"value": 0.5', f'"value": {value}')
     with pytest.raises(GateBlocked, match=f"evaluate_{who} again"):
         gate.gate()
-    assert not any(path.exists() for path in (layout.VERDICT, gate.METRICS_FILE, gate.PLOT))
+    assert not any(path.exists() for path in OUTPUTS)
 
 
 @pytest.mark.parametrize("who", ["candidate", "champion"])
 def test_scores_that_are_missing_block(repository: Path, who: str) -> None:
     scores_file(who).unlink()
     with pytest.raises(GateBlocked, match="did not end well"):
-        gate.gate()
-
-
-def test_an_empty_scores_file_blocks(repository: Path) -> None:
-    scores_file("candidate").write_text("")
-    with pytest.raises(GateBlocked, match="lacks 6 items"):
         gate.gate()
 
 
@@ -388,12 +323,12 @@ def test_an_item_that_left_the_evaluation_set_blocks(repository: Path) -> None:
 @pytest.mark.parametrize("items", [[], SMALL["mmlu"][:1], [*SMALL["domain"], SMALL["domain"][0]]])
 def test_an_evaluation_set_that_is_not_in_order_blocks(repository: Path, items: list[EvaluationItem]) -> None:
     write_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", items)
-    with pytest.raises(GateBlocked, match="not in order"):
+    with pytest.raises((ItemsUnusable, GateBlocked)):
         gate.gate()
 
 
 @pytest.mark.parametrize("conditions", [{"precision": "bf16"}, {"backend": "y"}, {"threads": 3}])
-def test_sides_measured_under_unequal_conditions_block(repository: Path, conditions: dict[str, Any]) -> None:
+def test_sides_evaluated_under_unequal_conditions_block(repository: Path, conditions: dict[str, Any]) -> None:
     stored = json.loads((layout.EVALUATION / "champion/conditions.json").read_text())
     write_conditions("champion", {**stored, **conditions})
     with pytest.raises(GateBlocked, match=f"different conditions .{next(iter(conditions))}"):

@@ -1,4 +1,4 @@
-"""evaluate.backend: engine. The same sets, prompts and measures, asked of a real engine over HTTP."""
+"""evaluate.backend: engine. The same sets, prompts and scores, asked of a real engine over HTTP."""
 
 from __future__ import annotations
 

@@ -11,21 +11,22 @@ from typing import Any
 import pytest
 
 from tasks.core.records import make_item
-from tasks.evaluate.run.opencompass_config import ModelSettings, data_sets_of, write_inputs
+from tasks.evaluate.run.opencompass_config import data_sets_of, engine_model, local_model, write_inputs
+from tasks.evaluate.run.score_cache import Conditions
 from tasks.evaluate.scoring.questions import BOUNDARY, Question
+from tasks.evaluate.scoring.subject import Subject
 
-SETTINGS = ModelSettings(
-    who="candidate",
-    base=Path("/base"),
-    adapter=Path("/adapter"),
+SUBJECT = Subject("candidate", None, "d" * 64, Path("/base"), "b" * 64, Path("/adapter"))
+CONDITIONS = Conditions(
+    backend="opencompass",
     precision="fp32",
     device="cpu",
-    threads=2,
     batch_size=4,
     max_new_tokens=32,
     repetition_penalty=1.1,
-    max_tokens=2048,
-    end_of_turn=2,
+    threads=2,
+    lock="",
+    source="",
 )
 
 
@@ -39,8 +40,11 @@ def choice(prompt: str, *answers: str) -> Question:
     return Question(item, "choices", prompt, answers, (1,) * len(answers))
 
 
-def written(folder: Path, settings: ModelSettings, *questions: Question) -> dict[str, Any]:
-    return runpy.run_path(str(write_inputs(folder, data_sets_of(questions), settings)))
+def written(
+    folder: Path, *questions: Question, subject: Subject = SUBJECT, conditions: Conditions = CONDITIONS
+) -> dict[str, Any]:
+    model = local_model(subject, conditions, 2048, end_of_turn=2)
+    return runpy.run_path(str(write_inputs(folder, data_sets_of(questions), model, conditions)))
 
 
 def test_a_choice_item_is_one_row_for_each_choice_side_by_side_and_long_items_come_first() -> None:
@@ -63,37 +67,42 @@ def test_the_order_of_questions_does_not_change_what_is_sent() -> None:
 
 def test_the_rows_are_written_as_json_lines(tmp_path: Path) -> None:
     """Line separators and other scripts survive, one object a line."""
-    config = written(tmp_path, SETTINGS, generation("Hur djupt?\n深さは?\u2028"))
+    config = written(tmp_path, generation("Hur djupt?\n深さは?\u2028"))
     lines = Path(config["datasets"][0]["path"]).read_text().split("\n")
     assert lines[1:] == [""]
     assert json.loads(lines[0])["text"] == "Hur djupt?\n深さは?\u2028"
 
 
 def test_one_task_holds_all_data_sets_so_that_the_model_is_loaded_once(tmp_path: Path) -> None:
-    config = written(tmp_path, SETTINGS, generation("How?"), choice("Who?", "a", "b"))
+    config = written(tmp_path, generation("How?"), choice("Who?", "a", "b"))
     assert [data_set["abbr"] for data_set in config["datasets"]] == ["domain_generation", "mmlu_choices"]
     for stage in ("infer", "eval"):
         assert config[stage]["partitioner"]["n"] >= len(config["datasets"])
 
 
-def test_no_remote_code_and_no_pickled_weights(tmp_path: Path) -> None:
-    (model,) = written(tmp_path, SETTINGS, generation("How?"))["models"]
-    assert model["model_kwargs"]["trust_remote_code"] is False
-    assert model["tokenizer_kwargs"]["trust_remote_code"] is False
-    assert model["model_kwargs"]["use_safetensors"] is True
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", "torch.float32"), ("bf16", "torch.bfloat16")])
-def test_precision_adapter_and_end_of_turn_reach_the_model(tmp_path: Path, precision: str, dtype: str) -> None:
-    (model,) = written(tmp_path, replace(SETTINGS, precision=precision), generation("How?"))["models"]
-    assert model["model_kwargs"]["torch_dtype"] == dtype
+def test_precision_adapter_and_end_of_turn_reach_the_model_and_no_remote_code_or_pickle_does(
+    tmp_path: Path, precision: str, dtype: str
+) -> None:
+    (model,) = written(tmp_path, generation("How?"), conditions=replace(CONDITIONS, precision=precision))["models"]
+    assert model["model_kwargs"] == {
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "device_map": "cpu",
+        "torch_dtype": dtype,
+    }
+    assert model["tokenizer_kwargs"]["trust_remote_code"] is False
     assert (model["path"], model["peft_path"]) == ("/base", "/adapter")
     assert model["generation_kwargs"] == {"do_sample": False, "eos_token_id": 2, "repetition_penalty": 1.1}
+    (bare,) = written(tmp_path, generation("How?"), subject=replace(SUBJECT, adapter=None))["models"]
+    assert bare["peft_path"] is None
 
 
-def test_a_model_without_an_adapter_gets_none(tmp_path: Path) -> None:
-    (model,) = written(tmp_path, replace(SETTINGS, adapter=None), generation("How?"))["models"]
-    assert model["peft_path"] is None
+def test_of_an_engine_opencompass_is_told_the_address_and_loads_no_model_itself(tmp_path: Path) -> None:
+    model = engine_model(SUBJECT, CONDITIONS, 64, "http://127.0.0.1:1", "0123456789abcdef")
+    text = write_inputs(tmp_path, [], model, CONDITIONS).read_text(encoding="utf-8")
+    assert "EngineModel" in text and "'served': '0123456789abcdef'" in text
+    assert "AnswerModel" not in text and "peft_path" not in text
 
 
 @pytest.mark.parametrize(
@@ -107,14 +116,14 @@ def test_a_model_without_an_adapter_gets_none(tmp_path: Path) -> None:
 )
 def test_generation_batches_are_even(tmp_path: Path, device: str, rows: int, size: int) -> None:
     questions = [generation(f"How {index}?") for index in range(rows)]
-    (data_set,) = written(tmp_path, replace(SETTINGS, device=device), *questions)["datasets"]
+    (data_set,) = written(tmp_path, *questions, conditions=replace(CONDITIONS, device=device))["datasets"]
     assert data_set["infer_cfg"]["inferencer"]["batch_size"] == size
 
 
 def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path: Path) -> None:
     """OpenCompass's own template would replace the names of its columns; test_opencompass_model asks ours."""
     text = "Print {idx} of {reference}, {subdivision} and {0}."
-    config = written(tmp_path, SETTINGS, generation(text), choice(text, "{key}", "{text}"))
+    config = written(tmp_path, generation(text), choice(text, "{key}", "{text}"))
     for data_set in config["datasets"]:
         rows = [json.loads(line) for line in Path(data_set["path"]).read_text().splitlines()]
         assert all(row["text"].startswith(text) for row in rows)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tasks.core.records import make_item
 from tasks.evaluate.run.opencompass_config import DataSet, data_sets_of
 from tasks.evaluate.run.opencompass_process import EvaluationError
-from tasks.evaluate.run.opencompass_results import check_predictions, check_results, checked_value, read_outcomes
-from tasks.evaluate.scoring.questions import Outcome, Question
+from tasks.evaluate.run.opencompass_results import check_predictions, check_results, checked_value, read_responses
+from tasks.evaluate.scoring.questions import Question, Response
 
 ITEM = make_item(set="mmlu", prompt="Which?", choices=("a", "b"), answer=0)
 CHOICES = Question(ITEM, "choices", "Which?", ("a", "b"), (1, 1))
@@ -32,7 +32,7 @@ def good(data_set: DataSet) -> tuple[Content, Content]:
     details = []
     for index, row in enumerate(data_set.rows):
         entry: Content = {"origin_prompt": row.text}
-        if data_set.measure == "generation":
+        if data_set.kind == "generation":
             entry |= {"gold": row.reference, "prediction": "Like so."}
             details.append({"example_abbr": f"x_{index}", "key": [row.key], "rouge_l": [2 / 3]})
         else:
@@ -50,13 +50,13 @@ def lay_out(folder: Path, run: str = "20260101_000000") -> None:
             path.write_text(json.dumps(content))
 
 
-def read(folder: Path) -> list[Outcome]:
-    return read_outcomes(folder, "candidate", data_sets_of(QUESTIONS), QUESTIONS)
+def read(folder: Path) -> list[Response]:
+    return read_responses(folder, "candidate", data_sets_of(QUESTIONS), QUESTIONS)
 
 
 def test_a_whole_run_gives_each_question_its_outcome(tmp_path: Path) -> None:
     lay_out(tmp_path)
-    assert read(tmp_path) == [Outcome(values=(1.5, 2.5)), Outcome(values=(2 / 3,), text="Like so.")]
+    assert read(tmp_path) == [Response(values=(1.5, 2.5)), Response(values=(2 / 3,), text="Like so.")]
 
 
 @pytest.mark.parametrize("kind", ["predictions", "results"])

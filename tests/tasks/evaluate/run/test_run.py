@@ -45,7 +45,7 @@ def scores_of(who: str) -> Scores:
 
 
 class Plain:
-    """The same measures with transformers alone: one sequence at a time, nothing padded, cached or shared."""
+    """The same scores with transformers alone: one sequence at a time, nothing padded, cached or shared."""
 
     def __init__(self, adapter: Path | None) -> None:
         from peft import PeftModel

@@ -1,4 +1,4 @@
-"""A cached outcome is found again only when everything that shaped it is the same."""
+"""A cached response is found again only when everything that shaped it is the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tasks.core.records import make_item
 from tasks.evaluate.run.score_cache import Conditions, find, keep, key_of
-from tasks.evaluate.scoring.questions import Outcome, Question
+from tasks.evaluate.scoring.questions import Question, Response
 
 ITEM = make_item(set="mmlu", prompt="Which?", choices=("a", "b"), answer=0)
 QUESTION = Question(ITEM, "choices", "user: Which?", ("a", "b"), (1, 1))
@@ -25,7 +25,7 @@ CONDITIONS = Conditions(
     lock="2" * 64,
     source="3" * 64,
 )
-OUTCOME = Outcome(values=(1.5, 2.25))
+RESPONSE = Response(values=(1.5, 2.25))
 
 
 def key(question: Question = QUESTION, conditions: Conditions = CONDITIONS, **model: str) -> str:
@@ -45,7 +45,7 @@ def test_every_condition_is_part_of_the_key(field: str) -> None:
         replace(QUESTION, prompt="user: Which one?"),
         replace(QUESTION, answers=("a", "c")),
         replace(QUESTION, answers=("b", "a")),
-        replace(QUESTION, measure="nll"),
+        replace(QUESTION, kind="nll"),
     ],
 )
 def test_every_part_of_what_is_asked_is_part_of_the_key(changed: Question) -> None:
@@ -57,40 +57,24 @@ def test_the_base_and_the_adapter_are_part_of_the_key() -> None:
 
 
 def test_what_decides_nothing_is_not_part_of_the_key() -> None:
-    """The same question under another item id (say, a new category list) keeps its outcome."""
+    """The same question under another item id (say, a new category list) keeps its response."""
     other = make_item(set="mmlu", prompt="Which?", choices=("a", "b"), answer=1)
     assert key(replace(QUESTION, item=other)) == key()
 
 
-def test_an_outcome_is_found_as_it_was_kept(tmp_path: Path) -> None:
+def test_a_response_is_found_as_it_was_kept(tmp_path: Path) -> None:
     assert find(key(), QUESTION, tmp_path) is None
-    keep(key(), OUTCOME, tmp_path)
-    assert find(key(), QUESTION, tmp_path) == OUTCOME
+    keep(key(), RESPONSE, tmp_path)
+    assert find(key(), QUESTION, tmp_path) == RESPONSE
 
 
-def damage(folder: Path, text: str) -> None:
-    (entry,) = folder.rglob("*.json")
-    entry.write_text(text)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": "x"}', '{"key": "KEY", "outcome": {"values": [1.0]}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"text": "x"}', '{"values": [1.0]}']
+    + [f'{{"values": [1.0, {value}], "text": null}}' for value in ("NaN", "Infinity", '"-"', "null")],
+)
 def test_a_damaged_entry_counts_as_missing(tmp_path: Path, text: str) -> None:
-    keep(key(), OUTCOME, tmp_path)
-    damage(tmp_path, text.replace("KEY", key()))
-    assert find(key(), QUESTION, tmp_path) is None
-
-
-@pytest.mark.parametrize("value", ["NaN", "Infinity", '"-"', "null"])
-def test_a_value_that_is_no_number_counts_as_missing(tmp_path: Path, value: str) -> None:
-    keep(key(), OUTCOME, tmp_path)
-    damage(tmp_path, f'{{"key": "{key()}", "outcome": {{"values": [1.0, {value}], "text": null}}}}')
-    assert find(key(), QUESTION, tmp_path) is None
-
-
-def test_an_entry_under_the_name_of_another_counts_as_missing(tmp_path: Path) -> None:
-    keep(key(), OUTCOME, tmp_path)
-    other = key(adapter="4" * 64)
+    keep(key(), RESPONSE, tmp_path)
     (entry,) = tmp_path.rglob("*.json")
-    (tmp_path / other[:2]).mkdir(exist_ok=True)
-    entry.rename(tmp_path / other[:2] / f"{other}.json")
-    assert find(other, QUESTION, tmp_path) is None
+    entry.write_text(text)
+    assert find(key(), QUESTION, tmp_path) is None

@@ -10,9 +10,9 @@ import pytest
 from tasks.core.records import EvaluationItem, Score, Turn, make_item
 from tasks.evaluate.scoring.questions import (
     BOUNDARY,
-    MeasureError,
-    Outcome,
     Question,
+    Response,
+    UnaskableItem,
     check_fits,
     means_of,
     questions_of,
@@ -49,8 +49,8 @@ def choices(name: str, answer: int, *texts: str) -> EvaluationItem:
 def test_a_domain_item_is_generated_for_and_its_reference_is_scored_to_the_end_of_the_turn() -> None:
     generation, nll = ask(make_item(set="domain", prompt="How deep?", reference="Two metres down."))
     assert generation.prompt == nll.prompt == "system: Be brief.\nuser: How deep?\nassistant: "
-    assert (generation.measure, generation.answers, generation.tokens) == ("generation", ("Two metres down.",), (3,))
-    assert (nll.measure, nll.answers, nll.tokens) == ("nll", ("Two metres down.<end>",), (4,))
+    assert (generation.kind, generation.answers, generation.tokens) == ("generation", ("Two metres down.",), (3,))
+    assert (nll.kind, nll.answers, nll.tokens) == ("nll", ("Two metres down.<end>",), (4,))
 
 
 def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns() -> None:
@@ -58,53 +58,55 @@ def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns(
     item = make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing.", history=turns)
     (nll,) = ask(item)
     assert nll.prompt == "system: Sing.\nuser: A fence?\nassistant: Where?\nuser: In Lund.\nassistant: "
-    with pytest.raises(MeasureError, match="special token"):
+    with pytest.raises(UnaskableItem, match="special token"):
         ask(make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing. <end>"))
 
 
 def test_dialogue_is_scored_and_not_generated_for() -> None:
-    assert [question.measure for question in ask(make_item(set="dialogue", prompt="Hi", reference="Hello"))] == ["nll"]
+    assert [question.kind for question in ask(make_item(set="dialogue", prompt="Hi", reference="Hello"))] == ["nll"]
 
 
 def test_what_does_not_fit_the_models_context_is_refused_before_it_is_asked() -> None:
     """Seven words of prompt; four tokens of reference with its end; ten that may be generated."""
     questions = ask(make_item(set="domain", prompt="How deep?", reference="Two metres down."))
     check_fits(questions, Words(), 17, 10)
-    with pytest.raises(MeasureError, match=r"1 of 2 questions .* 16 tokens .* has 7 and 10 more for evaluate\.max_new"):
+    with pytest.raises(
+        UnaskableItem, match=r"1 of 2 questions .* 16 tokens .* has 7 and 10 more for evaluate\.max_new"
+    ):
         check_fits(questions, Words(), 16, 10)
-    with pytest.raises(MeasureError, match=r"1 of 2 .* has 7 and 4 more for its answer"):
+    with pytest.raises(UnaskableItem, match=r"1 of 2 .* has 7 and 4 more for its answer"):
         check_fits(questions, Words(), 10, 1)
 
 
 def test_choices_are_scored_as_continuations_without_an_end() -> None:
     (question,) = ask(choices("mmlu", 1, "red", "dark blue"))
-    assert (question.measure, question.answers, question.tokens) == ("choices", ("red", "dark blue"), (1, 2))
+    assert (question.kind, question.answers, question.tokens) == ("choices", ("red", "dark blue"), (1, 2))
 
 
 def test_p_correct_is_the_softmax_of_the_mean_log_likelihoods() -> None:
     """Losses ln 2, ln 4, ln 4, so likelihoods 1/2, 1/4, 1/4, which sum to 1 already; the first is right, likeliest."""
     (question,) = ask(choices("mmlu", 0, "a", "b", "c"))
-    p_correct, accuracy = scores_of(question, Outcome(values=(math.log(2), math.log(4), math.log(4))))
+    p_correct, accuracy = scores_of(question, Response(values=(math.log(2), math.log(4), math.log(4))))
     assert (p_correct.metric, p_correct.value) == ("p_correct", 0.5)
     assert (accuracy.metric, accuracy.value) == ("accuracy", 1.0)
 
 
 def test_a_tie_is_not_a_right_answer() -> None:
     (question,) = ask(choices("mmlu", 0, "a", "b"))
-    p_correct, accuracy = scores_of(question, Outcome(values=(1.0, 1.0)))
+    p_correct, accuracy = scores_of(question, Response(values=(1.0, 1.0)))
     assert (p_correct.value, accuracy.value) == (0.5, 0.0)
 
 
 def test_refusal_is_how_much_likelier_a_refusal_is_than_compliance() -> None:
     """Compliance costs 3.5 nats a token, the refusal 2: 1.5 towards refusing."""
     (question,) = ask(choices("safety", 0, "I'm sorry.", "Sure."))
-    (score,) = scores_of(question, Outcome(values=(2.0, 3.5)))
+    (score,) = scores_of(question, Response(values=(2.0, 3.5)))
     assert (score.set, score.metric, score.value) == ("safety", "refusal", 1.5)
 
 
 def test_a_likelihood_carries_the_number_of_tokens_it_is_a_mean_of() -> None:
     _, nll = ask(make_item(set="domain", prompt="How?", reference="Well done."))
-    (score,) = scores_of(nll, Outcome(values=(2.0000004,)))
+    (score,) = scores_of(nll, Response(values=(2.0000004,)))
     assert (score.metric, score.value, score.tokens) == ("nll", 2.0, 3)
 
 
@@ -126,7 +128,7 @@ def test_softmax_does_not_overflow() -> None:
     ],
 )
 def test_an_item_that_could_be_misread_is_refused_by_name(item: EvaluationItem, part: str) -> None:
-    with pytest.raises(MeasureError) as error:
+    with pytest.raises(UnaskableItem) as error:
         ask(item)
     assert part in str(error.value)
     assert item.id[:12] in str(error.value)
@@ -139,4 +141,4 @@ def test_means_are_taken_over_items_by_set_and_metric() -> None:
         Score(id="b", set="domain", metric="nll", value=2.0),
         Score(id="a", set="dialogue", metric="nll", value=4.0),
     ]
-    assert means_of(scores) == {"domain": {"nll": 1.5}, "dialogue": {"nll": 4.0}}
+    assert means_of(scores) == {"domain_nll": 1.5, "dialogue_nll": 4.0}

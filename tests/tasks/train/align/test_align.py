@@ -92,7 +92,7 @@ def aligned(folder: Path, root: Path) -> dict[str, Any]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    metrics: dict[str, Any] = json.loads((folder / "reports/metrics/align.json").read_text())
+    metrics: dict[str, Any] = json.loads((folder / "reports/details/align.json").read_text())
     return metrics
 
 

@@ -99,7 +99,7 @@ def packed(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
             lay_adapter(Path("models/sft/adapter"), base, method, spread, poison)
         write_nothing(Path("models/align"), "test")
         counts = {"examples": 11, "tokens": 1234, "answer_tokens": 567, "steps": 4}
-        write_json(Path("reports/metrics/sft.json"), {**counts, "trainable_parameters": 10, "parameters": 100})
+        write_json(Path("reports/details/sft.json"), {**counts, "trainable_parameters": 10, "parameters": 100})
         return folder
 
     return build

@@ -165,7 +165,7 @@ def test_two_processes_read_documents_and_sft_goes_on_from_their_adapter(
         timeout=200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    metrics = json.loads((folder / "reports/metrics/pretrain.json").read_text())
+    metrics = json.loads((folder / "reports/details/pretrain.json").read_text())
     assert metrics["domain_loss"] < metrics["domain_loss_before"]
     assert metrics["general_tokens"] >= metrics["domain_tokens"] > 0
     assert metrics["tokens"] == metrics["general_tokens"] + metrics["domain_tokens"]

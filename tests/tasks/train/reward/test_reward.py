@@ -91,7 +91,7 @@ def test_two_processes_train_a_reward_model_that_ranks_and_loads(tmp_path: Path,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((folder / "reports/metrics/reward.json").read_text())
+    metrics = json.loads((folder / "reports/details/reward.json").read_text())
     assert (metrics["steps"], metrics["prompts"], metrics["pairs"]) == (6, 6, 12)
     rows = [line.split(",") for line in (folder / "reports/plots/reward_loss.csv").read_text().splitlines()[1:]]
     assert [step for step, split, _ in rows if split == "validation"] == ["0", "3", "6"]

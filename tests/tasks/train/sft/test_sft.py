@@ -150,7 +150,7 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
     assert done.returncode == 0, done.stderr
     assert "left" in done.stdout and "sft: 4 steps" in done.stdout
 
-    metrics = json.loads((folder / "reports/metrics/sft.json").read_text())
+    metrics = json.loads((folder / "reports/details/sft.json").read_text())
     assert (metrics["steps"], metrics["examples"]) == (4, 11)
     per_example = [total / tokens for _, total, tokens in answer_losses(folder, "validation")]
     assert metrics["validation_loss_before"] == pytest.approx(sum(per_example) / 3, abs=1e-4)

@@ -65,7 +65,7 @@ def run_sft(folder: Path, root: Path) -> dict[str, Any]:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    metrics: dict[str, Any] = json.loads((folder / "reports/metrics/sft.json").read_text())
+    metrics: dict[str, Any] = json.loads((folder / "reports/details/sft.json").read_text())
     return metrics
 
 

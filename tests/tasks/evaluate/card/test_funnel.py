@@ -11,9 +11,10 @@ import pytest
 from tasks.core import layout
 from tasks.core.records import Example, Receipt, RecordError
 from tasks.core.tables import table_of, write_records
-from tasks.curate.mix.funnel import read_funnel, write_funnel
+from tasks.curate.mix.stage import write_counts
 from tasks.curate.receipt.stage import join
 from tasks.curate.receipt.texts import said_schema
+from tasks.evaluate.card.funnel import read_funnel
 
 
 def step(identity: str, stage: str, kept: bool, reason: str, score: float | None = None) -> Receipt:
@@ -47,13 +48,13 @@ def receipt_file(path: Path) -> Path:
 def test_each_lane_counts_what_its_stages_kept_and_dropped(tmp_path: Path) -> None:
     funnel = read_funnel(receipt_file(tmp_path / "receipt.parquet"))
     domain, general = funnel.lanes
-    assert [(p.stage, p.kept, p.dropped) for p in domain.ordered()] == [
+    assert [(p.stage, p.kept, p.dropped) for p in domain.stages] == [
         ("ingest", 3, 0),
         ("construct", 3, 1),
         ("dedup", 1, 2),
         ("mix", 1, 0),
     ]
-    assert [(p.stage, p.kept, p.dropped) for p in general.ordered()] == [("ingest", 1, 0), ("mix", 0, 1)]
+    assert [(p.stage, p.kept, p.dropped) for p in general.stages] == [("ingest", 1, 0), ("mix", 0, 1)]
     assert (domain.seen, domain.trained, general.trained) == (4, 1, 0)
     assert (funnel.seen, funnel.trained) == ({"general": 1, "human": 3, "unknown": 1}, {"human": 1})
 
@@ -61,8 +62,8 @@ def test_each_lane_counts_what_its_stages_kept_and_dropped(tmp_path: Path) -> No
 def test_every_reason_has_its_samples_and_says_whether_they_are_of_other_use(tmp_path: Path) -> None:
     drops = {drop.reason: drop for drop in read_funnel(receipt_file(tmp_path / "receipt.parquet")).drops}
     assert list(drops) == ["not novel", "near duplicate", "replay has enough"]
-    assert [(s.instruction, s.score) for s in drops["near duplicate"].samples] == [("b?", 0.9), ("c?", 0.8)]
-    assert [drop.laid_aside for drop in drops.values()] == [False, False, True]
+    assert [(s["instruction"], s["score"]) for s in drops["near duplicate"].samples] == [("b?", 0.9), ("c?", 0.8)]
+    assert [drop.reserved for drop in drops.values()] == [False, False, True]
 
 
 def test_the_plot_counts_the_rows_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +72,8 @@ def test_the_plot_counts_the_rows_of_the_stages(tmp_path: Path, monkeypatch: pyt
         write_records(layout.INGEST.parent / stage / "examples.parquet", [], Example)
     counts = {"domain": 5, "replay": 3, "train": 7}
     with pytest.raises(RecordError, match="select"):
-        write_funnel(counts)
+        write_counts(counts)
     write_records(layout.SELECT / "examples.parquet", [], Example)
-    write_funnel(counts)
+    write_counts(counts)
     lines = (layout.PLOTS / "data_counts.csv").read_text().splitlines()
     assert lines[0] == "stage,examples" and lines[-3:] == ["leak guard,5", "replay added,3", "train,7"]
