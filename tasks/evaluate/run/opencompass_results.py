@@ -70,9 +70,9 @@ def check_predictions(data_set: DataSet, predictions: Mapping[str, Any]) -> dict
         if not isinstance(entry, dict) or any(entry.get(field) != text for field, text in wanted.items()):
             raise EvaluationError(f"{data_set.name}: row {row.key} was asked with another text than ours; {AGAIN}")
         if data_set.kind == "generation":
-            texts[row.key] = entry.get("prediction")
-            if not isinstance(texts[row.key], str):
+            if not isinstance(text := entry.get("prediction"), str):
                 raise EvaluationError(f"{data_set.name}: row {row.key} has no generated text; {AGAIN}")
+            texts[row.key] = text
     return texts
 
 

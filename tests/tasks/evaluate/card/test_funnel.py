@@ -36,7 +36,7 @@ STEPS = [
 
 
 def receipt_file(path: Path) -> Path:
-    said = [
+    said: list[dict[str, object]] = [
         {"id": i, "origin": "general" if i == "d" else "human", "source": [], "instruction": f"{i}?", "output": ""}
         for i in "abcd"
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def key(question: Question = QUESTION, conditions: Conditions = CONDITIONS, **mo
 @pytest.mark.parametrize("field", Conditions.__dataclass_fields__)
 def test_every_condition_is_part_of_the_key(field: str) -> None:
     value = getattr(CONDITIONS, field)
-    changed = replace(CONDITIONS, **{field: value + "x" if isinstance(value, str) else value + 1})
-    assert key(conditions=changed) != key()
+    changes: dict[str, Any] = {field: value + "x" if isinstance(value, str) else value + 1}
+    assert key(conditions=replace(CONDITIONS, **changes)) != key()
 
 
 @pytest.mark.parametrize(
