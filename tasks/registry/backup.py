@@ -2,8 +2,8 @@
 
 Taken while the platform runs: the store is dumped in one transaction, MLflow's database is copied by SQLite's own
 backup, and only then are the artifacts of its versions read (a version is registered after its artifacts are there).
-Everything goes through as a stream; the plain copies of both databases lie in .flywheel/ for that time, readable by
-this user only. A manifest with the SHA-256 of every file comes last: a backup without it is not whole.
+The plain copies lie in .flywheel/ for that time, readable by this user only. A manifest with the SHA-256 of every file
+comes last: a backup without it is not whole.
 
 Not in it: the git repository (push its branches, release/* too), the DVC cache, runs that led to no version, and
 whatever a remote MLflow server or artifact store keeps.
@@ -18,9 +18,10 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from tasks.core import layout
@@ -29,7 +30,7 @@ from tasks.core.files import canonical_json
 from tasks.core.params import load_params
 from tasks.registry.runs import STORE as MLFLOW
 from tasks.registry.runs import tracking_uri
-from tasks.registry.sealing import sealed_writer
+from tasks.registry.sealing import seal
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
@@ -42,22 +43,6 @@ KEPT = (layout.STATE, Path("dvc.lock"), layout.PARAMS, layout.SECRETS, layout.FE
 
 class BackupFailed(FlywheelError):
     """A backup cannot be written; the message says why. Nothing is left under its name."""
-
-
-class _Hashing(io.RawIOBase):
-    """Passes a file through to tarfile and knows its digest after that."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.digest, self.bytes = stream, hashlib.sha256(), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(size)
-        self.digest.update(block)
-        self.bytes += len(block)
-        return block
 
 
 def back_up(home: Path, target: Path, recipients: list[str], passphrase: str | None) -> dict[str, Any]:
@@ -73,9 +58,10 @@ def back_up(home: Path, target: Path, recipients: list[str], passphrase: str | N
     try:
         with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="backup-") as folder:  # mode 700
             plan, about = _prepare(home, Path(folder))
+            files = _write_tar(Path(folder) / "plain.tar", plan, about)
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-                with sealed_writer(stream, recipients, passphrase) as writer:
-                    files = _write_tar(writer, plan, about)
+                with (Path(folder) / "plain.tar").open("rb") as plain:
+                    seal(plain, stream, recipients, passphrase)
                 stream.flush()
                 os.fsync(stream.fileno())
         size = temporary.stat().st_size
@@ -102,7 +88,7 @@ def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]
     elif database.is_file():
         copy_database(database, folder / DATABASE)
         plan[DATABASE] = folder / DATABASE
-        versions = list(registered(folder / DATABASE))
+        versions = registered(folder / DATABASE)
         plan |= _artifacts(home, versions, left_out)
     for path in KEPT:
         plan |= {f"files/{found.relative_to(home).as_posix()}": found for found in _files(home / path)}
@@ -148,25 +134,19 @@ def embedded_database(home: Path) -> Path | None:
 
 def copy_database(source: Path, target: Path) -> None:
     """A consistent copy of an SQLite database that others may be writing to."""
-    with sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=60) as one:
-        with sqlite3.connect(target) as other:
-            one.backup(other, pages=1000)
-        other.close()
-    one.close()
+    address = f"{source.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=60)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other, pages=1000)
 
 
-def registered(database: Path) -> Iterator[dict[str, Any]]:
+def registered(database: Path) -> list[dict[str, Any]]:
     """Every registered version, with the address of its run's artifacts."""
-    connection = sqlite3.connect(database)
-    try:
+    with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute(
             "SELECT v.name, v.version, r.artifact_uri FROM model_versions v LEFT JOIN runs r ON r.run_uuid = v.run_id "
             "WHERE v.current_stage != 'Deleted_Internal' OR v.current_stage IS NULL ORDER BY v.name, v.version"
         ).fetchall()
-    finally:
-        connection.close()
-    for name, version, uri in rows:
-        yield {"name": name, "version": version, "artifact_uri": uri}
+    return [dict(zip(("name", "version", "artifact_uri"), row, strict=True)) for row in rows]
 
 
 def _artifacts(home: Path, versions: list[dict[str, Any]], left_out: list[str]) -> dict[str, Path]:
@@ -191,18 +171,22 @@ def _files(path: Path) -> Iterator[Path]:
         yield from sorted(found for found in path.rglob("*") if found.is_file() and not found.is_symlink())
 
 
-def _write_tar(writer: BinaryIO, plan: dict[str, Path], about: dict[str, Any]) -> int:
-    """All files, then the manifest; returns how many files."""
-    files: dict[str, dict[str, Any]] = {}
-    with tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for name, path in plan.items():
-            with path.open("rb") as stream:
-                member = tarfile.TarInfo(name)
-                member.size, member.mode = os.fstat(stream.fileno()).st_size, 0o600
-                hashing = _Hashing(stream)
-                tar.addfile(member, hashing)
-            files[name] = {"sha256": hashing.digest.hexdigest(), "bytes": hashing.bytes}
-        content = canonical_json({**about, "files": files}).encode()
+def _write_tar(path: Path, plan: dict[str, Path], about: dict[str, Any]) -> int:
+    """All files, then the manifest of what was written; returns how many files."""
+
+    def private(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        return member.replace(mode=0o600, uid=0, gid=0, uname="", gname="", deep=False)
+
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, dereference=True) as tar:
+        for name, source in plan.items():
+            tar.add(source, name, recursive=False, filter=private)
+    files = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            digest = hashlib.file_digest(cast("BinaryIO", tar.extractfile(member)), "sha256")
+            files[member.name] = {"sha256": digest.hexdigest(), "bytes": member.size}
+    content = canonical_json({**about, "files": files}).encode()
+    with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as tar:
         member = tarfile.TarInfo(MANIFEST)
         member.size, member.mode = len(content), 0o600
         tar.addfile(member, io.BytesIO(content))

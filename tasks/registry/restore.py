@@ -7,7 +7,6 @@ sure that nothing is running.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,17 +15,16 @@ import tarfile
 import tempfile
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.files import sha256_file
 from tasks.registry.backup import ARTIFACTS, DATABASE, DUMP, FORMAT, KEPT, MANIFEST, embedded_database, registered
-from tasks.registry.sealing import sealed_reader
+from tasks.registry.sealing import unseal
 from tasks.store.address import database_url
 from tasks.store.dump import load
 
-BLOCK = 1 << 20
-LONGEST_MANIFEST = 256 << 20
 # Where MLflow's database names the folder of the artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -60,8 +58,9 @@ def put_back(home: Path, source: Path, identity: str | None, passphrase: str | N
     (home / layout.HOME).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="restore-") as name:
         folder = Path(name)
-        with source.open("rb") as stream, sealed_reader(stream, identity, passphrase) as plain:
-            manifest = _unpack(plain, folder / "plain")
+        with source.open("rb") as stream, (folder / "plain.tar").open("wb") as tar:
+            unseal(stream, tar, identity, passphrase)
+        manifest = _unpack(folder / "plain.tar", folder / "plain")
         _check(manifest, folder / "plain")
         restored = _place(home, folder, manifest)
     facts = {key: manifest[key] for key in ("taken_at", "domain", "versions", "not_included")}
@@ -77,7 +76,7 @@ def _refuse_unless_empty(home: Path, force: bool) -> None:
     elif force:
         raise RestoreRefused("--force cannot empty a PostgreSQL store; create an empty database and name that one")
     registry = _registry(home)
-    if registry.is_file() and any(registered(registry)):
+    if registry.is_file() and registered(registry):
         there.append(f"a registry ({registry})")
     if any((home / layout.SECRETS).glob("*")):
         there.append(f"secrets ({layout.SECRETS})")
@@ -90,26 +89,26 @@ def _registry(home: Path) -> Path:
     return embedded_database(home) or home / ARTIFACTS.parent / DATABASE
 
 
-def _unpack(plain: BinaryIO, folder: Path) -> dict[str, Any]:
+def _unpack(path: Path, folder: Path) -> dict[str, Any]:
     """Write every member below `folder`, and hold it against the manifest, which comes last."""
-    found: dict[str, dict[str, Any]] = {}
-    manifest: dict[str, Any] | None = None
     try:
-        with tarfile.open(fileobj=plain, mode="r|") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is None or manifest is not None or not _is_ours(member.name):
+        with tarfile.open(path) as tar:
+            members = tar.getmembers()
+            for member in members:
+                if not member.isreg() or not _is_ours(member.name):
                     raise BackupDamaged(f"the backup holds something that does not belong there: {member.name!r}")
-                if member.name == MANIFEST:
-                    manifest = json.loads(content.read(LONGEST_MANIFEST))
-                else:
-                    found[member.name] = _write(content, folder / member.name)
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
+            tar.extractall(folder, members, filter="data")
+        names = [member.name for member in members]
+        manifest = json.loads((folder / MANIFEST).read_bytes()) if names and names[-1] == MANIFEST else None
+    except (tarfile.TarError, ValueError, OSError) as error:
         raise BackupDamaged(f"the backup cannot be read to its end: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BackupDamaged("the backup has no manifest that this Flywheel can read; it is not whole")
+    written = {name: folder / name for name in names[:-1]}
+    found = {name: {"sha256": sha256_file(at), "bytes": at.stat().st_size} for name, at in written.items()}
     if manifest.get("files") != found:
         raise BackupDamaged("the files in the backup are not those its manifest lists")
+    os.sync()  # what is renamed into its place next has to be on the disk
     return manifest
 
 
@@ -124,29 +123,16 @@ def _is_ours(name: str) -> bool:
     return path.parts[0] == "files" and any(inner.is_relative_to(kept) for kept in KEPT)
 
 
-def _write(content: Any, path: Path) -> dict[str, Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with path.open("xb") as stream:
-        while block := content.read(BLOCK):
-            digest.update(block)
-            size += len(block)
-            stream.write(block)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return {"sha256": digest.hexdigest(), "bytes": size}
-
-
 def _check(manifest: dict[str, Any], plain: Path) -> None:
     """The registry's database must be sound, before anything is replaced."""
     if DATABASE in manifest["files"]:
         with closing(sqlite3.connect(plain / DATABASE)) as connection:
             try:
-                said = connection.execute("PRAGMA integrity_check").fetchone()[0]
+                found = connection.execute("PRAGMA integrity_check").fetchone()[0]
             except sqlite3.DatabaseError as error:
-                said = str(error)
-        if said != "ok":
-            raise BackupDamaged(f"the registry's database in the backup is damaged: {said}")
+                found = str(error)
+        if found != "ok":
+            raise BackupDamaged(f"the registry's database in the backup is damaged: {found}")
 
 
 def _place(home: Path, folder: Path, manifest: dict[str, Any]) -> list[str]:

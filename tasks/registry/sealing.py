@@ -1,8 +1,9 @@
-"""A file that only the holder of a passphrase or an age identity can read, written and read as a stream.
+"""A file that only the holder of a passphrase or an age identity can read.
 
 The format is age (age-encryption.org): X25519, ChaCha20-Poly1305 in blocks of 64 KiB, each authenticated, so that a
 changed or shortened file is noticed. One line comes before it. For recipients it says so; for a passphrase it carries,
-encrypted with the passphrase (scrypt), the identity that opens the rest: age's own passphrase mode cannot stream here.
+encrypted with the passphrase (scrypt), the identity that opens the rest: age's own passphrase mode is not bounded in
+memory here.
 By hand: `head -1 FILE | cut -d' ' -f4 | base64 -d | age -d > identity; tail -n +2 FILE | age -d -i identity`.
 """
 
@@ -11,11 +12,8 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from tasks.core.errors import FlywheelError
 
@@ -55,9 +53,8 @@ def read_identity(path: Path) -> str:
     raise SealError(f"{path} holds no age identity (a line AGE-SECRET-KEY-…)")
 
 
-@contextmanager
-def sealed_writer(target: BinaryIO, recipients: list[str], passphrase: str | None) -> Iterator[BinaryIO]:
-    """What is written into the block goes to `target`, encrypted. Memory stays bounded.
+def seal(source: BinaryIO, target: BinaryIO, recipients: list[str], passphrase: str | None) -> None:
+    """Encrypt what `source` holds into `target`, block by block.
 
     Raises:
         SealError: a recipient is no age public key.
@@ -74,78 +71,27 @@ def sealed_writer(target: BinaryIO, recipients: list[str], passphrase: str | Non
         except pyrage.RecipientError as error:
             raise SealError(f"not an age public key (age1…): {error}") from None
     target.write(header.encode())
-    with _thread(lambda reader: pyrage.encrypt_io(reader, target, keys)) as writer:
-        yield writer
+    pyrage.encrypt_io(source, target, keys)
 
 
-@contextmanager
-def _thread(work: Callable[[BinaryIO], None]) -> Iterator[BinaryIO]:
-    """A pipe whose other end `work` reads in a thread of its own; its error is raised when the block ends."""
-    reading, writing = os.pipe()
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        with os.fdopen(reading, "rb") as stream:
-            try:
-                work(stream)
-            except BaseException as error:  # raised again below, in the caller's thread
-                errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    stream = os.fdopen(writing, "wb")
-    try:
-        yield stream
-        stream.close()
-    except BrokenPipeError:
-        if not errors:
-            raise
-    finally:
-        with suppress(OSError):
-            stream.close()
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
-@contextmanager
-def sealed_reader(source: IO[bytes], identity: str | None, passphrase: str | None) -> Iterator[BinaryIO]:
-    """The plain text of a sealed file as a stream. Read it to its end: only then is it known to be whole.
+def unseal(source: BinaryIO, target: BinaryIO, identity: str | None, passphrase: str | None) -> None:
+    """Decrypt a sealed file into `target`; only when this returns is what lies there known to be whole.
 
     Raises:
         SealError: the key is wrong, or the file is damaged, cut off or no backup of ours.
     """
     import pyrage
 
-    keys = [_identity(_header(source), identity, passphrase)]
-    reading, writing = os.pipe()
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        with os.fdopen(writing, "wb") as stream:
-            try:
-                pyrage.decrypt_io(source, stream, keys)
-            except BaseException as error:  # judged below
-                errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    problem: Exception | None = None
-    with os.fdopen(reading, "rb") as stream:
-        try:
-            yield stream
-            while stream.read(1 << 20):  # what follows a tar's end
-                pass
-        except Exception as error:
-            problem = error
-    thread.join()
-    if errors and not isinstance(errors[0], BrokenPipeError):
-        raise SealError(f"the backup cannot be opened: the key is wrong, or it is damaged or cut off ({errors[0]})")
-    if problem:
-        raise problem
+    key = _identity(_header(source), identity, passphrase)
+    try:
+        pyrage.decrypt_io(source, target, [key])
+    except (pyrage.DecryptError, OSError) as error:
+        raise SealError(
+            f"the backup cannot be opened: the key is wrong, or it is damaged or cut off ({error})"
+        ) from None
 
 
-def _header(source: IO[bytes]) -> list[str]:
+def _header(source: BinaryIO) -> list[str]:
     line = source.readline(LONGEST_HEADER)
     words = line.decode("ascii", "replace").split()
     if not line.endswith(b"\n") or " ".join(words[:2]) != MAGIC or len(words) not in (3, 4):
@@ -158,13 +104,13 @@ def _identity(header: list[str], identity: str | None, passphrase: str | None) -
 
     if header[0] == "recipients":
         if identity is None:
-            raise SealError("this backup was made for an age public key: give --identity-file")
+            raise SealError("this backup is for an age public key: give --identity-file")
         try:
             return pyrage.x25519.Identity.from_str(identity)
         except pyrage.IdentityError as error:
             raise SealError(f"the identity file holds no usable age identity: {error}") from None
     if passphrase is None or len(header) != 2:
-        raise SealError("this backup was made with a passphrase: give it, not an identity")
+        raise SealError("this backup is sealed with a passphrase: give it, not an identity")
     try:
         kept = base64.b64decode(header[1], validate=True)
         return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(kept, passphrase).decode())

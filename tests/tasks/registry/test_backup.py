@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import io
 import os
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyrage
@@ -16,7 +16,7 @@ import pytest
 from tasks.registry.backup import back_up
 from tasks.registry.restore import BackupDamaged, RestoreRefused, put_back
 from tasks.registry.runs import open_run
-from tasks.registry.sealing import SealError, read_identity, read_passphrase, sealed_reader, sealed_writer
+from tasks.registry.sealing import SealError, read_identity, read_passphrase, seal, unseal
 from tasks.registry.versions import Registry
 from tasks.store.identities import authenticate, create_identity
 from tasks.store.migrate import migrate
@@ -90,14 +90,15 @@ def other_machine(folder: Path, root: Path) -> Path:
     return folder
 
 
-@contextmanager
-def sealed_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    with (
-        path.open("wb") as stream,
-        sealed_writer(stream, [PUBLIC], None) as writer,
-        tarfile.open(fileobj=writer, mode="w|") as tar,
-    ):
-        yield tar
+def sealed_tar(folder: Path, *members: tarfile.TarInfo) -> Path:
+    """A backup with these members, each of four bytes."""
+    with tarfile.open(folder / "tar", mode="w") as tar:
+        for member in members:
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+    with (folder / "tar").open("rb") as plain, (folder / "b").open("wb") as stream:
+        seal(plain, stream, [PUBLIC], None)
+    return folder / "b"
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -194,23 +195,16 @@ def test_a_backup_for_a_public_key_opens_with_its_identity_only(
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "files/../../outside", "files/dvc.yaml", "other"])
 def test_a_backup_cannot_write_outside_what_a_backup_holds(name: str, tmp_path: Path, root: Path) -> None:
     second = other_machine(tmp_path / "second", root)
-    path = tmp_path / "b"
-    member = tarfile.TarInfo(name)
-    member.size = 4
-    with sealed_tar(path) as tar:
-        tar.addfile(member, io.BytesIO(b"evil"))
     with pytest.raises(BackupDamaged, match="does not belong"):
-        put_back(second, path, SECRET, None, force=False)
+        put_back(second, sealed_tar(tmp_path, tarfile.TarInfo(name)), SECRET, None, force=False)
     assert not (tmp_path / "outside").exists() and not (second / "dvc.yaml").exists()
 
 
-def test_a_backup_without_its_manifest_is_not_whole(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize("names", [[], ["files/dvc.lock"]])
+def test_a_backup_without_its_manifest_is_not_whole(names: list[str], tmp_path: Path, root: Path) -> None:
     second = other_machine(tmp_path / "second", root)
-    path = tmp_path / "b"
-    with sealed_tar(path):
-        pass
     with pytest.raises(BackupDamaged, match="manifest"):
-        put_back(second, path, SECRET, None, force=False)
+        put_back(second, sealed_tar(tmp_path, *map(tarfile.TarInfo, names)), SECRET, None, force=False)
 
 
 def test_a_failed_backup_leaves_the_older_one(home: Path, tmp_path: Path) -> None:
@@ -229,17 +223,14 @@ def test_a_short_passphrase_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_passphrase(tmp_path / "p") == PASSPHRASE
 
 
-def test_sealing_streams(tmp_path: Path) -> None:
-    block = os.urandom(1 << 20)
-    path = tmp_path / "b"
+def test_sealing_takes_little_memory(tmp_path: Path) -> None:
+    plain, sealed, opened = tmp_path / "plain", tmp_path / "sealed", tmp_path / "opened"
+    plain.write_bytes(os.urandom(64 << 20))
     tracemalloc.start()
-    with path.open("wb") as stream, sealed_writer(stream, [PUBLIC], None) as writer:
-        for _ in range(64):
-            writer.write(block)
-    read = 0
-    with path.open("rb") as stream, sealed_reader(stream, SECRET, None) as plain:
-        while got := plain.read(1 << 20):
-            read += len(got)
+    with plain.open("rb") as source, sealed.open("wb") as target:
+        seal(source, target, [PUBLIC], None)
+    with sealed.open("rb") as source, opened.open("wb") as target:
+        unseal(source, target, SECRET, None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert read == 64 << 20 and peak < 16 << 20
+    assert filecmp.cmp(plain, opened, shallow=False) and peak < 16 << 20
