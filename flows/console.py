@@ -18,20 +18,13 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from flows.timings import seconds_left
+from flows.timings import clock, seconds_left
 
 if TYPE_CHECKING:
-    from flows.context import Outcome
     from flows.stages import StageRun
+    from flows.summary import Outcome
 
 HEARTBEAT_SECONDS = 60.0
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:07, 12:30 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Progress:

@@ -55,17 +55,3 @@ class Release:
     mlflow_run: str = ""
     runs: list[dvc.StageRun] = field(default_factory=list)
     states: dict[str, State] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a release ended with, for the summary; times in seconds, memory in bytes."""
-
-    outcome: str
-    domain: str
-    version: str | None
-    aliases: tuple[str, ...]
-    note: str
-    runs: tuple[dvc.StageRun, ...]
-    seconds: float
-    peak_memory: int = 0

@@ -10,12 +10,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from prefect import get_run_logger
-
 from flows import stages as dvc
-from flows.context import Outcome, Release, step
+from flows.context import Release, step
 from flows.live import promoted
 from flows.publish import render_data_docs, show_artifacts
+from flows.summary import Outcome
 from flows.timings import MemoryWatch
 from flows.workspace import commit_results, is_dirty
 from tasks.core import layout
@@ -139,13 +138,6 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
         return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
     before = promote(work.registry, work.store, version, "release", work.reason)
     return promoted(work.registry, work.store, load_params(), version, before)[1]
-
-
-def nothing_to_do(work: Release, version: Version, memory: MemoryWatch) -> Outcome:
-    """The answer to a run without news."""
-    note = f"nothing to do: version {version.number}, verdict {version.tags.get('verdict')}"
-    get_run_logger().info(note)
-    return outcome_of(work, version, note, memory)
 
 
 def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) -> Outcome:

@@ -23,18 +23,20 @@ from prefect.states import Cancelled, Completed, State
 
 from flows import stages as dvc
 from flows.cancel import CancelWatch
-from flows.console import clock, reporter
-from flows.context import STEP, Outcome, Release
+from flows.console import reporter
+from flows.context import STEP, Release
+from flows.idle import judged_already, note_of
 from flows.live import live
 from flows.registration import (
     STATE_NAMES,
     describe,
-    nothing_to_do,
+    outcome_of,
     publish_reports,
     register,
     trusted_verdict,
 )
-from flows.timings import MemoryWatch, keep_duration, read_durations
+from flows.summary import Outcome
+from flows.timings import MemoryWatch, clock, keep_duration, read_durations
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -165,14 +167,14 @@ def run_up_to(place: Workspace, last: str, reason: str) -> None:
 
 def perform(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
     """Run what is not up to date, then register; or find that there is nothing to do."""
-    known = work.registry.of_inputs(work.inputs)
     changed = dvc.changed_stages(work.repo, work.stages)
-    if known is not None and known.tags.get("released") and not rejudge and not changed:
+    if not rejudge and (known := judged_already(work.registry, work.inputs, changed)):
         run_stages(work, rejudge=False)
-        return nothing_to_do(work, known, memory)
+        get_run_logger().info(note_of(known))
+        return outcome_of(work, known, note_of(known), memory)
     if rejudge:
         require_package(work, changed)
-    if known is None or rejudge:
+    if rejudge or work.registry.of_inputs(work.inputs) is None:
         point_at_champion(work, changed)
     return carry_out(work, rejudge, memory)
 

@@ -1,7 +1,7 @@
 """`make run`: one release on this machine, or with --nightly one night, through a real Prefect server, with progress.
 
-Starts the embedded server unless PREFECT_API_URL names one, and ends it again, also on Ctrl-C. Prefect reads its
-settings when it is imported, so this module sets them first and imports it after.
+Starts the embedded server unless PREFECT_API_URL names one or there is nothing to do, and ends it again, on Ctrl-C too.
+Prefect reads its settings when it is imported, so this module sets them first and imports it after.
 
 Exit status: 0 a verdict was reached (promote, hold or reject) or there was nothing to do; 1 the release failed or was
 blocked; 3 with --fail-unless-promoted, the version is not champion; 130 interrupted.
@@ -17,24 +17,26 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
-from flows.console import Progress, clock, reporting
+from flows.console import Progress, reporting
+from flows.idle import outcome_at_rest
 from flows.server import EmbeddedServer, prefect_environment
+from flows.stages import StageRun
+from flows.summary import Outcome, print_summary
+from flows.timings import clock
 from flows.web import answers
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.params import load_params
 from tasks.core.processes import LOOPBACK
-
-if TYPE_CHECKING:
-    from flows.context import Outcome
 
 FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
 
@@ -52,15 +54,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@contextlib.contextmanager
-def prefect_api(home: Path) -> Iterator[None]:
-    """A Prefect API in the environment: the one that is named there, the platform's where it is up, or one of our own.
+def named_api(home: Path) -> str:
+    """The Prefect API that the environment names, or that of `make up` where it runs here; else "".
 
     Two servers must not share .flywheel/prefect, hence the second.
     """
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named
+    if not (home / layout.PLATFORM_UP).exists():
+        return ""
+    api = f"http://{LOOPBACK}:{load_params(home / layout.PARAMS).platform.prefect_port}/api"
+    return api if answers(f"{api}/health") else ""
+
+
+@contextlib.contextmanager
+def prefect_api(home: Path, named: str) -> Iterator[None]:
+    """A Prefect API in the environment: the named one, or a server of our own."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if api := os.environ.get("PREFECT_API_URL") or platform_api(home):
-        os.environ["PREFECT_API_URL"] = api
+    if named:
+        os.environ["PREFECT_API_URL"] = named
         yield
         return
     os.environ.update(prefect_environment(home))
@@ -71,14 +83,6 @@ def prefect_api(home: Path) -> Iterator[None]:
         server.wait()
         warm.join()
         yield
-
-
-def platform_api(home: Path) -> str:
-    """The address of the Prefect server that `make up` runs here, or "" where the platform is down."""
-    if not (home / layout.PLATFORM_UP).exists():
-        return ""
-    api = f"http://{LOOPBACK}:{load_params(home / layout.PARAMS).platform.prefect_port}/api"
-    return api if answers(f"{api}/health") else ""
 
 
 def _prepare_ahead(home: Path) -> None:
@@ -116,10 +120,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console, home: Path, started: float) -> int:
-    news = Progress(console)
+    news, named = Progress(console), named_api(home)
+    special = options.nightly or options.rejudge or options.dry_run or options.workspace
+    if not special and not named and (found := outcome_at_rest(home)):
+        outcome, stages = found
+        for stage in stages:
+            news.stage_ended(StageRun(stage.name, True, 0.0))
+        return _ended(outcome, options, console, home, outcome.seconds)
     with reporting(news):
         news.say("Starting Prefect …")
-        with prefect_api(home):
+        with prefect_api(home, named):
             try:
                 state = _flow(options, news, time.monotonic() - started)
             finally:
@@ -158,8 +168,6 @@ def _failed(state: Any, console: Console) -> int:
     if isinstance(error, FlywheelError):
         console.print(f"\n{error}", style="red", markup=False, highlight=False)
     else:
-        import traceback
-
         lines = traceback.format_exception(error) if isinstance(error, BaseException) else [str(state.message)]
         console.print(f"\n{''.join(lines)}", style="red", markup=False, highlight=False)
     return FAILED
@@ -167,8 +175,6 @@ def _failed(state: Any, console: Console) -> int:
 
 def _ended(outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float) -> int:
     """Print the summary; its total counts Prefect's start too."""
-    from flows.summary import print_summary
-
     if outcome is None:  # a dry run, or a night without a release
         return 0
     root = home / layout.WORKSPACES / options.workspace if options.workspace else home

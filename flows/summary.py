@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flows.console import clock
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.stages import StageRun
+from flows.timings import clock
 from tasks.core import layout
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from flows.context import Outcome
-    from tasks.evaluate.card.card import Card, Sample
+from tasks.evaluate.card.card import Card, Sample, collect, figure
 
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red"}
 CUT = 400
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a release ended with, for the summary; times in seconds, memory in bytes."""
+
+    outcome: str
+    domain: str
+    version: str | None
+    aliases: tuple[str, ...]
+    note: str
+    runs: tuple[StageRun, ...]
+    seconds: float
+    peak_memory: int = 0
+
+
 def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
     """Print it all. Texts that a model or a source wrote are printed without markup."""
-    from rich.text import Text
-
-    from tasks.evaluate.card.card import collect
-
-    card = collect(root)
     console.print()
     words = Text(f"{outcome.outcome.upper()}  ", style=f"bold {COLOURS.get(outcome.outcome, 'white')}")
     console.print(words.append(outcome.note, style="default not bold"))
     if not outcome.note.startswith("nothing to do"):
+        card = collect(root)
         for reason in card.verdict.get("reasons", []):
             console.print(Text(f"  · {reason}"))
         _print_scores(console, card)
@@ -38,10 +48,6 @@ def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
 
 
 def _print_scores(console: Console, card: Card) -> None:
-    from rich.table import Table
-
-    from tasks.evaluate.card.card import figure
-
     table = Table(box=None, padding=(0, 2), title="Scores, with 95% intervals", title_justify="left")
     for name in ("set", "metric", "before", "after"):
         table.add_column(name, justify="left" if name in ("set", "metric") else "right")
@@ -52,8 +58,6 @@ def _print_scores(console: Console, card: Card) -> None:
 
 
 def _print_sample(console: Console, sample: Sample | None) -> None:
-    from rich.text import Text
-
     if sample is None:
         return
     console.print()
@@ -63,8 +67,6 @@ def _print_sample(console: Console, sample: Sample | None) -> None:
 
 
 def _print_times(console: Console, outcome: Outcome) -> None:
-    from rich.text import Text
-
     inside = sum(run.seconds for run in outcome.runs)
     ran = "   ".join(f"{run.name} {clock(run.seconds)}" for run in outcome.runs if not run.cached)
     cached = sum(run.cached for run in outcome.runs)
@@ -80,8 +82,6 @@ def _print_times(console: Console, outcome: Outcome) -> None:
 
 
 def _print_places(console: Console, outcome: Outcome) -> None:
-    from rich.text import Text
-
     database = f"sqlite:///{(layout.HOME / 'mlflow' / 'mlflow.db').as_posix()}"
     places = {
         "Card": layout.CARD_HTML.as_posix(),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.console import Progress, clock
+from flows.console import Progress
 from flows.stages import StageRun
-from flows.timings import MemoryWatch, keep_duration, read_durations, seconds_left, tree_memory
+from flows.timings import MemoryWatch, clock, keep_duration, read_durations, seconds_left, tree_memory
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])

@@ -70,6 +70,15 @@ def test_a_second_run_finds_nothing_to_do_and_shows_every_stage_cached(project: 
     assert len(project.registry.versions()) == 1
 
 
+def test_without_an_api_nothing_to_do_is_found_without_a_server(project: Project) -> None:
+    variables = environment(project.root)
+    command = [sys.executable, "-m", "flows.run", "--fail-unless-promoted"]
+    done = subprocess.run(command, cwd=project.root, env=variables, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing to do: version 1, verdict promote" in done.stdout and "= gate" in done.stdout
+    assert not (project.root / ".flywheel/prefect").exists()
+
+
 def test_a_dry_run_names_the_stages_and_changes_nothing(project: Project) -> None:
     set_param(project.root, "sft", "epochs", 5)
     output = project.release("--dry-run")
