@@ -71,7 +71,7 @@ ESTIMATE = REPORTS / "estimate.json"
 
 EVALUATION_SETS = ("domain", "dialogue", "mmlu", "safety")
 
-# The libraries below call home or look for a newer version of themselves unless they are told not to.
+# The libraries below call home, look for a newer version of themselves or talk of it unless they are told not to.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -81,10 +81,12 @@ OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
-    "GRADIO_ANALYTICS_ENABLED": "False",
     "VLLM_NO_USAGE_STATS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 from tasks.core import layout
@@ -26,8 +27,12 @@ def run_stage(name: str, stage: Callable[[], str]) -> None:
 
 
 def hush() -> None:
-    """Call it before peft is imported: bitsandbytes, which that imports, warns of a kernel of the hub that it misses.
+    """Keep the notices of third-party libraries out of the output. Call it before they are imported.
 
-    Nothing here needs that kernel: models in four bits are trained on GPUs only.
+    bitsandbytes warns of a kernel of the hub that it misses: nothing here needs it, models in four bits are trained on
+    GPUs only. Errors are still raised or logged.
     """
+    logging.disable(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category)

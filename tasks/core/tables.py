@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from tasks.core.records import AnyRecord, Document, Example, Receipt, Record, RecordError, Triple
+from tasks.core.records import AnyRecord, Record, RecordError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,23 +24,30 @@ ROW_GROUP = 50_000  # rows a group of the Parquet file, whatever the batches
 
 
 def schema_of(kind: type[Record]) -> pa.Schema:
-    """The Arrow schema of a kind of record.
+    """The Arrow schema of a kind of record: its fields in their order.
 
     Raises:
-        KeyError: this kind is not kept in tables.
+        KeyError: it has a field of a type that is not kept in tables.
     """
     import pyarrow as pa
 
-    text = pa.string()
-    turn = pa.struct([("user", text), ("assistant", text)])
-    example = [("id", text), ("instruction", text), ("input", text), ("output", text), ("system", text)]
-    example += [("history", pa.list_(turn)), ("language", text), ("origin", text), ("source", pa.list_(text))]
-    example += [("category", text), ("evidence", text)]
-    receipt = [("example_id", text), ("stage", text), ("kept", pa.bool_()), ("reason", text), ("detail", text)]
-    receipt += [("score", pa.float64())]
-    document = [("id", text), ("name", text), ("title", text), ("text", text), ("sha256", text)]
-    triple = [("subject", text), ("relation", text), ("object", text), ("file", text), ("line", pa.int64())]
-    return pa.schema({Example: example, Receipt: receipt, Document: document, Triple: triple}[kind])
+    return pa.schema([(name, _arrow(field.annotation)) for name, field in kind.model_fields.items()])
+
+
+def _arrow(annotation: Any) -> pa.DataType:
+    """The Arrow type of a field: optional ones may be null, tuples are lists, records are structs."""
+    import pyarrow as pa
+
+    outer, inner = get_origin(annotation), get_args(annotation)
+    if outer is Literal:
+        return _arrow(type(inner[0]))
+    if outer is tuple:
+        return pa.list_(_arrow(inner[0]))
+    if outer is UnionType:
+        return _arrow(next(one for one in inner if one is not NoneType))
+    if issubclass(annotation, Record):
+        return pa.struct(list(schema_of(annotation)))
+    return {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[annotation]
 
 
 def table_of(records: Sequence[AnyRecord], kind: type[AnyRecord]) -> pa.Table:
@@ -140,14 +148,9 @@ def read_batches(path: Path, rows: int = BATCH, columns: Sequence[str] | None = 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=columns):
-                yield pa.Table.from_batches([batch])
-    except FileNotFoundError:
-        raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RecordError(f"{path} is damaged ({error}); run dvc repro") from None
+    with _readable(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield pa.Table.from_batches([batch])
 
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -165,11 +168,18 @@ def count_rows(path: Path) -> int:
     Raises:
         RecordError: the file is missing or damaged.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(path):
         return int(pq.read_metadata(path).num_rows)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError:
         raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
     except (pa.ArrowInvalid, OSError) as error:

@@ -5,10 +5,21 @@ from __future__ import annotations
 import logging
 import os
 
+import warnings
+from collections.abc import Iterator
+
 import pytest
 
 from tasks.core.errors import FlywheelError
 from tasks.core.stage import run_stage
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """What a stage silences is silent in its process only."""
+    with warnings.catch_warnings():
+        yield
+    logging.disable(logging.NOTSET)
 
 
 def test_a_stage_ends_with_one_line_of_what_it_did(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,4 +51,5 @@ def test_a_library_s_warning_of_what_nothing_needs_is_dropped_and_its_errors_are
         return "done"
 
     run_stage("package", stage)
+    assert not logging.getLogger("DeepSpeed").isEnabledFor(logging.INFO)
     assert seen == [(False, True, "1")]
