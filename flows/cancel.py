@@ -7,14 +7,12 @@ API is asked every few seconds whether this run is being cancelled; if so the cu
 from __future__ import annotations
 
 import contextvars
+import subprocess
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from flows.stages import ReleaseStopped
-
-if TYPE_CHECKING:
-    from flows.stages import StageProcess
 
 ASK_SECONDS = 3.0
 
@@ -25,17 +23,17 @@ class CancelWatch:
     def __init__(self, flow_run_id: str) -> None:
         """`flow_run_id` as Prefect gives it."""
         self._id = flow_run_id
-        self._process: StageProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._cancelled, self._done = threading.Event(), threading.Event()
         # In this context, so that the thread asks the same API as the flow.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._ask,), name="cancel", daemon=True)
 
-    def watch(self, process: StageProcess) -> None:
+    def watch(self, process: subprocess.Popen[bytes]) -> None:
         """The stage to stop if the run is cancelled."""
         self._process = process
         if self._cancelled.is_set():
-            process.stop()
+            process.terminate()
 
     def check(self) -> None:
         """Raise ReleaseStopped once the run is cancelled."""
@@ -50,7 +48,7 @@ class CancelWatch:
                 if _is_cancelled(client, self._id):
                     self._cancelled.set()
                     if self._process is not None:
-                        self._process.stop()
+                        self._process.terminate()
                     return
 
     def __enter__(self) -> CancelWatch:

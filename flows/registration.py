@@ -15,7 +15,6 @@ from flows.context import Release, step
 from flows.live import promoted
 from flows.publish import render_data_docs, show_artifacts
 from flows.summary import Outcome
-from flows.timings import MemoryWatch
 from flows.workspace import commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
@@ -102,7 +101,7 @@ def feedback_tags() -> dict[str, str]:
     }
 
 
-def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memory: MemoryWatch) -> Outcome:
+def register(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> Outcome:
     """Keep everything with the MLflow run, register the version, and promote it if it may be."""
 
     def keep() -> Outcome:
@@ -113,7 +112,7 @@ def register(work: Release, verdict: dict[str, Any], tags: dict[str, str], memor
         version = work.registry.register(run_id, tags)
         note = settle(work, version, verdict)
         work.registry.finish(version, work.inputs)
-        return outcome_of(work, work.registry.get(version.number), note, memory)
+        return outcome_of(work, work.registry.get(version.number), note)
 
     outcome: Outcome = step("register", keep, [work.states["gate"]])
     return outcome
@@ -140,7 +139,7 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     return promoted(work.registry, work.store, load_params(), version, before)[1]
 
 
-def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) -> Outcome:
+def outcome_of(work: Release, version: Version, note: str) -> Outcome:
     """What the summary shows."""
     return Outcome(
         outcome=version.tags.get("verdict", ""),
@@ -150,5 +149,4 @@ def outcome_of(work: Release, version: Version, note: str, memory: MemoryWatch) 
         note=note,
         runs=tuple(work.runs),
         seconds=time.monotonic() - work.started,
-        peak_memory=memory.peak,
     )

@@ -36,7 +36,7 @@ from flows.registration import (
     trusted_verdict,
 )
 from flows.summary import Outcome
-from flows.timings import MemoryWatch, clock, keep_duration, read_durations
+from flows.timings import clock, keep_duration, read_durations
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -83,13 +83,12 @@ def release(
         contextlib.chdir(place.root),
         one_at_a_time(place.root, reporter.get().say),
         dvc.open_repo(place.root) as repo,
-        MemoryWatch() as memory,
     ):
         try:
             with prepare(place, repo, reason, workspace, ask, night) as work:
                 if dry_run:
                     return plan(work)
-                outcome = perform(work, rejudge, memory)
+                outcome = perform(work, rejudge)
         except dvc.ReleaseStopped as stopped:
             return Cancelled(message=str(stopped))
     reporter.get().finished(outcome)
@@ -165,21 +164,21 @@ def run_up_to(place: Workspace, last: str, reason: str) -> None:
         run_stages(replace(work, stages=[stage for stage in work.stages if stage.name in wanted]), rejudge=False)
 
 
-def perform(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
+def perform(work: Release, rejudge: bool) -> Outcome:
     """Run what is not up to date, then register; or find that there is nothing to do."""
     changed = dvc.changed_stages(work.repo, work.stages)
     if not rejudge and (known := judged_already(work.registry, work.inputs, changed)):
         run_stages(work, rejudge=False)
         get_run_logger().info(note_of(known))
-        return outcome_of(work, known, note_of(known), memory)
+        return outcome_of(work, known, note_of(known))
     if rejudge:
         require_package(work, changed)
     if rejudge or work.registry.of_inputs(work.inputs) is None:
         point_at_champion(work, changed)
-    return carry_out(work, rejudge, memory)
+    return carry_out(work, rejudge)
 
 
-def carry_out(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
+def carry_out(work: Release, rejudge: bool) -> Outcome:
     """The stages and what follows them, inside one MLflow run, which is closed whatever happens."""
     client = work.registry.client
     work.mlflow_run = open_run(client, work.place.home, work.domain, work.inputs, work.reason)
@@ -188,7 +187,7 @@ def carry_out(work: Release, rejudge: bool, memory: MemoryWatch) -> Outcome:
         verdict = trusted_verdict(work)
         tags = describe(work, verdict)
         publish_reports(work, verdict, tags)
-        outcome = register(work, verdict, tags, memory)
+        outcome = register(work, verdict, tags)
     except Exception:
         close_run(client, work.mlflow_run, "FAILED")
         raise

@@ -20,18 +20,80 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.search_space import Space, drawn
-from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
+import yaml
+from pydantic import TypeAdapter, ValidationError, model_validator
+
 from flows.stages import GRACE_SECONDS
 from flows.workspace import one_at_a_time
 from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of
+from tasks.core.params import load_params
 from tasks.core.processes import start, stop
-from tasks.core.settings import SettingsError
+from tasks.core.settings import Section, SettingsError, mistakes
+from tasks.registry.runs import connect, experiment_id, tracking_uri
+from tasks.train import estimate_all
+from tasks.train.aside import inside, lay_aside
+from tasks.train.sft.stage import describe
 
 if TYPE_CHECKING:
     import optuna
     from mlflow import MlflowClient
+
+FOLDER = layout.HOME / "search"
+
+
+class SearchError(FlywheelError):
+    """The search cannot go on; the message says why."""
+
+
+class Range(Section):
+    """Numbers from low to high, both included; whole ones where both are written as whole numbers."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError("low must be below high, and above 0 with log")
+        return self
+
+    def draw(self, trial: optuna.Trial, name: str) -> int | float:
+        """A number for the setting of this name."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
+Space = dict[str, Range | list[Any]]
+
+
+def read_space(path: Path) -> Space:
+    """The settings to search through.
+
+    Raises:
+        SettingsError: the file is missing or holds mistakes; all of them are listed.
+    """
+    try:
+        space = TypeAdapter(dict[str, Range | list[Any]]).validate_python(yaml.safe_load(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: the file does not exist") from None
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
+    if empty := [name for name, of in space.items() if isinstance(of, list) and not of]:
+        raise SettingsError(f"{path}: {', '.join(empty)}: nothing to choose from")
+    return space
+
+
+def drawn(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """The settings of one trial by dotted name."""
+    return {
+        name: trial.suggest_categorical(name, of) if isinstance(of, list) else of.draw(trial, name)
+        for name, of in space.items()
+    }
 
 
 @dataclass
@@ -47,6 +109,58 @@ class Budget:
         return max(0.0, self.seconds - self.spent)
 
 
+def study_name(root: Path, space: Space) -> str:
+    """One study for one space over the same other settings, data, base, start and code: their losses compare."""
+    with inside(lay_aside(root, (root / FOLDER / "settings").absolute(), {}, keep_trained=False)):
+        params = load_params()
+        try:
+            job = describe(params, load_domain(params.domain))
+            drawn_from = {name: of if isinstance(of, list) else of.model_dump() for name, of in space.items()}
+            return f"sft-{digest_of([drawn_from, params.domain, job.digest()])[:16]}"
+        except FileNotFoundError as error:
+            raise SearchError(f"{error.filename} is missing; run .venv/bin/dvc repro mix") from None
+
+
+def study_of(root: Path, name: str, seed: int) -> optuna.Study:
+    """The study of this name, begun or gone on with; trials that a kill left running are marked failed and tried again.
+
+    One SQLite file; the sampler's draws depend on the seed and on the number of trials there are.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(storage=_storage(root), study_name=name, load_if_exists=True, direction="minimize")
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    return study
+
+
+def _storage(root: Path) -> str:
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{(root / FOLDER / 'studies.db').absolute()}"
+
+
+def close_dead(root: Path, client: MlflowClient, name: str) -> None:
+    """Close as killed what searches that are dead left open in MLflow; forget trials of other studies than `name`.
+
+    Only the holder of the search's lock may call it: every run that is still open here is then nobody's.
+    """
+    import optuna
+
+    for known in optuna.get_all_study_names(_storage(root)):
+        study = optuna.load_study(study_name=known, storage=_storage(root))
+        running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        for attributes in (study.user_attrs, *(trial.user_attrs for trial in running)):
+            run = attributes.get("mlflow_run_id")
+            if run and client.get_run(run).info.status == "RUNNING":
+                client.set_terminated(run, status="KILLED")
+    for folder in (root / FOLDER).glob("sft-*"):
+        if not folder.name.startswith(name):
+            shutil.rmtree(folder)
+
+
 def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
     """Try settings until so many trials have ended or the budget is spent; returns the best, and all of them.
 
@@ -59,9 +173,6 @@ def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, A
 
 def _search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
     import optuna
-
-    from tasks.core.params import load_params
-    from tasks.registry.runs import connect
 
     params, client = load_params(root / layout.PARAMS), connect(root)
     name = study_name(root, space)
@@ -131,10 +242,8 @@ def _try(
 def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any], budget: Budget) -> None:
     import optuna
 
-    from tasks.train.estimate_all import estimate
-
     try:
-        found = estimate(root, "sft", "known", changes)["stages"][0]
+        found = estimate_all.estimate(root, "sft", "known", changes)["stages"][0]
     except (KeyError, SettingsError) as error:
         raise SearchError(f"trial {trial.number}: params.yaml does not take these settings: {error}") from None
     trial.set_user_attr("estimated_seconds", found["time"]["seconds"])
@@ -148,9 +257,6 @@ def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any]
 
 def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> float:
     """Run the stage in a repository of its own; its curves go to the trial's MLflow run."""
-    from tasks.registry.runs import tracking_uri
-    from tasks.train.aside import lay_aside
-
     lay_aside(root, folder, changes, keep_trained=False)
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)
@@ -179,8 +285,6 @@ def run_owned(command: list[str], folder: Path, environment: dict[str, str]) -> 
 
 def _parent(client: MlflowClient, root: Path, domain: str, study: optuna.Study) -> str:
     """The search's own MLflow run, the same one when it goes on."""
-    from tasks.registry.runs import experiment_id
-
     if known := study.user_attrs.get("mlflow_run_id"):
         client.update_run(known, status="RUNNING")
         return str(known)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
@@ -133,41 +133,11 @@ def fix_rwlock(repo: Repo) -> bool:
     return False
 
 
-class StageProcess:
-    """`dvc repro -s STAGE` as a child, whose whole family ends with it, with `stop`, or with this process."""
-
-    def __init__(self, root: Path, name: str, environment: dict[str, str], force: bool = False) -> None:
-        """Start it; `environment` is added to the offline child environment."""
-        repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
-        self._process = start(
-            repro,
-            grace=GRACE_SECONDS,
-            cwd=root,
-            env=layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment}),
-            out=subprocess.PIPE,
-        )
-
-    def lines(self) -> Iterator[tuple[str, bool]]:
-        """(text, whole): each line as it comes; a progress bar's redrawn line has whole=False."""
-        if self._process.stdout is not None:
-            yield from split_lines(self._process.stdout)
-
-    def wait(self) -> int:
-        """The exit status, after the last of the family is gone."""
-        return self._process.wait()
-
-    def stop(self) -> None:
-        """End the whole family: SIGTERM, then SIGKILL. Safe to call from any thread, and twice."""
-        if self._process.poll() is None:
-            self._process.terminate()
-
-    def __enter__(self) -> StageProcess:
-        """It runs already."""
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        """Whatever happened, nothing of it runs on."""
-        stop(self._process)
+def start_stage(root: Path, name: str, environment: dict[str, str], force: bool = False) -> subprocess.Popen[bytes]:
+    """`dvc repro -s STAGE` as a child with its family; `environment` is added to the offline child environment."""
+    repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
+    env = layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment})
+    return start(repro, grace=GRACE_SECONDS, cwd=root, env=env, out=subprocess.PIPE)
 
 
 def split_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
@@ -190,7 +160,7 @@ def run_stage(
     on_line: Callable[[str, bool], None],
     *,
     force: bool = False,
-    on_start: Callable[[StageProcess], None] = lambda process: None,
+    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
     patience: float = 3600.0,
 ) -> StageRun:
     """Run one stage, giving `on_line` its output as it comes.
@@ -218,20 +188,23 @@ def _attempt(
     environment: dict[str, str],
     on_line: Callable[[str, bool], None],
     force: bool,
-    on_start: Callable[[StageProcess], None],
+    on_start: Callable[[subprocess.Popen[bytes]], None],
 ) -> tuple[int, list[str], bool]:
     """One try: the exit status, what was said (the last 400 lines), and whether DVC ran the command at all."""
     output: list[str] = []
     ran = False
-    with StageProcess(root, name, environment, force) as process:
+    process = start_stage(root, name, environment, force)
+    try:
         on_start(process)
-        for text, whole in process.lines():
+        for text, whole in split_lines(process.stdout) if process.stdout else ():
             if not CHATTER.match(text):
                 on_line(text, whole)
             ran = ran or text.startswith(RUNNING)
             if whole:
                 output = [*output[-399:], text]
         return process.wait(), output, ran
+    finally:
+        stop(process)
 
 
 def _failure(name: str, status: int, output: list[str]) -> str:

@@ -20,7 +20,7 @@ CUT = 400
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a release ended with, for the summary; times in seconds, memory in bytes."""
+    """What a release ended with, for the summary; times in seconds."""
 
     outcome: str
     domain: str
@@ -29,7 +29,6 @@ class Outcome:
     note: str
     runs: tuple[StageRun, ...]
     seconds: float
-    peak_memory: int = 0
 
 
 def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
@@ -76,7 +75,7 @@ def _print_times(console: Console, outcome: Outcome) -> None:
     console.print(
         Text(
             f"Total    {clock(outcome.seconds)}, of which {clock(outside)} ({outside / max(outcome.seconds, 0.1):.0%}) "
-            f"outside the stages; peak memory {outcome.peak_memory / 2**30:.1f} GB"
+            f"outside the stages"
         )
     )
 

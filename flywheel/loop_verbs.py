@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import asdict
 from datetime import datetime
 
@@ -74,18 +76,33 @@ def nightly(force: bool) -> Answer:
     With the platform up the night runs there, as the deployment nightly/nightly; otherwise in this process.
     """
     from flows.live import live
-    from flywheel.night import run_here, run_on_platform
     from flywheel.platform.platform import load
     from flywheel.platform.up import is_up
     from tasks.store.nights import last_nights
 
     platform = load(home())
-    run = run_on_platform(platform, force, is_quiet()) if is_up(platform) else run_here(home(), force, is_quiet())
+    if is_up(platform):
+        run = [
+            "prefect",
+            "--no-prompt",
+            "deployment",
+            "run",
+            "nightly/nightly",
+            "--watch",
+            "-p",
+            f"force={force}".lower(),
+        ]
+        environment = platform.environment()
+    else:
+        run = ["flows.run", "--nightly", *(["--force"] if force else [])]
+        environment = layout.child_environment()
+    output = subprocess.DEVNULL if is_quiet() else None
+    done = subprocess.run([sys.executable, "-m", *run], cwd=home(), env=environment, stdout=output)
     with live(home()) as (params, _, store):
         newest = last_nights(store, params.domain, 1)
     rows = asdict(newest[0]).items() if newest else ()
     found = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in rows}
-    return Answer(found, f"card: {home() / '.flywheel/nights'}", run)
+    return Answer(found, f"card: {home() / '.flywheel/nights'}", done.returncode)
 
 
 @verb

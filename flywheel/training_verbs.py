@@ -47,8 +47,8 @@ def search(trials: int, minutes: float, space: str) -> Answer:
 
     Goes on where it was when it is called again. params.yaml stays as it is; the best settings are printed.
     """
+    from flows.search import read_space
     from flows.search import search as run
-    from flows.search_space import read_space
 
     _end_in_order(signal.SIGTERM, signal.SIGINT)  # the trial's training ends, its run is closed
     found = run(home(), read_space(home() / space), trials, minutes)

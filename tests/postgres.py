@@ -14,7 +14,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tasks.core.processes import free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
 START_SECONDS = 60
@@ -36,7 +37,7 @@ class PostgresServer:
         self.user = _account()
         self.binaries = _reachable(binaries or debian_binaries() or wheel_binaries(), self.folder, self.user)
         self.data = self.folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
 
@@ -167,12 +168,6 @@ def _reachable(binaries: Path, folder: Path, user: str | None) -> Path:
         return binaries
     shutil.copytree(binaries.parent, folder / "server", symlinks=True)
     return folder / "server" / binaries.name
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _end_with_us() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.console import Progress
 from flows.stages import StageRun
-from flows.timings import MemoryWatch, clock, keep_duration, read_durations, seconds_left, tree_memory
+from flows.timings import clock, keep_duration, read_durations, seconds_left
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])
@@ -57,11 +57,3 @@ def test_on_a_terminal_the_stage_is_one_live_line() -> None:
     progress.stage_ended(StageRun("sft", False, 2.0))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "sft" in text and "✓" in text
-
-
-def test_memory_of_the_process_tree_is_more_than_nothing() -> None:
-    import os
-
-    with MemoryWatch() as memory:
-        assert tree_memory(os.getpid()) > 10 * 2**20
-    assert memory.peak > 10 * 2**20

@@ -16,12 +16,22 @@ import psutil
 import pytest
 
 from flows import search as subject
-from flows.search import Budget, search
-from flows.search_space import Range, drawn, read_space
-from flows.search_study import FOLDER, SearchError, close_dead, study_name, study_of
+from flows.search import (
+    FOLDER,
+    Budget,
+    Range,
+    SearchError,
+    close_dead,
+    drawn,
+    read_space,
+    search,
+    study_name,
+    study_of,
+)
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import make_example
 from tasks.core.settings import SettingsError
+from tasks.registry.runs import connect, experiment_id
 from tests.mlflow_store import lay_mlflow
 from tests.training import lay_training
 
@@ -49,8 +59,6 @@ def home(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_trial_is_a_child_run_with_its_settings_and_loss(home: Path) -> None:
     found = search(home, SPACE, trials=3, minutes=1.0)
-    from tasks.registry.runs import connect
-
     client = connect(home)
     parent = client.get_run(found["mlflow_run_id"])
     children = client.search_runs(
@@ -83,7 +91,6 @@ def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
 
     Every kill leaves what a stop leaves, and the open runs besides: those are laid by hand.
     """
-    from tasks.registry.runs import connect
 
     def stopped(root: Path, folder: Path, changes: dict[str, Any], run: str) -> float:
         (folder / "checkpoint").mkdir(parents=True)
@@ -112,8 +119,6 @@ def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
 
 
 def test_what_a_killed_search_left_open_is_closed_whatever_it_searched_through(home: Path) -> None:
-    from tasks.registry.runs import connect, experiment_id
-
     client, other = connect(home), study_of(home, "sft-other", 1)
     experiment = experiment_id(client, home, "construction")
     runs = [client.create_run(experiment).info.run_id for _ in range(3)]
@@ -235,8 +240,6 @@ def test_a_real_trial_trains_beside_the_checkout_and_logs_its_curve(
     root: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Two processes on a two-layer model; nothing is written where the stages write."""
-    from tasks.registry.runs import connect
-
     examples = [
         make_example(
             instruction=f"What is rule {i}?", output=f"Rule {i}.", language="en", origin="human", source=("t",)

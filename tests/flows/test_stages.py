@@ -92,10 +92,12 @@ def test_stopping_from_another_thread_ends_the_stage(toy: Path, lines: list[str]
     for name in ("base_model", "mix"):
         run(toy, name, lines)
     set_wanted(toy, sleep=300)
-    with dvc.StageProcess(toy, "sft", environment(toy)) as process:
-        threading.Timer(3.0, process.stop).start()
-        list(process.lines())
-        assert process.wait() == 143
+
+    def stop_soon(process: subprocess.Popen[bytes]) -> None:
+        threading.Timer(3.0, process.terminate).start()
+
+    with pytest.raises(dvc.StageFailed, match=r"exit 143"):
+        dvc.run_stage(toy, "sft", environment(toy), lambda text, whole: None, on_start=stop_soon)
 
 
 def test_redrawn_lines_are_told_from_whole_ones(tmp_path: Path) -> None:
