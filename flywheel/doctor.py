@@ -1,4 +1,4 @@
-"""Says what this machine or checkout lacks, in one line each, and how to mend it.
+"""Says what this machine or checkout lacks, in one line each, and how to fix it.
 
 Standard library only, so that `python3 -m flywheel.doctor` works before any environment is built; the checks of
 settings and domain are made by the main environment's Python where there is one.
@@ -35,18 +35,18 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `mend` is what to do about it; a warning does not stop anything."""
+    """One finding. `fix` is what to do about it; a warning does not stop anything."""
 
     name: str
     ok: bool
     found: str
-    mend: str = ""
+    fix: str = ""
     warning: bool = False
 
     def line(self) -> str:
         """For people."""
         mark = "ok  " if self.ok else ("note" if self.warning else "FAIL")
-        return f"{mark}  {self.name}: {self.found}" + (f". {self.mend}" if self.mend and not self.ok else "")
+        return f"{mark}  {self.name}: {self.found}" + (f". {self.fix}" if self.fix and not self.ok else "")
 
 
 def check_machine(root: Path) -> Iterator[Check]:
@@ -71,9 +71,9 @@ def check_machine(root: Path) -> Iterator[Check]:
 
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    mend = "Install Python 3.11 and say where: `make run PYTHON=/path/to/python3.11`"
+    fix = "Install Python 3.11 and say where: `make run PYTHON=/path/to/python3.11`"
     if sys.version_info[:2] != (3, 11):
-        return Check("Python 3.11", False, f"this is {version}", mend)
+        return Check("Python 3.11", False, f"this is {version}", fix)
     lacking = [name for name in ("venv", "ensurepip") if util.find_spec(name) is None]
     if lacking:
         return Check(
@@ -123,7 +123,7 @@ def check_installation(root: Path) -> Iterator[Check]:
 def _environment(root: Path, name: str, folder: str) -> Check:
     title = f"{name} environment" if name in ENVIRONMENTS else "data packages"
     lock = root / f"infra/locks/{_lock_name(root, name, folder)}.txt"
-    mend = f"`rm -f {folder}/.complete && make environments` installs what the lock says"
+    fix = f"`rm -f {folder}/.complete && make environments` installs what the lock says"
     if not (root / folder).is_dir():
         return Check(title, False, f"{folder} is missing", "`make environments` builds it")
     if not lock.is_file():
@@ -135,7 +135,7 @@ def _environment(root: Path, name: str, folder: str) -> Check:
         f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value
     ]
     if wrong:
-        return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", mend)
+        return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", fix)
     return Check(title, True, f"{len(wanted)} packages as locked")
 
 
@@ -170,8 +170,8 @@ def _package_files(root: Path) -> Check:
     packages = root / ".flywheel/packages"
     bad = [name for record in sorted(packages.glob("*.dist-info/RECORD")) for name in changed_files(packages, record)]
     if bad:
-        mend = "`rm -rf .flywheel/packages && make environments` installs them again"
-        return Check("package files", False, f"{len(bad)} differ from their record: {', '.join(bad[:3])}", mend)
+        fix = "`rm -rf .flywheel/packages && make environments` installs them again"
+        return Check("package files", False, f"{len(bad)} differ from their record: {', '.join(bad[:3])}", fix)
     return Check("package files", True, "as recorded")
 
 

@@ -10,11 +10,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tasks.core import layout
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(layout.OFFLINE)
+settings.register_profile("ours", deadline=None)  # no test depends on the machine's load
+settings.load_profile("ours")
+# Servers of their own, or a model that computes: a test with one of these is slow, and `make test-fast` leaves it out.
+HEAVY = {"postgres_server", "postgres_url", "prefect_api", "tiny_model"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts a server or runs a model, by its fixtures; other slow tests are marked themselves."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if used & HEAVY or "[postgresql" in item.name or "-postgresql]" in item.name:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -171,7 +171,9 @@ def _sft() -> None:
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         worker = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
         Path("worker.pid").write_text(str(worker.pid))
-        time.sleep(float(wanted["sleep"]))
+        end = time.monotonic() + float(wanted["sleep"])
+        while time.monotonic() < end and not Path("go").exists():
+            time.sleep(0.1)
     if wanted.get("fail"):
         sys.exit("sft: out of memory on purpose")
     feedback = json.loads(Path("state/feedback.json").read_text())

@@ -1,4 +1,4 @@
-"""`flywheel doctor`: what is missing is named in one line each, with how to mend it."""
+"""`flywheel doctor`: what is missing is named in one line each, with how to fix it."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ def schema(gateway: Any) -> Any:
     return schemathesis.openapi.from_dict(httpx.get(f"{gateway.url}/openapi.json").json())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "method", "mode"), CASES)
 def test_every_reply_is_documented_and_none_is_a_server_error(
     gateway: Any, plain: Any, schema: Any, path: str, method: str, mode: GenerationMode

@@ -87,6 +87,7 @@ def write_csv(path: Path, questions: Sequence[str]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_domain_that_ingest_runs_on(project: Path, folder: Path) -> None:
     built = new_domain("house", folder)
     assert (built.language, built.title) == ("en", "Looking after a house")

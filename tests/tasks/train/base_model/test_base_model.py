@@ -195,6 +195,7 @@ def test_the_real_model_is_whole_and_pads_with_a_token_of_its_own(base_model: Pa
     assert "quantization_config" not in config
 
 
+@pytest.mark.slow
 def test_converting_twice_gives_the_same_bytes_and_names_no_path(
     domain: Domain, base_model: Path, tmp_path: Path
 ) -> None:

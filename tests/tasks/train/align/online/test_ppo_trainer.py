@@ -56,6 +56,7 @@ def curve(result: dict[str, Any], name: str) -> list[float]:
     return [value for _, curve, value in result["history"] if curve == name]
 
 
+@pytest.mark.slow
 def test_ppo_finds_the_best_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A policy at random earns about 0.7, the best one 1.85: trying every answer says so."""
     known_reward(monkeypatch)
