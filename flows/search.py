@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import model_validator
 
 from flows.stages import GRACE_SECONDS
 from flows.workspace import one_at_a_time
@@ -31,7 +30,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of
 from tasks.core.params import load_params
 from tasks.core.processes import start, stop
-from tasks.core.settings import Section, SettingsError, mistakes
+from tasks.core.settings import Section, SettingsError, parse_settings
 from tasks.registry.runs import connect, experiment_id, tracking_uri
 from tasks.train import estimate_all
 from tasks.train.aside import inside, lay_aside
@@ -77,12 +76,7 @@ def read_space(path: Path) -> Space:
     Raises:
         SettingsError: the file is missing or holds mistakes; all of them are listed.
     """
-    try:
-        space = TypeAdapter(dict[str, Range | list[Any]]).validate_python(yaml.safe_load(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: the file does not exist") from None
-    except ValidationError as error:
-        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
+    space = parse_settings(path, Space)
     if empty := [name for name, of in space.items() if isinstance(of, list) and not of]:
         raise SettingsError(f"{path}: {', '.join(empty)}: nothing to choose from")
     return space

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.core import layout
-from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes
+from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes, read_yaml
 
 SOURCES = (
     "base_model",
@@ -209,13 +208,10 @@ def load_domain(name: str, root: Path = Path()) -> Domain:
         SettingsError: every mistake by name: keys, missing files, empty sources.
     """
     path = layout.DOMAINS / name / "domain.yaml"
-    try:
-        raw: Any = yaml.safe_load((root / path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (root / path).is_file():
         known = ", ".join(sorted(found.parent.name for found in (root / layout.DOMAINS).glob("*/domain.yaml")))
-        raise SettingsError(f"{path}: the file does not exist; domains here: {known or 'none'}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: not readable as YAML: {error}") from None
+        raise SettingsError(f"{path}: the file does not exist; domains here: {known or 'none'}")
+    raw = read_yaml(root / path)
     domain, problems = None, []
     try:
         domain = Domain.model_validate(raw)

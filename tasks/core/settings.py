@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.core.errors import FlywheelError
 
@@ -16,7 +16,7 @@ Natural = Annotated[int, Field(ge=0)]
 Above = Annotated[float, Field(gt=0.0)]  # a number above zero
 Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Settings = TypeVar("Settings", bound=BaseModel)
+Settings = TypeVar("Settings")
 
 
 class SettingsError(FlywheelError):
@@ -30,17 +30,29 @@ class Section(BaseModel):
 
 
 def parse_settings(path: Path, kind: type[Settings]) -> Settings:
-    """Read a YAML file into a typed settings class, with every mistake in one SettingsError."""
+    """Read a YAML file as values of a type.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, or holds mistakes; all of them are listed by key.
+    """
     try:
-        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(kind).validate_python(read_yaml(path))
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        SettingsError: it is missing, or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: the file does not exist") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: not readable as YAML: {error}") from None
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
 
 
 def mistakes(error: ValidationError) -> list[str]:
