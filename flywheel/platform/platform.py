@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,48 +93,38 @@ class Platform:
 
     def services(self, since: str = "") -> list[Service]:
         """All services in the order they are started; a worker counts only with a sign of life after `since`."""
-        params, engine = self.params, self.params.engine
-        prefect, mlflow = self.prefect_api, self.mlflow
-        gateway = params.serving.address
-        ready = (
-            f"{engine.url.rstrip('/')}/models" if engine.kind == "url" else f"http://{LOOPBACK}:{engine.port}/health"
-        )
-        key = os.environ.get("FLYWHEEL_ENGINE_KEY", "") if engine.kind == "url" else ""
-        limits = {"prefect": 180, "mlflow": 240, "worker": 180}  # seconds
-        limits["engine"] = engine.start_seconds + 30  # after its own limit it says itself what went wrong
-        limits["gateway"] = engine.start_seconds + 240  # it is ready once the engine is
+        engine, ports, serving = self.params.engine, self.params.platform, self.params.serving
+        prefect, mlflow, gateway = self.prefect_api, self.mlflow, serving.address
+        elsewhere = engine.kind == "url"
+        asked = f"{self.engine}/models" if elsewhere else f"{self.engine.removesuffix('/v1')}/health"
+        key = os.environ.get("FLYWHEEL_ENGINE_KEY", "") if elsewhere else ""
+        late = engine.start_seconds + 30  # after its own limit it says itself what went wrong
         return [
             Service(
                 "prefect",
                 prefect.removesuffix("/api"),
-                lambda: problem(f"{prefect}/health"),
-                limits["prefect"],
-                params.platform.prefect_port,
+                partial(problem, f"{prefect}/health"),
+                180,
+                ports.prefect_port,
                 ours=prefect == self.own_prefect,
             ),
             Service(
                 "mlflow",
                 mlflow,
-                lambda: problem(f"{mlflow}/health"),
-                limits["mlflow"],
-                params.platform.mlflow_port,
+                partial(problem, f"{mlflow}/health"),
+                240,
+                ports.mlflow_port,
                 ours=mlflow == self.own_mlflow,
             ),
-            Service(
-                "engine",
-                self.engine,
-                lambda: problem(ready, key),
-                limits["engine"],
-                engine.port,
-                ours=engine.kind != "url",
-            ),
-            Service("worker", f"pool {POOL}", lambda: self._worker(since), limits["worker"], None, ("prefect",)),
+            Service("engine", self.engine, partial(problem, asked, key), late, engine.port, ours=not elsewhere),
+            Service("worker", f"pool {POOL}", partial(self._worker, since), 180, None, ("prefect",)),
+            # It is ready once the engine is.
             Service(
                 "gateway",
                 gateway,
-                lambda: problem(f"{gateway}/readyz", ours=True),
-                limits["gateway"],
-                params.serving.port,
+                partial(problem, f"{gateway}/readyz", ours=True),
+                late + 210,
+                serving.port,
                 ("mlflow",),
             ),
         ]
