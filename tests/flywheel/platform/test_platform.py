@@ -58,7 +58,9 @@ def home(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def half_up(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor as `up` leaves it in the background, over a process that sleeps."""
-    process = processes.start([sys.executable, "-c", "import time; time.sleep(600)"], grace=1, outlives_us=True)
+    command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+    process = processes.start(command, grace=1, out=subprocess.PIPE, outlives_us=True)
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
     record = {"pid": process.pid, "born": psutil.Process(process.pid).create_time()}
     write_json(home / layout.PLATFORM_UP, record)
     yield process
