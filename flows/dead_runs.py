@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from tasks.core.clock import now
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -58,7 +59,7 @@ def is_dead(run: FlowRun, living: set[str], grace_seconds: float) -> bool:
     if str(run.id) in living:
         return False
     since = run.state.timestamp if run.state else run.created
-    return since is None or (datetime.now(UTC) - since).total_seconds() >= grace_seconds
+    return since is None or (now() - since).total_seconds() >= grace_seconds
 
 
 def _held_runs(client: SyncPrefectClient) -> list[FlowRun]:

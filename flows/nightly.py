@@ -40,7 +40,8 @@ from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, held_nights, line_of
-from tasks.store.nights import Night, close_night, feedback_upto, open_night, update_night
+from tasks.store.nights import close_night, feedback_upto, open_night, update_night
+from tasks.store.schema import Night
 from tasks.store.store import Store
 from tasks.train.start.stage import starting_version
 

@@ -19,8 +19,9 @@ from tasks.core.errors import FlywheelError
 from tasks.curate.receipt.stage import find_receipts
 from tasks.registry.runs import flatten, text
 from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
-from tasks.store.answers import AnswerRecord, get_answer
-from tasks.store.feedback import FeedbackRow, feedback_on, get_feedback
+from tasks.store.answers import get_answer
+from tasks.store.feedback import feedback_on, get_feedback
+from tasks.store.schema import AnswerRow, FeedbackRow
 from tasks.store.store import Store
 
 FEEDBACK_STAGE = "feedback"
@@ -117,7 +118,7 @@ def _corrections(row: dict[str, Any]) -> list[str]:
     return [str(step["detail"]) for step in row["story"] if step["stage"] == FEEDBACK_STAGE and step["kept"]]
 
 
-def trace_answer(registry: Registry, store: Store, answer: AnswerRecord) -> dict[str, Any]:
+def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[str, Any]:
     """An answer: who served it, and the corrections that its version had learnt, the likest question first."""
     question = _question(answer)
     version = next((v for v in registry.versions() if v.manifest == answer.digest), None)
@@ -140,7 +141,7 @@ def trace_answer(registry: Registry, store: Store, answer: AnswerRecord) -> dict
     }
 
 
-def _question(answer: AnswerRecord) -> str:
+def _question(answer: AnswerRow) -> str:
     return next((m["content"] for m in reversed(answer.messages) if m["role"] == "user"), "")
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.store.answers import AnswerRecord, ensure_conversation, record_answer
+from tasks.store.answers import ensure_conversation, record_answer
 from tasks.store.identities import Identity
+from tasks.store.schema import AnswerRow
 from tasks.store.store import Store, new_id
 
-AN_ANSWER = AnswerRecord(
+AN_ANSWER = AnswerRow(
     id="",
     conversation_id="",
     identity_id="",
@@ -32,7 +33,7 @@ AN_ANSWER = AnswerRecord(
 )
 
 
-def serve_answer(store: Store, identity: Identity, **changes: Any) -> AnswerRecord:
+def serve_answer(store: Store, identity: Identity, **changes: Any) -> AnswerRow:
     """Store an answer for somebody, in a new conversation unless `changes` names one."""
     fields = {"id": new_id("ans"), "identity_id": identity.id} | changes
     if "conversation_id" not in fields:

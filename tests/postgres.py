@@ -1,9 +1,9 @@
 """A real PostgreSQL for tests: Debian's binaries where they are, otherwise those that come as a wheel.
 
-    from tests.postgres import postgres_server, postgres_url   # in a conftest.py, for the two fixtures
+    from tests.postgres import postgres_server, postgres_url, scratch_url   # in a conftest.py, for the fixtures
 
-One server a session on a free loopback port, one fresh database a test. The server keeps fsync on, does not run as
-root, can be killed as a crash would, and ends with the process that started it, however that ends.
+One server a session on a free loopback port, and one database, which each test finds empty. The server keeps fsync on,
+does not run as root, can be killed as a crash would, and ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -126,12 +126,14 @@ class PostgresServer:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return self.address(name).replace("postgresql:", "postgresql+psycopg:", 1)
 
-    def drop_database(self, url: str) -> None:
-        """Remove one of them, whoever is still connected."""
+    def emptied(self, url: str) -> str:
+        """One of them again, without a table: as good as fresh, and in milliseconds where a fresh one takes seconds."""
         import psycopg
 
-        with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{url.rsplit("/", 1)[1]}" WITH (FORCE)'.encode())
+        with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return url
 
 
 def debian_binaries() -> Path | None:
@@ -182,9 +184,13 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def scratch_url(postgres_server: PostgresServer) -> str:
+    """A database for `postgres_url`."""
+    return postgres_server.new_database()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A fresh database."""
-    url = postgres_server.new_database()
-    yield url
-    postgres_server.drop_database(url)
+def postgres_url(postgres_server: PostgresServer, scratch_url: str) -> str:
+    """An empty database."""
+    return postgres_server.emptied(scratch_url)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from datetime import UTC, datetime
 from typing import Any
 
 from flywheel.platform.platform import Platform, Service, ask
 from flywheel.platform.up import is_wanted, states
+from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
 from tasks.store.nights import last_nights
 from tasks.store.overdue import overdue
@@ -84,7 +84,7 @@ def _nights(platform: Platform) -> dict[str, Any]:
             }
             for night in last_nights(store, params.domain, NIGHTS)
         ]
-        alarm = overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC))
+        alarm = overdue(store, params.domain, params.nightly.alarm_hours, now())
     return {"nights": rows, "alarm": alarm}
 
 

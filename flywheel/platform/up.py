@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import psutil
 from flywheel.platform.keys import first_keys
 from flywheel.platform.platform import Platform, Service
 from tasks.core import layout, processes
+from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json
 from tasks.store.migrate import migrate
@@ -163,7 +163,7 @@ def _start_supervisord(platform: Platform) -> None:
             out=stream,
             outlives_us=True,
         )
-    record = {"since": datetime.now(UTC).isoformat(timespec="seconds"), "pid": process.pid}
+    record = {"since": now().isoformat(timespec="seconds"), "pid": process.pid}
     write_json(platform.root / layout.PLATFORM_UP, record | {"born": psutil.Process(process.pid).create_time()})
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
@@ -234,7 +234,7 @@ def holder(host: str, port: int) -> str:
 
 
 def _bring_up(platform: Platform, say: Say) -> None:
-    since = datetime.now(UTC).isoformat()
+    since = now().isoformat()
     services = {service.name: service for service in platform.services(since)}
     work = Start(platform, services, {name: Step(name) for name in (*services, "deployments")})
     try:

@@ -9,7 +9,7 @@ from tasks.core import layout
 from tasks.core.files import write_text
 
 if TYPE_CHECKING:
-    from tasks.store.nights import Night
+    from tasks.store.schema import Night
 
 NIGHTS = layout.HOME / "nights"
 WORDS = {

@@ -1,6 +1,6 @@
 """One encrypted file that brings an installation back: store, registry, state, settings, secrets.
 
-Taken while the platform runs: the store is dumped in one transaction, MLflow's database is copied by SQLite's own
+Taken while the platform runs: the store is copied as it is at one moment, MLflow's database by SQLite's own
 backup, and only then are the artifacts of its versions read (a version is registered after its artifacts are there).
 The plain copies lie in .flywheel/ for that time, readable by this user only. A manifest with the SHA-256 of every file
 comes last: a backup without it is not whole.
@@ -19,12 +19,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from tasks.core import layout
+from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
 from tasks.core.files import canonical_json
 from tasks.core.params import load_params
@@ -32,9 +32,9 @@ from tasks.registry.runs import STORE as MLFLOW
 from tasks.registry.runs import tracking_uri
 from tasks.registry.sealing import seal
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "MANIFEST.json"
-DUMP = "store.jsonl"
+STORE = "store.db"
 DATABASE = "mlflow.db"
 ARTIFACTS = MLFLOW / "artifacts"
 # Kept as they are, under files/ in the backup.
@@ -77,8 +77,8 @@ def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]
     """Name in the backup → file; and what the manifest says of it all."""
     left_out: list[str] = []
     plan: dict[str, Path] = {}
-    if _dump_store(home, folder / DUMP):
-        plan[DUMP] = folder / DUMP
+    if _copy_store(home, folder / STORE):
+        plan[STORE] = folder / STORE
     else:
         left_out.append("the store: there is none yet")
     versions: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]
         plan |= {f"files/{found.relative_to(home).as_posix()}": found for found in _files(home / path)}
     about = {
         "format": FORMAT,
-        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "taken_at": now().isoformat(timespec="seconds"),
         "domain": load_params(home / layout.PARAMS).domain,
         "artifacts": (home / ARTIFACTS).absolute().as_uri(),
         "versions": [f"{version['name']} {version['version']}" for version in versions],
@@ -103,9 +103,9 @@ def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]
     return plan, about
 
 
-def _dump_store(home: Path, path: Path) -> bool:
-    """The store as one text; False where there is none."""
-    from tasks.store.dump import dump
+def _copy_store(home: Path, path: Path) -> bool:
+    """The store as an SQLite file, whatever database it is in; False where there is none."""
+    from tasks.store.copy import copy_store
     from tasks.store.errors import StoreOutdated
     from tasks.store.store import Store
 
@@ -114,10 +114,9 @@ def _dump_store(home: Path, path: Path) -> bool:
     try:
         store = Store.open(home=home)
     except StoreOutdated as error:
-        raise BackupFailed(f"the store cannot be dumped as it is: {error}") from None
+        raise BackupFailed(f"the store cannot be copied as it is: {error}") from None
     try:
-        with path.open("wb") as stream:
-            stream.writelines(dump(store))
+        copy_store(store, f"sqlite:///{path}")
     finally:
         store.close()
     return True

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import getpass
 
+from tasks.core.clock import now
 from tasks.registry.reconcile import MADE_CHAMPION, ledger_champion
 from tasks.registry.versions import BY_PERSON, PromotionRefused, Registry, Version
 from tasks.store import approvals, ledger
-from tasks.store.approvals import Approval
-from tasks.store.store import Store, now
+from tasks.store.schema import Approval
+from tasks.store.store import Store
 
 
 def promote(registry: Registry, store: Store, version: Version, actor: str, reason: str) -> Version | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from tasks.registry.versions import ROLLED_BACK, PromotionRefused, Registry, Version, check_verdict, unservable
 from tasks.store import ledger
+from tasks.store.schema import LedgerEntry
 from tasks.store.store import Store
 
 MADE_CHAMPION = ("promoted", "rolled_back", "override", "restored")
 BY_HAND = "alias moved in the registry"
 
 
-def ledger_champion(store: Store, domain: str) -> ledger.Entry | None:
+def ledger_champion(store: Store, domain: str) -> LedgerEntry | None:
     """The ledger's line that says who is champion."""
     return ledger.last(store, domain, *MADE_CHAMPION)
 
@@ -45,7 +46,7 @@ def _was_champion(store: Store, domain: str, version: Version) -> bool:
     )
 
 
-def _judged(registry: Registry, version: Version, truth: ledger.Entry) -> str | None:
+def _judged(registry: Registry, version: Version, truth: LedgerEntry) -> str | None:
     try:
         check_verdict(version, registry.verdict(version), _version_of(registry, truth))
     except PromotionRefused as refused:
@@ -67,7 +68,7 @@ def settled_champion(store: Store, registry: Registry) -> Version | None:
     return asked
 
 
-def _record(store: Store, registry: Registry, version: Version, truth: ledger.Entry | None) -> None:
+def _record(store: Store, registry: Registry, version: Version, truth: LedgerEntry | None) -> None:
     """Write down a move that is honoured, and keep `previous` for the way back."""
     before = _version_of(registry, truth)
     if _was_champion(store, registry.domain, version):
@@ -83,7 +84,7 @@ def _record(store: Store, registry: Registry, version: Version, truth: ledger.En
     ledger.append(store, registry.domain, event, version.number, version.manifest, BY_HAND, reason)
 
 
-def _put_back(store: Store, registry: Registry, truth: ledger.Entry | None, reason: str) -> Version | None:
+def _put_back(store: Store, registry: Registry, truth: LedgerEntry | None, reason: str) -> Version | None:
     champion = _version_of(registry, truth)
     if champion is not None:
         registry.client.set_registered_model_alias(registry.domain, "champion", champion.number)
@@ -93,7 +94,7 @@ def _put_back(store: Store, registry: Registry, truth: ledger.Entry | None, reas
     return champion
 
 
-def _version_of(registry: Registry, entry: ledger.Entry | None) -> Version | None:
+def _version_of(registry: Registry, entry: LedgerEntry | None) -> Version | None:
     if entry is None:
         return None
     return next((version for version in registry.versions() if version.number == entry.version), None)

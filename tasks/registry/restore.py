@@ -20,10 +20,12 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_file
-from tasks.registry.backup import ARTIFACTS, DATABASE, DUMP, FORMAT, KEPT, MANIFEST, embedded_database, registered
+from tasks.registry.backup import ARTIFACTS, DATABASE, FORMAT, KEPT, MANIFEST, STORE, embedded_database, registered
 from tasks.registry.sealing import unseal
 from tasks.store.address import database_url
-from tasks.store.dump import load
+from tasks.store.copy import copy_store
+from tasks.store.migrate import migrate
+from tasks.store.store import Store
 
 # Where MLflow's database names the folder of the artifacts.
 ADDRESSES = (
@@ -50,7 +52,7 @@ def put_back(home: Path, source: Path, identity: str | None, passphrase: str | N
         RestoreRefused: store, registry or secrets are there already and `force` is not given.
         SealError: the key is wrong, or the file is damaged.
         BackupDamaged: it is not whole.
-        StoreError: the store's dump cannot be loaded.
+        StoreError: the store cannot be put in place.
     """
     if not source.is_file():
         raise RestoreRefused(f"{source} does not exist")
@@ -117,30 +119,31 @@ def _is_ours(name: str) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return False
-    if name in (DUMP, DATABASE, MANIFEST) or path.parts[0] == "artifacts":
+    if name in (STORE, DATABASE, MANIFEST) or path.parts[0] == "artifacts":
         return True
     inner = Path(*path.parts[1:])
     return path.parts[0] == "files" and any(inner.is_relative_to(kept) for kept in KEPT)
 
 
 def _check(manifest: dict[str, Any], plain: Path) -> None:
-    """The registry's database must be sound, before anything is replaced."""
-    if DATABASE in manifest["files"]:
-        with closing(sqlite3.connect(plain / DATABASE)) as connection:
+    """Both databases must be sound, before anything is replaced."""
+    for name in {STORE, DATABASE} & manifest["files"].keys():
+        with closing(sqlite3.connect(plain / name)) as connection:
             try:
                 found = connection.execute("PRAGMA integrity_check").fetchone()[0]
             except sqlite3.DatabaseError as error:
                 found = str(error)
         if found != "ok":
-            raise BackupDamaged(f"the registry's database in the backup is damaged: {found}")
+            raise BackupDamaged(f"the database {name} in the backup is damaged: {found}")
 
 
 def _place(home: Path, folder: Path, manifest: dict[str, Any]) -> list[str]:
     """The store first, because it alone can still refuse; then files by renaming."""
     plain, files = folder / "plain", manifest["files"]
     done = []
-    if DUMP in files:
-        done.append(_place_store(home, folder))
+    if STORE in files:
+        _place_store(home, plain / STORE)
+        done.append("store")
     if DATABASE in files:
         move_addresses(plain / DATABASE, manifest["artifacts"], (home / ARTIFACTS).absolute().as_uri())
         for path in sorted((plain / "artifacts").rglob("*")):
@@ -155,18 +158,18 @@ def _place(home: Path, folder: Path, manifest: dict[str, Any]) -> list[str]:
     return [*done, *(name if name != layout.HOME.name else "secrets" for name in kept)]
 
 
-def _place_store(home: Path, folder: Path) -> str:
-    """Load the dump: beside, then renamed, for SQLite; in one transaction into an empty database for PostgreSQL."""
+def _place_store(home: Path, file: Path) -> None:
+    """Bring the store to this code's schema, and put it in place: by renaming, or row by row into PostgreSQL."""
+    migrate(f"sqlite:///{file}")
     url = database_url(None, home)
-    embedded = url.get_backend_name() == "sqlite"
-    fresh = f"sqlite:///{folder / 'flywheel.db'}"
-    with (folder / "plain" / DUMP).open("rb") as lines:
-        counts = load(fresh if embedded else None, lines, home)
-    if embedded:
-        with closing(sqlite3.connect(folder / "flywheel.db")) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        replace_database(folder / "flywheel.db", Path(str(url.database)))
-    return f"store ({sum(counts.values())} rows)"
+    if url.get_backend_name() == "sqlite":
+        replace_database(file, Path(str(url.database)))
+        return
+    store = Store.open(f"sqlite:///{file}")
+    try:
+        copy_store(store, None, home)
+    finally:
+        store.close()
 
 
 def move_addresses(database: Path, old: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong with the store, each as its own class, so that a caller can answer each in its own way.
+"""What can go wrong with the store; what a caller answers in its own way has a class of its own.
 
 Every message is meant for a person. None of them holds a key, a text that was stored, or whether a row of somebody
 else exists.
@@ -22,31 +22,19 @@ class StoreUnavailable(StoreError):
 
 
 class BadValue(StoreError):
-    """A value cannot be stored: NUL characters, lone surrogates, an unknown kind, a number out of range."""
+    """A value cannot be stored; `field` is its name in the record where there is one."""
 
-
-class NameTaken(StoreError):
-    """There is an identity of this name."""
-
-
-class UnknownIdentity(StoreError):
-    """There is no identity of this name."""
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class UnknownConversation(StoreError):
-    """There is no such conversation."""
-
-
-class NotYours(StoreError):
-    """The conversation is another identity's."""
+    """There is no such conversation or draft, or it is another identity's."""
 
 
 class UnknownAnswer(StoreError):
     """No such answer was served to this identity."""
-
-
-class AnswerExists(StoreError):
-    """Another answer was recorded under this id."""
 
 
 class NotADraft(StoreError):
@@ -55,27 +43,3 @@ class NotADraft(StoreError):
 
 class KeyReused(StoreError):
     """The idempotency key was used by this identity for something else."""
-
-
-class UnknownNight(StoreError):
-    """There is no night of this number."""
-
-
-class NightClosed(StoreError):
-    """The night was closed with another outcome."""
-
-
-class UnknownApproval(StoreError):
-    """Nobody asked for this approval."""
-
-
-class AlreadyDecided(StoreError):
-    """The approval was decided the other way."""
-
-
-class StoreNotEmpty(StoreError):
-    """A dump can only be loaded into an empty store."""
-
-
-class BadDump(StoreError):
-    """The dump is damaged, cut off, or not one of ours."""

@@ -15,12 +15,13 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
+from tasks.core.clock import now
 from tasks.store.columns import check_text
-from tasks.store.errors import BadValue, NameTaken, StoreError, UnknownIdentity
-from tasks.store.schema import ROLES, AnswerTable, ApprovalTable, ConversationTable, FeedbackTable, IdentityTable
-from tasks.store.schema import LedgerTable as Ledger
-from tasks.store.store import Store, now
+from tasks.store.errors import BadValue, StoreError
+from tasks.store.schema import ROLES, AnswerRow, Approval, ConversationRow, FeedbackRow, IdentityRow, LedgerEntry
+from tasks.store.store import Store
 
 KEY = re.compile(r"fw_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 FORGOTTEN = "forgotten"
@@ -37,7 +38,7 @@ class Identity:
     created_at: datetime | None = field(default=None, compare=False)
 
 
-def _identity(row: IdentityTable) -> Identity:
+def _identity(row: IdentityRow) -> Identity:
     return Identity(row.id, row.name, row.role, row.disabled_at is not None, row.created_at)
 
 
@@ -50,24 +51,21 @@ def create_identity(store: Store, name: str, role: str) -> tuple[Identity, str]:
 
     Raises:
         BadValue: the role is none of chat, review, admin, or the name is empty or longer than 200 characters.
-        NameTaken: there is one of this name, disabled or not.
+        StoreError: there is one of this name, disabled or not.
     """
     if role not in ROLES:
         raise BadValue(f"the role {role!r} is none of {', '.join(ROLES)}")
     if not 1 <= len(check_text(name, "the name").strip()) <= 200 or not name.isprintable():
         raise BadValue("a name has 1 to 200 printable characters")
-    for _ in range(5):  # two identities with one id in four billion: try another
-        number = secrets.token_hex(4)
-        key = f"fw_{number}_{secrets.token_urlsafe(32)}"
-        row = IdentityTable(id=number, name=name.strip(), role=role, key_sha256=_sha256(key), created_at=now())
-        try:
-            with store.write() as session:
-                session.add(row)
-            return _identity(row), key
-        except IntegrityError:
-            if any(known.name == name.strip() for known in list_identities(store)):
-                raise NameTaken(f"there is an identity called {name.strip()!r}; choose another name") from None
-    raise StoreError("no identity could be made; try again")
+    number = secrets.token_hex(4)
+    key = f"fw_{number}_{secrets.token_urlsafe(32)}"
+    row = IdentityRow(id=number, name=name.strip(), role=role, key_sha256=_sha256(key), created_at=now())
+    try:
+        with store.write() as session:
+            session.add(row)
+    except IntegrityError:
+        raise StoreError(f"there is an identity called {name.strip()!r}; choose another name") from None
+    return _identity(row), key
 
 
 def authenticate(store: Store, key: str) -> Identity | None:
@@ -76,7 +74,7 @@ def authenticate(store: Store, key: str) -> Identity | None:
     if form is None:
         return None
     with store.read() as session:
-        row = session.get(IdentityTable, form.group(1))
+        row = session.get(IdentityRow, form.group(1))
     expected = row.key_sha256 if row is not None else "0" * 64
     right = hmac.compare_digest(_sha256(key), expected)
     if row is None or not right or row.disabled_at is not None:
@@ -88,24 +86,32 @@ def disable_identity(store: Store, name: str) -> Identity:
     """Make an identity's key worthless, at once. What it said stays. Again is no change.
 
     Raises:
-        UnknownIdentity: there is none of this name.
+        StoreError: there is none of this name.
     """
     with store.write() as session:
-        session.execute(
-            update(IdentityTable)
-            .where(IdentityTable.name == name, IdentityTable.disabled_at.is_(None))
-            .values(disabled_at=now())
-        )
-        row = session.scalar(select(IdentityTable).where(IdentityTable.name == name))
-        if row is None:
-            raise UnknownIdentity(f"there is no identity called {name!r}")
+        row = _named(session, name)
+        row.disabled_at = row.disabled_at or now()
         return _identity(row)
+
+
+def _named(session: Session, name: str) -> IdentityRow:
+    row = session.scalar(select(IdentityRow).where(IdentityRow.name == name))
+    if row is None:
+        raise StoreError(f"there is no identity called {name!r}")
+    return row
+
+
+def get_identity(store: Store, identity_id: str) -> Identity | None:
+    """The identity of this id, unless it is disabled."""
+    with store.read() as session:
+        row = session.get(IdentityRow, identity_id)
+    return _identity(row) if row is not None and row.disabled_at is None else None
 
 
 def list_identities(store: Store) -> list[Identity]:
     """All of them, oldest first, the disabled ones too."""
     with store.read() as session:
-        rows = session.scalars(select(IdentityTable).order_by(IdentityTable.created_at, IdentityTable.id))
+        rows = session.scalars(select(IdentityRow).order_by(IdentityRow.created_at, IdentityRow.id))
         return [_identity(row) for row in rows]
 
 
@@ -115,17 +121,15 @@ def forget_identity(store: Store, name: str) -> dict[str, int]:
     The ledger and approvals keep what was decided; the name in them becomes "forgotten".
 
     Raises:
-        UnknownIdentity: there is none of this name.
+        StoreError: there is none of this name.
     """
     with store.write() as session:
-        row = session.scalar(select(IdentityTable).where(IdentityTable.name == name))
-        if row is None:
-            raise UnknownIdentity(f"there is no identity called {name!r}")
+        row = _named(session, name)
         gone = {}
-        for table in (ConversationTable, AnswerTable, FeedbackTable):
+        for table in (ConversationRow, AnswerRow, FeedbackRow):
             count = select(func.count()).select_from(table).where(table.identity_id == row.id)
             gone[str(table.__tablename__)] = int(session.execute(count).scalar_one())
-        session.execute(update(Ledger).where(Ledger.actor == name).values(actor=FORGOTTEN))
-        session.execute(update(ApprovalTable).where(ApprovalTable.decided_by == name).values(decided_by=FORGOTTEN))
-        session.execute(delete(IdentityTable).where(IdentityTable.id == row.id))
+        session.execute(update(LedgerEntry).where(LedgerEntry.actor == name).values(actor=FORGOTTEN))
+        session.execute(update(Approval).where(Approval.decided_by == name).values(decided_by=FORGOTTEN))
+        session.execute(delete(IdentityRow).where(IdentityRow.id == row.id))
     return gone

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
+from tasks.core.clock import now
 from tasks.store.errors import BadValue
-from tasks.store.schema import LedgerTable
-from tasks.store.store import Store, now
+from tasks.store.schema import LedgerEntry
+from tasks.store.store import Store
 
-EVENTS = (
-    "promoted",
-    "rolled_back",
-    "served",
-    "serve_failed",
-    "refused",
-    "restored",
-    "override",
-    "approved",
-    "night",
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the ledger."""
-
-    seq: int
-    domain: str
-    event: str
-    version: str | None
-    digest: str | None
-    actor: str
-    reason: str
-    detail: dict[str, Any] | None
-    created_at: datetime
-
-
-def _entry(row: LedgerTable) -> Entry:
-    return Entry(**{field.name: getattr(row, field.name) for field in fields(Entry)})
+EVENTS = ("promoted", "rolled_back", "served", "serve_failed", "refused", "restored", "override", "approved")
 
 
 def append(
@@ -61,7 +31,7 @@ def append(
     """
     if event not in EVENTS:
         raise BadValue(f"the event {event!r} is none of {', '.join(EVENTS)}")
-    row = LedgerTable(
+    row = LedgerEntry(
         domain=domain,
         event=event,
         version=version,
@@ -76,20 +46,18 @@ def append(
     return row.seq
 
 
-def entries(store: Store, domain: str, limit: int = 100, event: str | None = None) -> list[Entry]:
-    """The newest lines of a domain, newest first; of one event only, where given."""
+def entries(store: Store, domain: str, limit: int = 100) -> list[LedgerEntry]:
+    """The newest lines of a domain, newest first."""
     with store.read() as session:
-        wanted = select(LedgerTable).where(LedgerTable.domain == domain)
-        if event is not None:
-            wanted = wanted.where(LedgerTable.event == event)
-        return [_entry(row) for row in session.scalars(wanted.order_by(LedgerTable.seq.desc()).limit(limit))]
+        return list(session.scalars(_newest_first(domain).limit(limit)))
 
 
-def last(store: Store, domain: str, *events: str) -> Entry | None:
+def last(store: Store, domain: str, *events: str) -> LedgerEntry | None:
     """The newest line that is one of these events, or the newest of all without any."""
+    wanted = _newest_first(domain)
     with store.read() as session:
-        wanted = select(LedgerTable).where(LedgerTable.domain == domain)
-        if events:
-            wanted = wanted.where(LedgerTable.event.in_(events))
-        row = session.scalar(wanted.order_by(LedgerTable.seq.desc()).limit(1))
-        return _entry(row) if row is not None else None
+        return session.scalar((wanted.where(LedgerEntry.event.in_(events)) if events else wanted).limit(1))
+
+
+def _newest_first(domain: str) -> Select[tuple[LedgerEntry]]:
+    return select(LedgerEntry).where(LedgerEntry.domain == domain).order_by(LedgerEntry.seq.desc())

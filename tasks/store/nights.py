@@ -7,19 +7,16 @@ next night, whatever its number, so the set behind a night never grows; it shrin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import CursorResult, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tasks.store.errors import BadValue, NightClosed, StoreUnavailable, UnknownNight
-from tasks.store.schema import OUTCOMES, AnswerTable, DraftTable, FeedbackTable, NightTable
-from tasks.store.store import Store, now
+from tasks.core.clock import now
+from tasks.store.errors import StoreError
+from tasks.store.schema import AnswerRow, DraftRow, FeedbackRow, Night
+from tasks.store.store import Store
 
-CHANGEABLE = ("snapshot", "flow_run_id", "version", "reason")
 # What feedback_upto gives of the feedback, of the answer it is about, and of the draft's other answer.
 SAID = ("seq", "id", "kind", "thumb", "rating", "text", "night", "identity_id", "answer_id")
 SERVED = (
@@ -36,53 +33,24 @@ SERVED = (
 PARTNER = ("text", "version", "digest", "who", "position", "finish_reason")
 
 
-@dataclass(frozen=True)
-class Night:
-    """One run of the nightly flow. `rows` is how many it claimed."""
-
-    number: int
-    domain: str
-    started_at: datetime
-    closed_at: datetime | None
-    outcome: str | None
-    snapshot: str | None
-    flow_run_id: str
-    version: str | None
-    reason: str
-    rows: int
-
-
-def _night(row: NightTable) -> Night:
-    return Night(**{field.name: getattr(row, field.name) for field in fields(Night)})
-
-
 def open_night(store: Store, domain: str, flow_run_id: str) -> Night:
     """The domain's unfinished night as it is, else a new one that claims every row unclaimed at this moment."""
-    for _ in range(3):
-        try:
-            with store.write() as session:
-                open_one = select(NightTable).where(NightTable.domain == domain, NightTable.closed_at.is_(None))
-                row = session.scalar(open_one) or _begin(session, domain, flow_run_id)
-                return _night(row)
-        except IntegrityError:
-            continue  # another began it at the same time: take that one up
-    raise StoreUnavailable("the night could not be opened; try again")
+
+    def find_or_begin(session: Session) -> Night:
+        unfinished = select(Night).where(Night.domain == domain, Night.closed_at.is_(None))
+        return session.scalar(unfinished) or _begin(session, domain, flow_run_id)
+
+    return store.write_or_look_again(find_or_begin)
 
 
-def _begin(session: Session, domain: str, flow_run_id: str) -> NightTable:
-    row = NightTable(domain=domain, started_at=now(), flow_run_id=flow_run_id, reason="", rows=0)
-    session.add(row)
+def _begin(session: Session, domain: str, flow_run_id: str) -> Night:
+    night = Night(domain=domain, started_at=now(), flow_run_id=flow_run_id)
+    session.add(night)
     session.flush()
-    claimed = session.execute(
-        update(FeedbackTable)
-        .where(FeedbackTable.domain == domain, FeedbackTable.night.is_(None))
-        .values(night=row.number)
-        .execution_options(synchronize_session=False)
-    )
-    assert isinstance(claimed, CursorResult)  # noqa: S101  (for the types)
-    row.rows = claimed.rowcount
-    session.flush()
-    return row
+    unclaimed = update(FeedbackRow).where(FeedbackRow.domain == domain, FeedbackRow.night.is_(None))
+    claimed = session.execute(unclaimed.values(night=night.number).execution_options(synchronize_session=False))
+    night.rows = cast(CursorResult[Any], claimed).rowcount
+    return night
 
 
 def feedback_upto(store: Store, domain: str, night: int) -> list[dict[str, Any]]:
@@ -95,35 +63,33 @@ def feedback_upto(store: Store, domain: str, night: int) -> list[dict[str, Any]]
     """
     with store.read() as session:
         found = session.execute(
-            select(FeedbackTable, AnswerTable, DraftTable.how)
-            .join(AnswerTable, AnswerTable.id == FeedbackTable.answer_id)
-            .outerjoin(DraftTable, DraftTable.id == AnswerTable.draft_id)
-            .where(FeedbackTable.domain == domain, FeedbackTable.night <= night)
-            .order_by(FeedbackTable.seq)
+            select(FeedbackRow, AnswerRow, DraftRow.how)
+            .join(AnswerRow, AnswerRow.id == FeedbackRow.answer_id)
+            .outerjoin(DraftRow, DraftRow.id == AnswerRow.draft_id)
+            .where(FeedbackRow.domain == domain, FeedbackRow.night <= night)
+            .order_by(FeedbackRow.seq)
         ).all()
         drafts = _drafts(session, domain, night)
         return [_joined(row, answer, how, drafts.get(answer.draft_id, [])) for row, answer, how in found]
 
 
-def _drafts(session: Session, domain: str, night: int) -> dict[str | None, list[AnswerTable]]:
+def _drafts(session: Session, domain: str, night: int) -> dict[str | None, list[AnswerRow]]:
     """All answers of every draft that something was said about, by draft."""
     spoken_of = (
-        select(AnswerTable.draft_id)
-        .join(FeedbackTable, FeedbackTable.answer_id == AnswerTable.id)
-        .where(FeedbackTable.domain == domain, FeedbackTable.night <= night, AnswerTable.draft_id.is_not(None))
+        select(AnswerRow.draft_id)
+        .join(FeedbackRow, FeedbackRow.answer_id == AnswerRow.id)
+        .where(FeedbackRow.domain == domain, FeedbackRow.night <= night, AnswerRow.draft_id.is_not(None))
     )
     rows = session.scalars(
-        select(AnswerTable)
-        .where(AnswerTable.draft_id.in_(spoken_of))
-        .order_by(AnswerTable.draft_id, AnswerTable.position)
+        select(AnswerRow).where(AnswerRow.draft_id.in_(spoken_of)).order_by(AnswerRow.draft_id, AnswerRow.position)
     )
-    drafts: dict[str | None, list[AnswerTable]] = {}
+    drafts: dict[str | None, list[AnswerRow]] = {}
     for row in rows:
         drafts.setdefault(row.draft_id, []).append(row)
     return drafts
 
 
-def _joined(row: FeedbackTable, answer: AnswerTable, how: str | None, draft: list[AnswerTable]) -> dict[str, Any]:
+def _joined(row: FeedbackRow, answer: AnswerRow, how: str | None, draft: list[AnswerRow]) -> dict[str, Any]:
     others = [{"answer_id": other.id} | _fields(other, PARTNER) for other in draft if other.id != answer.id]
     own = {"created_at": row.created_at.isoformat(), "answer": answer.text, "how": how, "others": others}
     return _fields(row, SAID) | _fields(answer, SERVED) | own
@@ -133,58 +99,42 @@ def _fields(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 
-def update_night(store: Store, number: int, **values: Any) -> Night:
-    """Note something about a night: snapshot, flow_run_id, version or reason.
+def update_night(store: Store, number: int, snapshot: str | None) -> Night:
+    """Note the snapshot that a night works on.
 
     Raises:
-        UnknownNight: there is none of this number.
-        BadValue: another field than these.
+        StoreError: there is no night of this number.
     """
-    wrong = sorted(values.keys() - set(CHANGEABLE))
-    if wrong:
-        raise BadValue(f"of a night only {', '.join(CHANGEABLE)} can be changed, not {', '.join(wrong)}")
     with store.write() as session:
-        row = _get(session, number)
-        for name, value in values.items():
-            setattr(row, name, value)
-        return _night(row)
+        night = _get(session, number)
+        night.snapshot = snapshot
+        return night
 
 
 def close_night(store: Store, number: int, outcome: str, reason: str, version: str | None = None) -> Night:
     """End a night: its outcome is skip, promote, hold, reject, failed or nothing. The same outcome again is no change.
 
     Raises:
-        UnknownNight: there is none of this number.
-        NightClosed: it ended with another outcome.
+        StoreError: there is no night of this number, or it ended with another outcome.
     """
-    if outcome not in OUTCOMES:
-        raise BadValue(f"the outcome {outcome!r} is none of {', '.join(OUTCOMES)}")
     with store.write() as session:
-        row = _get(session, number)
-        if row.outcome is not None and row.outcome != outcome:
-            raise NightClosed(f"night {number} ended with {row.outcome}; it cannot end with {outcome} as well")
-        if row.outcome is None:
-            row.outcome, row.reason, row.closed_at = outcome, reason, now()
-            row.version = version if version is not None else row.version
-        return _night(row)
+        night = _get(session, number)
+        if night.outcome is not None and night.outcome != outcome:
+            raise StoreError(f"night {number} ended with {night.outcome}; it cannot end with {outcome} as well")
+        if night.outcome is None:
+            night.outcome, night.reason, night.closed_at = outcome, reason, now()
+            night.version = version if version is not None else night.version
+        return night
 
 
-def _get(session: Session, number: int) -> NightTable:
-    row = session.get(NightTable, number, with_for_update=True)
-    if row is None:
-        raise UnknownNight(f"there is no night {number}")
-    return row
-
-
-def get_night(store: Store, number: int) -> Night | None:
-    """The night of this number."""
-    with store.read() as session:
-        row = session.get(NightTable, number)
-        return _night(row) if row is not None else None
+def _get(session: Session, number: int) -> Night:
+    night = session.get(Night, number, with_for_update=True)
+    if night is None:
+        raise StoreError(f"there is no night {number}")
+    return night
 
 
 def last_nights(store: Store, domain: str, n: int) -> list[Night]:
     """The last `n` nights, newest first."""
     with store.read() as session:
-        wanted = select(NightTable).where(NightTable.domain == domain).order_by(NightTable.number.desc()).limit(n)
-        return [_night(row) for row in session.scalars(wanted)]
+        return list(session.scalars(select(Night).where(Night.domain == domain).order_by(Night.number.desc()).limit(n)))

@@ -1,4 +1,4 @@
-"""The tables, typed. The migrations make them; a test compares the two on both databases.
+"""The tables, typed; what the store gives back are their rows, loaded whole. A test compares them with the migrations.
 
 What must never be wrong is a constraint of the database, not a habit of the code: one row for an identity and key, one
 unfinished night a domain, one open question an approval, feedback only on an answer that is there.
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from tasks.store.columns import Json, Moment, Words
 
@@ -33,7 +33,17 @@ def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({words})", name=f"{column}_known")
 
 
-class Base(DeclarativeBase):
+def at_most_one(name: str, *columns: str, where: str) -> Index:
+    """An index that allows one row with these values where a condition holds."""
+    return Index(name, *columns, unique=True, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def owner(column: str) -> ForeignKey:
+    """A foreign key whose row goes with its owner."""
+    return ForeignKey(column, ondelete="CASCADE")
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
     """Base of all tables. Constraints have names, so that a later migration can change them."""
 
     metadata = MetaData(
@@ -48,7 +58,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {str: Words, datetime: Moment}  # noqa: RUF012  (SQLAlchemy's own form)
 
 
-class IdentityTable(Base):
+class IdentityRow(Base):
     """Who may use the gateway. Only the hash of a key is here."""
 
     __tablename__ = "identities"
@@ -58,32 +68,32 @@ class IdentityTable(Base):
     role: Mapped[str]
     key_sha256: Mapped[str]
     created_at: Mapped[datetime]
-    disabled_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
-class ConversationTable(Base):
+class ConversationRow(Base):
     """A conversation belongs to one identity and one domain."""
 
     __tablename__ = "conversations"
     id: Mapped[str] = mapped_column(primary_key=True)
-    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    identity_id: Mapped[str] = mapped_column(owner("identities.id"), index=True)
     domain: Mapped[str]
     created_at: Mapped[datetime]
 
 
-class DraftTable(Base):
+class DraftRow(Base):
     """Two answers to one prompt, shown side by side to choose from."""
 
     __tablename__ = "drafts"
     __table_args__ = (one_of("how", HOW),)
     id: Mapped[str] = mapped_column(primary_key=True)
-    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
+    conversation_id: Mapped[str] = mapped_column(owner("conversations.id"), index=True)
     how: Mapped[str]
     created_at: Mapped[datetime]
 
 
-class AnswerTable(Base):
-    """A served completion, with the whole prompt it answered. Times are in milliseconds."""
+class AnswerRow(Base):
+    """A served completion. `messages` is the whole prompt; times are in milliseconds."""
 
     __tablename__ = "answers"
     __table_args__ = (
@@ -94,8 +104,8 @@ class AnswerTable(Base):
         one_of("who", WHO),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
-    conversation_id: Mapped[str] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
-    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"), index=True)
+    conversation_id: Mapped[str] = mapped_column(owner("conversations.id"), index=True)
+    identity_id: Mapped[str] = mapped_column(owner("identities.id"), index=True)
     domain: Mapped[str]
     messages: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     text: Mapped[str]
@@ -107,42 +117,36 @@ class AnswerTable(Base):
     completion_tokens: Mapped[int | None]
     first_token_ms: Mapped[float | None]
     latency_ms: Mapped[float | None]
-    draft_id: Mapped[str | None] = mapped_column(ForeignKey("drafts.id", ondelete="CASCADE"))
+    draft_id: Mapped[str | None] = mapped_column(owner("drafts.id"))
     position: Mapped[int | None]
     who: Mapped[str]
     created_at: Mapped[datetime]
 
 
-class NightTable(Base):
+class Night(Base):
     """One run of the nightly flow. `rows` is how many it claimed."""
 
     __tablename__ = "nights"
     __table_args__ = (
         one_of("outcome", OUTCOMES),
         CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name="closed_with_outcome"),
-        Index(
-            "uq_nights_unfinished",
-            "domain",
-            unique=True,
-            sqlite_where=text("closed_at IS NULL"),
-            postgresql_where=text("closed_at IS NULL"),
-        ),
+        at_most_one("uq_nights_unfinished", "domain", where="closed_at IS NULL"),
         {"sqlite_autoincrement": True},
     )
-    number: Mapped[int] = mapped_column(Number, primary_key=True)
+    number: Mapped[int] = mapped_column(Number, primary_key=True, init=False)
     domain: Mapped[str]
     started_at: Mapped[datetime]
-    closed_at: Mapped[datetime | None]
-    outcome: Mapped[str | None]
-    snapshot: Mapped[str | None]
     flow_run_id: Mapped[str]
-    version: Mapped[str | None]
-    reason: Mapped[str]
-    rows: Mapped[int]
+    closed_at: Mapped[datetime | None] = mapped_column(default=None)
+    outcome: Mapped[str | None] = mapped_column(default=None)
+    snapshot: Mapped[str | None] = mapped_column(default=None)
+    version: Mapped[str | None] = mapped_column(default=None)
+    reason: Mapped[str] = mapped_column(default="")
+    rows: Mapped[int] = mapped_column(default=0)
 
 
-class FeedbackTable(Base):
-    """What somebody said about an answer. `night` is the night that claimed the row, for good."""
+class FeedbackRow(Base):
+    """What somebody said about an answer. `seq` is the order of arrival, `night` the one that claimed it, for good."""
 
     __tablename__ = "feedback"
     __table_args__ = (
@@ -153,26 +157,26 @@ class FeedbackTable(Base):
         Index("ix_feedback_domain_night", "domain", "night"),
         {"sqlite_autoincrement": True},
     )
-    seq: Mapped[int] = mapped_column(Number, primary_key=True)
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, init=False)
     id: Mapped[str] = mapped_column(unique=True)
     key: Mapped[str]
-    answer_id: Mapped[str] = mapped_column(ForeignKey("answers.id", ondelete="CASCADE"), index=True)
-    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id", ondelete="CASCADE"))
+    answer_id: Mapped[str] = mapped_column(owner("answers.id"), index=True)
+    identity_id: Mapped[str] = mapped_column(owner("identities.id"))
     domain: Mapped[str]
     kind: Mapped[str]
     thumb: Mapped[int | None]
     rating: Mapped[int | None]
     text: Mapped[str | None]
     created_at: Mapped[datetime]
-    night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"))
+    night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"), default=None)
 
 
-class LedgerTable(Base):
+class LedgerEntry(Base):
     """What happened to a domain's versions, in order; rows are only ever added."""
 
     __tablename__ = "ledger"
     __table_args__ = (Index("ix_ledger_domain_seq", "domain", "seq"), {"sqlite_autoincrement": True})
-    seq: Mapped[int] = mapped_column(Number, primary_key=True)
+    seq: Mapped[int] = mapped_column(Number, primary_key=True, init=False)
     domain: Mapped[str]
     event: Mapped[str]
     version: Mapped[str | None]
@@ -183,29 +187,22 @@ class LedgerTable(Base):
     created_at: Mapped[datetime]
 
 
-class ApprovalTable(Base):
-    """A question to a person: may this version be promoted?"""
+class Approval(Base):
+    """A question to a person: may this version be promoted? `approved` is None while it is open."""
 
     __tablename__ = "approvals"
     __table_args__ = (
         CheckConstraint("(decided_at IS NULL) = (approved IS NULL)", name="decided_with_answer"),
-        Index(
-            "uq_approvals_open",
-            "domain",
-            "version",
-            unique=True,
-            sqlite_where=text("decided_at IS NULL"),
-            postgresql_where=text("decided_at IS NULL"),
-        ),
+        at_most_one("uq_approvals_open", "domain", "version", where="decided_at IS NULL"),
         {"sqlite_autoincrement": True},
     )
-    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    id: Mapped[int] = mapped_column(Number, primary_key=True, init=False)
     domain: Mapped[str]
     version: Mapped[str]
     digest: Mapped[str]
     night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"))
     asked_at: Mapped[datetime]
-    decided_at: Mapped[datetime | None]
-    approved: Mapped[bool | None]
-    decided_by: Mapped[str]
-    reason: Mapped[str]
+    decided_at: Mapped[datetime | None] = mapped_column(default=None)
+    approved: Mapped[bool | None] = mapped_column(default=None)
+    decided_by: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str] = mapped_column(default="")

@@ -7,10 +7,10 @@ error is StoreUnavailable, and the same call may be made again: all writes of th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, StatementError
@@ -22,11 +22,7 @@ from tasks.store.errors import BadValue, StoreError, StoreOutdated, StoreUnavail
 from tasks.store.schema import HEAD
 
 MIGRATE = "python -m tasks.store.migrate"
-
-
-def now() -> datetime:
-    """This moment, in UTC."""
-    return datetime.now(UTC)
+Result = TypeVar("Result")
 
 
 def new_id(kind: str) -> str:
@@ -94,6 +90,20 @@ class Store:
         with _plain_errors(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def write_or_look_again(self, work: Callable[[Session], Result]) -> Result:
+        """`work` in a session as of `write`; anew where another one wrote the same row at the same time.
+
+        Raises:
+            StoreUnavailable: others did so three times in a row.
+        """
+        for _ in range(3):
+            try:
+                with self.write() as session:
+                    return work(session)
+            except IntegrityError:
+                continue
+        raise StoreUnavailable("others are writing the same rows; try again")
+
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A connection that sees the store as it is now, until the block ends."""
@@ -122,18 +132,19 @@ def _plain_errors() -> Iterator[None]:
     except PoolTimeout:
         raise StoreUnavailable("the database is too busy; try again") from None
     except OperationalError as error:
-        raise StoreUnavailable(f"the database cannot be reached or is too busy: {_first_line(error)}") from None
+        raise StoreUnavailable(f"the database cannot be reached or is too busy: {first_line(error)}") from None
     except (DataError, OverflowError):
         raise BadValue("a number is out of the database's range, or a value is not of its column's type") from None
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise StoreUnavailable(f"the database went away: {_first_line(error)}") from None
-        raise StoreError(f"the database refused: {_first_line(error)}") from None
+            raise StoreUnavailable(f"the database went away: {first_line(error)}") from None
+        raise StoreError(f"the database refused: {first_line(error)}") from None
     except StatementError as error:
         if isinstance(error.orig, StoreError):
             raise error.orig from None
         raise
 
 
-def _first_line(error: DBAPIError) -> str:
+def first_line(error: DBAPIError) -> str:
+    """What the database itself says, without statement and values."""
     return str(error.orig).strip().split("\n")[0][:200]

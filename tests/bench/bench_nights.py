@@ -28,7 +28,8 @@ from tasks.registry.versions import Registry, Version
 from tasks.store.answers import get_answer
 from tasks.store.feedback import FeedbackIn, record_feedback
 from tasks.store.identities import create_identity, list_identities
-from tasks.store.nights import Night, get_night, last_nights
+from tasks.store.nights import last_nights
+from tasks.store.schema import Night
 from tests.answers import serve_answer
 from tests.bench.bench_loop import clone, house_rules, run
 from tests.flows.feedback import store_of
@@ -75,7 +76,7 @@ def correct(folder: Path, domain: str, number: int, champion: Version) -> Night 
                 asked = [{"role": "user", "content": question}]
                 serve_answer(store, person, id=key, domain=domain, messages=asked, text="I do not know.", **served)
             said, _ = record_feedback(store, person, FeedbackIn(key, key, "correction", text=rule))
-        return get_night(store, said.night) if said.night is not None else None
+        return next((night for night in last_nights(store, domain, 100) if night.number == said.night), None)
 
 
 def one_night(folder: Path, number: int) -> dict[str, Any]:

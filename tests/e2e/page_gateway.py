@@ -23,10 +23,11 @@ from serving.service import ChatService
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.params import load_params
-from tasks.store.answers import AnswerRecord, get_answer
-from tasks.store.feedback import FeedbackRow, feedback_on
+from tasks.store.answers import get_answer
+from tasks.store.feedback import feedback_on
 from tasks.store.identities import Identity, create_identity
 from tasks.store.migrate import migrate
+from tasks.store.schema import AnswerRow, FeedbackRow
 from tasks.store.store import Store
 
 
@@ -98,7 +99,7 @@ class Gateway:
         """Everything an identity said, in order, straight from the database."""
         return [row for answer in self.answers_to(identity) for row in feedback_on(self.store, answer.id)]
 
-    def answers_to(self, identity: Identity) -> list[AnswerRecord]:
+    def answers_to(self, identity: Identity) -> list[AnswerRow]:
         """Every answer an identity was served, in order, straight from the database."""
         with self.store.read() as session:
             query = text("SELECT id FROM answers WHERE identity_id = :who ORDER BY created_at, id")

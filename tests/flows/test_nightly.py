@@ -16,7 +16,8 @@ from tasks.core.params import load_params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
 from tasks.registry.deploy import roll_back
 from tasks.store import ledger
-from tasks.store.nights import Night, last_nights
+from tasks.store.nights import last_nights
+from tasks.store.schema import Night
 from tests.flows.feedback import correct, store_of
 from tests.flows.project import Project
 from tests.flows.toy import environment, set_param, set_wanted

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,9 +17,40 @@ Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 Moment = sa.DateTime(timezone=True)
 
 
+def _table(name: str, key: str, columns: str, *constraints: sa.Constraint, numbered: bool = False) -> None:
+    """Make a table. `columns` are `name:type`, text without a type; a question mark allows null."""
+    types: dict[str, Any] = {
+        "": sa.Text,
+        "int": sa.Integer,
+        "float": sa.Float,
+        "bool": sa.Boolean,
+        "number": Number,
+        "moment": Moment,
+    }
+    made: list[Any] = []
+    for column in columns.split():
+        called, _, kind = column.rstrip("?").partition(":")
+        made.append(sa.Column(called, types[kind], nullable=column.endswith("?")))
+    primary = sa.PrimaryKeyConstraint(key, name=f"pk_{name}")
+    op.create_table(name, *made, primary, *constraints, sqlite_autoincrement=numbered)
+
+
+def _check(table: str, name: str, condition: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
+
+
+def _refers(table: str, column: str, to: str, ondelete: str | None = "CASCADE") -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint([column], [to], name=f"fk_{table}_{column}", ondelete=ondelete)
+
+
+def _at_most_one(name: str, table: str, columns: list[str], where: str) -> None:
+    condition = sa.text(where)
+    op.create_index(name, table, columns, unique=True, sqlite_where=condition, postgresql_where=condition)
+
+
 def upgrade() -> None:
     """Make them."""
-    _people()
+    _conversations()
     _answers()
     _nights()
     _feedback()
@@ -25,198 +58,99 @@ def upgrade() -> None:
     _approvals()
 
 
-def _people() -> None:
-    op.create_table(
+def _conversations() -> None:
+    _table(
         "identities",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("name", sa.Text, nullable=False),
-        sa.Column("role", sa.Text, nullable=False),
-        sa.Column("key_sha256", sa.Text, nullable=False),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.Column("disabled_at", Moment),
-        sa.PrimaryKeyConstraint("id", name="pk_identities"),
+        "id",
+        "id name role key_sha256 created_at:moment disabled_at:moment?",
         sa.UniqueConstraint("name", name="uq_identities_name"),
-        sa.CheckConstraint("role IN ('chat', 'review', 'admin')", name=op.f("ck_identities_role_known")),
+        _check("identities", "role_known", "role IN ('chat', 'review', 'admin')"),
     )
-    op.create_table(
+    _table(
         "conversations",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("identity_id", sa.Text, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_conversations"),
-        sa.ForeignKeyConstraint(
-            ["identity_id"], ["identities.id"], name="fk_conversations_identity_id", ondelete="CASCADE"
-        ),
+        "id",
+        "id identity_id domain created_at:moment",
+        _refers("conversations", "identity_id", "identities.id"),
     )
     op.create_index("ix_conversations_identity_id", "conversations", ["identity_id"])
-    op.create_table(
+    _table(
         "drafts",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("conversation_id", sa.Text, nullable=False),
-        sa.Column("how", sa.Text, nullable=False),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_drafts"),
-        sa.ForeignKeyConstraint(
-            ["conversation_id"], ["conversations.id"], name="fk_drafts_conversation_id", ondelete="CASCADE"
-        ),
-        sa.CheckConstraint("how IN ('sample', 'challenger')", name=op.f("ck_drafts_how_known")),
+        "id",
+        "id conversation_id how created_at:moment",
+        _refers("drafts", "conversation_id", "conversations.id"),
+        _check("drafts", "how_known", "how IN ('sample', 'challenger')"),
     )
     op.create_index("ix_drafts_conversation_id", "drafts", ["conversation_id"])
 
 
 def _answers() -> None:
-    op.create_table(
+    _table(
         "answers",
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("conversation_id", sa.Text, nullable=False),
-        sa.Column("identity_id", sa.Text, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("messages", sa.Text, nullable=False),
-        sa.Column("text", sa.Text, nullable=False),
-        sa.Column("version", sa.Text, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
-        sa.Column("prompt_sha256", sa.Text, nullable=False),
-        sa.Column("finish_reason", sa.Text, nullable=False),
-        sa.Column("prompt_tokens", sa.Integer),
-        sa.Column("completion_tokens", sa.Integer),
-        sa.Column("first_token_ms", sa.Float),
-        sa.Column("latency_ms", sa.Float),
-        sa.Column("draft_id", sa.Text),
-        sa.Column("position", sa.Integer),
-        sa.Column("who", sa.Text, nullable=False),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_answers"),
-        sa.ForeignKeyConstraint(
-            ["conversation_id"], ["conversations.id"], name="fk_answers_conversation_id", ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(["identity_id"], ["identities.id"], name="fk_answers_identity_id", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["draft_id"], ["drafts.id"], name="fk_answers_draft_id", ondelete="CASCADE"),
+        "id",
+        "id conversation_id identity_id domain messages text version digest prompt_sha256 finish_reason "
+        "prompt_tokens:int? completion_tokens:int? first_token_ms:float? latency_ms:float? draft_id? position:int? "
+        "who created_at:moment",
+        _refers("answers", "conversation_id", "conversations.id"),
+        _refers("answers", "identity_id", "identities.id"),
+        _refers("answers", "draft_id", "drafts.id"),
         sa.UniqueConstraint("draft_id", "position", name="uq_answers_draft_id_position"),
-        sa.CheckConstraint("(draft_id IS NULL) = (position IS NULL)", name=op.f("ck_answers_position_in_draft")),
-        sa.CheckConstraint("position IN (0, 1)", name=op.f("ck_answers_position_known")),
-        sa.CheckConstraint(
-            "finish_reason IN ('stop', 'length', 'cancelled', 'error')", name=op.f("ck_answers_finish_reason_known")
-        ),
-        sa.CheckConstraint("who IN ('champion', 'challenger', 'sample')", name=op.f("ck_answers_who_known")),
+        _check("answers", "position_in_draft", "(draft_id IS NULL) = (position IS NULL)"),
+        _check("answers", "position_known", "position IN (0, 1)"),
+        _check("answers", "finish_reason_known", "finish_reason IN ('stop', 'length', 'cancelled', 'error')"),
+        _check("answers", "who_known", "who IN ('champion', 'challenger', 'sample')"),
     )
     op.create_index("ix_answers_conversation_id", "answers", ["conversation_id"])
     op.create_index("ix_answers_identity_id", "answers", ["identity_id"])
 
 
 def _nights() -> None:
-    op.create_table(
+    outcomes = "'skip', 'promote', 'hold', 'reject', 'failed', 'nothing'"
+    _table(
         "nights",
-        sa.Column("number", Number, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("started_at", Moment, nullable=False),
-        sa.Column("closed_at", Moment),
-        sa.Column("outcome", sa.Text),
-        sa.Column("snapshot", sa.Text),
-        sa.Column("since", Number, nullable=False),
-        sa.Column("flow_run_id", sa.Text, nullable=False),
-        sa.Column("version", sa.Text),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("rows", sa.Integer, nullable=False),
-        sa.PrimaryKeyConstraint("number", name="pk_nights"),
-        sa.CheckConstraint(
-            "outcome IN ('skip', 'promote', 'hold', 'reject', 'failed', 'nothing')",
-            name=op.f("ck_nights_outcome_known"),
-        ),
-        sa.CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name=op.f("ck_nights_closed_with_outcome")),
-        sqlite_autoincrement=True,
+        "number",
+        "number:number domain started_at:moment closed_at:moment? outcome? snapshot? since:number flow_run_id version? "
+        "reason rows:int",
+        _check("nights", "outcome_known", f"outcome IN ({outcomes})"),
+        _check("nights", "closed_with_outcome", "(closed_at IS NULL) = (outcome IS NULL)"),
+        numbered=True,
     )
-    unfinished = sa.text("closed_at IS NULL")
-    op.create_index(
-        "uq_nights_unfinished",
-        "nights",
-        ["domain"],
-        unique=True,
-        sqlite_where=unfinished,
-        postgresql_where=unfinished,
-    )
+    _at_most_one("uq_nights_unfinished", "nights", ["domain"], "closed_at IS NULL")
 
 
 def _feedback() -> None:
-    op.create_table(
+    _table(
         "feedback",
-        sa.Column("seq", Number, nullable=False),
-        sa.Column("id", sa.Text, nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
-        sa.Column("answer_id", sa.Text, nullable=False),
-        sa.Column("identity_id", sa.Text, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("thumb", sa.Integer),
-        sa.Column("rating", sa.Integer),
-        sa.Column("text", sa.Text),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.Column("night", Number),
-        sa.PrimaryKeyConstraint("seq", name="pk_feedback"),
+        "seq",
+        "seq:number id key answer_id identity_id domain kind thumb:int? rating:int? text? created_at:moment "
+        "night:number?",
         sa.UniqueConstraint("id", name="uq_feedback_id"),
         sa.UniqueConstraint("identity_id", "key", name="uq_feedback_identity_id_key"),
-        sa.ForeignKeyConstraint(["answer_id"], ["answers.id"], name="fk_feedback_answer_id", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["identity_id"], ["identities.id"], name="fk_feedback_identity_id", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["night"], ["nights.number"], name="fk_feedback_night"),
-        sa.CheckConstraint(
-            "kind IN ('thumb', 'rating', 'correction', 'comment', 'choice')", name=op.f("ck_feedback_kind_known")
-        ),
-        sa.CheckConstraint("thumb IN (-1, 1)", name=op.f("ck_feedback_thumb_known")),
-        sa.CheckConstraint("rating BETWEEN 1 AND 5", name=op.f("ck_feedback_rating_known")),
-        sqlite_autoincrement=True,
+        _refers("feedback", "answer_id", "answers.id"),
+        _refers("feedback", "identity_id", "identities.id"),
+        _refers("feedback", "night", "nights.number", None),
+        _check("feedback", "kind_known", "kind IN ('thumb', 'rating', 'correction', 'comment', 'choice')"),
+        _check("feedback", "thumb_known", "thumb IN (-1, 1)"),
+        _check("feedback", "rating_known", "rating BETWEEN 1 AND 5"),
+        numbered=True,
     )
     op.create_index("ix_feedback_answer_id", "feedback", ["answer_id"])
     op.create_index("ix_feedback_domain_night", "feedback", ["domain", "night"])
 
 
 def _ledger() -> None:
-    op.create_table(
-        "ledger",
-        sa.Column("seq", Number, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("event", sa.Text, nullable=False),
-        sa.Column("version", sa.Text),
-        sa.Column("digest", sa.Text),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("detail", sa.Text),
-        sa.Column("created_at", Moment, nullable=False),
-        sa.PrimaryKeyConstraint("seq", name="pk_ledger"),
-        sqlite_autoincrement=True,
-    )
+    columns = "seq:number domain event version? digest? actor reason detail? created_at:moment"
+    _table("ledger", "seq", columns, numbered=True)
     op.create_index("ix_ledger_domain_seq", "ledger", ["domain", "seq"])
 
 
 def _approvals() -> None:
-    op.create_table(
+    _table(
         "approvals",
-        sa.Column("id", Number, nullable=False),
-        sa.Column("domain", sa.Text, nullable=False),
-        sa.Column("version", sa.Text, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
-        sa.Column("night", Number),
-        sa.Column("asked_at", Moment, nullable=False),
-        sa.Column("decided_at", Moment),
-        sa.Column("approved", sa.Boolean),
-        sa.Column("decided_by", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_approvals"),
-        sa.ForeignKeyConstraint(["night"], ["nights.number"], name="fk_approvals_night"),
-        sa.CheckConstraint("(decided_at IS NULL) = (approved IS NULL)", name=op.f("ck_approvals_decided_with_answer")),
-        sqlite_autoincrement=True,
+        "id",
+        "id:number domain version digest night:number? asked_at:moment decided_at:moment? approved:bool? decided_by "
+        "reason",
+        _refers("approvals", "night", "nights.number", None),
+        _check("approvals", "decided_with_answer", "(decided_at IS NULL) = (approved IS NULL)"),
+        numbered=True,
     )
-    undecided = sa.text("decided_at IS NULL")
-    op.create_index(
-        "uq_approvals_open",
-        "approvals",
-        ["domain", "version"],
-        unique=True,
-        sqlite_where=undecided,
-        postgresql_where=undecided,
-    )
-
-
-def downgrade() -> None:
-    """Drop them, and all that is in them."""
-    for table in ("approvals", "ledger", "feedback", "nights", "answers", "drafts", "conversations", "identities"):
-        op.drop_table(table)
+    _at_most_one("uq_approvals_open", "approvals", ["domain", "version"], "decided_at IS NULL")
