@@ -38,7 +38,7 @@ ALL_PACKAGES := $(call package_stamps,infra/locks/packages-*.txt)
 ENVIRONMENTS := $(VENV)/.complete $(EVALUATION)/.complete $(ENGINE_VENV)/.complete .flywheel/packages/.complete \
   $(OWN_PACKAGES)
 
-.PHONY: help run up down status test test-fast matrix lint types bench lock environments doctor clean
+.PHONY: help run up down status test test-fast matrix lint types docs bench lock environments doctor clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ environments: $(ENVIRONMENTS) ## Build the locked environments, or find them bui
 
 doctor: ## Say what this machine lacks, and how to fix it
 	@$(PYTHON) -m flywheel.doctor
+
+docs: $(VENV)/.complete ## Write the reference pages in docs/ anew from the code
+	@$(VENV)/bin/python -m flywheel.reference
 
 lock: $(UV) ## Resolve new locks from pyproject.toml and infra/locks/*.in
 	@$(UV) pip compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-annotate --no-header --python-version 3.11 \

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from serving.served import Traffic
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
-
-if TYPE_CHECKING:
-    from tasks.engine.client import Engine
+from tasks.engine.client import Engine
 
 ADAPTER = "adapter"
 log = logging.getLogger("serving")

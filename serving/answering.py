@@ -1,4 +1,4 @@
-"""One answer on its way: from the engine's first byte to the durable row.
+"""Answers on their way: who gives one, and from the engine's first byte to the durable row.
 
 The row is written before Done is given out. Whatever cuts an answer short (the client goes, time is up, the engine
 dies, the gateway stops) leaves a row as well, written by a task of its own that no cancellation reaches.
@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
 
 from serving.errors import ServiceError
-from serving.prompt_checks import Prompt, Wanted
+from serving.prompt_checks import Prompt, Wanted, checked_prompt
 from serving.served import Served
-from serving.upstream import Piece, engine_lost, pieces
+from serving.service import ChatService
+from serving.upstream import Piece, engine_away, engine_lost, pieces
+from tasks.core.clock import now
+from tasks.store.answers import open_draft, record_answer
+from tasks.store.identities import Identity
+from tasks.store.schema import AnswerRow
 
-if TYPE_CHECKING:
-    import aiohttp
-
-    from serving.limits import Limits
-    from serving.metrics import Metrics
-    from serving.served import Traffic
-    from serving.settings import GatewaySettings
-    from serving.storage import Storage
-    from serving.upstream import Upstream
-    from tasks.store.identities import Identity
-
+SAMPLE_TEMPERATURE = 0.9  # of a second draft that the champion writes
 _FINISH = {"stop": "stop", "length": "length", "abort": "error", "error": "error"}
 
 
@@ -53,29 +50,15 @@ class Done:
     completion_tokens: int
 
 
-class Gateway(Protocol):
-    """What an answer needs of the service that gives it."""
-
-    settings: GatewaySettings
-    metrics: Metrics
-    traffic: Traffic
-    limits: Limits
-    storage: Storage
-    upstream: Upstream
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what must be done although its request is gone."""
-
-
 class Answering:
     """An answer being given. Read `events` to the end; call `release` in any case."""
 
     def __init__(
-        self, service: Gateway, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, began: float
+        self, service: ChatService, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, began: float
     ) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.service, self.identity, self.wanted, self.served, self.prompt = service, identity, wanted, served, prompt
-        self.created = datetime.now(UTC)
+        self.created = now()
         self.conversation = wanted.conversation or ""
         self._began = began
         self._first: float | None = None
@@ -90,34 +73,8 @@ class Answering:
         self._held.callback(service.limits.free_streams, 1)
         self._held.enter_context(service.metrics.in_flight.track_inprogress())
 
-    @classmethod
-    async def begin(
-        cls, service: Gateway, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, n: int
-    ) -> list[Answering]:
-        """Ask the engine `n` times, then open the conversation; the streams taken before are theirs now.
-
-        Raises:
-            ServiceError: the engine is away or refuses, or the store is away. Nothing is held any more then.
-        """
-        began = time.monotonic()
-        answers = [cls(service, identity, wanted, served, prompt, began) for _ in range(n)]
-        asking = [asyncio.ensure_future(answer._ask(number)) for number, answer in enumerate(answers)]
-        try:
-            await asyncio.gather(*asking)
-            # The engine is reading the prompt by now, so that writing this row costs no time to the first token.
-            conversation = wanted.conversation or await service.storage.conversation(None, identity)
-            for answer in answers:
-                answer.conversation = conversation
-        except BaseException:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-            for answer in answers:
-                answer.release()
-            raise
-        return answers
-
-    async def _ask(self, number: int) -> None:
+    async def ask(self, number: int) -> None:
+        """Ask the engine for the `number`th answer to this question."""
         self._reply = await self.service.upstream.ask(self._body(number))
 
     def _body(self, number: int) -> dict[str, Any]:
@@ -147,8 +104,7 @@ class Answering:
         Raises:
             ServiceError: 503, the engine broke off or took too long, or the row could not be stored.
         """
-        if self._reply is None:
-            raise RuntimeError("the answer was not begun")
+        assert self._reply is not None  # noqa: S101 - whoever reads has asked
         try:
             async for piece in pieces(self._reply):
                 self._take(piece)
@@ -214,7 +170,7 @@ class Answering:
         metrics.tokens.labels(kind="prompt").inc(prompt)
         metrics.tokens.labels(kind="completion").inc(completion)
         metrics.latency.observe(time.monotonic() - self._began)
-        await self.service.storage.record(self._row(finish, prompt, completion))
+        await self.service.storage.call(record_answer, self._row(finish, prompt, completion))
 
     async def _record_anyway(self, finish: str) -> None:
         """Record what there is of a failed answer; that the store fails as well is not worth a second error."""
@@ -226,11 +182,9 @@ class Answering:
         if not self._recorded:
             self.service.in_background(self._record_anyway(finish))
 
-    def _row(self, finish: str, prompt: int, completion: int) -> Any:
-        from tasks.store.answers import AnswerRecord
-
-        served, wanted, now = self.served, self.wanted, time.monotonic()
-        return AnswerRecord(
+    def _row(self, finish: str, prompt: int, completion: int) -> AnswerRow:
+        served, wanted = self.served, self.wanted
+        return AnswerRow(
             id=self.id,
             conversation_id=self.conversation,
             identity_id=self.identity.id,
@@ -244,9 +198,77 @@ class Answering:
             prompt_tokens=prompt,
             completion_tokens=completion,
             first_token_ms=None if self._first is None else round((self._first - self._began) * 1000, 3),
-            latency_ms=round((now - self._began) * 1000, 3),
+            latency_ms=round((time.monotonic() - self._began) * 1000, 3),
             draft_id=wanted.draft,
             position=wanted.position,
             who=wanted.who,
             created_at=self.created,
         )
+
+
+def release(answers: list[Answering]) -> None:
+    """Let go of all of them."""
+    for answer in answers:
+        answer.release()
+
+
+async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int = 1) -> list[Answering]:
+    """Check a request and ask the engine `n` times; each answer's events must then be read to their end or closed.
+
+    Raises:
+        ServiceError: it may not be asked (4xx) or cannot be answered now (503). Nothing is held any more then.
+    """
+    service.limits.take("requests", identity.id)
+    served, began = _who_answers(service, wanted.who), time.monotonic()
+    prompt = await checked_prompt(service.prompts, service.settings.serving, wanted, served)
+    with contextlib.ExitStack() as refused:
+        service.limits.take_streams(n)
+        refused.callback(service.limits.free_streams, n)
+        if wanted.conversation is not None:
+            await service.find_conversation(wanted.conversation, identity)
+        refused.pop_all()
+    answers = [Answering(service, identity, wanted, served, prompt, began) for _ in range(n)]
+    asking = [asyncio.ensure_future(answer.ask(number)) for number, answer in enumerate(answers)]
+    try:
+        await asyncio.gather(*asking)
+        # The engine is reading the prompt by now, so that writing this row costs no time to the first token.
+        conversation = wanted.conversation or await service.find_conversation(None, identity)
+        for answer in answers:
+            answer.conversation = conversation
+    except BaseException:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        release(answers)
+        raise
+    return answers
+
+
+async def begin_drafts(service: ChatService, identity: Identity, wanted: Wanted) -> list[Answering]:
+    """Two answers for a blind choice, in random order: the champion's, and its challenger's or one that is sampled.
+
+    Raises:
+        ServiceError: see `begin`; 404, no conversation of this identity has the id that is wanted.
+    """
+    conversation = await service.find_conversation(wanted.conversation, identity)
+    compared = service.settings.serving.drafts == "challenger" and service.traffic.challenger
+    how = "challenger" if compared else "sample"
+    draft = await service.storage.call(open_draft, conversation, how)
+    begun: list[Answering] = []
+    try:
+        for position, who in enumerate(random.sample(["champion", how], 2)):
+            one = replace(wanted, conversation=conversation, draft=draft, position=position, who=who)
+            if who == "sample":
+                one = replace(one, temperature=SAMPLE_TEMPERATURE, seed=random.randrange(2**31))
+            begun += await begin(service, identity, one)
+    except BaseException:
+        release(begun)
+        raise
+    return begun
+
+
+def _who_answers(service: ChatService, who: str) -> Served:
+    served = service.traffic.challenger if who == "challenger" else service.traffic.champion
+    if served is None or not service.traffic.engine_up:
+        raise engine_away()
+    return served

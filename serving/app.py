@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +21,25 @@ from serving.settings import GatewaySettings
 DESCRIPTION = "OpenAI-compatible answers of a domain's champion, and feedback on them. Needs a key: Bearer fw_…"
 
 
+def api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None) -> FastAPI:
+    """The addresses and their documentation, without a service behind them.
+
+    FastAPI documents a 422 for every body; here such a body is a 400, which each route documents itself.
+    """
+    app = FastAPI(
+        title="Flywheel", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    for part in (routes, conversations, operations, pages):
+        app.include_router(part.router)
+    schema = app.openapi()
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    return app
+
+
 def create_app(settings: GatewaySettings) -> FastAPI:
     """Build the gateway; nothing is opened before it starts to serve."""
     service = ChatService(settings)
@@ -33,28 +52,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         finally:
             await service.stop()
 
-    app = FastAPI(
-        title="Flywheel", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = api(lifespan)
     app.state.service, app.state.logins = service, Buckets(operations.LOGINS_PER_MINUTE)
-    app.include_router(routes.router)
-    app.include_router(conversations.router)
-    app.include_router(operations.router)
     _handle_errors(app)
-    app.include_router(pages.router)
     app.add_middleware(Guard, metrics=service.metrics, max_body_bytes=settings.serving.max_body_bytes)
-    _document_what_is_sent(app)
     return app
-
-
-def _document_what_is_sent(app: FastAPI) -> None:
-    """FastAPI documents a 422 for every body; here such a body is a 400, which each route documents itself."""
-    schema = app.openapi()
-    for path in schema["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        schema["components"]["schemas"].pop(name, None)
 
 
 def _handle_errors(app: FastAPI) -> None:

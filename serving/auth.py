@@ -12,19 +12,16 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from starlette.requests import HTTPConnection
 
 from serving.errors import ServiceError
 from serving.settings import GatewaySettings
 from serving.storage import Storage
 from tasks.core import layout
-
-if TYPE_CHECKING:
-    from tasks.store.identities import Identity
-    from tasks.store.store import Store
+from tasks.store.identities import Identity, authenticate, get_identity
 
 COOKIE = "flywheel_login"
 COOKIE_SECONDS = 12 * 3600
@@ -55,27 +52,11 @@ def _written_secret(path: Path) -> str:
     return cookie_secret(path.parents[2])
 
 
-def find_key(store: Store, key: str) -> Identity | None:
-    """Whose key this is."""
-    from tasks.store.identities import authenticate
-
-    return authenticate(store, key)
-
-
-def find_identity(store: Store, identity_id: str) -> Identity | None:
-    """The enabled identity of this id."""
-    from tasks.store.identities import list_identities
-
-    return next((found for found in list_identities(store) if found.id == identity_id and not found.disabled), None)
-
-
 class Authenticator:
     """Turns requests into identities."""
 
     def __init__(self, settings: GatewaySettings, storage: Storage) -> None:
-        from itsdangerous import URLSafeTimedSerializer
-
-        self._storage, self._tls = storage, settings.tls
+        self._storage = storage
         self._signer = URLSafeTimedSerializer(cookie_secret(settings.root), salt="flywheel-login")
         self._cache: dict[tuple[str, str], tuple[float, Identity | None]] = {}
 
@@ -84,15 +65,18 @@ class Authenticator:
         claim = self._claim(request)
         if claim is None:
             return None
-        known, identity = self._remembered(claim)
-        if not known:
-            identity = await self._storage.call(find_key if claim[0] == "key" else find_identity, claim[1])
-            self._remember(claim, identity)
+        name = claim[0], hashlib.sha256(claim[1].encode(errors="replace")).hexdigest()
+        until, identity = self._cache.get(name, (0.0, None))
+        if until <= time.monotonic():
+            identity = await self._storage.call(authenticate if claim[0] == "key" else get_identity, claim[1])
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            self._cache[name] = (time.monotonic() + CACHE_SECONDS, identity)
         return identity
 
     async def login(self, key: str) -> Identity | None:
         """Whose key this is, looked up now."""
-        return await self._storage.call(find_key, key) if len(key) <= MAX_KEY else None
+        return await self._storage.call(authenticate, key) if len(key) <= MAX_KEY else None
 
     def cookie_of(self, identity: Identity) -> str:
         """The value of an identity's cookie."""
@@ -109,24 +93,10 @@ class Authenticator:
         return ("id", signed) if cookie and (signed := self._unsign(cookie)) else None
 
     def _unsign(self, cookie: str) -> str | None:
-        from itsdangerous import BadSignature
-
         try:
             return str(self._signer.loads(cookie, max_age=COOKIE_SECONDS))
         except BadSignature:
             return None
-
-    def _remembered(self, claim: tuple[str, str]) -> tuple[bool, Identity | None]:
-        until, identity = self._cache.get(self._name(claim), (0.0, None))
-        return until > time.monotonic(), identity
-
-    def _remember(self, claim: tuple[str, str], identity: Identity | None) -> None:
-        if len(self._cache) >= _MAX_CACHED:
-            self._cache.clear()
-        self._cache[self._name(claim)] = (time.monotonic() + CACHE_SECONDS, identity)
-
-    def _name(self, claim: tuple[str, str]) -> tuple[str, str]:
-        return claim[0], hashlib.sha256(claim[1].encode(errors="replace")).hexdigest()
 
 
 def refuse_other_sites(request: HTTPConnection) -> None:

@@ -13,7 +13,10 @@ import json
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from serving.adapters import Adapters
 from serving.errors import without_paths
@@ -23,12 +26,14 @@ from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.packaged import Packaged, read_package
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tasks.registry.versions import Registry, Version
-    from tasks.store.store import Store
+from tasks.engine.client import Engine
+from tasks.engine.parity import check
+from tasks.registry import probes
+from tasks.registry.pointer import fetch_weights
+from tasks.registry.reconcile import settled_champion
+from tasks.registry.versions import Registry, Version
+from tasks.store import ledger
+from tasks.store.store import Store
 
 BASE = "base"
 ACTOR = "gateway"
@@ -51,8 +56,6 @@ class Follower:
     """Keeps `traffic` at what the registry asks for, as far as it may be served."""
 
     def __init__(self, settings: GatewaySettings, store: Store, traffic: Traffic, metrics: Metrics) -> None:
-        from tasks.engine.client import Engine
-
         self.settings, self.store, self.traffic, self.metrics = settings, store, traffic, metrics
         self.engine = Engine(settings.engine_url, settings.engine_key)
         self.adapters = Adapters(self.engine, traffic, settings.engine.max_adapters)
@@ -119,8 +122,6 @@ class Follower:
         return True
 
     def _reach_registry(self) -> Registry | None:
-        from tasks.registry.versions import Registry
-
         try:
             if self._registry is None:
                 self._registry = Registry(self.settings.domain, self.settings.root)
@@ -135,9 +136,6 @@ class Follower:
 
     def _settled(self, registry: Registry) -> Version | None:
         """The champion, after an alias that somebody moved was recorded or, where it may not be honoured, put back."""
-        from tasks.registry.reconcile import settled_champion
-        from tasks.store import ledger
-
         before = ledger.last(self.store, self.settings.domain, "refused")
         champion = settled_champion(self.store, registry)
         refused = ledger.last(self.store, self.settings.domain, "refused")
@@ -177,8 +175,6 @@ class Follower:
             NotServed: it is not what was evaluated.
             FlywheelError: its files are damaged, or the engine cannot load it.
         """
-        from tasks.registry.pointer import fetch_weights
-
         package = fetch_weights(registry, version, self.settings.root)
         parts = read_package(package)
         if parts.kind.served_as != "adapter":
@@ -201,30 +197,23 @@ class Follower:
         return str(prompt["system"])
 
     def _probe(self, registry: Registry, version: Version, name: str) -> None:
-        from tasks.engine.parity import check
-        from tasks.registry.probes import fetch_probes
-
         settings = self.settings.engine
-        probes = fetch_probes(registry, version, self.settings.serving.probes)
-        if not probes:
+        found = probes.fetch_probes(registry, version, self.settings.serving.probes)
+        if not found:
             raise NotServed("it carries no probes, so that its answers cannot be compared; release it again")
         asked = self.settings.decoding
-        report = check(self.engine, name, probes, settings.max_nll_difference, settings.min_answer_agreement, asked)
+        report = check(self.engine, name, found, settings.max_nll_difference, settings.min_answer_agreement, asked)
         if not report.ok:
             raise NotServed(f"it does not answer as it was evaluated: {report.reason}")
 
     def _base(self) -> Served:
         """The base model with the domain's own system prompt; the domain's sources need not be on this machine."""
-        import yaml
-
         folder = self.settings.root / layout.DOMAINS / self.settings.domain
         domain = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
         return Served(BASE, "", BASE, (folder / domain["system_prompt"]).read_text(encoding="utf-8").strip())
 
     def _serve(self, served: Served, seconds: float, why: str) -> None:
         """Give the traffic to a version: the one assignment that requests see."""
-        from tasks.store import ledger
-
         before, self.traffic.champion = self.traffic.champion, served
         if why == "champion":
             self._tell("champion", None)
@@ -246,8 +235,6 @@ class Follower:
 
     def _serve_what_was_served(self, registry: Registry, refused: str) -> None:
         """At the start, where `champion` cannot be served: the version that was served last, else the base model."""
-        from tasks.store import ledger
-
         last = ledger.last(self.store, self.settings.domain, "served")
         version = None
         if last is not None and last.digest and last.digest != refused:
@@ -279,8 +266,6 @@ class Follower:
 
     def _failed(self, version: str, digest: str, reason: str, key: str = "champion") -> None:
         """Note a failure, once in the ledger for each reason, and wait longer before the next try."""
-        from tasks.store import ledger
-
         self._tell(key, f"version {version} is not served: {reason}")
         wait = self._tries.get(digest, (0.0, self.settings.serving.follow_seconds))[1]
         self._tries[digest] = (time.monotonic() + wait, min(2 * wait, MAX_WAIT_SECONDS))

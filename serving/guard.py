@@ -78,7 +78,8 @@ class Guard:
         self.metrics.requests.labels(route=route, method=method, status=str(request.status)).inc()
         if scope["path"] in _QUIET:
             return
-        line = {"request_id": request.id, "method": method, "path": _safe_path(route, scope), "status": request.status}
+        path = route if route != "other" else scope["path"][:80]
+        line = {"request_id": request.id, "method": method, "path": path, "status": request.status}
         line["ms"] = round((time.monotonic() - request.began) * 1000, 1)
         log.info("request", extra=line | scope.get("flywheel", {}))
 
@@ -144,8 +145,3 @@ def _replay(body: bytes | None, receive: Receive) -> Receive:
 
 def _too_large(most: int) -> ServiceError:
     return ServiceError(413, "body_too_large", f"a request's body has at most {most} bytes")
-
-
-def _safe_path(route: str, scope: Scope) -> str:
-    """The route's own name; of other paths, only that they were none of ours."""
-    return route if route != "other" else scope["path"][:80]

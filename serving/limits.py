@@ -45,31 +45,19 @@ class Limits:
     """Rates by identity, and streams of all together."""
 
     def __init__(self, settings: ServingParams) -> None:
-        self._requests = Buckets(settings.requests_per_minute)
-        self._feedback = Buckets(settings.feedback_per_minute)
+        self._rates = {"requests": settings.requests_per_minute, "feedback posts": settings.feedback_per_minute}
+        self._buckets = {what: Buckets(rate) for what, rate in self._rates.items()}
         self._most, self._streams = settings.max_concurrent, 0
-        self._settings = settings
 
-    def request(self, identity: str) -> None:
-        """Count a request.
-
-        Raises:
-            ServiceError: 429 with Retry-After.
-        """
-        self._refuse(self._requests.take(identity), f"{self._settings.requests_per_minute} requests")
-
-    def feedback(self, identity: str) -> None:
-        """Count a feedback post.
+    def take(self, what: str, identity: str) -> None:
+        """Count one of an identity's "requests" or "feedback posts".
 
         Raises:
             ServiceError: 429 with Retry-After.
         """
-        self._refuse(self._feedback.take(identity), f"{self._settings.feedback_per_minute} feedback posts")
-
-    def _refuse(self, wait: float, what: str) -> None:
-        if wait > 0:
-            message = f"more than {what} a minute; wait {math.ceil(wait)} s"
-            raise ServiceError(429, "rate_limit_exceeded", message, retry_after=math.ceil(wait))
+        if (wait := math.ceil(self._buckets[what].take(identity))) > 0:
+            message = f"more than {self._rates[what]} {what} a minute; wait {wait} s"
+            raise ServiceError(429, "rate_limit_exceeded", message, retry_after=wait)
 
     def take_streams(self, n: int) -> None:
         """Take `n` places among the answers being given.

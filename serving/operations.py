@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,8 +15,9 @@ from serving.auth import COOKIE, COOKIE_SECONDS, refuse_other_sites
 from serving.errors import ServiceError
 from serving.limits import Buckets
 from serving.page.pages import sign_in_page
-from serving.routes import reply, service_of
-from serving.service import ChatService
+from serving.routes import Service, reply, service_of
+from tasks.core.errors import FlywheelError
+from tasks.store.overdue import last_finished
 
 LOGINS_PER_MINUTE = 30
 router = APIRouter()
@@ -37,30 +39,19 @@ async def healthz() -> Any:
         503: {"model": schemas.Readiness, "description": "not ready; problems say why"},
     },
 )
-async def readyz(request: Request) -> Any:
+async def readyz(service: Service) -> Any:
     """`problems` can be there while an older version is served: they say why not the newer one."""
-    ready, detail = service_of(request).ready()
+    ready, detail = service.ready()
     return reply(detail, 200 if ready else 503, None if ready else {"retry-after": "5"})
 
 
 @router.get("/metrics", operation_id="metrics", summary="Prometheus metrics", response_class=Response)
-def metrics(request: Request) -> Response:
-    """In Prometheus' text form. The time of the last night is read from the store now."""
-    service = service_of(request)
-    read_last_night(service)
-    return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
-
-
-def read_last_night(service: ChatService) -> None:
-    """Set the gauge of the last night that did not fail; without a database it keeps its value."""
-    from tasks.core.errors import FlywheelError
-    from tasks.store.overdue import last_finished
-
-    try:
+def metrics(service: Service) -> Response:
+    """In Prometheus' text form. The last night that did not fail is read now; without a database it stays as it was."""
+    with contextlib.suppress(FlywheelError, ServiceError):
         finished = last_finished(service.storage.store, service.settings.domain)
-    except (FlywheelError, ServiceError):
-        return
-    service.metrics.last_night.set(finished.timestamp() if finished else 0.0)
+        service.metrics.last_night.set(finished.timestamp() if finished else 0.0)
+    return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/login", include_in_schema=False)

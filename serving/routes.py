@@ -16,17 +16,19 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.types import Receive
 
 from serving import schemas
-from serving.answering import Answering, Done
+from serving.answering import Answering, Done, begin, release
 from serving.auth import COOKIE, refuse_other_sites
 from serving.errors import ServiceError, documented
 from serving.prompt_checks import Wanted
 from serving.service import ChatService
 from serving.sse import EventStream, stream_of, until_gone
-from tasks.store.feedback import FeedbackIn, FeedbackRow
+from tasks.store.feedback import FeedbackIn
 from tasks.store.identities import Identity
 
-KEY_SECURITY = HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")
-COOKIE_SECURITY = APIKeyCookie(name=COOKIE, auto_error=False, description="set by /login", scheme_name="login")
+SECURITY = [
+    Depends(HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")),
+    Depends(APIKeyCookie(name=COOKIE, auto_error=False, description="set by /login", scheme_name="login")),
+]
 BODY_ERRORS = (400, 401, 403, 408, 413, 415, 429, 503)
 
 
@@ -54,8 +56,10 @@ async def identified(request: Request) -> Identity:
     return identity
 
 
+Service = Annotated[ChatService, Depends(service_of)]
 Who = Annotated[Identity, Depends(identified)]
-router = APIRouter(prefix="/v1", dependencies=[Depends(KEY_SECURITY), Depends(COOKIE_SECURITY)])
+IdInPath = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+router = APIRouter(prefix="/v1", dependencies=SECURITY, default_response_class=Response)
 
 
 def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -67,7 +71,6 @@ def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None
     "/chat/completions",
     operation_id="createChatCompletion",
     summary="Answer a conversation",
-    response_class=Response,
     responses={
         200: {
             "model": schemas.ChatCompletion,
@@ -77,15 +80,14 @@ def reply(content: Any, status: int = 200, headers: dict[str, str] | None = None
         **documented(*BODY_ERRORS, 404),
     },
 )
-async def create_completion(asked: schemas.ChatRequest, request: Request, identity: Who) -> Any:
+async def create_completion(asked: schemas.ChatRequest, request: Request, service: Service, identity: Who) -> Any:
     """OpenAI's chat completion. Without a temperature the answer is greedy, as the version was evaluated."""
-    service = service_of(request)
     check_model(asked.model, service)
     n = asked.n or 1
     if n > service.settings.serving.max_n:
         message = f"at most {service.settings.serving.max_n} answers at once, not {n}"
         raise ServiceError(400, "invalid_value", message, param="n")
-    answers = await service.answers(identity, wanted_of(asked), n)
+    answers = await begin(service, identity, wanted_of(asked), n)
     headers = {"x-flywheel-version": answers[0].served.version, "x-flywheel-conversation": answers[0].conversation}
     request.scope["flywheel"] |= {"version": answers[0].served.version, "answer": answers[0].id, "n": n}
     if asked.stream:
@@ -141,18 +143,11 @@ async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
         release(answers)
 
 
-def release(answers: list[Answering]) -> None:
-    """Let go of all of them."""
-    for answer in answers:
-        answer.release()
-
-
 async def _finish(answer: Answering) -> Done:
     done = None
     async for event in answer.events():
         done = event
-    if not isinstance(done, Done):
-        raise RuntimeError("an answer ended without its end")
+    assert isinstance(done, Done)  # noqa: S101 - events end so, or raise
     return done
 
 
@@ -183,30 +178,27 @@ def _completion(answers: list[Answering], done: list[Done], model: str) -> dict[
     "/models",
     operation_id="listModels",
     summary="The model of this gateway and the version behind it",
-    response_class=Response,
     responses={200: {"model": schemas.ModelList}, **documented(401, 503)},
 )
-async def list_models(request: Request, identity: Who) -> Any:
+async def list_models(service: Service, identity: Who) -> Any:
     """One model, named after the domain. `version` and `digest` say what answers now."""
-    return reply({"object": "list", "data": [_model_card(service_of(request))]})
+    return reply({"object": "list", "data": [_model_card(service)]})
 
 
 @router.get(
     "/models/{model}",
     operation_id="retrieveModel",
     summary="The model of this gateway, by its name",
-    response_class=Response,
     responses={200: {"model": schemas.ModelCard}, **documented(401, 404, 503)},
 )
-async def retrieve_model(model: str, request: Request, identity: Who) -> Any:
+async def retrieve_model(model: str, service: Service, identity: Who) -> Any:
     """What listModels says of it."""
-    service = service_of(request)
     check_model(model, service)
     return reply(_model_card(service))
 
 
 def _model_card(service: ChatService) -> dict[str, Any]:
-    served = service.served()
+    served = service.traffic.champion
     if served is None:
         raise ServiceError(503, "not_ready", "no version is served yet; see /readyz", retry_after=5)
     card = {"id": service.settings.domain, "object": "model", "created": int(time.time()), "owned_by": "flywheel"}
@@ -217,7 +209,6 @@ def _model_card(service: ChatService) -> dict[str, Any]:
     "/feedback",
     operation_id="createFeedback",
     summary="React to an answer that was served to you",
-    response_class=Response,
     status_code=201,
     responses={
         201: {"model": schemas.FeedbackReply, "description": "stored, durably"},
@@ -228,6 +219,7 @@ def _model_card(service: ChatService) -> dict[str, Any]:
 async def create_feedback(
     given: schemas.FeedbackRequest,
     request: Request,
+    service: Service,
     identity: Who,
     idempotency_key: Annotated[str | None, Header(max_length=schemas.MAX_KEY, pattern=r"^[!-~]*$")] = None,
 ) -> Any:
@@ -236,35 +228,23 @@ async def create_feedback(
     if key is None or (idempotency_key or key) != key:
         message = "give one idempotency key, as idempotency_key or in the Idempotency-Key header"
         raise ServiceError(400, "idempotency_key", message, param="idempotency_key")
-    reaction = FeedbackIn(key, given.answer_id, given.kind, given.thumb, given.rating, given.text)
-    row, new = await service_of(request).give_feedback(identity, reaction)
+    reaction = given.model_dump(exclude={"idempotency_key"})
+    row, new = await service.give_feedback(identity, FeedbackIn(key, **reaction))
     request.scope["flywheel"] |= {"feedback": row.id, "kind": row.kind, "new": new}
-    return reply(_feedback(row), 201 if new else 200)
-
-
-def _feedback(row: FeedbackRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "object": "feedback",
-        "answer_id": row.answer_id,
-        "kind": row.kind,
-        "idempotency_key": row.key,
-        "created": int(row.created_at.timestamp()),
-    }
+    stored: dict[str, Any] = {"id": row.id, "object": "feedback", "answer_id": row.answer_id, "kind": row.kind}
+    stored |= {"idempotency_key": row.key, "created": int(row.created_at.timestamp())}
+    return reply(stored, 201 if new else 200)
 
 
 @router.get(
     "/answers/{answer_id}",
     operation_id="getAnswer",
     summary="An answer that was served",
-    response_class=Response,
     responses={200: {"model": schemas.AnswerReply}, **documented(400, 401, 404, 429, 503)},
 )
-async def get_answer(
-    answer_id: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9_-]+$")], request: Request, identity: Who
-) -> Any:
+async def get_answer(answer_id: IdInPath, service: Service, identity: Who) -> Any:
     """One's own; anybody's for the roles review and admin."""
-    record = await service_of(request).find_answer(identity, answer_id)
+    record = await service.find_answer(identity, answer_id)
     names = ("id", "conversation_id", "messages", "text", "version", "digest", "finish_reason")
     tokens = {"prompt_tokens": record.prompt_tokens or 0, "completion_tokens": record.completion_tokens or 0}
     found = {name: getattr(record, name) for name in names}

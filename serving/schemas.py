@@ -212,41 +212,18 @@ class ChatRequest(AsksNothing):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-def _up_or_down(thumb: int) -> int:
-    if thumb not in (-1, 1):
-        raise ValueError("must be 1 (up) or -1 (down)")
-    return thumb
-
-
-# Not Literal[-1, 1]: true equals 1, and would pass.
-Thumb = Annotated[int, AfterValidator(_up_or_down), Field(json_schema_extra={"enum": [-1, 1]})]
 FeedbackKind = Literal["thumb", "rating", "correction", "comment", "choice"]
 
 
 class FeedbackRequest(Request):
-    """POST /v1/feedback. `idempotency_key` may come as the Idempotency-Key header instead."""
-
-    model_config = ConfigDict(validate_default=True)
+    """POST /v1/feedback: the value of its kind and no other, which the store checks. The key may come as a header."""
 
     answer_id: Id
     kind: FeedbackKind
-    thumb: Thumb | None = None
+    thumb: Annotated[int, Field(json_schema_extra={"enum": [-1, 1]})] | None = None
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
     text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)] | None = None
     idempotency_key: Key | None = None
-
-    @field_validator("thumb", "rating", "text")
-    @classmethod
-    def _fits_its_kind(cls, given: Any, info: ValidationInfo) -> Any:
-        kind = info.data.get("kind")
-        wanted = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}.get(kind or "")
-        if info.field_name == wanted and given is None:
-            raise ValueError(f"is needed for kind {kind}")
-        if kind and info.field_name != wanted and given is not None:
-            raise ValueError(f"is not taken for kind {kind}")
-        if isinstance(given, str) and not given.strip():
-            raise ValueError("must not be blank")
-        return given
 
 
 class Usage(BaseModel):

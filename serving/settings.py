@@ -6,14 +6,12 @@ registry itself.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.core import layout
 from tasks.core.params import EngineParams, Params, ServingParams, load_params
-from tasks.core.settings import SettingsError
 from tasks.engine.client import decoding
 
 
@@ -62,7 +60,6 @@ def load_settings(root: Path | None = None) -> GatewaySettings:
     where = (root or layout.home()).absolute()
     os.chdir(where)
     params = load_params(where / layout.PARAMS)
-    _refuse_plain_text_abroad(params.serving)
     engine = params.engine
     url = os.environ.get("FLYWHEEL_ENGINE_URL") or engine.url or f"http://127.0.0.1:{engine.port}/v1"
     return GatewaySettings(
@@ -72,15 +69,3 @@ def load_settings(root: Path | None = None) -> GatewaySettings:
         engine_url=url,
         engine_key=os.environ.get("FLYWHEEL_ENGINE_KEY") or None,
     )
-
-
-def _refuse_plain_text_abroad(serving: ServingParams) -> None:
-    """Keys and conversations cross a network encrypted or not at all."""
-    try:
-        local = ipaddress.ip_address(serving.host).is_loopback
-    except ValueError:
-        local = serving.host == "localhost"
-    if not local and not serving.tls_certificate:
-        raise SettingsError(
-            f"serving.host {serving.host} is reached over the network: set serving.tls_certificate and serving.tls_key"
-        )

@@ -1,11 +1,13 @@
-"""Answers as OpenAI's server-sent events. What does not change within a stream is rendered once."""
+"""Answers as OpenAI's server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Any
 
+import anyio
 import orjson
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -19,10 +21,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Chunks:
-    """Renders the chunks of one choice."""
+    """Renders the chunks of one choice; a `blind` one does not say which version wrote it."""
 
     def __init__(self, answer: Answering, model: str, response_id: str, index: int, blind: bool = False) -> None:
-        head = {
+        self._head = {
             "id": response_id,
             "object": "chat.completion.chunk",
             "created": int(answer.created.timestamp()),
@@ -30,41 +32,33 @@ class Chunks:
             "conversation_id": answer.conversation,
         }
         if not blind:
-            head["version"] = answer.served.version
-        self._head = b"data: " + orjson.dumps(head)[:-1]
-        self._choice = b'"index":' + str(index).encode() + b',"answer_id":"' + answer.id.encode() + b'","logprobs":null'
+            self._head["version"] = answer.served.version
+        self._choice = {"index": index, "answer_id": answer.id, "logprobs": None}
 
-    def _chunk(self, delta: bytes, finish: bytes) -> bytes:
-        choice = b'{%b,"delta":%b,"finish_reason":%b}' % (self._choice, delta, finish)
-        return b'%b,"choices":[%b]}\n\n' % (self._head, choice)
-
-    def first(self) -> bytes:
-        """The chunk that says who speaks."""
-        return self._chunk(b'{"role":"assistant","content":""}', b"null")
-
-    def text(self, text: str) -> bytes:
-        """A chunk of text."""
-        return self._chunk(b'{"content":%b}' % orjson.dumps(text), b"null")
-
-    def last(self, done: Done) -> bytes:
-        """The final chunk of this choice; the answer's row is durable."""
-        return self._chunk(b"{}", orjson.dumps(done.finish_reason))
+    def chunk(self, delta: dict[str, str], finish: str | None = None) -> bytes:
+        """A piece of the answer, or with `finish` its end: then the answer's row is durable."""
+        return event(self._head | {"choices": [self._choice | {"delta": delta, "finish_reason": finish}]})
 
     def usage(self, prompt: int, completion: int) -> bytes:
         """The chunk after all choices, where the client asked for it."""
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, orjson.dumps(usage))
+        return event(self._head | {"choices": [], "usage": usage})
+
+
+def event(content: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
 async def one(answer: Answering, chunks: Chunks) -> AsyncGenerator[bytes | Done, None]:
     """The chunks of one answer; its Done in between, for the count of tokens."""
     async with aclosing(answer.events()) as events:
-        async for event in events:
-            if isinstance(event, Delta):
-                yield chunks.text(event.text)
+        async for found in events:
+            if isinstance(found, Delta):
+                yield chunks.chunk({"content": found.text})
             else:
-                yield chunks.last(event)
-                yield event
+                yield chunks.chunk({}, found.finish_reason)
+                yield found
 
 
 async def merged(streams: list[AsyncGenerator[bytes | Done, None]]) -> AsyncGenerator[bytes | Done, None]:
@@ -103,14 +97,14 @@ async def merged(streams: list[AsyncGenerator[bytes | Done, None]]) -> AsyncGene
 async def stream_of(
     answers: list[Answering], model: str, usage: bool, blind: bool = False
 ) -> AsyncGenerator[bytes, None]:
-    """A whole reply; a `blind` one does not say which version wrote what.
+    """A whole reply.
 
     What fails after it began becomes an event with an error, since the status is sent already.
     """
     every = [Chunks(answer, model, answers[0].id, index, blind) for index, answer in enumerate(answers)]
     done: list[Done] = []
     try:
-        yield b"".join(chunks.first() for chunks in every)
+        yield b"".join(chunks.chunk({"role": "assistant", "content": ""}) for chunks in every)
         streams = [one(answer, chunks) for answer, chunks in zip(answers, every, strict=True)]
         source = streams[0] if len(streams) == 1 else merged(streams)
         async with aclosing(source) as items:
@@ -123,7 +117,7 @@ async def stream_of(
             yield every[0].usage(done[0].prompt_tokens, sum(one.completion_tokens for one in done))
         yield DONE
     except ServiceError as error:
-        yield b"data: " + orjson.dumps(error.body()) + b"\n\n"
+        yield event(error.body())
 
 
 class EventStream(StreamingResponse):
@@ -137,25 +131,12 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop where the client does."""
-        sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(until_gone(receive))
         try:
-            await asyncio.wait({sending, leaving}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
+            with anyio.move_on_after(self._seconds):
+                await super().__call__(scope, receive, send)
         finally:
-            leaving.cancel()
-            if not sending.done():
-                sending.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await self._source.aclose()
             self._ended()  # a source that was closed before its first step has not run its own end
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            raise error
-
-    async def _send(self, send: Send) -> None:
-        async with aclosing(self._source) as source:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for part in source:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def until_gone(receive: Receive) -> None:

@@ -16,7 +16,6 @@ import orjson
 from serving.errors import ServiceError
 
 _CONNECT_SECONDS = 5.0
-_RETRY_AFTER = 5
 
 
 @dataclass(slots=True)
@@ -31,20 +30,12 @@ class Piece:
 
 def engine_away() -> ServiceError:
     """The refusal while the engine cannot be reached."""
-    message = "the engine is away; it is being started again"
-    return ServiceError(503, "engine_unavailable", message, retry_after=_RETRY_AFTER)
+    return ServiceError(503, "engine_unavailable", "the engine is away; it is being started again", retry_after=5)
 
 
 def engine_lost() -> ServiceError:
     """The end of an answer that the engine did not finish."""
-    return ServiceError(503, "engine_failed", "the engine broke off this answer; ask again", retry_after=_RETRY_AFTER)
-
-
-def out_of_time() -> ServiceError:
-    """The end of an answer that took longer than params.serving.timeout_seconds."""
-    return ServiceError(
-        503, "answer_timeout", "the answer took too long; ask for fewer tokens", retry_after=_RETRY_AFTER
-    )
+    return ServiceError(503, "engine_failed", "the engine broke off this answer; ask again", retry_after=5)
 
 
 class Upstream:
@@ -86,23 +77,15 @@ class Upstream:
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if attempt == 2:  # the first time it may be a connection of an engine that has gone since
                     raise engine_away() from None
-            except TimeoutError:
-                raise engine_away() from None
-            except aiohttp.ClientError:
+            except (TimeoutError, aiohttp.ClientError):
                 raise engine_away() from None
         if reply.status == 200:
             return reply
-        try:
-            raise await _refusal(reply)
-        finally:
-            reply.close()
-
-
-async def _refusal(reply: aiohttp.ClientResponse) -> ServiceError:
-    """What the engine's refusal means to a client. The engine's own words stay here: they may hold paths."""
-    if reply.status in (400, 422):
-        return ServiceError(400, "refused_by_engine", "the engine refuses this request: check its parameters")
-    return engine_away()
+        reply.close()
+        # The engine's own words stay here: they may hold paths.
+        if reply.status in (400, 422):
+            raise ServiceError(400, "refused_by_engine", "the engine refuses this request: check its parameters")
+        raise engine_away()
 
 
 async def pieces(reply: aiohttp.ClientResponse) -> AsyncIterator[Piece]:
@@ -125,7 +108,9 @@ async def pieces(reply: aiohttp.ClientResponse) -> AsyncIterator[Piece]:
             if ended:
                 return
     except TimeoutError:
-        raise out_of_time() from None
+        raise ServiceError(
+            503, "answer_timeout", "the answer took too long; ask for fewer tokens", retry_after=5
+        ) from None
     except (aiohttp.ClientError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise engine_lost() from None
 

@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 STUB = ROOT / "tests/serving/stub_engine.py"
 sys.path.insert(0, str(ROOT))
+
+from tasks.core.processes import free_port  # noqa: E402
 
 QUESTION = "Do I need a building permit for a shed of fifteen square metres in my garden?"
 
@@ -99,12 +100,6 @@ async def round_of(url: str, model: str, key: str, options: argparse.Namespace) 
         await asyncio.gather(*(one() for _ in range(options.streams)))
         found.seconds = time.perf_counter() - began
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from serving.service import ChatService
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.params import load_params
+from tasks.core.processes import free_port
 from tasks.store.answers import get_answer
 from tasks.store.feedback import feedback_on
 from tasks.store.identities import Identity, create_identity
@@ -110,7 +110,7 @@ class Gateway:
 @contextlib.contextmanager
 def running_gateway(home: Path, base_model: Path, database_url: str, drafts: str = "sample") -> Iterator[Gateway]:
     """The real gateway with its real store, before a listed engine and a fixed follower."""
-    from serving import app, follower
+    from serving import app, service
 
     (home / "data").mkdir(parents=True)
     (home / layout.BASE_MODEL).symlink_to(base_model.resolve())
@@ -118,21 +118,15 @@ def running_gateway(home: Path, base_model: Path, database_url: str, drafts: str
     store, engine = Store.open(database_url, home), ListedEngine()
     params = load_params(layout.PARAMS)
     params = params.model_copy(update={"serving": params.serving.model_copy(update={"drafts": drafts})})
-    real, follower.Follower = follower.Follower, FixedFollower  # type: ignore[misc, assignment]
+    real, service.Follower = service.Follower, FixedFollower  # type: ignore[misc, assignment]
     try:
         with running(engine.app) as upstream:
             gateway = app.create_app(GatewaySettings(params, home, database_url, f"{upstream}/v1"))
             with running(gateway) as address:
                 yield Gateway(address, engine, gateway.state.service, store)
     finally:
-        follower.Follower = real  # type: ignore[misc]
+        service.Follower = real  # type: ignore[misc]
         store.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -21,17 +20,12 @@ import uvicorn
 
 from tasks.core import layout
 from tasks.core.params import Params, load_params
+from tasks.core.processes import free_port
 from tests.mlflow_store import lay_mlflow
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub_engine.py"
 DOMAIN = "construction"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "it") -> Any:

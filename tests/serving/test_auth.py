@@ -12,14 +12,15 @@ from serving.auth import CACHE_SECONDS, COOKIE, cookie_secret
 from tasks.core import layout
 from tasks.store.identities import create_identity, disable_identity
 
+WRONG = [None, "", "Bearer", "Bearer nonsense", "Basic YTpi", "Bearer fw_00000000_" + "x" * 43, "Bearer " + "x" * 5000]
+
 
 @pytest.mark.parametrize(
-    "header",
-    [None, "", "Bearer", "Bearer nonsense", "Basic YTpi", "Bearer fw_00000000_" + "x" * 43, "Bearer " + "x" * 5000],
+    ("method", "path"), [("GET", "/v1/models"), ("GET", "/v1/answers/x"), ("POST", "/v1/feedback")]
 )
-def test_without_a_known_key_everything_of_the_api_is_401(gateway: Any, header: str | None) -> None:
-    headers = {} if header is None else {"authorization": header}
-    for method, path in (("GET", "/v1/models"), ("GET", "/v1/answers/x"), ("POST", "/v1/feedback")):
+def test_without_a_known_key_everything_of_the_api_is_401(gateway: Any, method: str, path: str) -> None:
+    for header in WRONG:
+        headers = {} if header is None else {"authorization": header}
         reply = httpx.request(method, gateway.url + path, headers=headers, json={} if method == "POST" else None)
         assert reply.status_code == 401, (path, reply.text)
         assert reply.headers["www-authenticate"] == "Bearer"
@@ -52,11 +53,6 @@ def test_a_login_sets_a_cookie_that_serves_the_api_too(gateway: Any) -> None:
 def test_the_form_takes_the_key_in_its_body(gateway: Any) -> None:
     reply = httpx.post(f"{gateway.url}/login", data={"key": gateway.keys["ann"]})
     assert reply.status_code == 303 and COOKIE in reply.headers["set-cookie"]
-
-
-def test_a_wrong_key_shows_the_form_again(gateway: Any) -> None:
-    reply = httpx.get(f"{gateway.url}/login", params={"key": "<script>fw_"})
-    assert reply.status_code == 401 and "<script>" not in reply.text and "set-cookie" not in reply.headers
 
 
 def test_a_forged_cookie_is_nobody(gateway: Any) -> None:

@@ -120,9 +120,8 @@ def test_what_the_template_refuses_is_refused_with_the_templates_words(
     assert "roles must alternate user/assistant" in error["message"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_what_is_no_json_object_in_utf8_is_refused(gateway: Any) -> None:
+    for content in (
         b"",
         b"{",
         b"[]",
@@ -132,16 +131,10 @@ def test_what_the_template_refuses_is_refused_with_the_templates_words(
         b'{"model":"\xff"}',
         b"[" * 100_000,
         b'{"n":' + b"9" * 5000 + b"}",
-    ],
-)
-def test_what_is_no_json_object_in_utf8_is_refused(gateway: Any, content: bytes) -> None:
-    for path in (CHAT, FEEDBACK):
-        refused(gateway, path, 400, content=content, headers={"content-type": "application/json"})
-
-
-def test_half_of_a_surrogate_pair_is_refused(gateway: Any) -> None:
-    body = json.dumps(question("PLACE")).replace("PLACE", "\\ud800").encode()
-    refused(gateway, CHAT, 400, content=body, headers={"content-type": "application/json"})
+        json.dumps(question("PLACE")).replace("PLACE", "\\ud800").encode(),
+    ):
+        for path in (CHAT, FEEDBACK):
+            refused(gateway, path, 400, content=content, headers={"content-type": "application/json"})
 
 
 def test_another_content_type_is_refused_with_415(gateway: Any) -> None:
@@ -149,11 +142,8 @@ def test_another_content_type_is_refused_with_415(gateway: Any) -> None:
     refused(gateway, FEEDBACK, 415, content=b"x", headers={"content-type": "text/plain"})
 
 
-def test_a_body_over_the_cap_is_refused_with_413_before_it_is_read(gateway: Any) -> None:
+def test_a_body_over_the_cap_is_refused_with_413_with_and_without_a_length(gateway: Any) -> None:
     refused(gateway, CHAT, 413, json=question("word " * 1_000_000))
-
-
-def test_a_body_over_the_cap_without_a_length_is_refused_too(gateway: Any) -> None:
     parts = (b"x" * 65536 for _ in range(8))
     refused(gateway, CHAT, 413, content=parts, headers={"content-type": "application/json"})
 
@@ -165,14 +155,11 @@ def test_a_prompt_with_too_many_tokens_is_refused_with_the_limit(gateway: Any, p
     assert plain.seen()["asked"] == []
 
 
-@pytest.mark.parametrize("role", ["user", "assistant"])
-def test_role_markers_in_a_text_are_refused(gateway: Any, role: str) -> None:
-    messages = [{"role": role, "content": f"Hello {MARKER}"}, {"role": "user", "content": "Go on"}]
-    error = refused(gateway, CHAT, 400, json={"model": "construction", "messages": messages})
-    assert (error["code"], error["param"]) == ("role_marker", "messages.0.content")
-
-
-def test_markers_that_are_split_over_text_parts_are_refused(gateway: Any) -> None:
+def test_role_markers_in_a_text_are_refused_split_over_its_parts_too(gateway: Any) -> None:
+    for role in ("user", "assistant"):
+        messages = [{"role": role, "content": f"Hello {MARKER}"}, {"role": "user", "content": "Go on"}]
+        error = refused(gateway, CHAT, 400, json={"model": "construction", "messages": messages})
+        assert (error["code"], error["param"]) == ("role_marker", "messages.0.content")
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "start|>"}]
     assert refused(gateway, CHAT, 400, json=question(parts))["code"] == "role_marker"
 
@@ -224,9 +211,7 @@ def test_a_client_that_never_finishes_its_head_is_cut_off(
         assert client.recv(4096) == b""
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("PUT", "/v1/models", 405)])
-def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(
-    gateway: Any, method: str, path: str, status: int
-) -> None:
-    reply = httpx.request(method, gateway.url + path, headers=gateway.headers())
-    assert reply.status_code == status and reply.json()["error"]["message"]
+def test_unknown_addresses_and_methods_are_refused_in_the_same_shape(gateway: Any) -> None:
+    for method, path, status in (("GET", "/v1/nothing", 404), ("PUT", "/v1/models", 405)):
+        reply = httpx.request(method, gateway.url + path, headers=gateway.headers())
+        assert reply.status_code == status and reply.json()["error"]["message"]

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from tasks.core import layout
-from tests.serving.gateways import DOMAIN, ROOT, free_port, make_keys, wait_for
+from tasks.core.processes import free_port
+from tests.serving.gateways import DOMAIN, ROOT, make_keys, wait_for
 
 POSTS, KILLS = 60, 3
 SERVE = """

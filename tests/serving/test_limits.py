@@ -9,9 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.errors import ServiceError
-from serving.limits import MAX_BUCKETS, Buckets, Limits
-from tests.serving.gateways import params, running, wait_for
+from serving.limits import MAX_BUCKETS, Buckets
+from tests.serving.gateways import running, wait_for
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "construction", "messages": [{"role": "user", "content": "How?"}]}
@@ -43,17 +42,6 @@ def test_full_buckets_are_forgotten() -> None:
     clock.now += 60.0
     buckets.take("one more")
     assert len(buckets._left) == 1
-
-
-def test_streams_are_counted_together() -> None:
-    limits = Limits(params(max_concurrent=3).serving)
-    limits.take_streams(2)
-    with pytest.raises(ServiceError) as full:
-        limits.take_streams(2)
-    assert (full.value.status, full.value.headers()["retry-after"]) == (429, "1")
-    limits.take_streams(1)
-    limits.free_streams(3)
-    limits.take_streams(3)
 
 
 def test_too_many_requests_feedback_posts_and_streams_are_429_with_retry_after(

@@ -57,18 +57,6 @@ def test_an_answer_that_is_cut_at_its_limit_says_length(client: OpenAI) -> None:
     assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("length", "base 1")
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**40, -(2**63), 10**30])
-def test_a_seed_is_any_whole_number(
-    gateway: Any, plain: Any, client: OpenAI, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = gateway.service.settings
-    engine = settings.engine.model_copy(update={"forward_seed": True})
-    willing = replace(settings, params=settings.params.model_copy(update={"engine": engine}))
-    monkeypatch.setattr(gateway.service, "settings", willing)
-    client.chat.completions.create(model="construction", messages=QUESTION, temperature=0.9, seed=seed)
-    assert 0 <= plain.seen()["asked"][-1]["seed"] < 2**31
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_with_n_each_choice_is_an_answer_of_its_own(gateway: Any, plain: Any, client: OpenAI, stream: bool) -> None:
     reply: Any = client.chat.completions.create(
@@ -83,7 +71,7 @@ def test_with_n_each_choice_is_an_answer_of_its_own(gateway: Any, plain: Any, cl
     assert all("seed" not in asked for asked in plain.seen()["asked"])
 
 
-def test_a_seed_is_passed_on_where_the_engine_bears_it_another_one_for_each_choice(
+def test_a_seed_is_any_whole_number_and_passed_on_where_the_engine_bears_it_another_one_for_each_choice(
     gateway: Any, plain: Any, client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = gateway.service.settings
@@ -92,6 +80,9 @@ def test_a_seed_is_passed_on_where_the_engine_bears_it_another_one_for_each_choi
     monkeypatch.setattr(gateway.service, "settings", willing)
     client.chat.completions.create(model="construction", messages=QUESTION, n=3, temperature=0.9, seed=5)
     assert sorted(asked["seed"] for asked in plain.seen()["asked"]) == [5, 6, 7]
+    for seed in (0, -1, 2**40, -(2**63), 10**30):
+        client.chat.completions.create(model="construction", messages=QUESTION, temperature=0.9, seed=seed)
+        assert 0 <= plain.seen()["asked"][-1]["seed"] < 2**31
 
 
 def test_a_conversation_goes_on_under_its_id(client: OpenAI) -> None:

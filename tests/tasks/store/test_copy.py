@@ -71,13 +71,15 @@ def test_a_copy_is_one_moment_while_others_write(store: Store, key: str, tmp_pat
     anna = authenticate(store, key)
     assert anna is not None
 
+    written = []
+
     def when_the_first_table_was_read(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if "FROM identities" in statement:
-            event.remove(store._engine, "after_cursor_execute", when_the_first_table_was_read)
-            record_feedback(store, anna, FeedbackIn("during", "left", "thumb", thumb=1))
+        if "FROM identities" in statement and not written:
+            written.append(record_feedback(store, anna, FeedbackIn("during", "left", "thumb", thumb=1)))
 
     event.listen(store._engine, "after_cursor_execute", when_the_first_table_was_read)
     copy_store(store, f"sqlite:///{tmp_path}/copy.db")
+    event.remove(store._engine, "after_cursor_execute", when_the_first_table_was_read)
     copied = Store.open(f"sqlite:///{tmp_path}/copy.db")
     assert (len(feedback_on(copied, "left")), len(feedback_on(store, "left"))) == (2, 3)
     copied.close()
