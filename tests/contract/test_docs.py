@@ -41,7 +41,7 @@ def test_every_verb_named_exists(path: Path) -> None:
 def test_every_setting_named_exists(path: Path) -> None:
     settings: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     sections = "|".join(name for name, value in settings.items() if isinstance(value, dict))
-    named = re.findall(rf"`(?:-S )?((?:{sections})\.[a-z_.]+)", path.read_text(encoding="utf-8"))
+    named = re.findall(rf"`(?:-S )?((?:{sections})\.[a-z0-9_.]+)", path.read_text(encoding="utf-8"))
     for key in named:
         value: Any = settings
         for part in key.removesuffix(".yaml").split("."):
