@@ -8,7 +8,6 @@ its own, so a dead nightly cannot block it.
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run as current_flow_run
@@ -17,6 +16,7 @@ from prefect.states import Completed, Failed, State
 from flows.dead_runs import sweep
 from flows.live import live, promoted, rolled_back
 from tasks.core import layout
+from tasks.core.clock import now
 from tasks.core.params import load_params
 from tasks.registry import deploy
 from tasks.store.overdue import overdue
@@ -58,7 +58,7 @@ def alarm() -> State:
     home = layout.home()
     params = load_params(home / layout.PARAMS)
     with contextlib.closing(Store.open(home=home)) as store:
-        reason = overdue(store, params.domain, params.nightly.alarm_hours, datetime.now(UTC))
+        reason = overdue(store, params.domain, params.nightly.alarm_hours, now())
     if reason:
         get_run_logger().error(reason)
         return Failed(name="Alarm", message=reason)
