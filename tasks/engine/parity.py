@@ -17,7 +17,7 @@ from tasks.engine.client import Engine, EngineError
 ANSWER_TOKENS = 48
 
 
-class Probe(Record):
+class ParityProbe(Record):
     """One evaluated question: `nll` is the reference's loss in nats per token, end of turn included."""
 
     messages: list[dict[str, str]]
@@ -47,7 +47,7 @@ class ParityReport(Record):
 def check(
     engine: Engine,
     model: str,
-    probes: Sequence[Probe],
+    probes: Sequence[ParityProbe],
     tolerance: float,
     min_agreement: float = 0.5,
     decoding: Mapping[str, float] | None = None,
@@ -70,7 +70,7 @@ def check(
     return ParityReport(ok=not problem, reason=problem or compared, probes=results)
 
 
-def _ask(engine: Engine, model: str, probe: Probe, decoding: Mapping[str, float] | None) -> ProbeResult:
+def _ask(engine: Engine, model: str, probe: ParityProbe, decoding: Mapping[str, float] | None) -> ProbeResult:
     """Tokens first: with other tokens the loss says nothing; and a greedy answer only where the loss is not told."""
     ids = engine.prompt_ids(model, probe.messages)
     equal = None if ids is None else ids == probe.prompt_ids

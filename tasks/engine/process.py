@@ -207,18 +207,8 @@ def vllm_command(settings: EngineParams, base_model: Path, port: int, python: Pa
 
 def transformers_command(settings: EngineParams, port: int, python: Path) -> list[str]:
     """transformers' own server: one model, no adapters; for a look at a machine where vLLM does not run."""
-    command = [
-        str(python),
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        BASE,
-        "--host",
-        LOOPBACK,
-        "--port",
-        str(port),
-    ]
-    return [*command, "--dtype", DTYPES[settings.precision]]
+    serve = f"-m transformers.cli.transformers serve {BASE} --host {LOOPBACK} --port {port}".split()
+    return [str(python), *serve, "--dtype", DTYPES[settings.precision]]
 
 
 def adapter_rank(rank: int) -> int:

@@ -29,7 +29,7 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
     Raises:
         SubjectError: models/package is missing or not whole.
         EvaluationError: OpenCompass failed.
-        GateBlocked: no verdict is possible.
+        NoVerdict: no verdict is possible.
     """
     params = load_params()
     version = load_subject("candidate")

@@ -14,7 +14,7 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.records import Score, read_own_jsonl
-from tasks.engine.parity import Probe
+from tasks.engine.parity import ParityProbe
 from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, Version
@@ -29,7 +29,7 @@ class ProbesUnavailable(FlywheelError):
     """A version's evaluation cannot be read, or is not the one it was registered with."""
 
 
-def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Probe]:
+def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[ParityProbe]:
     """The first `most` evaluated questions of the domain, with the loss and the answer of this version.
 
     Raises:
@@ -42,13 +42,13 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pr
         found = _download(registry, version, folder)
         losses = {s.id: s.value for s in read_own_jsonl(found / "scores.jsonl", Score) if _is_loss(s)}
         answers = _answers(found / "answers.jsonl")
-    probes: list[Probe] = []
+    probes: list[ParityProbe] = []
     for answer in answers:
         if answer["id"] in losses and len(probes) < most:
             messages = messages_of(system, answer["prompt"])
             prompt = render(book, messages)
             probes.append(
-                Probe(
+                ParityProbe(
                     messages=messages,
                     prompt=prompt,
                     prompt_ids=book.ids(prompt),

@@ -1,7 +1,7 @@
 """One MLflow run a release: where it is kept, how it is opened, filled and closed.
 
-The whole package `tasks.registry` is the only one that imports mlflow (champion.py, a stage, does not). Nothing here
-loads a model: mlflow's loaders can unpickle. Metrics go in batches, which is some 75 times faster than one by one.
+The package `tasks.registry` is the only one that imports mlflow. Nothing here loads a model: mlflow's loaders can
+unpickle. Metrics go in batches, which is some 75 times faster than one by one.
 """
 
 from __future__ import annotations
@@ -97,24 +97,24 @@ def log_params(client: MlflowClient, run_id: str, params: Path) -> None:
 
 
 def log_metrics(client: MlflowClient, run_id: str, reports: Path) -> None:
-    """Every figure of reports/metrics/*.json and of the verdict's criteria, in batches."""
+    """Every figure of the stages and of the verdict's criteria, in batches."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    rows = [Metric(key, value, now, 0) for key, value in measured(reports)]
+    rows = [Metric(key, value, now, 0) for key, value in figures(reports)]
     for start in range(0, len(rows), 500):
         client.log_batch(run_id, metrics=rows[start : start + 500])
 
 
-def measured(reports: Path) -> Iterator[tuple[str, float]]:
-    """(name, value) of every finite number in the metrics files and the verdict."""
-    for path in sorted((reports / "metrics").glob("*.json")):
+def figures(reports: Path) -> Iterator[tuple[str, float]]:
+    """(name, value) of every finite number in the stages' metrics and details and in the verdict."""
+    for path in sorted([*reports.glob("metrics/*.json"), *reports.glob("details/*.json")]):
         yield from _numbers(path.stem, json.loads(path.read_text(encoding="utf-8")))
     verdict = reports / "verdict.json"
     if verdict.is_file():
         for criterion in json.loads(verdict.read_text(encoding="utf-8")).get("criteria", []):
-            figures = {key: criterion.get(key) for key in ("estimate", "low", "high", "margin", "n")}
-            yield from _numbers(f"verdict.{criterion['name']}", figures)
+            values = {key: criterion.get(key) for key in ("estimate", "low", "high", "margin", "n")}
+            yield from _numbers(f"verdict.{criterion['name']}", values)
 
 
 def _numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -15,7 +15,7 @@ import pytest
 from openai import OpenAI
 
 from tasks.core.files import write_manifest
-from tasks.engine.parity import Probe
+from tasks.engine.parity import ParityProbe
 from tasks.registry import probes
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry, Version
@@ -75,12 +75,12 @@ def register(registry: Registry, folder: Path, name: str, base: Path, part: str 
     return registry.register(run_id, tags)
 
 
-def fake_probes(registry: Registry, version: Version, most: int = 8) -> list[Probe]:
+def fake_probes(registry: Registry, version: Version, most: int = 8) -> list[ParityProbe]:
     """What the version's evaluation would say: that it speaks as the stub does, unless the version is the odd one."""
     text = (
         "something else entirely" if version.tags["verdict_sha256"] == MISBEHAVING else f"{version.manifest[:16]} 1 2 3"
     )
-    return [Probe(messages=QUESTION, prompt="", prompt_ids=[], reference="r", nll=1.0, answer=text)]
+    return [ParityProbe(messages=QUESTION, prompt="", prompt_ids=[], reference="r", nll=1.0, answer=text)]
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ Values = dict[str, float]
 Table = dict[tuple[str, str], Values]
 
 
-class GateBlocked(FlywheelError):
+class NoVerdict(FlywheelError):
     """No verdict can be given on these scores."""
 
 
@@ -151,15 +151,15 @@ def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
     """The scores of one side, for exactly the expected items.
 
     Raises:
-        GateBlocked: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
+        NoVerdict: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
     """
     path = layout.EVALUATION / who / "scores.jsonl"
     remedy = f"run the stage evaluate_{who} again"
     if not path.is_file():
-        raise GateBlocked(f"{path} is missing: the evaluation of the {who} did not end well; {remedy}")
+        raise NoVerdict(f"{path} is missing: the evaluation of the {who} did not end well; {remedy}")
     scores, bad = read_jsonl(path, Score)
     if bad:
-        raise GateBlocked(f"{path}:{bad[0].line}: {bad[0].cause}; {remedy}")
+        raise NoVerdict(f"{path}:{bad[0].line}: {bad[0].cause}; {remedy}")
     return table_of(scores, expected, path.as_posix(), remedy)
 
 
@@ -169,14 +169,14 @@ def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], wh
     for score in scores:
         column = table.get((score.set, score.metric))
         if column is None:
-            raise GateBlocked(f"{where}: nobody asked for {score.metric} on {score.set}; {remedy}")
+            raise NoVerdict(f"{where}: nobody asked for {score.metric} on {score.set}; {remedy}")
         if score.id in column:
-            raise GateBlocked(f"{where}: item {score.id[:12]} has {score.metric} twice; {remedy}")
+            raise NoVerdict(f"{where}: item {score.id[:12]} has {score.metric} twice; {remedy}")
         column[score.id] = score.value
     for (name, metric), column in table.items():
         missing, extra = expected[name] - column.keys(), column.keys() - expected[name]
         if missing or extra:
-            raise GateBlocked(
+            raise NoVerdict(
                 f"{where}: {metric} on {name} lacks {len(missing)} items and has {len(extra)} that are not in the "
                 f"evaluation set; {remedy}"
             )
@@ -187,36 +187,36 @@ def read_conditions(who: Who) -> dict[str, Any]:
     """How one side was evaluated.
 
     Raises:
-        GateBlocked: the file is missing or not a table.
+        NoVerdict: the file is missing or not a table.
     """
     path = layout.EVALUATION / who / "conditions.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")).items())
     except (OSError, ValueError, AttributeError) as error:
-        raise GateBlocked(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
+        raise NoVerdict(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
 
 
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
     """Both sides were evaluated alike, and they are the models at hand, each under its own system prompt.
 
     Raises:
-        GateBlocked: they were not, or are not.
+        NoVerdict: they were not, or are not.
     """
     for conditions, subject in ((after, candidate), (before, champion)):
         if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
-            raise GateBlocked(
+            raise NoVerdict(
                 f"the scores of the {subject.who} are not of the model at hand under its own system prompt; "
                 f"run the stage evaluate_{subject.who} again"
             )
     keys = (after.keys() | before.keys()) - {"model", "system"}
     differing = sorted(key for key in keys if after.get(key) != before.get(key))
     if "tokenizer" in differing:
-        raise GateBlocked(
+        raise NoVerdict(
             "candidate and champion do not cut texts alike (their tokenizers or chat templates differ), so their nats "
             "per token cannot be compared; go back to the champion's base model in domain.yaml"
         )
     if differing:
-        raise GateBlocked(
+        raise NoVerdict(
             f"candidate and champion were evaluated under different conditions ({', '.join(differing)}); "
             "run both evaluation stages again"
         )
@@ -234,7 +234,7 @@ def judge(
     """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
 
     Raises:
-        GateBlocked: a comparison is not possible.
+        NoVerdict: a comparison is not possible.
     """
     criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
     outcome = outcome_of(criteria)
@@ -310,7 +310,7 @@ def _difference(minuend: list[float], subtrahend: list[float], settings: GatePar
     try:
         return paired_interval(minuend, subtrahend, level=settings.level, resamples=settings.resamples, seed=seed)
     except ComparisonError as error:
-        raise GateBlocked(str(error)) from None
+        raise NoVerdict(str(error)) from None
 
 
 def outcome_of(criteria: Sequence[Criterion]) -> Outcome:

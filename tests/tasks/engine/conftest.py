@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tasks.core import layout
-from tasks.engine.parity import Probe
+from tasks.engine.parity import ParityProbe
 from tasks.text.prompts import encode_answer, encode_text, messages_of, render_prompt
 
 SYSTEM = "You answer questions about building."
@@ -53,7 +53,7 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     return {name: make_adapter(tiny_model, folder / name, seed) for seed, name in enumerate(("first", "second"))}
 
 
-def probes_of(model: Path, adapter: Path | None) -> list[Probe]:
+def probes_of(model: Path, adapter: Path | None) -> list[ParityProbe]:
     """What an evaluation by transformers in fp32 would leave for these questions (the greedy answers are not used)."""
     import torch
     from peft import PeftModel
@@ -70,6 +70,6 @@ def probes_of(model: Path, adapter: Path | None) -> list[Probe]:
             logits = loaded(torch.tensor([ids + answer])).logits[0, len(ids) - 1 : -1]
         nll = torch.nn.functional.cross_entropy(logits, torch.tensor(answer)).item()
         messages = messages_of(SYSTEM, question)
-        made = Probe(messages=messages, prompt=prompt, prompt_ids=ids, reference=reference, nll=nll, answer="")
+        made = ParityProbe(messages=messages, prompt=prompt, prompt_ids=ids, reference=reference, nll=nll, answer="")
         probes.append(made)
     return probes

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.engine.client import Engine, EngineError
-from tasks.engine.parity import Probe, agreement_of, check
+from tasks.engine.parity import ParityProbe, agreement_of, check
 
-PROBE = Probe(messages=[], prompt="p", prompt_ids=[1, 2], reference="r", nll=1.0, answer="A door is 80 cm wide.")
+PROBE = ParityProbe(messages=[], prompt="p", prompt_ids=[1, 2], reference="r", nll=1.0, answer="A door is 80 cm wide.")
 
 
 class Told(Engine):
@@ -36,20 +36,17 @@ def test_equal_tokens_and_a_near_loss_are_the_same_model() -> None:
     assert report.probes[0].agreement is None
 
 
-@pytest.mark.parametrize("nll", [1.06, 0.94, float("nan")])
-def test_a_loss_out_of_tolerance_is_another_model(nll: float) -> None:
-    report = check(Told([1, 2], nll), "m", [PROBE], 0.05)
-    assert not report.ok and "loss" in report.reason
-
-
-def test_one_wrong_token_is_another_template_whatever_the_loss() -> None:
-    report = check(Told([1, 3], 1.0), "m", [PROBE, PROBE], 0.05)
-    assert not report.ok and "2 of 2 prompts" in report.reason
+@pytest.mark.parametrize(
+    ("ids", "nll", "reason"),
+    [([1, 2], 1.06, "loss"), ([1, 2], 0.94, "loss"), ([1, 2], float("nan"), "loss"), ([1, 3], 1.0, "2 of 2 prompts")],
+)
+def test_a_loss_out_of_tolerance_or_one_wrong_token_is_another_model(ids: list[int], nll: float, reason: str) -> None:
+    report = check(Told(ids, nll), "m", [PROBE, PROBE], 0.05)
+    assert not report.ok and reason in report.reason
 
 
 def test_one_bad_probe_is_enough() -> None:
-    report = check(Told([1, 2], 1.0), "m", [PROBE, PROBE.model_copy(update={"nll": 2.0})], 0.05)
-    assert not report.ok
+    assert not check(Told([1, 2], 1.0), "m", [PROBE, PROBE.model_copy(update={"nll": 2.0})], 0.05).ok
 
 
 def test_an_engine_that_tells_nothing_is_judged_by_its_answers_and_the_report_says_so() -> None:

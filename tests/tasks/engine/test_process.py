@@ -75,21 +75,22 @@ def test_transformers_serves_from_the_main_environment(home: Path, settings: Eng
     assert command[3:5] == ["serve", "base"] and options_of(command)["--host"] == "127.0.0.1"
 
 
-def test_an_engine_elsewhere_is_not_started(home: Path, settings: EngineParams) -> None:
-    with pytest.raises(EngineError, match="runs elsewhere"):
-        engine_in(home, settings, kind="url", url="http://other/v1").start()
-
-
-def test_a_missing_environment_says_how_to_build_it(home: Path, settings: EngineParams) -> None:
-    (home / layout.ENGINE_PYTHON).unlink()
-    with pytest.raises(EngineError, match="make environments"):
-        engine_in(home, settings).start()
-
-
-def test_a_missing_base_model_says_which_stage_makes_it(home: Path, settings: EngineParams) -> None:
-    (home / layout.BASE_MODEL / "model.safetensors").unlink()
-    with pytest.raises(EngineError, match="dvc repro -s base_model"):
-        engine_in(home, settings).start()
+@pytest.mark.parametrize(
+    ("gone", "other", "reason"),
+    [
+        (None, {"kind": "url", "url": "http://other/v1"}, "runs elsewhere"),
+        (layout.ENGINE_PYTHON, {}, "make environments"),
+        (layout.BASE_MODEL / "model.safetensors", {}, "dvc repro -s base_model"),
+        (None, {"max_adapter_rank": 513}, "513"),
+    ],
+)
+def test_an_engine_that_cannot_be_started_says_why_and_what_to_do(
+    home: Path, settings: EngineParams, gone: Path | None, other: dict[str, object], reason: str
+) -> None:
+    if gone:
+        (home / gone).unlink()
+    with pytest.raises(EngineError, match=reason):
+        engine_in(home, settings, **other).start()
 
 
 def test_serve_waits_for_the_base_model_and_then_gives_up_with_the_reason(
@@ -110,29 +111,18 @@ def test_a_taken_port_is_named(home: Path, settings: EngineParams) -> None:
     check_port(port)
 
 
-def test_an_engine_that_dies_at_once_is_reported_with_the_place_of_its_output(
+def test_an_engine_that_dies_at_once_is_reported_and_the_log_of_the_run_before_is_kept(
     home: Path, settings: EngineParams
 ) -> None:
     process = EngineProcess(settings, home / layout.BASE_MODEL, home, free_port())
+    process.log.parent.mkdir(parents=True)
+    process.log.write_text("why it died")
     with pytest.raises(EngineError, match=r"ended with status 1 before it was ready.*engine\.log"), process:
         pass
     assert process.poll() is None
-
-
-def test_the_log_of_the_run_before_is_kept(home: Path, settings: EngineParams) -> None:
-    process = EngineProcess(settings, home / layout.BASE_MODEL, home, free_port())
-    process.log.parent.mkdir(parents=True)
-    process.log.write_text("why it died")
-    with pytest.raises(EngineError), process:
-        pass
     assert process.log.with_suffix(".log.1").read_text() == "why it died"
 
 
 @pytest.mark.parametrize(("rank", "slot"), [(1, 8), (8, 8), (9, 16), (64, 64), (257, 320)])
 def test_ranks_are_rounded_up_to_what_vllm_has_room_for(rank: int, slot: int) -> None:
     assert adapter_rank(rank) == slot
-
-
-def test_a_rank_that_no_engine_serves_is_refused() -> None:
-    with pytest.raises(EngineError, match="513"):
-        adapter_rank(513)

@@ -11,7 +11,7 @@ from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
 from tasks.engine.client import Engine, EngineError
-from tasks.engine.parity import Probe, check
+from tasks.engine.parity import ParityProbe, check
 from tasks.engine.process import EngineProcess
 
 from .conftest import make_home
@@ -39,7 +39,7 @@ def greedy(model: Path, tokens: int) -> str:
 
 def test_it_answers_to_our_name_for_the_base_model_and_passes_by_its_answers(engine: Engine, tiny_model: Path) -> None:
     assert engine.ready()
-    probe = Probe(
+    probe = ParityProbe(
         messages=MESSAGES, prompt="", prompt_ids=[], reference="", nll=0.0, answer=greedy(tiny_model, tokens=48)
     )
     report = check(engine, "base", [probe], 0.05)

@@ -31,29 +31,16 @@ def test_without_a_champion_the_pointer_names_the_base_model(registry: Registry,
     assert read_pointer(tmp_path).version == "base"
 
 
-def test_the_champion_is_fetched_under_its_digest(registry: Registry, tmp_path: Path) -> None:
-    digest = champion_of(registry, tmp_path / "package")
-    pointer = refresh_pointer(registry, tmp_path)
-    assert (pointer.kind, pointer.version, pointer.digest) == ("version", "1", digest)
-    assert read_pointer(tmp_path) == pointer
-    assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
-
-
-def test_the_pointer_says_which_night_asks_and_forgets_it_when_anybody_else_does(
+def test_the_champion_is_fetched_under_its_digest_and_again_where_it_was_damaged(
     registry: Registry, tmp_path: Path
 ) -> None:
-    champion_of(registry, tmp_path / "package")
-    refresh_pointer(registry, tmp_path, night=7)
-    assert read_pointer(tmp_path).night == 7
-    refresh_pointer(registry, tmp_path)
-    assert read_pointer(tmp_path).night is None
-
-
-def test_damaged_weights_here_are_fetched_again(registry: Registry, tmp_path: Path) -> None:
     digest = champion_of(registry, tmp_path / "package")
-    refresh_pointer(registry, tmp_path)
+    pointer = refresh_pointer(registry, tmp_path, night=7)
+    assert (pointer.kind, pointer.version, pointer.digest, pointer.night) == ("version", "1", digest, 7)
+    assert read_pointer(tmp_path) == pointer
     (tmp_path / layout.WEIGHTS / digest / "adapter/adapter_model.safetensors").write_text("torn")
     refresh_pointer(registry, tmp_path)
+    assert read_pointer(tmp_path).night is None, "somebody else asks than the night"
     assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
 
 

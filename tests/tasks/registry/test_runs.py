@@ -32,11 +32,13 @@ def test_a_run_left_open_by_a_crash_is_taken_up_again_and_others_are_closed(
 def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A parameter the trainer logged itself keeps its value: MLflow refuses to change one."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "reports/metrics").mkdir(parents=True)
+    for name in ("metrics", "details"):
+        (tmp_path / "reports" / name).mkdir(parents=True)
     (tmp_path / "models/package").mkdir(parents=True)
     (tmp_path / "models/package/weights").write_text("w")
     (tmp_path / "params.yaml").write_text("seed: 1\nsft: {rank: 8, modules: [a, b]}\n")
-    (tmp_path / "reports/metrics/sft.json").write_text('{"loss": 2.5, "ok": true, "by": {"train": 1}}')
+    (tmp_path / "reports/metrics/sft.json").write_text('{"loss": 2.5}')
+    (tmp_path / "reports/details/sft.json").write_text('{"ok": true, "by": {"train": 1}}')
     criteria = [{"name": "domain rouge", "estimate": 0.5, "low": 0.25, "high": 0.75, "margin": None, "n": 4}]
     (tmp_path / "reports/verdict.json").write_text(json.dumps({"criteria": criteria}))
     client = runs.connect(home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,55 +11,34 @@ from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, Unkn
 from tests.tasks.registry.registered import BASE, judged
 
 
-def test_the_first_promoted_version_becomes_champion_over_the_base(registry: Registry) -> None:
-    version = judged(registry, "1")
-    assert registry.promote(version) is None
-    champion = registry.alias("champion")
-    assert champion is not None and champion.number == "1"
-
-
-def test_the_old_champion_becomes_previous(registry: Registry) -> None:
-    registry.promote(judged(registry, "1"))
+def test_the_old_champion_becomes_previous_and_promoting_again_changes_nothing(registry: Registry) -> None:
+    one = judged(registry, "1")
+    assert registry.promote(one) is None
+    assert registry.promote(one) == registry.get("champion") and registry.alias("previous") is None
     registry.promote(judged(registry, "2", against="1" * 64))
     assert [registry.get(alias).number for alias in ("champion", "previous", "candidate")] == ["2", "1", "2"]
 
 
-def test_registering_the_same_package_and_verdict_again_finds_the_same_version(registry: Registry) -> None:
+def test_a_version_is_known_by_its_package_and_its_verdict(registry: Registry) -> None:
     first, again = judged(registry, "1"), judged(registry, "1")
     assert first.number == again.number and len(registry.versions()) == 1
-
-
-def test_the_same_package_with_another_verdict_is_another_version(registry: Registry) -> None:
-    judged(registry, "1")
     assert judged(registry, "1", outcome="hold").number == "2"
 
 
-def test_promoting_the_champion_again_changes_nothing(registry: Registry) -> None:
-    version = judged(registry, "1")
-    registry.promote(version)
-    registry.promote(version)
-    assert registry.get("champion").number == "1" and registry.alias("previous") is None
-
-
-def test_a_version_that_was_held_is_refused(registry: Registry) -> None:
-    with pytest.raises(PromotionRefused, match="its verdict is 'hold', not 'promote'"):
-        registry.promote(judged(registry, "1", outcome="hold"))
-    assert registry.alias("champion") is None
-
-
-def test_a_verdict_about_another_package_is_refused(registry: Registry) -> None:
-    with pytest.raises(PromotionRefused, match="judged package 999999999999, this is 111111111111"):
-        registry.promote(judged(registry, "1", candidate={"digest": "9" * 64}))
-
-
-def test_a_verdict_against_another_champion_is_refused(registry: Registry) -> None:
-    """Version 2 was judged against the base model; meanwhile version 1 became champion."""
-    one, two = judged(registry, "1"), judged(registry, "2")
-    registry.promote(one)
-    with pytest.raises(
-        PromotionRefused, match="judged against bbbbbbbbbbbb, but the champion is version 1, 111111111111"
-    ):
-        registry.promote(two)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"outcome": "hold"}, "its verdict is 'hold', not 'promote'"),
+        ({"candidate": {"digest": "9" * 64}}, "judged package 999999999999, this is 222222222222"),
+        ({}, "judged against bbbbbbbbbbbb, but the champion is version 1, 111111111111"),  # it was judged before
+    ],
+)
+def test_a_verdict_that_does_not_promote_this_package_over_this_champion_is_refused(
+    registry: Registry, changes: dict[str, Any], reason: str
+) -> None:
+    registry.promote(judged(registry, "1"))
+    with pytest.raises(PromotionRefused, match=reason):
+        registry.promote(judged(registry, "2", **changes))
     assert registry.get("champion").number == "1"
 
 
@@ -71,9 +51,11 @@ def test_a_verdict_that_was_changed_after_registration_is_refused(registry: Regi
         registry.promote(registry.get("1"))
 
 
-def test_an_override_with_a_reason_lifts_the_refusal(registry: Registry) -> None:
-    version = registry.override(judged(registry, "1", outcome="hold"), "shown to the board")
-    registry.promote(version)
+def test_an_override_with_a_reason_lifts_the_refusal_and_one_without_is_none(registry: Registry) -> None:
+    version = judged(registry, "1", outcome="hold")
+    with pytest.raises(PromotionRefused, match="needs a reason"):
+        registry.override(version, "  ")
+    registry.promote(registry.override(version, "shown to the board"))
     assert registry.get("champion").tags["override"] == "shown to the board"
 
 
@@ -86,26 +68,17 @@ def test_what_no_engine_serves_is_refused_even_with_an_override(registry: Regist
     assert registry.alias("champion") is None
 
 
-def test_an_override_without_a_reason_is_refused(registry: Registry) -> None:
-    with pytest.raises(PromotionRefused, match="needs a reason"):
-        registry.override(judged(registry, "1", outcome="hold"), "  ")
-
-
-def test_a_rollback_exchanges_champion_and_previous(registry: Registry) -> None:
+def test_a_rollback_exchanges_the_two_and_only_an_override_brings_back_what_was_rolled_back(registry: Registry) -> None:
     registry.promote(judged(registry, "1"))
+    with pytest.raises(PromotionRefused, match="no previous champion"):
+        registry.roll_back()
     registry.promote(judged(registry, "2", against="1" * 64))
     champion, previous = registry.roll_back()
     assert (champion.number, previous.number) == ("1", "2")
     assert registry.get("champion").number == "1" and registry.get("previous").number == "2"
-
-
-def test_a_version_that_was_rolled_back_is_champion_again_only_by_override(registry: Registry) -> None:
-    registry.promote(judged(registry, "1"))
-    registry.promote(judged(registry, "2", against="1" * 64))
-    registry.roll_back()
     with pytest.raises(PromotionRefused, match="it was rolled back by a person"):
         registry.promote(registry.get("2"))
-    registry.promote(registry.override(registry.get("2"), "the cause is mended"))
+    registry.promote(registry.override(registry.get("2"), "the cause is fixed"))
     assert registry.get("champion").number == "2"
 
 
@@ -146,12 +119,6 @@ def test_what_no_gateway_served_is_not_held(registry: Registry) -> None:
         registry.promote(registry.get(version.number))
     registry.roll_back(mark=NOT_SERVED)
     assert held_nights(registry) == ()
-
-
-def test_a_rollback_without_a_previous_champion_is_refused(registry: Registry) -> None:
-    registry.promote(judged(registry, "1"))
-    with pytest.raises(PromotionRefused, match="no previous champion"):
-        registry.roll_back()
 
 
 def test_an_unknown_version_is_named_with_those_there_are(registry: Registry) -> None:

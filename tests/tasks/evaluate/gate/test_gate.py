@@ -20,7 +20,7 @@ from tasks.core.params import GateParams
 from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
-from tasks.evaluate.gate.stage import GateBlocked, Table, judge, table_of
+from tasks.evaluate.gate.stage import NoVerdict, Table, judge, table_of
 from tasks.evaluate.scoring.items import ItemsUnusable
 from tasks.evaluate.scoring.questions import METRICS
 from tasks.evaluate.scoring.subject import Subject
@@ -239,7 +239,7 @@ def test_scores_pass_only_if_each_expected_one_is_there_once(scores: list[Score]
     whole = sorted(map(repr, scores)) == sorted(map(repr, WHOLE))
     try:
         table = tabled(scores)
-    except GateBlocked:
+    except NoVerdict:
         assert not whole
     else:
         assert whole
@@ -255,7 +255,7 @@ def test_a_score_whose_name_is_changed_blocks(field: str, value: str, index: int
     changed = WHOLE[index].model_copy(update={field: value})
     if changed == WHOLE[index]:
         return
-    with pytest.raises(GateBlocked):
+    with pytest.raises(NoVerdict):
         tabled([*WHOLE[:index], changed, *WHOLE[index + 1 :]])
 
 
@@ -302,7 +302,7 @@ def change_line(who: str, old: str, new: str) -> None:
 def test_a_score_that_is_no_number_blocks_and_no_old_verdict_stays(repository: Path, who: str, value: str) -> None:
     gate.gate()
     change_line(who, '"value": 0.5', f'"value": {value}')
-    with pytest.raises(GateBlocked, match=f"evaluate_{who} again"):
+    with pytest.raises(NoVerdict, match=f"evaluate_{who} again"):
         gate.gate()
     assert not any(path.exists() for path in OUTPUTS)
 
@@ -310,20 +310,20 @@ def test_a_score_that_is_no_number_blocks_and_no_old_verdict_stays(repository: P
 @pytest.mark.parametrize("who", ["candidate", "champion"])
 def test_scores_that_are_missing_block(repository: Path, who: str) -> None:
     scores_file(who).unlink()
-    with pytest.raises(GateBlocked, match="did not end well"):
+    with pytest.raises(NoVerdict, match="did not end well"):
         gate.gate()
 
 
 def test_an_item_that_left_the_evaluation_set_blocks(repository: Path) -> None:
     write_jsonl(layout.EVALUATION_ITEMS / "mmlu.jsonl", SMALL["mmlu"][1:])
-    with pytest.raises(GateBlocked, match="1 that are not in the evaluation set"):
+    with pytest.raises(NoVerdict, match="1 that are not in the evaluation set"):
         gate.gate()
 
 
 @pytest.mark.parametrize("items", [[], SMALL["mmlu"][:1], [*SMALL["domain"], SMALL["domain"][0]]])
 def test_an_evaluation_set_that_is_not_in_order_blocks(repository: Path, items: list[EvaluationItem]) -> None:
     write_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", items)
-    with pytest.raises((ItemsUnusable, GateBlocked)):
+    with pytest.raises((ItemsUnusable, NoVerdict)):
         gate.gate()
 
 
@@ -331,7 +331,7 @@ def test_an_evaluation_set_that_is_not_in_order_blocks(repository: Path, items: 
 def test_sides_evaluated_under_unequal_conditions_block(repository: Path, conditions: dict[str, Any]) -> None:
     stored = json.loads((layout.EVALUATION / "champion/conditions.json").read_text())
     write_conditions("champion", {**stored, **conditions})
-    with pytest.raises(GateBlocked, match=f"different conditions .{next(iter(conditions))}"):
+    with pytest.raises(NoVerdict, match=f"different conditions .{next(iter(conditions))}"):
         gate.gate()
 
 
@@ -339,7 +339,7 @@ def test_sides_that_cut_texts_differently_block_and_the_way_out_is_named(reposit
     for who, digest in (("candidate", "a"), ("champion", "b")):
         stored = json.loads((layout.EVALUATION / who / "conditions.json").read_text())
         write_conditions(who, {**stored, "tokenizer": digest})
-    with pytest.raises(GateBlocked, match=r"tokenizers or chat templates differ.* go back to the champion's"):
+    with pytest.raises(NoVerdict, match=r"tokenizers or chat templates differ.* go back to the champion's"):
         gate.gate()
 
 
@@ -348,7 +348,7 @@ def test_each_side_is_measured_under_its_own_system_prompt_and_under_no_other(
 ) -> None:
     own = replace(CHAMPION, system="Be brief.")
     monkeypatch.setattr(gate, "load_subject", {"candidate": CANDIDATE, "champion": own}.__getitem__)
-    with pytest.raises(GateBlocked, match="champion are not of the model at hand under its own system prompt"):
+    with pytest.raises(NoVerdict, match="champion are not of the model at hand under its own system prompt"):
         gate.gate()
     stored = json.loads((layout.EVALUATION / "champion/conditions.json").read_text())
     write_conditions("champion", {**stored, "system": "Be brief."})
@@ -391,12 +391,12 @@ def test_scores_of_another_model_block(repository: Path, monkeypatch: pytest.Mon
     """The package was built anew after it was measured."""
     other = replace(CANDIDATE, adapter_digest="e" * 64)
     monkeypatch.setattr(gate, "load_subject", {"candidate": other, "champion": CHAMPION}.__getitem__)
-    with pytest.raises(GateBlocked, match="not of the model at hand"):
+    with pytest.raises(NoVerdict, match="not of the model at hand"):
         gate.gate()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
 def test_conditions_that_cannot_be_read_block(repository: Path, text: str) -> None:
     (layout.EVALUATION / "candidate/conditions.json").write_text(text)
-    with pytest.raises(GateBlocked):
+    with pytest.raises(NoVerdict):
         gate.gate()

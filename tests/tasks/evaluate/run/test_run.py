@@ -15,7 +15,7 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, read_own_jsonl, write_jsonl
-from tasks.evaluate.gate.stage import GateBlocked, gate
+from tasks.evaluate.gate.stage import NoVerdict, gate
 from tasks.evaluate.run import stage as run
 from tasks.evaluate.run.opencompass_process import EvaluationError
 from tasks.evaluate.run.score_cache import key_of
@@ -224,7 +224,7 @@ def test_a_run_that_fails_leaves_no_scores_and_the_gate_shut(measured: Path, mon
         run.evaluate("candidate")
     assert not (layout.EVALUATION / "candidate").exists()
     assert not (layout.METRICS / "evaluate_candidate.json").exists()
-    with pytest.raises(GateBlocked, match="evaluate_candidate again"):
+    with pytest.raises(NoVerdict, match="evaluate_candidate again"):
         gate()
     monkeypatch.undo()
     run.evaluate("candidate")

@@ -51,6 +51,7 @@ def test_a_domain_item_is_generated_for_and_its_reference_is_scored_to_the_end_o
     assert generation.prompt == nll.prompt == "system: Be brief.\nuser: How deep?\nassistant: "
     assert (generation.kind, generation.answers, generation.tokens) == ("generation", ("Two metres down.",), (3,))
     assert (nll.kind, nll.answers, nll.tokens) == ("nll", ("Two metres down.<end>",), (4,))
+    assert [question.kind for question in ask(make_item(set="dialogue", prompt="Hi", reference="Hello"))] == ["nll"]
 
 
 def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns() -> None:
@@ -60,10 +61,6 @@ def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns(
     assert nll.prompt == "system: Sing.\nuser: A fence?\nassistant: Where?\nuser: In Lund.\nassistant: "
     with pytest.raises(UnaskableItem, match="special token"):
         ask(make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing. <end>"))
-
-
-def test_dialogue_is_scored_and_not_generated_for() -> None:
-    assert [question.kind for question in ask(make_item(set="dialogue", prompt="Hi", reference="Hello"))] == ["nll"]
 
 
 def test_what_does_not_fit_the_models_context_is_refused_before_it_is_asked() -> None:

@@ -1,8 +1,7 @@
-"""Only a model that matches its manifest, and cannot run code when it is loaded, is measured."""
+"""Only a model that matches its manifest, and cannot run code when it is loaded, is evaluated."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (layout.BASE_MODEL / "model.safetensors").write_bytes(b"base")
     digest = write_manifest(layout.BASE_MODEL)
     write_adapter(layout.PACKAGE / "adapter")
-    write_said(layout.PACKAGE, digest)
+    write_own_words(layout.PACKAGE, digest)
     write_manifest(layout.PACKAGE)
     write_champion({"kind": "base", "version": "base", "digest": digest})
     return digest
 
 
-def write_said(folder: Path, base: str, system: str = "Be brief.") -> None:
-    """What a package says of itself: its base model and its prompt."""
+def write_own_words(folder: Path, base: str, system: str = "Be brief.") -> None:
+    """What a package tells of itself: its base model and its prompt."""
     write_json(folder / "base.json", {"digest": base})
     write_json(folder / "prompt.json", {"system": system})
 
@@ -46,10 +45,16 @@ def write_champion(facts: dict[str, str]) -> None:
     write_manifest(layout.CHAMPION)
 
 
-def test_the_candidate_is_the_package_over_the_base_and_has_no_version(repository: str) -> None:
+def test_the_candidate_is_the_package_over_the_base_and_its_other_files_are_no_part_of_its_identity(
+    repository: str,
+) -> None:
     found = load_subject("candidate")
     assert (found.version, found.base_digest, found.adapter) == (None, repository, layout.PACKAGE / "adapter")
     assert found.digest not in (repository, found.adapter_digest)
+    (layout.PACKAGE / "README.md").write_text("card")
+    write_manifest(layout.PACKAGE)
+    after = load_subject("candidate")
+    assert after.identity == found.identity and after.digest != found.digest
 
 
 def test_a_base_champion_has_no_adapter(repository: str) -> None:
@@ -58,22 +63,18 @@ def test_a_base_champion_has_no_adapter(repository: str) -> None:
     assert found.identity == base_alone("pilot").identity == {"base": repository, "adapter": None}
 
 
+def make_version_champion(base: str, system: str = "Be brief.") -> None:
+    """Version 3, whose parts lie in data/champion already."""
+    write_own_words(layout.CHAMPION, base, system)
+    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+
+
 def test_a_version_is_its_adapter_over_the_base_and_equal_adapters_are_one_identity(repository: str) -> None:
     write_adapter(layout.CHAMPION / "adapter")
-    write_said(layout.CHAMPION, repository)
-    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    make_version_champion(repository)
     found = load_subject("champion")
     assert (found.version, found.digest, found.adapter) == ("3", "d" * 64, layout.CHAMPION / "adapter")
     assert found.identity == load_subject("candidate").identity
-
-
-def test_what_else_is_in_a_package_does_not_change_its_identity(repository: str) -> None:
-    before = load_subject("candidate")
-    (layout.PACKAGE / "README.md").write_text("card")
-    write_manifest(layout.PACKAGE)
-    after = load_subject("candidate")
-    assert after.identity == before.identity
-    assert after.digest != before.digest
 
 
 @pytest.mark.parametrize("folder", [layout.BASE_MODEL, layout.PACKAGE])
@@ -98,25 +99,19 @@ def test_an_incomplete_adapter_is_refused(repository: str) -> None:
         load_subject("candidate")
 
 
-def test_an_adapter_of_another_base_is_refused(repository: str) -> None:
+def test_a_candidate_and_a_base_champion_of_another_base_are_refused(repository: str) -> None:
     write_json(layout.PACKAGE / "base.json", {"digest": "0" * 64})
     write_manifest(layout.PACKAGE)
-    with pytest.raises(SubjectError, match="another base model"):
-        load_subject("candidate")
-
-
-def test_a_champion_of_another_base_is_refused(repository: str) -> None:
-    facts = json.loads((layout.CHAMPION / "champion.json").read_text())
-    write_champion({**facts, "digest": "0" * 64})
-    with pytest.raises(SubjectError, match="another base model"):
-        load_subject("champion")
+    write_champion({"kind": "base", "version": "base", "digest": "0" * 64})
+    for who in ("candidate", "champion"):
+        with pytest.raises(SubjectError, match="another base model"):
+            load_subject(who)
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_version_trained_over_another_base_is_refused_though_its_shape_fits(repository: str, whole: bool) -> None:
     write_weights(layout.CHAMPION) if whole else write_adapter(layout.CHAMPION / "adapter")
-    write_said(layout.CHAMPION, "0" * 64)
-    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    make_version_champion("0" * 64)
     with pytest.raises(SubjectError, match="another base model than the one here; run the stage champion again"):
         load_subject("champion")
 
@@ -127,10 +122,10 @@ def test_a_package_that_does_not_say_what_it_was_trained_over_and_with_is_refuse
     repository: str, who: Any, folder: Path, name: str
 ) -> None:
     write_adapter(layout.CHAMPION / "adapter")
-    write_said(layout.CHAMPION, repository)
+    make_version_champion(repository)
     (folder / name).write_text("{}")
-    write_manifest(layout.PACKAGE)
-    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    for changed in (layout.PACKAGE, layout.CHAMPION):
+        write_manifest(changed)
     with pytest.raises(PackageUnreadable, match=rf"{name} cannot be read"):
         load_subject(who)
 
@@ -138,8 +133,7 @@ def test_a_package_that_does_not_say_what_it_was_trained_over_and_with_is_refuse
 def test_each_version_has_its_own_system_prompt_and_the_base_model_none(repository: str) -> None:
     assert (load_subject("candidate").system, load_subject("champion").system) == ("Be brief.", None)
     write_adapter(layout.CHAMPION / "adapter")
-    write_said(layout.CHAMPION, repository, system="")
-    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
+    make_version_champion(repository, system="")
     assert load_subject("champion").system == ""
 
 
@@ -162,13 +156,18 @@ def write_weights(folder: Path, kind: str = "weights") -> str:
     return digest
 
 
-def test_whole_weights_are_measured_in_the_place_of_the_base(repository: str) -> None:
+def test_whole_weights_stand_in_the_place_of_the_base_in_a_candidate_and_in_the_champion_it_becomes(
+    repository: str,
+) -> None:
     shutil.rmtree(layout.PACKAGE / "adapter")
     digest = write_weights(layout.PACKAGE)
     write_manifest(layout.PACKAGE)
     found = load_subject("candidate")
     assert (found.base, found.adapter, found.unservable) == (layout.PACKAGE / "model", None, "")
     assert found.identity == {"base": digest, "adapter": None}
+    write_weights(layout.CHAMPION)
+    make_version_champion(repository)
+    assert load_subject("champion").identity == found.identity
 
 
 def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves_them(repository: str) -> None:
@@ -177,16 +176,6 @@ def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves
     found = load_subject("candidate")
     assert (found.base_digest, found.adapter) == (digest, layout.PACKAGE / "adapter")
     assert found.unservable == "because"
-
-
-def test_a_champion_of_whole_weights_is_the_same_model_as_the_candidate_it_was(repository: str) -> None:
-    shutil.rmtree(layout.PACKAGE / "adapter")
-    write_weights(layout.PACKAGE)
-    write_manifest(layout.PACKAGE)
-    write_weights(layout.CHAMPION)
-    write_said(layout.CHAMPION, repository)
-    write_champion({"kind": "version", "version": "3", "digest": "d" * 64})
-    assert load_subject("champion").identity == load_subject("candidate").identity
 
 
 def test_own_weights_that_were_changed_are_refused(repository: str) -> None:
