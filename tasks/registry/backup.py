@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from tasks.core import layout
@@ -182,7 +182,7 @@ def _write_tar(path: Path, plan: dict[str, Path], about: dict[str, Any]) -> int:
     files = {}
     with tarfile.open(path) as tar:
         for member in tar:
-            digest = hashlib.file_digest(cast("BinaryIO", tar.extractfile(member)), "sha256")
+            digest = hashlib.file_digest(cast("io.BufferedReader", tar.extractfile(member)), "sha256")
             files[member.name] = {"sha256": digest.hexdigest(), "bytes": member.size}
     content = canonical_json({**about, "files": files}).encode()
     with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as tar:

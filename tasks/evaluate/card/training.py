@@ -40,23 +40,19 @@ def _rows(stage: str, predicted: dict[str, Any], actual: dict[str, Any]) -> list
     tries = actual.get("attempts", 1)
     # A prediction speaks of the fullest GPU, or of the main memory of all processes together.
     gpu = max((one["peak_gpu_bytes"] for one in actual.get("processes", [])), default=0)
+    time, memory, parameters = (predicted.get(name, {}) for name in ("time", "memory", "parameters"))
+    trained = parameters.get("trained"), actual.get("trainable_parameters")
     figures = (
         (
             f"time ({tries} attempts)" if tries > 1 else "time",
-            _at(predicted, "time", "seconds"),
+            time.get("seconds"),
             actual.get("seconds"),
             "{:.0f} s",
             1,
         ),
-        ("peak memory", _at(predicted, "memory", "needed"), gpu or actual.get("peak_bytes"), "{:.2f} GiB", 1 << 30),
+        ("peak memory", memory.get("needed"), gpu or actual.get("peak_bytes"), "{:.2f} GiB", 1 << 30),
         ("energy", predicted.get("energy_kwh"), actual.get("energy_kwh"), "{:.3f} kWh", 1),
-        (
-            "trained parameters",
-            _at(predicted, "parameters", "trained"),
-            actual.get("trainable_parameters"),
-            "{:,.0f}",
-            1,
-        ),
+        ("trained parameters", *trained, "{:,.0f}", 1),
     )
     return [
         TrainingCost(
@@ -69,11 +65,6 @@ def _rows(stage: str, predicted: dict[str, Any], actual: dict[str, Any]) -> list
         for what, before, after, form, unit in figures
         if after
     ]
-
-
-def _at(found: dict[str, Any], group: str, key: str) -> float | None:
-    value: float | None = found.get(group, {}).get(key)
-    return value
 
 
 def _json(path: Path) -> dict[str, Any]:
