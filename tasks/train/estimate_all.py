@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
+from tasks.core.graph import training_stages
 from tasks.core.params import Params, load_params
 from tasks.train.aside import inside, lay_aside
 from tasks.train.run.handover import kind_of
@@ -21,7 +22,6 @@ from tasks.train.sizing.estimate import clock, estimate_of, gib, size, totals
 from tasks.train.sizing.machines import Prices, read_prices
 
 FOLDER = layout.HOME / "estimate"
-STAGES = ("pretrain", "sft", "reward", "align")
 
 
 class NothingToEstimate(FlywheelError):
@@ -76,7 +76,7 @@ def switched_on(params: Params) -> list[str]:
         "reward": params.align.online,
         "align": params.align.alignment != "none",
     }
-    return [name for name in STAGES if on[name]]
+    return [name for name in training_stages() if on[name]]
 
 
 def _estimated(params: Params, stage: str, probe: Literal["always", "known"], prices: Prices) -> dict[str, Any]:
