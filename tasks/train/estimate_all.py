@@ -18,7 +18,8 @@ from tasks.core.params import Params, load_params
 from tasks.train.aside import inside, lay_aside
 from tasks.train.run.handover import kind_of
 from tasks.train.run.job import TrainingJob
-from tasks.train.sizing.estimate import clock, estimate_of, gib, size, totals
+from tasks.train.sizing.estimate import clock, estimate_of
+from tasks.train.sizing.sizing import gib, size
 from tasks.train.sizing.machines import Prices, read_prices
 
 FOLDER = layout.HOME / "estimate"
@@ -45,7 +46,12 @@ def estimate(
         if not wanted:
             raise NothingToEstimate(f"{stage or 'training'} is switched off in params.yaml")
         rows = [_estimated(params, name, probe, prices) for name in wanted]
-        return {"domain": params.domain, "currency": prices.currency, "stages": rows, "total": totals(rows)}
+        total = {
+            "seconds": round(sum(row["time"]["seconds"] for row in rows), 1),
+            "energy_kwh": round(sum(row["energy_kwh"] for row in rows), 5),
+            "cost": round(sum(row["cost"] for row in rows), 4),
+        }
+        return {"domain": params.domain, "currency": prices.currency, "stages": rows, "total": total}
 
 
 def estimate_base(root: Path, base: Path) -> dict[str, Any]:

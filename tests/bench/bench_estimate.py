@@ -81,6 +81,7 @@ class NoProbe(FlywheelError):
 def measure(name: str) -> dict[str, Any]:
     """Size one setting, train it, and say both."""
     settings, train, validation = SETTINGS[name]
+    settings = {"sft.min_steps": 0, **settings}  # epochs as they are written here
     folder = (HOME / name.replace(" ", "_").replace(",", "")).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     lay_aside(Path(), folder, settings, keep_trained=False)
@@ -102,8 +103,9 @@ def measure(name: str) -> dict[str, Any]:
 def _both(folder: Path) -> dict[str, Any]:
     from tasks.train.entry.execute import execute, run_folder
     from tasks.train.sft.stage import describe
-    from tasks.train.sizing.estimate import estimate_of, size
+    from tasks.train.sizing.estimate import estimate_of
     from tasks.train.sizing.machines import read_prices
+    from tasks.train.sizing.sizing import size
 
     with inside(folder):
         params = load_params()

@@ -17,8 +17,7 @@ from tasks.core.settings import Above, Section, parse_settings
 
 PRICES = Path("infra/prices.yaml")
 SHIPPED = Path(__file__).parents[3] / PRICES  # for a folder of links that holds no table of its own
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-CGROUP_USED = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 Amount = Annotated[float, Field(ge=0.0)]
 
 
@@ -74,42 +73,22 @@ def free_memory() -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    for limit, used in zip(CGROUP_LIMITS, CGROUP_USED, strict=True):
-        with contextlib.suppress(OSError, ValueError):
-            # The file cache counts as used but is given back on demand, so only the limit itself is certain.
-            free = min(free, int(limit.read_text()) - _held(used))
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        limit, used, kinds = (
+            (CONTROL_GROUP / f"memory.{name}").read_text(encoding="utf-8") for name in ("max", "current", "stat")
+        )
+        # The file cache counts as used but is given back on demand.
+        cached = dict(line.split() for line in kinds.splitlines())["file"]
+        free = min(free, int(limit) - int(used) + int(cached))
     return max(0, free)
 
 
-def _held(used: Path) -> int:
-    """Bytes in use under a limit that are not cached files."""
-    total = int(used.read_text())
-    with contextlib.suppress(OSError, ValueError):
-        rows = dict(line.split() for line in (used.parent / "memory.stat").read_text().splitlines())
-        return max(0, total - int(rows.get("file", rows.get("cache", "0"))))
-    return total
-
-
-def gpu_memory() -> list[int]:
-    """Bytes of each NVIDIA GPU that may be used here; empty where there is none."""
-    return _gpus("memory.total")
-
-
-def gpu_free() -> list[int]:
-    """Bytes of each NVIDIA GPU that no process holds."""
-    return _gpus("memory.free")
-
-
-def _gpus(figure: str) -> list[int]:
+def gpu_bytes(figure: str) -> list[int]:
+    """Memory of each NVIDIA GPU that may be used here; none where there is none. `figure`: total or free."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = ["-i", visible] if visible else []
-    command = ["nvidia-smi", *chosen, f"--query-gpu={figure}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", *chosen, f"--query-gpu=memory.{figure}", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
         return [int(line) << 20 for line in found.stdout.split()]
     return []
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.settings import Section
-from tasks.core.training_params import Method
-
-LOW_RANK: tuple[Method, ...] = ("lora", "rslora", "dora", "pissa", "qlora")
-VIRTUAL: tuple[Method, ...] = ("p_tuning_v2", "p_tuning", "prompt_tuning")
-WHOLE: tuple[Method, ...] = ("full", "osf")  # their gradients reach the weights themselves
+from tasks.core.training_params import (
+    DoraParams,
+    FullParams,
+    Ia3Params,
+    LoraParams,
+    OsfParams,
+    PissaParams,
+    PromptTuningParams,
+    PTuningParams,
+    PTuningV2Params,
+)
 
 
 class ShapeError(FlywheelError):
@@ -91,58 +95,56 @@ def read_shape(folder: Path) -> ModelShape:
 
 def _weights(folder: Path) -> dict[str, list[int]]:
     """Name → shape of every tensor, from the headers alone."""
+    from safetensors import safe_open
+
     found: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        with safe_open(path, framework="numpy") as file:
+            found |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
     if not found:
         raise ShapeError(f"{folder} holds no safetensors weights; run the stage base_model first")
     return found
 
 
-def trained_parameters(shape: ModelShape, method: Method, section: Section) -> int:
-    """How many numbers a method trains, while it trains."""
-    settings: Any = section
-    if method == "full":
-        return shape.parameters - (0 if settings.train_embeddings else shape.embedding)
-    if method in LOW_RANK:
-        places = shape.of(settings.target_modules)
-        magnitudes = sum(rows for rows, _ in places) if method == "dora" else 0
-        return magnitudes + sum(settings.rank * (rows + columns) for rows, columns in places)
-    if method == "ia3":
-        return sum(
-            columns if name in settings.feedforward_modules else rows
-            for name, (rows, columns) in shape.matrices
-            if name in settings.target_modules
-        )
-    if method == "osf":
-        return sum(_free(rows, columns, settings.kept_rank) for rows, columns in shape.of(settings.target_modules))
-    return _virtual(shape, method, settings)
+def trained_parameters(shape: ModelShape, section: Section) -> int:
+    """How many numbers a method trains, while it trains; `section` holds the method's settings.
 
-
-def _free(rows: int, columns: int, kept: int) -> int:
-    """Singular vectors and values that a weight's kept directions leave over."""
-    return max(0, min(rows, columns) - kept) * (rows + columns + 1)
-
-
-def _virtual(shape: ModelShape, method: Method, settings: Any) -> int:
-    """The tables of virtual tokens, and the networks that write them."""
-    tokens, width = settings.virtual_tokens, shape.hidden
-    if method == "prompt_tuning":
-        return int(tokens * width)
-    if method == "p_tuning_v2":
-        both = shape.layers * 2 * shape.key_value_heads * shape.head_width
-        if not settings.projection:
-            return int(tokens * both)
-        return int(tokens * width + _dense(width, settings.hidden) + _dense(settings.hidden, both))
-    hidden = settings.hidden
-    if settings.encoder == "mlp":
-        return int(tokens * width + _dense(width, hidden) + _dense(hidden, hidden) + _dense(hidden, width))
-    # A two-layer LSTM of both directions (4 gates, two biases each), then two dense layers.
-    lstm = 2 * (4 * hidden * (width + hidden + 2)) + 2 * (4 * hidden * (2 * hidden + hidden + 2))
-    return int(tokens * width + lstm + _dense(2 * hidden, 2 * hidden) + _dense(2 * hidden, width))
+    Virtual tokens count with the networks that write them.
+    """
+    width = shape.hidden
+    match section:
+        case FullParams():
+            return shape.parameters - (0 if section.train_embeddings else shape.embedding)
+        case LoraParams() | PissaParams():
+            places = shape.of(section.target_modules)
+            magnitudes = sum(rows for rows, _ in places) if isinstance(section, DoraParams) else 0
+            return magnitudes + sum(section.rank * (rows + columns) for rows, columns in places)
+        case Ia3Params():
+            return sum(
+                columns if name in section.feedforward_modules else rows
+                for name, (rows, columns) in shape.matrices
+                if name in section.target_modules
+            )
+        case OsfParams():  # the singular vectors and values that a weight's kept directions leave over
+            places = shape.of(section.target_modules)
+            return sum(max(0, min(place) - section.kept_rank) * (sum(place) + 1) for place in places)
+        case PromptTuningParams():
+            return section.virtual_tokens * width
+        case PTuningV2Params():
+            both = shape.layers * 2 * shape.key_value_heads * shape.head_width
+            if not section.projection:
+                return section.virtual_tokens * both
+            network = _dense(width, section.hidden) + _dense(section.hidden, both)
+        case PTuningParams(encoder="mlp"):
+            network = _dense(width, section.hidden) + _dense(section.hidden, section.hidden)
+            network += _dense(section.hidden, width)
+        case PTuningParams(hidden=hidden):
+            # A two-layer LSTM of both directions (4 gates, two biases each), then two dense layers.
+            network = 2 * (4 * hidden * (width + hidden + 2)) + 2 * (4 * hidden * (2 * hidden + hidden + 2))
+            network += _dense(2 * hidden, 2 * hidden) + _dense(2 * hidden, width)
+        case _:
+            raise ShapeError(f"{type(section).__name__} is no method's section")
+    return section.virtual_tokens * width + network
 
 
 def _dense(inputs: int, outputs: int) -> int:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from tasks.core.files import write_json
 from tasks.train.run.job import TrainingJob
 from tasks.train.sizing import probe as subject
-from tasks.train.sizing.demand import Batch, forward_operations, operations
-from tasks.train.sizing.estimate import size
-from tasks.train.sizing.lengths import Row
-from tasks.train.sizing.probe import choose, measured, middle, shortened, steps_of
-from tasks.train.sizing.workload import Workload, items, read_rows, workload_of
+from tasks.train.sizing.formula import operations
+from tasks.train.sizing.probe import choose, probe_of, shortened
+from tasks.train.sizing.sizing import size
+from tasks.train.sizing.workload import Batch, Row, Workload, items, read_rows, workload_of
 
 
 def test_a_probe_sees_the_longest_examples_and_others_of_all_lengths(job: TrainingJob) -> None:
@@ -22,7 +22,6 @@ def test_a_probe_sees_the_longest_examples_and_others_of_all_lengths(job: Traini
     chosen = [row.answers[0] for row in choose(rows, job)]
     assert chosen[:4] == [39, 38, 37, 36]
     assert chosen[4:] == [34, 31, 28, 25, 22, 19, 16, 13, 10, 7, 4, 1]
-    assert [row.answers[0] for row in middle(rows, 4)] == [5, 15, 25, 35]
 
 
 def test_a_probe_s_job_is_one_epoch_of_its_own_examples(job: TrainingJob, tmp_path: Path) -> None:
@@ -50,51 +49,35 @@ def test_a_probe_of_a_reward_model_takes_whole_prompts(preferring: Any, tmp_path
     assert len(workload_of(small, again, []).steps) == 4
 
 
-def test_a_probe_of_kto_takes_no_more_prompts_than_its_steps_hold(preferring: Any) -> None:
-    """Steps of four answers, three a prompt: two prompts for the first, three more for what is left of sixteen."""
+def test_a_probe_of_kto_takes_about_as_many_prompts_as_its_steps_hold(preferring: Any) -> None:
+    """Steps of four answers, three a prompt: two prompts hold the first of them, eight all four."""
     job = preferring("kto", prompts=12, batch_size=2)
     rows, _ = read_rows(job)
     chosen = choose(rows, job)
-    assert (len(chosen), len(items(job, chosen))) == (5, 15)
-    assert len(workload_of(job, chosen, []).steps) == 4
-
-
-def seen(steps: list[float], validation: float | None = None) -> list[dict[str, Any]]:
-    """What one process leaves: ten seconds from the first step to the end."""
-    figures = {"steps": steps, "validation": validation, "saving": 0.5, "started": 100.0, "ended": 110.0}
-    return [{**figures, "peak_bytes": 7}]
+    assert (len(chosen), len(items(job, chosen))) == (8, 24)
 
 
 def test_rates_are_operations_over_seconds_and_the_first_step_warms_up(job: TrainingJob) -> None:
-    """Three steps of one batch in 2 s each, a check in 4 s; another pass after the end is no part of starting."""
+    """Three steps of one batch in 2 s each, a validation in 4 s, twelve seconds from the first step to the end.
+
+    A pass before the first step is no part of starting; the peak is that of a process on average.
+    """
     training, batch = size(job).training, Batch(2, 8, 4)
-    work = Workload(((batch,),) * 4, (batch,), 1, 8, 64, outside=(batch,))
-    probe = measured(seen([9.0, 2.0, 2.0, 2.0], 4.0), training, work, around=30.0, update=0)
+    work = Workload(((batch,),) * 4, (batch,) * 3, 8, 64, saves=1, validated=1)
+    one = {"steps": [9.0, 2.0, 2.0, 2.0], "validation": 4.0, "saving": 0.5, "started": 100.0, "ended": 110.0}
+    probe = probe_of([{**one, "peak_bytes": 7}, {**one, "peak_bytes": 9}], training, work, around=30.0)
     assert probe.rate == pytest.approx(operations(training, batch) / 2.0)
-    assert probe.check_rate == pytest.approx(forward_operations(training, batch) / 4.0)
+    assert probe.forward_rate == pytest.approx(operations(training, batch, backward=False) / 4.0)
     assert probe.startup == pytest.approx(30.0 - 10.0 - 4.0)
+    assert probe.peak == 8
 
 
-def test_answering_is_what_an_update_s_first_step_takes_more(online: Any) -> None:
-    """Learning steps take 2 s, the second update's first 10 s: 8 answers, two a pass, judged in 16 passes in 8 s."""
-    job = online("ppo")
-    work = workload_of(job, [Row(40, (9,))] * 16, [])
-    assert steps_of(job, work) == 9
-    training, batch = size_of(job), work.largest
-    probe = measured(seen([11.0] + [2.0] * 7 + [10.0]), training, work, around=30.0, update=8)
-    assert probe.check_rate == pytest.approx(16 * forward_operations(training, batch) / 8.0)
-    assert probe.rate == pytest.approx(operations(training, batch) * (7 * 2 + 10) / 24.0)
-
-
-def test_a_probe_that_cannot_be_read_is_none(job: TrainingJob, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(subject, "_path", lambda job: tmp_path / "probe.json")
-    assert subject.known_probe(job) is None
-    (tmp_path / "probe.json").write_text('{"rate": ')
-    assert subject.known_probe(job) is None
-
-
-def size_of(job: TrainingJob) -> Any:
-    from tasks.train.run.launch import read_launch
-    from tasks.train.sizing.sized import training_of
-
-    return training_of(job, read_launch("cpu"))
+def test_the_last_probe_s_speed_serves_other_jobs(job: TrainingJob) -> None:
+    """One that cannot be read is none."""
+    path = subject._path(job)
+    assert subject.known_probe(job) is None and subject.known_rate("fp32") is None
+    probe = subject.Probe(precision="fp32", startup=1, rate=5e9, forward_rate=1, saving=0, peak=1)
+    write_json(path, probe.model_dump())
+    path.with_name("broken.json").write_text('{"rate": ')
+    assert subject.known_probe(job) == probe
+    assert (subject.known_rate("fp32"), subject.known_rate("bf16")) == (5e9, None)
