@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -38,8 +39,11 @@ def verb(function: Callable[..., Answer]) -> click.Command:
     @json_option
     @functools.wraps(function)
     def run(as_json: bool, **options: Any) -> None:
+        # What is said on the way must not stand in the JSON.
+        aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
         try:
-            answer = function(**options)
+            with aside:
+                answer = function(**options)
         except FlywheelError as error:
             click.echo(json.dumps({"error": str(error)}) if as_json else f"{error}", err=not as_json)
             sys.exit(1)

@@ -19,8 +19,8 @@ from tasks.train.aside import inside, lay_aside
 from tasks.train.run.handover import kind_of
 from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.estimate import clock, estimate_of
-from tasks.train.sizing.sizing import gib, size
 from tasks.train.sizing.machines import Prices, read_prices
+from tasks.train.sizing.sizing import gib, size
 
 FOLDER = layout.HOME / "estimate"
 

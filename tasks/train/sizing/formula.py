@@ -84,7 +84,8 @@ def training_of(job: TrainingJob, launch: dict[str, Any]) -> Training:
         bool(launch.get("use_cpu")),
         int(launch["num_processes"]),
         int(zero.get("stage", 0)),
-        *offloaded,
+        offload_optimiser=offloaded[0],
+        offload_weights=offloaded[1],
         answers=rollout.prompts * rollout.answers // job.processes if rollout and is_online(job) else 0,
     )
 

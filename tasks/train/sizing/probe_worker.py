@@ -21,10 +21,10 @@ if __name__ == "__main__":  # before the libraries speak
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
 
-from transformers import TrainerCallback, trainer  # noqa: E402
+from transformers import TrainerCallback, trainer
 
-from tasks.core.files import write_json  # noqa: E402
-from tasks.train.run.heartbeat import memory  # noqa: E402
+from tasks.core.files import write_json
+from tasks.train.run.heartbeat import memory
 
 
 class Stopwatch(TrainerCallback):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.training_params import DoraParams, LoraParams, OsfParams, QloraParams
+from tasks.train.preference.rows import KTO_ROWS
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import CONFIGS, read_launch
 from tasks.train.run.precision import multiplies_bf16
@@ -169,56 +170,44 @@ def seconds_by_part(training: Training, work: Workload, probe: Probe, prices: Pr
 
 
 def alternatives(sizing: Sizing) -> Iterator[tuple[str, Sizing]]:
-    """(words, the job so changed), from the smallest change to the largest, singly and then together.
+    """(words, the job so changed), from the smallest change to the largest, singly and then with the smallest batch.
 
     Each is planned and sized by formula like the job itself, and corrected by its probe. Only what the stage would
     accept is offered.
     """
-    lighter = list(_lighter(sizing))
-    yield from _smaller_batches(sizing)
-    yield from lighter
-    for words, other in lighter:
-        for more, both in _smaller_batches(other):
-            yield f"{words} with {more}", both
+    smaller, lighter = _smaller_batches(sizing.job), _lighter(sizing)
+    for change in [*smaller, *lighter, *({**change, **smaller[-1]} for change in lighter if smaller)]:
+        if other := _changed(sizing, **change):
+            yield " and ".join(f"{sizing.job.stage}.{name}: {value}" for name, value in change.items()), other
 
 
-def _smaller_batches(sizing: Sizing) -> Iterator[tuple[str, Sizing]]:
+def _smaller_batches(job: TrainingJob) -> list[dict[str, Any]]:
     """Half the batch, a quarter, down to the least, with as many accumulated as keep the step what it was.
 
     The online methods accumulate by themselves: a step is a minibatch of the update, whatever passes at once.
     """
-    from tasks.train.preference.rows import KTO_ROWS
-
-    stage, settings = sizing.job.stage, sizing.job.settings
-    least = KTO_ROWS if getattr(settings, "alignment", "none") == "kto" else 1
-    smaller = settings.batch_size // 2
-    while smaller >= least:
-        changes, words = {"batch_size": smaller}, f"{stage}.batch_size: {smaller}"
-        if not is_online(sizing.job):
-            changes["gradient_accumulation"] = settings.gradient_accumulation * -(-settings.batch_size // smaller)
-            words += f" and {stage}.gradient_accumulation: {changes['gradient_accumulation']}"
-        if other := _changed(sizing, **changes):
-            yield words, other
-        smaller //= 2
+    settings, size, found = job.settings, job.settings.batch_size // 2, []
+    while size >= (KTO_ROWS if getattr(settings, "alignment", "none") == "kto" else 1):
+        more = settings.gradient_accumulation * -(-settings.batch_size // size)
+        found.append({"batch_size": size} | ({} if is_online(job) else {"gradient_accumulation": more}))
+        size //= 2
+    return found
 
 
-def _lighter(sizing: Sizing) -> Iterator[tuple[str, Sizing]]:
+def _lighter(sizing: Sizing) -> list[dict[str, Any]]:
     """bf16, other files of infra/accelerate for the same kind of machine, and LoRA."""
-    training, settings = sizing.training, sizing.job.settings
-    changes: list[dict[str, Any]] = []
+    training = sizing.training
+    found: list[dict[str, Any]] = []
     if training.precision == "fp32" and multiplies_bf16(training.on_cpu):
-        changes.append({"precision": "bf16"})
+        found.append({"precision": "bf16"})
     for name in sorted(path.stem for path in CONFIGS.glob("*.yaml")):
         launch = read_launch(name)
         same = bool(launch.get("use_cpu")) == training.on_cpu and launch.get("num_machines", 1) == sizing.machines
-        if same and name != settings.launch:
-            changes.append({"launch": name})
+        if same and name != sizing.job.settings.launch:
+            found.append({"launch": name})
     if training.full or isinstance(training.section, OsfParams | DoraParams):
-        changes.append({"method": "lora"})
-    for change in changes:
-        if other := _changed(sizing, **change):
-            ((name, value),) = change.items()
-            yield f"{sizing.job.stage}.{name}: {value}", other
+        found.append({"method": "lora"})
+    return found
 
 
 def _changed(sizing: Sizing, **settings: Any) -> Sizing | None:

@@ -122,7 +122,7 @@ def test_a_launch_of_more_gpus_than_there_are_says_so(
     gpus = size(job.model_copy(update={"settings": settings, "processes": 8}))
     few, full = subject.problems(gpus)
     assert few == "launch gpu8 needs 8 GPUs, and this machine has 2"
-    assert full.endswith("on each GPU, and 512 MiB are free")
+    assert full.endswith("on each GPU, and 0.5 GiB are free")
 
 
 def test_a_hired_gpu_is_paid_for_validating_too(job: TrainingJob) -> None:
@@ -130,8 +130,8 @@ def test_a_hired_gpu_is_paid_for_validating_too(job: TrainingJob) -> None:
     prices = PRICES.model_copy(update={"gpu_layer_milliseconds": 0.0, "gpu_utilisation": 0.3})
     gpu = prices.gpus[0].model_copy(update={"bf16_tflops": 1e-5})
     batch, sizing = Batch(1, 16, 8), size(job)
-    checked = replace(sizing, work=replace(sizing.work, forward=(batch,) * 3))
-    more = on_gpu(checked, gpu, prices)["seconds"] - on_gpu(sizing, gpu, prices)["seconds"]
+    none, three = (replace(sizing, work=replace(sizing.work, forward=(batch,) * count)) for count in (0, 3))
+    more = on_gpu(three, gpu, prices)["seconds"] - on_gpu(none, gpu, prices)["seconds"]
     assert more == pytest.approx(6 * operations(sizing.training, batch, backward=False) / 3e6, abs=0.11)
 
 
@@ -144,11 +144,14 @@ def offered(sizing: Sizing) -> list[str]:
     return [words for words, _ in alternatives(sizing)]
 
 
-def test_only_what_the_stage_would_accept_is_offered(online: Any, preferring: Any) -> None:
-    """The online methods refuse accumulation; KTO needs two answers a batch."""
+def test_the_online_methods_are_offered_no_accumulation(online: Any) -> None:
+    """They refuse it."""
     words = offered(sizing_of(online("ppo"), [Row(40, (9,))] * 16))
     assert words[0] == "align.batch_size: 1"
     assert not any("gradient_accumulation" in entry for entry in words)
+
+
+def test_kto_keeps_two_answers_a_batch(preferring: Any) -> None:
     words = offered(size(preferring("kto", batch_size=4)))
     assert words[0] == "align.batch_size: 2 and align.gradient_accumulation: 2"
     assert not any("batch_size: 1" in entry for entry in words)
