@@ -1,6 +1,6 @@
 """A search for better settings of supervised fine-tuning: Optuna's sampler, one training a trial, within a budget.
 
-Each trial trains in a copy of the repository made of links (tasks/train/aside.py), by the stage's own module,
+Each trial trains in a copy of the repository made of links (tasks/train/linked_copy.py), by the stage's own module,
 and is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow,
 with its curves, under one parent a search. The study lies in .flywheel/search: a search that was stopped or killed
 takes its training with it and goes on where it was; the trial that died is tried again, from its last checkpoint, and
@@ -33,7 +33,7 @@ from tasks.core.processes import start, stop
 from tasks.core.settings import Section, SettingsError, parse_settings
 from tasks.registry.runs import connect, experiment_id, tracking_uri
 from tasks.train import estimate_all
-from tasks.train.aside import inside, lay_aside
+from tasks.train.linked_copy import inside, link_copy
 from tasks.train.sft.stage import describe
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Budget:
 
 def study_name(root: Path, space: Space) -> str:
     """One study for one space over the same other settings, data, base, start and code: their losses compare."""
-    with inside(lay_aside(root, (root / FOLDER / "settings").absolute(), {}, keep_trained=False)):
+    with inside(link_copy(root, (root / FOLDER / "settings").absolute(), {}, keep_trained=False)):
         params = load_params()
         try:
             job = describe(params, load_domain(params.domain))
@@ -251,7 +251,7 @@ def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any]
 
 def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> float:
     """Run the stage in a repository of its own; its curves go to the trial's MLflow run."""
-    lay_aside(root, folder, changes, keep_trained=False)
+    link_copy(root, folder, changes, keep_trained=False)
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)
     )

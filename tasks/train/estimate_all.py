@@ -15,7 +15,7 @@ from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.graph import training_stages
 from tasks.core.params import Params, load_params
-from tasks.train.aside import inside, lay_aside
+from tasks.train.linked_copy import inside, link_copy
 from tasks.train.run.handover import kind_of
 from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.estimate import clock, estimate_of
@@ -40,7 +40,7 @@ def estimate(
     Raises:
         NothingToEstimate: the stage is off, or the data stages have not run.
     """
-    with inside(lay_aside(root, (root / FOLDER).absolute(), changes or {}, keep_trained=True)):
+    with inside(link_copy(root, (root / FOLDER).absolute(), changes or {}, keep_trained=True)):
         params, prices = load_params(), read_prices()
         wanted = [name for name in switched_on(params) if stage in (None, name)]
         if not wanted:
@@ -62,7 +62,7 @@ def estimate_base(root: Path, base: Path) -> dict[str, Any]:
     """
     from tasks.train.sft.stage import describe
 
-    folder = lay_aside(root, (root / FOLDER).absolute(), {}, keep_trained=False)
+    folder = link_copy(root, (root / FOLDER).absolute(), {}, keep_trained=False)
     own = base.absolute()
     with inside(folder):
         params = load_params()

@@ -33,7 +33,7 @@ from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
-from tasks.train.aside import inside, lay_aside
+from tasks.train.linked_copy import inside, link_copy
 
 HOME = layout.HOME / "bench" / "estimate"
 TIME_OFF, MEMORY_OFF = 0.25, 0.20
@@ -78,13 +78,13 @@ class NoProbe(FlywheelError):
     """The probe failed, so there is nothing to compare."""
 
 
-def measure(name: str) -> dict[str, Any]:
-    """Size one setting, train it, and say both."""
+def size_and_train(name: str) -> dict[str, Any]:
+    """What one setting was sized at, and what it took."""
     settings, train, validation = SETTINGS[name]
     settings = {"sft.min_steps": 0, **settings}  # epochs as they are written here
     folder = (HOME / name.replace(" ", "_").replace(",", "")).absolute()
     shutil.rmtree(folder, ignore_errors=True)
-    lay_aside(Path(), folder, settings, keep_trained=False)
+    link_copy(Path(), folder, settings, keep_trained=False)
     (folder / "data").unlink()
     for path in sorted(Path("data").absolute().iterdir()):
         if path.name != "mix":
@@ -95,12 +95,12 @@ def measure(name: str) -> dict[str, Any]:
         every = max(1, len(lines) // count)
         write_text(folder / layout.MIX / f"{split}.jsonl", "".join(lines[::every][:count]))
     try:
-        return {"name": name, **_both(folder)}
+        return {"name": name, **_predicted_and_actual(folder)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _both(folder: Path) -> dict[str, Any]:
+def _predicted_and_actual(folder: Path) -> dict[str, Any]:
     from tasks.train.entry.execute import execute, run_folder
     from tasks.train.sft.stage import describe
     from tasks.train.sizing.estimate import estimate_of
@@ -123,7 +123,7 @@ def _figures(found: dict[str, Any]) -> dict[str, float]:
     return {"seconds": found["time"]["seconds"], "bytes": found["memory"]["needed"]}
 
 
-def read_measured() -> list[dict[str, Any]]:
+def read_results() -> list[dict[str, Any]]:
     """A row for each setting that has been measured, in order."""
     paths = [HOME / f"{number}.json" for number in range(len(SETTINGS))]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
@@ -179,9 +179,9 @@ def main() -> None:
     for number, name in enumerate(SETTINGS):
         path = HOME / f"{number}.json"
         if wanted and not path.is_file():
-            write_json(path, measure(name))
+            write_json(path, size_and_train(name))
             wanted -= 1
-    rows = read_measured()
+    rows = read_results()
     table(rows)
     for name in SETTINGS:
         if name not in [row["name"] for row in rows]:

@@ -55,8 +55,8 @@ RATES = {
 
 def train_method(method: str) -> None:
     """Train in a copy of the repository made of links; put what it leaves and what it took into HOME/<method>."""
-    from tasks.train.aside import inside, lay_aside
     from tasks.train.entry.execute import execute, run_folder
+    from tasks.train.linked_copy import inside, link_copy
     from tasks.train.run.handover import write_trained
     from tasks.train.sft.stage import describe
 
@@ -69,7 +69,7 @@ def train_method(method: str) -> None:
         "packing": method not in VIRTUAL,
     }
     home = (HOME / method).absolute()
-    folder = lay_aside(
+    folder = link_copy(
         Path.cwd(), HOME / "aside" / method, {f"sft.{name}": value for name, value in changes.items()}, False
     )
     with inside(folder):

@@ -13,8 +13,8 @@ import pytest
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
-from tasks.train.aside import changed, inside, lay_aside
 from tasks.train.estimate_all import estimate
+from tasks.train.linked_copy import changed, inside, link_copy
 from tasks.train.run.job import TrainingJob
 from tasks.train.sft.stage import describe
 from tasks.train.sizing import sizing as subject
@@ -219,7 +219,7 @@ def test_three_real_steps_are_timed_and_leave_nothing_behind(job: TrainingJob) -
 
 def test_a_copy_of_links_takes_other_settings(workspace: Any, tmp_path: Path) -> None:
     folder = workspace()
-    copy = lay_aside(folder, tmp_path / "copy", {"seed": 7}, keep_trained=False)
+    copy = link_copy(folder, tmp_path / "copy", {"seed": 7}, keep_trained=False)
     with inside(copy):
         assert load_params().seed == 7
         assert describe(load_params(), load_domain("construction")).seed == 7

@@ -25,8 +25,8 @@ SHARED = ("packages", "cache", "tools", "mlflow")
 CHAIN = (layout.PRETRAIN, layout.SFT, layout.REWARD, layout.ALIGN)
 
 
-def lay_aside(root: Path, folder: Path, changes: Mapping[str, Any], keep_trained: bool) -> Path:
-    """Lay the copy in `folder`; `changes` are settings by dotted name. Returns it.
+def link_copy(root: Path, folder: Path, changes: Mapping[str, Any], keep_trained: bool) -> Path:
+    """Link a copy in `folder`; `changes` are settings by dotted name. Returns it.
 
     `keep_trained`: link what has been trained; otherwise only what comes before SFT counts as there.
     """
