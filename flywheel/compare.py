@@ -103,7 +103,8 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
 
 def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency: str) -> str:
     """The candidates as a table for people; memory, time and money are those of SFT on this machine."""
-    from tasks.train.sizing.estimate import clock, gib
+    from tasks.train.sizing.estimate import clock
+    from tasks.train.sizing.sizing import gib
 
     lines = [
         f"  {'base model':<26}{'parameters':>12}{'context':>9}{'nats/char':>11}{'memory':>10}{'SFT':>8}{currency:>8}"
