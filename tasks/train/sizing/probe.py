@@ -92,8 +92,9 @@ def run_probe(job: TrainingJob, training: Training, rows: Sequence[Row], held: S
     small = shortened(job, run, choose(rows, job), validated)
     work = workload_of(small, *read_rows(small))
     small.write(run / "job.json")
-    # Online, as many more as make one update with its answers.
-    write_json(run / "probe.json", {"steps": work.update + 1 if work.update else len(work.steps)})
+    # Online, one update with its answers and one step more. All that few examples make; of pretraining's rows, which
+    # are not made fewer and are all alike, some.
+    write_json(run / "probe.json", {"steps": work.update + 1 if work.update else min(len(work.steps), 2 * STEPS)})
     began = time.monotonic()
     try:
         arguments = [job.worker, str(run / "job.json"), str(run)]
