@@ -117,7 +117,7 @@ def wanted_of(asked: schemas.ChatRequest) -> Wanted:
     )
 
 
-def _role(message: schemas.Message) -> str:
+def _role(message: schemas.ChatMessage) -> str:
     """OpenAI's newer name for the role system is understood too."""
     return "system" if message.role == "developer" else message.role
 

@@ -74,7 +74,7 @@ class Only:
         return {"enum": [*self.values, None]}
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """Base of request bodies: nothing unknown, nothing converted, and null is as good as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -107,7 +107,7 @@ def _joined(content: Any) -> Any:
     return "".join(texts)
 
 
-class Message(Request):
+class ChatMessage(RequestBody):
     """One message of the conversation so far. What a client's library writes beside an assistant's text is let pass."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -122,14 +122,14 @@ class Message(Request):
     tool_calls: Annotated[Any, Only([])] = None
 
 
-class StreamOptions(Request):
+class StreamOptions(RequestBody):
     """What a stream holds besides text."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class AsksNothing(Request):
+class AsksNothing(RequestBody):
     """Fields of OpenAI's that change no answer here: what only labels a request is read over, what would ask for
     something is refused by name."""
 
@@ -165,7 +165,7 @@ class ChatRequest(AsksNothing):
     """POST /v1/chat/completions. `conversation_id` is ours: it groups the turns of one conversation."""
 
     model: Annotated[str, Field(min_length=1, max_length=128)]
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128), Whole] | None = None
@@ -215,7 +215,7 @@ class ChatRequest(AsksNothing):
 FeedbackKind = Literal["thumb", "rating", "correction", "comment", "choice"]
 
 
-class FeedbackRequest(Request):
+class FeedbackRequest(RequestBody):
     """POST /v1/feedback: the value of its kind and no other, which the store checks. The key may come as a header."""
 
     answer_id: Id
@@ -226,7 +226,7 @@ class FeedbackRequest(Request):
     idempotency_key: Key | None = None
 
 
-class Usage(BaseModel):
+class TokenUsage(BaseModel):
     """Tokens of a request."""
 
     prompt_tokens: int
@@ -259,7 +259,7 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[Choice]
-    usage: Usage
+    usage: TokenUsage
     version: str
     conversation_id: str
 

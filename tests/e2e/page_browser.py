@@ -66,7 +66,7 @@ def ask(page: Page, question: str) -> None:
     box = page.locator("#fw-question textarea")
     box.fill(question)
     expect(box).to_have_value(question)
-    box.press("Enter")  # on the box itself: Gradio may draw it again after loading, and then nothing has the focus
+    box.press("Enter")
     page.wait_for_selector(".fw-turn:last-child .fw-judge")
     page.wait_for_selector("#fw-send")
 

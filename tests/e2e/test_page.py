@@ -15,7 +15,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from serving.errors import ServiceError
-from tasks.store.identities import disable_identity
 from tests.e2e.page_browser import Visit, ask, browser, picture, saved, visit
 from tests.e2e.page_gateway import Gateway, running_gateway
 from tests.postgres import PostgresServer, postgres_server
@@ -286,18 +285,3 @@ def test_a_phone_shows_everything_without_scrolling_sideways(embedded: Gateway, 
     page.wait_for_selector("#fw-words textarea")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     expect(page.locator("#fw-save")).to_be_in_viewport()
-
-
-def test_strangers_and_disabled_people_come_no_further_than_the_sign_in(embedded: Gateway, visit: Visit) -> None:
-    page, person = visit(embedded)
-    disable_identity(embedded.store, person.name)
-    page.wait_for_timeout(3500)  # the gateway remembers who is who for three seconds
-    page.fill("#fw-question textarea", "Am I still in?")
-    page.keyboard.press("Enter")
-    page.wait_for_timeout(1000)
-    assert embedded.answers_to(person) == []
-    page.goto(embedded.address)
-    assert page.url.endswith("/login")
-    page.fill("#key", "fw_00000000_wrong")
-    page.click("button[type=submit]")
-    expect(page.get_by_role("alert")).to_be_visible()
