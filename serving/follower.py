@@ -63,7 +63,7 @@ class Follower:
         self._tries: dict[str, tuple[float, float]] = {}  # digest → when to try again, and the wait after that
         self._told: dict[str, str] = {}  # digest → the failure that is in the ledger already
         self._wanted: str | None = None
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -73,21 +73,15 @@ class Follower:
     def stop(self) -> None:
         """Stop; waits for the step that runs, which may be a load."""
         self._stopping.set()
-        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
-    def wake(self) -> None:
-        """Look now: a request found the engine changed."""
-        self._wake.set()
-
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            self.step()
-            self._wake.wait(self.settings.serving.follow_seconds)
+        self._step()
+        while not self._stopping.wait(self.settings.serving.follow_seconds):
+            self._step()
 
-    def step(self) -> None:
+    def _step(self) -> None:
         """One look at store, engine and registry. Never raises: what is wrong becomes a problem in /readyz."""
         try:
             self._look_at_store()

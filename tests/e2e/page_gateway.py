@@ -79,9 +79,6 @@ class FixedFollower:
     def stop(self) -> None:
         pass
 
-    def wake(self) -> None:
-        pass
-
 
 @dataclass
 class Gateway:
