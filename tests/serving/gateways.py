@@ -28,7 +28,7 @@ STUB = Path(__file__).parent / "stub_engine.py"
 DOMAIN = "construction"
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0, what: str = "it") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 600.0, what: str = "it") -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError, httpx.TransportError):
