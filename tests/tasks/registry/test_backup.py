@@ -164,7 +164,7 @@ def test_a_backup_that_was_cut_off_or_changed_anywhere_changes_nothing(
 
 
 def test_what_is_there_is_replaced_only_when_told_to(
-    home: Path, backup: Path, key_of_anna: list[str], tmp_path: Path, root: Path
+    home: Path, backup_for_key: Path, key_of_anna: list[str], tmp_path: Path, root: Path
 ) -> None:
     second = other_machine(tmp_path / "second", root)
     migrate(None, home=second)
@@ -172,8 +172,8 @@ def test_what_is_there_is_replaced_only_when_told_to(
     _, other = create_identity(store, "somebody else", "chat")
     store.close()
     with pytest.raises(RestoreRefused, match="--force"):
-        put_back(second, backup, None, PASSPHRASE, force=False)
-    put_back(second, backup, None, PASSPHRASE, force=True)
+        put_back(second, backup_for_key, SECRET, None, force=False)
+    put_back(second, backup_for_key, SECRET, None, force=True)
     store = Store.open(home=second)
     assert authenticate(store, other) is None and authenticate(store, key_of_anna[0]) is not None
     store.close()
