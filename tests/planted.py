@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.core.records import Example, make_example
-from tasks.similarity.near import jaccard, shingles
+from tasks.similarity.near import normalise
 
 FOLDER = Path(__file__).parent / "data" / "planted"
 FILE = FOLDER / "planted.jsonl"
@@ -42,6 +42,17 @@ class Planted(NamedTuple):
 def whole(question: str, answer: str) -> str:
     """Both together, as deduplication compares them."""
     return f"{question}\n{answer}"
+
+
+def shingles(text: str, size: int) -> frozenset[str]:
+    """All runs of `size` characters of the normalised text; a shorter text is one shingle."""
+    clean = normalise(text)
+    return frozenset(clean[start : start + size] for start in range(max(1, len(clean) - size + 1)))
+
+
+def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
+    """Size of the intersection over size of the union."""
+    return len(left & right) / len(left | right)
 
 
 def exact_copy(text: str, generator: random.Random) -> str:

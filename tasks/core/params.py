@@ -47,7 +47,6 @@ class DedupParams(Section):
     shingle: Positive
     permutations: Annotated[int, Field(ge=16)]
     semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml
-    approximate_from: Positive
 
 
 class BudgetParams(Section):

@@ -27,7 +27,7 @@ FIT = 20_000
 
 
 class CharacterModel:
-    """Fitted on a corpus; then a function from texts to unit vectors, float32 of shape (texts, dimensions)."""
+    """Fitted on a corpus; then a function from texts to unit vectors, float64 of shape (texts, dimensions)."""
 
     def __init__(self, corpus: Iterable[str]) -> None:
         from sklearn.decomposition import TruncatedSVD
@@ -51,7 +51,7 @@ class CharacterModel:
         """Unit vectors; a text that shares nothing with the corpus is the first axis."""
         import numpy as np
 
-        vectors = self._axes.transform(self._weights.transform(self._hashing.transform(texts))).astype(np.float32)
+        vectors: np.ndarray = self._axes.transform(self._weights.transform(self._hashing.transform(texts)))
         vectors[~vectors.any(axis=1), 0] = 1.0
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 

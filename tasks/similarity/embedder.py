@@ -1,13 +1,15 @@
 """Texts as unit vectors: any sentence-transformers folder that domain.yaml names, or `characters` where there is none.
 
-Limits: docs/data.md has how much each finds.
+Vectors lie on the grid of neighbours.py and are the same on every processor: no last bit of a float decides what is
+written or dropped. Limits: docs/data.md has how much each embedder finds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,12 +19,14 @@ from tasks.core.errors import FlywheelError
 from tasks.core.params import EmbedParams
 from tasks.core.records import EvaluationItem, Example, make_example, read_own_jsonl
 from tasks.core.tables import read_batches
+from tasks.similarity.neighbours import GRID, on_grid
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 CHARACTERS = "characters"
+DOUBT = 5e-7  # what a component in float32 is surely less off by; 1.4e-7 is the most that was measured of 230,000
 Encode = Callable[[Sequence[str]], "np.ndarray"]
 
 
@@ -90,7 +94,7 @@ def last_exchanges(example: Example) -> list[Example]:
 
 
 def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encode:
-    """A function from texts to unit vectors, float32 of shape (texts, dimensions), loaded or fitted once.
+    """A function from texts to unit vectors on the grid, float32 of shape (texts, dimensions), loaded or fitted once.
 
     Args:
         domain: names the model.
@@ -100,14 +104,19 @@ def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encod
     Raises:
         EmbeddingError: domain.yaml names no model, nor `characters`.
     """
+
+    def cut(texts: Iterable[str]) -> list[str]:
+        return [text[: params.max_characters] for text in texts]
+
     if domain.embedder.files:
-        return _sentence_encoder(domain.paths(domain.embedder)[0].parent, params)
+        quick, exact = _sentence_encoders(domain.paths(domain.embedder)[0].parent, params)
+        return lambda texts: settled(cut(texts), quick, exact)
     if domain.embedder.name != CHARACTERS:
         raise EmbeddingError(f"embedder {domain.embedder.name} in domain.yaml has no files; name its modules.json")
     from tasks.similarity.characters import CharacterModel
 
-    model = CharacterModel(text[: params.max_characters] for text in corpus)
-    return lambda texts: model([text[: params.max_characters] for text in texts])
+    model = CharacterModel(cut(corpus))
+    return lambda texts: on_grid(model(cut(texts)))
 
 
 def embed_texts(texts: Sequence[str], domain: Domain, params: EmbedParams) -> np.ndarray:
@@ -126,24 +135,32 @@ def cosines(domain: Domain) -> Cosines:
     return Cosines(embedder.same_cosine or measured.same, embedder.leak_cosine or measured.leak)
 
 
-def _sentence_encoder(folder: Path, params: EmbedParams) -> Encode:
+def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
+    """The texts' vectors on the grid, as `exact` says, by `quick` where it can only say the same.
+
+    Args:
+        texts: any.
+        quick: in float32, whose last bits go by the processor.
+        exact: in float64, for the texts of which a component lies within `DOUBT` of the middle between two points.
+    """
     import numpy as np
+
+    vectors = np.asarray(quick(texts), dtype=np.float64)
+    unsure = np.flatnonzero((np.abs(vectors * GRID % 1 - 0.5) <= DOUBT * GRID).any(axis=1))
+    if len(unsure):
+        vectors[unsure] = exact([texts[int(row)] for row in unsure])
+    return on_grid(vectors)
+
+
+def _sentence_encoders(folder: Path, params: EmbedParams) -> tuple[Encode, Encode]:
+    """The model in float32, and in float64."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(params.threads)
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        vectors = model.encode(
-            [text[: params.max_characters] for text in texts],
-            batch_size=params.batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        return np.asarray(vectors, dtype=np.float32)
-
-    return encode
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False).float()
+    settings = {"batch_size": params.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+    return partial(model.encode, **settings), partial(deepcopy(model).double().encode, **settings)
 
 
 def _encode_unique(encode: Encode, texts: Sequence[str]) -> np.ndarray:
@@ -166,23 +183,20 @@ def embeddings_table(rows: Iterable[tuple[str, str, str]], encode: Encode) -> pa
     return pa.table([pa.array(ids, pa.string()), *columns], names=["id", "question", "whole"])
 
 
-def read_embeddings(path: Path, dtype: str = "float32") -> Embeddings:
-    """All embeddings of a file; `dtype` float16 halves the memory.
+def read_embeddings(path: Path) -> Embeddings:
+    """All embeddings of a file.
 
     Raises:
         RecordError: the file is missing or damaged.
     """
     import numpy as np
+    import pyarrow as pa
 
-    ids: list[str] = []
-    parts: dict[str, list[np.ndarray]] = {"question": [], "whole": []}
-    for table in read_batches(path):
-        ids += table["id"].to_pylist()
-        for name, found in parts.items():
-            found.append(_matrix(table[name]).astype(dtype))
-    empty = np.empty((0, 0), dtype=dtype)
-    joined = {name: np.concatenate(found) if found else empty for name, found in parts.items()}
-    return Embeddings(ids, joined["question"], joined["whole"])
+    tables = list(read_batches(path))
+    if not tables:
+        return Embeddings([], np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
+    table = pa.concat_tables(tables)
+    return Embeddings(table["id"].to_pylist(), _matrix(table["question"]), _matrix(table["whole"]))
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tasks.core import layout
 from tasks.core.domain import Domain
@@ -29,10 +29,7 @@ from tasks.similarity.embedder import (
     read_embeddings,
     whole_text,
 )
-from tasks.similarity.near import NearIndex, similarities
-
-if TYPE_CHECKING:
-    import numpy as np
+from tasks.similarity.near import matches
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,6 @@ class LeakThresholds:
     near: float
     semantic: float
     shingle: int
-    permutations: int = 128
 
 
 class LeakGuard:
@@ -71,10 +67,8 @@ class LeakGuard:
 
     def __init__(self, items: Sequence[EvaluationItem], embeddings: Embeddings, thresholds: LeakThresholds) -> None:
         self.items, self.thresholds = list(items), thresholds
-        self._prompts = [item.prompt for item in self.items]
-        self._wholes = [item.whole for item in self.items]
+        self._texts = [item.prompt for item in self.items], [item.whole for item in self.items]
         self._vectors = embeddings.rows([item.id for item in self.items])
-        self._near_prompts, self._near_wholes = self._index(self._prompts), self._index(self._wholes)
 
     def check(self, examples: Sequence[Example], embeddings: Embeddings) -> list[Leak | None]:
         """For each example the item it leaks, or None; `embeddings` holds theirs and their last exchanges', by id.
@@ -82,45 +76,22 @@ class LeakGuard:
         Raises:
             EmbeddingError: an example, or the last exchange of one, has no embedding.
         """
-        best = self._check_each(examples, embeddings)
-        places = [place for place, example in enumerate(examples) for _ in last_exchanges(example)]
-        alone = [last for example in examples for last in last_exchanges(example)]
-        for place, leak in zip(places, self._check_each(alone, embeddings) if alone else (), strict=True):
-            if leak:
-                _note(best, place, leak)
-        return best
-
-    def _check_each(self, examples: Sequence[Example], embeddings: Embeddings) -> list[Leak | None]:
+        rows = [(place, one) for place, example in enumerate(examples) for one in (example, *last_exchanges(example))]
+        vectors = embeddings.rows([one.id for _, one in rows])
         best: list[Leak | None] = [None] * len(examples)
-        question, whole = embeddings.rows([example.id for example in examples])
-        self._note_semantic(best, question, self._vectors[0], self.thresholds.semantic + SLACK)
-        self._note_semantic(best, whole, self._vectors[1], self.thresholds.semantic)
-        self._note_near(best, [question_text(e) for e in examples], self._near_prompts, self._prompts)
-        self._note_near(best, [whole_text(e) for e in examples], self._near_wholes, self._wholes)
+        if not rows or not self.items:
+            return best
+        texts = [question_text(one) for _, one in rows], [whole_text(one) for _, one in rows]
+        for part, slack in ((0, SLACK), (1, 0.0)):
+            cosines = vectors[part] @ self._vectors[part].T
+            closest, score = cosines.argmax(axis=1), cosines.max(axis=1)
+            for row in (score >= self.thresholds.semantic + slack).nonzero()[0]:
+                leak = Leak(self.items[closest[row]], "semantic", round(float(score[row]), 6))
+                _note(best, rows[row][0], leak)
+            pairs, scores = matches(texts[part], self._texts[part], self.thresholds.near, self.thresholds.shingle)
+            for (row, number), similarity in zip(pairs, scores, strict=True):
+                _note(best, rows[row][0], Leak(self.items[number], "near", round(float(similarity), 6)))
         return best
-
-    def _index(self, texts: Sequence[str]) -> NearIndex:
-        index = NearIndex(self.thresholds.near, self.thresholds.shingle, self.thresholds.permutations)
-        index.add(texts)
-        return index
-
-    def _note_semantic(self, best: list[Leak | None], vectors: np.ndarray, items: np.ndarray, threshold: float) -> None:
-        if not self.items or not len(vectors):
-            return
-        cosines = vectors @ items.T
-        closest = cosines.argmax(axis=1)
-        for place, number in enumerate(closest):
-            score = float(cosines[place, number])
-            if score >= threshold:
-                _note(best, place, Leak(self.items[int(number)], "semantic", round(score, 6)))
-
-    def _note_near(self, best: list[Leak | None], texts: Sequence[str], index: NearIndex, items: Sequence[str]) -> None:
-        pairs = index.matches(texts)
-        for (place, number), score in zip(
-            pairs, similarities(pairs, texts, items, self.thresholds.shingle), strict=True
-        ):
-            if score >= self.thresholds.near:
-                _note(best, int(place), Leak(self.items[int(number)], "near", round(float(score), 6)))
 
 
 def _note(best: list[Leak | None], place: int, leak: Leak) -> None:
@@ -141,6 +112,5 @@ def leak_guard(params: Params, domain: Domain) -> LeakGuard:
         near=params.mix.leak_threshold,
         semantic=params.mix.leak_semantic_threshold or cosines(domain).leak,
         shingle=params.dedup.shingle,
-        permutations=params.dedup.permutations,
     )
     return LeakGuard(evaluation_items(), read_embeddings(layout.EMBED / "evaluation.parquet"), thresholds)

@@ -5,6 +5,8 @@ the form of Dahlgaard, Knudsen and Thorup 2017, which rensa computes) are cut in
 texts that share a whole band are proposed, a sketch of a byte a permutation (Li and König 2010) throws out most of
 what was proposed in vain, and the exact similarity decides, so the threshold means what it says.
 
+Rensa's own index would hash lists of Python strings, and compare all texts of a bucket with each other.
+
 Limits: a pair at the threshold is missed by fewer than one in a thousand (`bands_for`). In a bucket of more than
 `MOST` texts each one is compared with the first `MOST` of them only. An index keeps some 400 bytes
 a text, and not the text.
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from scipy.sparse import csr_array
 
 MISS = 1e-3  # probability with which a pair at the threshold may go unseen
 MOST = 32  # texts of one bucket that each other one is compared with
@@ -40,19 +43,6 @@ def normalise(text: str) -> str:
         return " ".join(text.lower().translate(SPACES).split()) or text.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
     return GAPS.sub(" ", folded).strip() or folded.strip()
-
-
-def shingles(text: str, size: int) -> frozenset[str]:
-    """All runs of `size` characters of the normalised text; a shorter text is one shingle."""
-    clean = normalise(text)
-    if len(clean) <= size:
-        return frozenset([clean])
-    return frozenset(clean[start : start + size] for start in range(len(clean) - size + 1))
-
-
-def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """Size of the intersection over size of the union."""
-    return len(left & right) / len(left | right)
 
 
 def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +94,7 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 class NearIndex:
-    """The compact traces of many texts, and which of them may be near each other or near other texts.
+    """The compact traces of many texts, and which of them may be near each other.
 
     Args:
         threshold: Jaccard similarity from which texts count as near.
@@ -115,21 +105,22 @@ class NearIndex:
     def __init__(self, threshold: float, shingle: int, permutations: int = 128) -> None:
         self.threshold, self.shingle, self.permutations = threshold, shingle, permutations
         self.bands, self.rows = bands_for(threshold, permutations)
-        self._keys: list[np.ndarray] = []
-        self._sketches: list[np.ndarray] = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        """How many texts are indexed."""
-        return self._count
+        self._keys: list[np.ndarray] = []  # of the bands, uint64 of shape (texts, bands)
+        self._sketches: list[np.ndarray] = []  # the signatures' low bytes, uint8 of shape (texts, permutations)
 
     def add(self, texts: Sequence[str]) -> None:
         """Index texts; they are numbered in the order they come, from 0."""
-        for start in range(0, len(texts), BATCH):
-            keys, sketch = self._traces(texts[start : start + BATCH])
+        import numpy as np
+
+        for start in range(0, len(texts), HASHED):
+            signature = signatures(texts[start : start + HASHED], self.shingle, self.permutations)
+            banded = signature[:, : self.bands * self.rows].reshape(len(signature), self.bands, self.rows)
+            keys = np.zeros((len(signature), self.bands), dtype=np.uint64)
+            for row in range(self.rows):
+                keys = (keys ^ banded[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
+                keys ^= keys >> np.uint64(31)
             self._keys.append(keys)
-            self._sketches.append(sketch)
-        self._count += len(texts)
+            self._sketches.append(signature.astype(np.uint8))
 
     def pairs(self, order: np.ndarray | None = None) -> np.ndarray:
         """Proposed pairs of indexed texts, unverified: int64 of shape (pairs, 2), the lower number first, sorted.
@@ -139,53 +130,16 @@ class NearIndex:
         """
         import numpy as np
 
-        keys, sketch = self._joined()
-        order = np.arange(len(self)) if order is None else order
         found = [np.empty((0, 2), dtype=np.int64)]
-        for band in range(self.bands if len(self) else 0):
-            left, right = _equal_runs(keys[:, band][order])
-            found += self._alike(np.stack([order[left], order[right]], axis=1), sketch, sketch)
+        if self._keys:
+            keys, sketch = np.concatenate(self._keys), np.concatenate(self._sketches)
+            order = np.arange(len(keys)) if order is None else order
+            for band in keys.T:
+                left, right = _equal_runs(band[order])
+                found += self._alike(np.stack([order[left], order[right]], axis=1), sketch)
         return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
-    def matches(self, texts: Sequence[str]) -> np.ndarray:
-        """Proposed pairs of (number of one of `texts`, number of an indexed text), unverified, as in `pairs`.
-
-        For an index that is small against the texts, such as evaluation items: buckets are compared in full.
-        """
-        import numpy as np
-
-        keys, sketch = self._joined()
-        found = [np.empty((0, 2), dtype=np.int64)]
-        for start in range(0, len(texts) if len(self) else 0, BATCH):
-            asked, asked_sketch = self._traces(texts[start : start + BATCH])
-            for band in range(self.bands):
-                pairs = _cross_runs(asked[:, band], keys[:, band])
-                found += [part + [start, 0] for part in self._alike(pairs, asked_sketch, sketch)]
-        return np.unique(np.concatenate(found), axis=0)
-
-    def _traces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Band keys, uint64 of shape (texts, bands), and sketches, uint8 of shape (texts, permutations)."""
-        import numpy as np
-
-        blocks = [texts[start : start + HASHED] for start in range(0, len(texts), HASHED)]
-        signature = np.concatenate([signatures(block, self.shingle, self.permutations) for block in blocks])
-        banded = signature[:, : self.bands * self.rows].reshape(len(texts), self.bands, self.rows)
-        keys = np.zeros((len(texts), self.bands), dtype=np.uint64)
-        for row in range(self.rows):
-            keys = (keys ^ banded[:, :, row]) * np.uint64(0x9E3779B97F4A7C15)
-            keys ^= keys >> np.uint64(31)
-        return keys, signature.astype(np.uint8)
-
-    def _joined(self) -> tuple[np.ndarray, np.ndarray]:
-        import numpy as np
-
-        if len(self._keys) > 1:
-            self._keys, self._sketches = [np.concatenate(self._keys)], [np.concatenate(self._sketches)]
-        if not self._keys:
-            return np.empty((0, self.bands), np.uint64), np.empty((0, self.permutations), np.uint8)
-        return self._keys[0], self._sketches[0]
-
-    def _alike(self, pairs: np.ndarray, left: np.ndarray, right: np.ndarray) -> Iterator[np.ndarray]:
+    def _alike(self, pairs: np.ndarray, sketch: np.ndarray) -> Iterator[np.ndarray]:
         """The pairs whose sketches do not rule out that they reach the threshold."""
         import numpy as np
 
@@ -193,7 +147,7 @@ class NearIndex:
         enough = (self.threshold - DEVIATIONS * deviation) * self.permutations
         for start in range(0, len(pairs), 1 << 16):
             block = pairs[start : start + (1 << 16)]
-            equal = np.count_nonzero(left[block[:, 0]] == right[block[:, 1]], axis=1)
+            equal = np.count_nonzero(sketch[block[:, 0]] == sketch[block[:, 1]], axis=1)
             yield block[equal >= enough]
 
 
@@ -206,30 +160,16 @@ def _equal_runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     sizes = np.diff(np.append(begins, len(keys)))
     begin = np.repeat(begins, sizes)
-    lefts, rights = [], []
+    lefts, rights = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for step in range(min(MOST, int(sizes.max()) - 1)):
         places = np.flatnonzero(np.arange(len(keys)) - begin > step)
         lefts.append(ordered[begin[places] + step])
         rights.append(ordered[places])
-    if not lefts:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
     return np.concatenate(lefts), np.concatenate(rights)
 
 
-def _cross_runs(asked: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """All pairs of a place in `asked` and a place in `keys` that hold the same key."""
-    import numpy as np
-
-    ordered = np.argsort(keys, kind="stable")
-    begin, end = np.searchsorted(keys[ordered], asked, "left"), np.searchsorted(keys[ordered], asked, "right")
-    sizes = end - begin
-    left = np.repeat(np.arange(len(asked)), sizes)
-    place = np.arange(len(left)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
-    return np.stack([left, ordered[place]], axis=1)
-
-
-def similarities(pairs: np.ndarray, left: Texts, right: Texts, shingle: int) -> np.ndarray:
-    """The exact Jaccard similarity of each pair (number in `left`, number in `right`): float64 of shape (pairs,).
+def similarities(pairs: np.ndarray, texts: Texts, shingle: int) -> np.ndarray:
+    """The exact Jaccard similarity of each pair of texts, by their numbers: float64 of shape (pairs,).
 
     A mapping need hold only the texts that the pairs name.
     """
@@ -237,23 +177,50 @@ def similarities(pairs: np.ndarray, left: Texts, right: Texts, shingle: int) -> 
 
     result = np.empty(len(pairs))
     for start in range(0, len(pairs), BATCH):
-        block = pairs[start : start + BATCH]
-        lefts, left_at = np.unique(block[:, 0], return_inverse=True)
-        rights, right_at = np.unique(block[:, 1], return_inverse=True)
-        one = _shingle_sets([left[int(number)] for number in lefts], shingle)
-        other = _shingle_sets([right[int(number)] for number in rights], shingle)
-        for place, (first, second) in enumerate(zip(left_at, right_at, strict=True)):
-            a, b = one[first], other[second]
-            shared = np.intersect1d(a, b, assume_unique=True).size
-            result[start + place] = shared / (a.size + b.size - shared)
+        numbers, places = np.unique(pairs[start : start + BATCH], return_inverse=True)
+        matrix = _shingle_matrix([texts[int(number)] for number in numbers], shingle)
+        left, right = places.reshape(-1, 2).T
+        shared = matrix[left].multiply(matrix[right]).sum(axis=1)
+        sizes = np.diff(matrix.indptr)
+        result[start : start + BATCH] = shared / (sizes[left] + sizes[right] - shared)
     return result
 
 
-def _shingle_sets(texts: Sequence[str], size: int) -> list[np.ndarray]:
+def matches(
+    asked: Sequence[str], known: Sequence[str], threshold: float, shingle: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of (number in `asked`, number in `known`) that are near, int64 of shape (pairs, 2), and how near.
+
+    All are compared with all: for few known texts, such as evaluation items.
+    """
     import numpy as np
 
+    pairs, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
+    for start in range(0, len(asked), BATCH):
+        block = asked[start : start + BATCH]
+        matrix = _shingle_matrix([*block, *known], shingle)
+        sizes = np.diff(matrix.indptr)
+        shared = (matrix[: len(block)] @ matrix[len(block) :].T).tocoo()
+        left, right = shared.coords
+        score = shared.data / (sizes[left] + sizes[len(block) + right] - shared.data)
+        near = score >= threshold
+        pairs.append(np.stack([left[near] + start, right[near]], axis=1))
+        scores.append(score[near])
+    return np.concatenate(pairs), np.concatenate(scores)
+
+
+def _shingle_matrix(texts: Sequence[str], size: int) -> csr_array:
+    """Which text holds which shingle: 1 or nothing, int64 of shape (texts, different shingles)."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
     hashes, offsets = shingle_hashes(texts, size)
-    return [np.unique(part) for part in np.split(hashes, offsets[1:-1].astype(np.int64))]
+    different, columns = np.unique(hashes, return_inverse=True)
+    shape = (len(texts), len(different))
+    matrix = csr_array((np.ones(len(hashes), np.int64), columns, offsets.astype(np.int64)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
 
 
 def near_pairs(texts: Sequence[str], threshold: float, shingle: int, permutations: int = 128) -> np.ndarray:
@@ -261,7 +228,7 @@ def near_pairs(texts: Sequence[str], threshold: float, shingle: int, permutation
     index = NearIndex(threshold, shingle, permutations)
     index.add(texts)
     pairs = index.pairs()
-    return pairs[similarities(pairs, texts, texts, shingle) >= threshold]
+    return pairs[similarities(pairs, texts, shingle) >= threshold]
 
 
 def duplicate_groups(texts: Sequence[str], threshold: float, shingle: int, permutations: int = 128) -> list[int]:

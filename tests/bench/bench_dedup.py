@@ -11,6 +11,7 @@ from rich.table import Table
 from tasks.core.domain import Domain, load_domain
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, make_item
+from tasks.core.tables import table_of
 from tasks.curate.dedup.stage import deduplicate
 from tasks.similarity.embedder import Embeddings, cosines, embed_texts, question_text, whole_text
 from tasks.similarity.leaks import LeakGuard, LeakThresholds
@@ -54,11 +55,12 @@ def passed_leaks(
     return len(copies), copies.count(None), len(others), len(others) - others.count(None)
 
 
-def measure_kind(rows: list[Planted], kind: Kind, embeddings: Embeddings, domain: Domain, params: Params) -> Found:
+def measure_kind(planted: list[Planted], kind: Kind, embeddings: Embeddings, domain: Domain, params: Params) -> Found:
     """How one kind of copies fares."""
-    chosen = among(rows, kind)
+    chosen = among(planted, kind)
     examples = [row.example() for row in chosen]
-    verdicts = deduplicate(examples, embeddings, cosines(domain).same, params.dedup)
+    rows = [table_of(examples, Example)]
+    _, verdicts = deduplicate(lambda: rows, embeddings, cosines(domain).same, params.dedup)
     return measure(chosen, verdicts.keeper.tolist(), kind)
 
 

@@ -1,8 +1,8 @@
 """k-center greedy against the straightforward numpy running minimum, in one run, with how cost grows.
 
 Run by `make bench`; on one thread each. The peer is the loop that one writes first: one matrix-vector product over all
-rows, a running maximum of similarities and an argmin for each pick, in float32. Every pick is then checked in float64
-to be the farthest row from those before it; float32 cannot always tell.
+rows, a running maximum of similarities and an argmin for each pick. Vectors lie on the grid of neighbours.py, where
+float32 is exact, so their picks have to be the same.
 Vectors are of 384 dimensions: clusters of uneven density, like texts on some hundreds of subjects, and plain noise,
 where nothing can be told from a row's neighbours. Memory is that of the features and what the process grew by at most.
 """
@@ -22,20 +22,20 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.curate.select.k_center import k_center
+from tasks.similarity.neighbours import on_grid
 
 DIMENSIONS = 384
 SIZES = ((12_500, 1_250), (25_000, 2_500), (50_000, 5_000))
 
 
 def vectors(rows: int, clusters: int) -> Any:
-    """Unit vectors, float32 of shape (rows, DIMENSIONS), in that many clusters; 0: none."""
+    """Unit vectors on the grid, float32 of shape (rows, DIMENSIONS), in that many clusters; 0: none."""
     random = np.random.default_rng(7)
     made = random.standard_normal((rows, DIMENSIONS), dtype=np.float32)
     if clusters:
         made *= random.uniform(0.2, 1.2, (rows, 1)).astype(np.float32)
         made += random.standard_normal((clusters, DIMENSIONS), dtype=np.float32)[random.integers(0, clusters, rows)]
-    made /= np.linalg.norm(made, axis=1, keepdims=True)
-    return made
+    return on_grid(made / np.linalg.norm(made, axis=1, keepdims=True))
 
 
 def straightforward(features: Any, count: int, first: int) -> list[int]:
@@ -47,22 +47,6 @@ def straightforward(features: Any, count: int, first: int) -> list[int]:
         nearest[row] = np.inf
         row = int(nearest.argmin())
     return picks
-
-
-def right_picks(features: Any, picks: Any) -> int:
-    """How many picks the plain algorithm makes, too, in float64, given those before; some at a time, to save time."""
-    nearest, right = features.astype(np.float64) @ features[picks[0]].astype(np.float64), 1
-    rows = np.arange(len(features))
-    for start in range(1, len(picks), 64):
-        some = picks[start : start + 64]
-        similar = [
-            part.astype(np.float64) @ features[some].astype(np.float64).T for part in np.array_split(features, 8)
-        ]
-        for place, column in enumerate(np.concatenate(similar).T):
-            nearest[picks[: start + place]] = np.inf
-            right += int(rows[nearest == nearest.min()][0]) == some[place]
-            np.maximum(nearest, column, out=nearest)
-    return right
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -93,7 +77,7 @@ def main() -> None:
         "peer, s",
         "ours, s",
         "times faster",
-        "right picks",
+        "same picks",
         "memory / features",
     ):
         table.add_column(column, justify="right")
@@ -105,8 +89,8 @@ def main() -> None:
             ours, cover = timed(lambda features=features, count=count: k_center(features, count))  # type: ignore[misc]
             memory = 1 + (memory_mib("VmHWM") - before) / (features.nbytes / 2**20)  # 1: the features themselves
             first = int(cover.picks[0])
-            peer, _ = timed(lambda f=features, k=count, first=first: straightforward(f, k, first))  # type: ignore[misc]
-            same = f"{right_picks(features, cover.picks):,}"
+            peer, picks = timed(lambda f=features, k=count, first=first: straightforward(f, k, first))  # type: ignore[misc]
+            same = f"{sum(a == b for a, b in zip(cover.picks, picks, strict=True)):,}"
             table.add_row(
                 name,
                 f"{rows:,}",

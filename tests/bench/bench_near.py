@@ -131,7 +131,7 @@ def million() -> str:
     pairs = index.pairs()
     wanted = set(np.unique(pairs).tolist())
     named = {number: row for number, row in enumerate(texts(MILLION)) if number in wanted}
-    near = int((similarities(pairs, named, named, SHINGLE) >= THRESHOLD).sum())
+    near = int((similarities(pairs, named, SHINGLE) >= THRESHOLD).sum())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return f"{MILLION} rows: {near} near pairs, {time.perf_counter() - start:.0f} s, {peak:.2f} GiB at most"
 

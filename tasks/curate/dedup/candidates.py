@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -27,18 +26,19 @@ ORIGINS = ("general", "self_instruct", "self_kv", "self_qa", "human", "feedback"
 ENDS = " ,;:!?。、\"'“”‘’"  # of a sentence, once full-width forms are folded
 
 
-@dataclass
 class Traces:
     """What is kept in memory of the rows read so far, in their order."""
 
-    questions: NearIndex
-    wholes: NearIndex
-    ids: list[str] = field(default_factory=list)
-    exact: list[int] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    systems: list[int] = field(default_factory=list)
-    triples: list[int] = field(default_factory=list)  # 0: not made from any
-    merits: list[tuple[int, int, int]] = field(default_factory=list)
+    def __init__(self, params: DedupParams) -> None:
+        self.params = params
+        near = params.near_threshold, params.shingle, params.permutations
+        self.questions, self.wholes = NearIndex(*near), NearIndex(*near)
+        self.ids: list[str] = []
+        self.exact: list[int] = []
+        self.marks: list[int] = []
+        self.systems: list[int] = []
+        self.triples: list[int] = []  # 0: not made from any
+        self.merits: list[tuple[int, int, int]] = []
 
     def add(self, examples: Sequence[Example]) -> None:
         """Take in the next rows."""
@@ -74,6 +74,15 @@ class Traces:
         corrections = {self.merits[row][0] == ORIGINS.index("feedback") for row in pair}
         return True in corrections or self.exact[one] == self.exact[other]
 
+    def repeats(self, order: np.ndarray) -> np.ndarray:
+        """Pairs of the best of equal questions and another one of them: int64 of shape (pairs, 2)."""
+        import numpy as np
+
+        exact = np.array(self.exact, dtype=np.uint64)
+        _, first, group = np.unique(exact[order], return_index=True, return_inverse=True)
+        best = order[first[group]]
+        return np.stack([best, order], axis=1)[best != order]
+
     def order(self) -> np.ndarray:
         """The rows from the best to the worst."""
         import numpy as np
@@ -81,43 +90,6 @@ class Traces:
         origin, sources, length = np.array(self.merits, dtype=np.int64).reshape(-1, 3).T
         ids = np.array(self.ids, dtype="S64")
         return np.lexsort((ids, length, sources, origin))[::-1]
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """Pairs that may be duplicates: int64 of shape (pairs, 2) each. The exact ones are certain."""
-
-    exact: np.ndarray
-    questions: np.ndarray
-    wholes: np.ndarray
-
-    def rows(self) -> set[int]:
-        """The rows whose texts are needed to decide."""
-        import numpy as np
-
-        return {int(row) for row in np.unique(np.concatenate([self.questions, self.wholes]))}
-
-
-def propose(traces: Traces) -> Proposed:
-    """Pairs by equal questions and by shared bands."""
-    import numpy as np
-
-    order = traces.order()
-    exact = np.array(traces.exact, dtype=np.uint64)
-    _, first, group = np.unique(exact[order], return_index=True, return_inverse=True)
-    best = order[first[group]]
-    repeated = best != order
-    return Proposed(
-        np.stack([best[repeated], order[repeated]], axis=1),
-        traces.questions.pairs(order),
-        traces.wholes.pairs(order),
-    )
-
-
-def new_traces(params: DedupParams) -> Traces:
-    """Traces of no row yet."""
-    questions, wholes = (NearIndex(params.near_threshold, params.shingle, params.permutations) for _ in range(2))
-    return Traces(questions, wholes)
 
 
 def exact_text(text: str) -> str:

@@ -16,16 +16,16 @@ named sources, the longest answer, the highest id. Of equal questions the best g
 stays unless it is a duplicate of one that stays. So every dropped one names a better one that it duplicates itself (a
 chain a-b-c whose ends differ keeps both ends), and the best of a cluster always stays.
 
-Rows stream through twice; what stays in memory in between is in traces.py, beside the texts of rows that may have a
+Rows stream through twice; what stays in memory in between is in candidates.py, beside the texts of rows that may have a
 duplicate and the embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -35,7 +35,7 @@ from tasks.core.params import DedupParams, load_params
 from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
 from tasks.core.tables import read_batches, records_of, schema_of, table_of, table_writer
-from tasks.curate.dedup.candidates import Proposed, Traces, new_traces, propose
+from tasks.curate.dedup.candidates import Traces
 from tasks.curate.dedup.substance import differ, opposed
 from tasks.similarity.embedder import SLACK, Embeddings, cosines, question_text, read_embeddings, whole_text
 from tasks.similarity.near import similarities
@@ -43,27 +43,19 @@ from tasks.similarity.neighbours import pair_cosines, similar_pairs
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 STAGE = "dedup"
 KINDS = ("exact", "near", "semantic")
 REASONS = {"exact": "exact duplicate", "near": "near duplicate", "semantic": "says the same as another"}
 
 
-class Pairs:
-    """Pairs of rows that are duplicates, with the kind and similarity of each."""
+class Pairs(NamedTuple):
+    """Pairs of rows that are duplicates, int64 of shape (pairs, 2), with the kind and similarity of each."""
 
-    def __init__(self) -> None:
-        import numpy as np
-
-        self.rows, self.kinds, self.scores = np.empty((0, 2), np.int64), np.empty(0, np.int8), np.empty(0, np.float32)
-
-    def add(self, rows: np.ndarray, kind: str, scores: np.ndarray) -> None:
-        """Add pairs of one kind: int64 of shape (pairs, 2), and their similarities."""
-        import numpy as np
-
-        self.rows = np.concatenate([self.rows, rows])
-        self.kinds = np.concatenate([self.kinds, np.full(len(rows), KINDS.index(kind), np.int8)])
-        self.scores = np.concatenate([self.scores, scores.astype(np.float32)])
+    rows: np.ndarray
+    kinds: np.ndarray
+    scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -75,25 +67,47 @@ class Verdicts:
     score: np.ndarray
 
 
-Texts = dict[int, tuple[str, str]]
+Texts = dict[int, tuple[str, str]]  # question and whole of the rows that a pair names
+
+
+def deduplicate(
+    tables: Callable[[], Iterable[pa.Table]], embeddings: Embeddings, threshold: float, params: DedupParams
+) -> tuple[list[str], Verdicts]:
+    """The ids of rows, and what becomes of each.
+
+    Args:
+        tables: of examples; they are passed over twice.
+        embeddings: of the examples, by their ids.
+        threshold: cosine from which on wholes mean the same.
+        params: of the other passes.
+    """
+    traces = Traces(params)
+    for table in tables():
+        traces.add(records_of(table, Example))
+    order = traces.order()
+    near = traces.questions.pairs(order), traces.wholes.pairs(order)
+    semantic = find_semantic(traces, embeddings, threshold)
+    texts = _texts(tables(), {int(row) for rows in (*near, semantic[0]) for row in rows.ravel()})
+    return traces.ids, decide(order, traces.repeats(order), find_pairs(traces, texts, near, semantic))
 
 
 def find_pairs(
-    traces: Traces, texts: Texts, proposed: Proposed, semantic: tuple[np.ndarray, np.ndarray], params: DedupParams
+    traces: Traces, texts: Texts, near: tuple[np.ndarray, np.ndarray], semantic: tuple[np.ndarray, np.ndarray]
 ) -> Pairs:
-    """The duplicates among proposed pairs and `find_semantic`'s; `texts` has question and whole of their rows."""
-    pairs = Pairs()
-    for part, rows in enumerate((proposed.questions, proposed.wholes)):
-        rows = rows[traces.may_be_same(rows)]
-        side = {row: pair[part] for row, pair in texts.items()}
-        score = similarities(rows, side, side, params.shingle)
-        near = score >= params.near_threshold
-        near[near] = _say_the_same(traces, texts, rows[near])
-        pairs.add(rows[near], "near", score[near])
-    rows, score = semantic
-    same = _say_the_same(traces, texts, rows)
-    pairs.add(rows[same], "semantic", score[same])
-    return pairs
+    """The duplicates among pairs that are proposed by questions or by wholes, and among `find_semantic`'s."""
+    import numpy as np
+
+    found = []
+    for part, proposed in enumerate(near):
+        rows = proposed[traces.may_be_same(proposed)]
+        score = similarities(rows, {row: both[part] for row, both in texts.items()}, traces.params.shingle)
+        alike = score >= traces.params.near_threshold
+        found.append((rows[alike], score[alike]))
+    rows, scores = (np.concatenate(columns) for columns in zip(*found, semantic, strict=True))
+    kinds = np.where(np.arange(len(rows)) < len(rows) - len(semantic[0]), KINDS.index("near"), KINDS.index("semantic"))
+    pairs = Pairs(rows, kinds, scores)
+    same = _say_the_same(traces, texts, pairs.rows)
+    return Pairs(*(column[same] for column in pairs))
 
 
 def _say_the_same(traces: Traces, texts: Texts, rows: np.ndarray) -> np.ndarray:
@@ -111,12 +125,10 @@ def _say_the_same(traces: Traces, texts: Texts, rows: np.ndarray) -> np.ndarray:
     )
 
 
-def find_semantic(
-    traces: Traces, embeddings: Embeddings, threshold: float, approximate_from: int
-) -> tuple[np.ndarray, np.ndarray]:
+def find_semantic(traces: Traces, embeddings: Embeddings, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """The pairs whose wholes reach the cosine and whose questions come near it, and their cosines."""
     question, whole = embeddings.rows(traces.ids)
-    rows, score = similar_pairs(whole, threshold, approximate_from)
+    rows, score = similar_pairs(whole, threshold)
     same = traces.may_be_same(rows) & (pair_cosines(question, rows) >= threshold - SLACK)
     return rows[same], score[same]
 
@@ -153,36 +165,12 @@ def decide(order: np.ndarray, exact: np.ndarray, pairs: Pairs) -> Verdicts:
     return Verdicts(keeper, kind, score)
 
 
-def deduplicate(examples: Sequence[Example], embeddings: Embeddings, threshold: float, params: DedupParams) -> Verdicts:
-    """All three passes over examples in memory; `threshold` is the cosine of the semantic one."""
-    traces = new_traces(params)
-    traces.add(examples)
-    proposed = propose(traces)
-    semantic = find_semantic(traces, embeddings, threshold, params.approximate_from)
-    rows = proposed.rows() | set(semantic[0].ravel().tolist())
-    texts = {row: (question_text(examples[row]), whole_text(examples[row])) for row in rows}
-    pairs = find_pairs(traces, texts, proposed, semantic, params)
-    return decide(traces.order(), proposed.exact, pairs)
-
-
-def verdicts_of(path: Path, params: DedupParams, threshold: float, embeddings: Path) -> tuple[list[str], Verdicts]:
-    """The ids of a file's rows, and what becomes of each, in two passes over the file."""
-    traces = new_traces(params)
-    for table in read_batches(path):
-        traces.add(records_of(table, Example))
-    proposed = propose(traces)
-    semantic = find_semantic(traces, read_embeddings(embeddings), threshold, params.approximate_from)
-    texts = _texts(path, proposed.rows() | set(semantic[0].ravel().tolist()))
-    pairs = find_pairs(traces, texts, proposed, semantic, params)
-    return traces.ids, decide(traces.order(), proposed.exact, pairs)
-
-
-def _texts(path: Path, wanted: set[int]) -> Texts:
+def _texts(tables: Iterable[pa.Table], wanted: set[int]) -> Texts:
     """Question and whole of the wanted rows."""
     import numpy as np
 
     found, start, rows = {}, 0, np.array(sorted(wanted), dtype=np.int64)
-    for table in read_batches(path):
+    for table in tables:
         inside = rows[(rows >= start) & (rows < start + table.num_rows)]
         for row, example in zip(inside, records_of(table.take(inside - start), Example), strict=True):
             found[int(row)] = (question_text(example), whole_text(example))
@@ -224,7 +212,8 @@ def dedup() -> str:
     params = load_params()
     threshold = params.dedup.semantic_threshold or cosines(load_domain(params.domain)).same
     path = layout.VALIDATE / "examples.parquet"
-    ids, verdicts = verdicts_of(path, params.dedup, threshold, layout.EMBED / "examples.parquet")
+    embeddings = read_embeddings(layout.EMBED / "examples.parquet")
+    ids, verdicts = deduplicate(lambda: read_batches(path), embeddings, threshold, params.dedup)
     with fresh_directory(layout.DEDUP) as folder:
         write(path, folder, ids, verdicts)
     counts = {kind: int((verdicts.kind == number).sum()) for number, kind in enumerate(KINDS)}

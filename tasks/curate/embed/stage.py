@@ -9,19 +9,18 @@ no model and no words, and sees shared wording rather than meaning. docs/data.md
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import fresh_directory
 from tasks.core.params import load_params
-from tasks.core.records import EvaluationItem, Example
+from tasks.core.records import Example
 from tasks.core.stage import run_stage
-from tasks.core.tables import BATCH, batched, read_batches, records_of, table_writer
+from tasks.core.tables import read_batches, records_of, table_writer
 from tasks.similarity.embedder import (
-    Encode,
     embeddings_table,
     encoder,
     evaluation_items,
@@ -30,53 +29,40 @@ from tasks.similarity.embedder import (
     whole_text,
 )
 
-if TYPE_CHECKING:
-    pass
-
 STAGE = "embed"
+EXAMPLES = [layout.VALIDATE / f"{name}.parquet" for name in ("examples", "general", "safety")]
+ITEMS = "evaluation.parquet"
+Rows = list[tuple[str, str, str]]  # id, question, whole
 
 
-def _example_batches(path: Path) -> Iterator[list[tuple[str, str, str]]]:
+def batches_of(path: Path) -> Iterator[Rows]:
+    """The rows to embed of a file of examples, a batch at a time."""
     for table in read_batches(path):
-        rows = (row for example in records_of(table, Example) for row in (example, *last_exchanges(example)))
-        yield [(row.id, question_text(row), whole_text(row)) for row in rows]
-
-
-def _item_batches(items: Iterable[EvaluationItem]) -> Iterator[list[tuple[str, str, str]]]:
-    for batch in batched(items, BATCH):
-        yield [(item.id, item.prompt, item.whole) for item in batch]
-
-
-def _write(path: Path, batches: Iterable[list[tuple[str, str, str]]], encode: Encode) -> int:
-    """Write one file of embeddings, a batch in memory at a time; returns its rows."""
-    schema = embeddings_table([("", "", "")], encode).schema
-    with table_writer(path, schema) as writer:
-        for batch in batches:
-            writer.write(embeddings_table(batch, encode))
-        return writer.rows
-
-
-def _corpus(paths: Sequence[Path], items: Sequence[EvaluationItem]) -> Iterator[str]:
-    for path in paths:
-        for batch in _example_batches(path):
-            for _, question, whole in batch:
-                yield question
-                yield whole
-    for item in items:
-        yield item.prompt
-        yield item.whole
+        examples = [one for example in records_of(table, Example) for one in (example, *last_exchanges(example))]
+        yield [(one.id, question_text(one), whole_text(one)) for one in examples]
 
 
 def embed() -> str:
     """Embed data/validate, the replay pools and the evaluation items into data/embed; returns what happened."""
     params = load_params()
-    domain, items = load_domain(params.domain), evaluation_items()
-    names = ("examples", "general", "safety")
-    files = {name: layout.VALIDATE / f"{name}.parquet" for name in names}
-    encode = encoder(domain, params.embed, _corpus(list(files.values()), items))
-    with fresh_directory(layout.EMBED) as folder:
-        rows = sum(_write(folder / f"{name}.parquet", _example_batches(path), encode) for name, path in files.items())
-        rows += _write(folder / "evaluation.parquet", _item_batches(items), encode)
+    domain = load_domain(params.domain)
+    items = [(item.id, item.prompt, item.whole) for item in evaluation_items()]
+
+    def all_batches() -> Iterator[tuple[str, Rows]]:
+        for path in EXAMPLES:
+            yield from ((path.name, batch) for batch in batches_of(path))
+        yield ITEMS, items
+
+    corpus = (text for _, batch in all_batches() for _, *texts in batch for text in texts)
+    encode = encoder(domain, params.embed, corpus)
+    schema, rows = embeddings_table([("", "", "")], encode).schema, 0
+    with fresh_directory(layout.EMBED) as folder, ExitStack() as files:
+        names = [path.name for path in EXAMPLES] + [ITEMS]
+        writers = {name: files.enter_context(table_writer(folder / name, schema)) for name in names}
+        for name, batch in all_batches():
+            if batch:
+                writers[name].write(embeddings_table(batch, encode))
+                rows += len(batch)
     return f"{rows} rows embedded by {domain.embedder.name}"
 
 

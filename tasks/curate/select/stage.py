@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
@@ -27,6 +26,7 @@ from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
 from tasks.core.tables import read_batches, records_of, schema_of, table_writer, write_records
 from tasks.curate.select.k_center import Cover, k_center, nearest_of
+from tasks.similarity.embedder import read_embeddings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +66,7 @@ def read_pool() -> Pool:
 
     Raises:
         RecordError: a file of an earlier stage is missing or damaged.
+        EmbeddingError: an example has no embedding.
     """
     ids: list[str] = []
     always: list[int] = []
@@ -73,26 +74,7 @@ def read_pool() -> Pool:
         origins = table["origin"].to_pylist()
         always += [len(ids) + row for row, origin in enumerate(origins) if origin == "feedback"]
         ids += table["id"].to_pylist()
-    return Pool(ids, read_features(layout.EMBED / "examples.parquet", ids), always)
-
-
-def read_features(path: Path, ids: Sequence[str]) -> NDArray[Any]:
-    """The embeddings of questions with answers for some ids, float32 of shape (ids, dimensions); NaN where one lacks.
-
-    Read batch by batch into one array: all embeddings of a file may be many times as much.
-    """
-    import numpy as np
-
-    place = {identity: row for row, identity in enumerate(ids)}
-    features = np.empty((0, 0), np.float32)
-    for table in read_batches(path, columns=["id", "whole"]):
-        whole = table["whole"].combine_chunks()
-        if not features.size:
-            features = np.full((len(ids), whole.type.list_size), np.nan, np.float32)
-        vectors = whole.flatten().to_numpy(zero_copy_only=False).reshape(len(whole), -1)
-        rows = np.array([place.get(identity, -1) for identity in table["id"].to_pylist()])
-        features[rows[rows >= 0]] = vectors[rows >= 0]
-    return features
+    return Pool(ids, read_embeddings(layout.EMBED / "examples.parquet").rows(ids)[1], always)
 
 
 def picks_of(budget: BudgetParams, rows: int) -> int:

@@ -14,13 +14,13 @@ from tasks.similarity.near import (
     NearIndex,
     bands_for,
     duplicate_groups,
-    jaccard,
+    matches,
     near_pairs,
     normalise,
     shingle_hashes,
-    shingles,
     similarities,
 )
+from tests.planted import jaccard, shingles
 
 TEXTS = st.lists(st.text(alphabet="abcdé房 ", min_size=1, max_size=60), min_size=1, max_size=12)
 
@@ -29,7 +29,7 @@ def test_similarity_is_shared_shingles_over_all_shingles() -> None:
     """abcdef has abc, bcd, cde, def; abcdeg has abc, bcd, cde, deg: 3 shared of 5."""
     assert jaccard(shingles("abcdef", 3), shingles("abcdeg", 3)) == pytest.approx(3 / 5)
     texts = ["abcdef", "abcdeg"]
-    assert similarities(np.array([[0, 1]]), texts, texts, 3) == pytest.approx([3 / 5])
+    assert similarities(np.array([[0, 1]]), texts, 3) == pytest.approx([3 / 5])
 
 
 def test_case_width_and_punctuation_do_not_count() -> None:
@@ -68,9 +68,8 @@ def test_a_pair_at_the_threshold_shares_a_band_but_for_one_in_a_thousand(thresho
 
 
 def test_chinese_needs_no_spaces() -> None:
-    index = NearIndex(threshold=0.6, shingle=2)
-    index.add(["建筑许可证需要多长时间才能获得批准"])
-    assert index.matches(["道路交通安全法规定了什么内容", "建筑许可证需要多长时间才能获得批准？"]).tolist() == [[1, 0]]
+    asked = ["道路交通安全法规定了什么内容", "建筑许可证需要多长时间才能获得批准？"]
+    assert matches(asked, ["建筑许可证需要多长时间才能获得批准"], 0.6, 2)[0].tolist() == [[1, 0]]
 
 
 def test_groups_are_transitive() -> None:
@@ -91,16 +90,12 @@ def test_the_pairs_are_exactly_those_that_a_full_comparison_finds(texts: list[st
 
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(TEXTS, TEXTS)
-def test_matches_of_an_index_are_exactly_those_that_a_full_comparison_finds(known: list[str], asked: list[str]) -> None:
-    index = NearIndex(0.8, 3)
-    index.add(known)
-    pairs = index.matches(asked)
-    found = pairs[similarities(pairs, asked, known, 3) >= 0.8].tolist()
+def test_matches_are_exactly_those_that_a_full_comparison_finds(known: list[str], asked: list[str]) -> None:
+    pairs, scores = matches(asked, known, 0.8, 3)
     grams = [shingles(text, 3) for text in known]
-    expected = [
-        [n, k] for n, text in enumerate(asked) for k, g in enumerate(grams) if jaccard(shingles(text, 3), g) >= 0.8
-    ]
-    assert found == expected
+    likeness = {(n, k): jaccard(shingles(text, 3), g) for n, text in enumerate(asked) for k, g in enumerate(grams)}
+    found = dict(zip(map(tuple, pairs.tolist()), scores.tolist(), strict=True))
+    assert found == {pair: score for pair, score in likeness.items() if score >= 0.8}
 
 
 def test_a_large_bucket_is_compared_with_those_first_in_order_only() -> None:
@@ -120,9 +115,10 @@ def test_batches_leave_no_mark() -> None:
     whole.add(texts)
     for start in range(0, 300, 70):
         parts.add(texts[start : start + 70])
-    assert len(parts) == 300 and whole.pairs().tolist() == parts.pairs().tolist() != []
+    assert whole.pairs().tolist() == parts.pairs().tolist() != []
 
 
-def test_an_empty_index_has_no_pairs() -> None:
-    assert NearIndex(0.8, 5).pairs().tolist() == NearIndex(0.8, 5).matches(["x"]).tolist() == []
+def test_no_texts_have_no_pairs() -> None:
+    assert NearIndex(0.8, 5).pairs().tolist() == matches([], ["x"], 0.8, 5)[0].tolist() == []
+    assert matches(["x"], [], 0.8, 5)[0].tolist() == []
     assert duplicate_groups([], 0.8, 5) == []

@@ -13,7 +13,7 @@ from tasks.core.domain import EvaluationSource, SeedSource, load_domain
 from tasks.core.params import load_params
 from tasks.corpus.ingest.seeds import read_items, read_seeds
 from tasks.corpus.ingest.stage import frozen_items, read_small
-from tasks.similarity.near import jaccard, shingles
+from tests.planted import jaccard, shingles
 
 GIVEN = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
 SEEDS, ITEMS = SeedSource.model_validate(GIVEN), EvaluationSource.model_validate(GIVEN)

@@ -10,14 +10,14 @@ import pytest
 from tasks.core import layout
 from tasks.core.params import DedupParams
 from tasks.core.records import Example, Receipt, Turn, make_example
-from tasks.core.tables import read_records, table_writer, write_records
+from tasks.core.tables import read_batches, read_records, table_of, write_records
 from tasks.curate.dedup.candidates import exact_text
-from tasks.curate.dedup.stage import KINDS, Verdicts, deduplicate, receipts_of, verdicts_of, write
+from tasks.curate.dedup.stage import KINDS, Verdicts, deduplicate, receipts_of, write
 from tasks.curate.dedup.substance import marks_of
-from tasks.similarity.embedder import Embeddings, embeddings_table
+from tasks.similarity.embedder import Embeddings
 from tests.planted import FILE, Kind, among, measure, plant, read_planted, text_of
 
-PARAMS = DedupParams(near_threshold=0.8, shingle=5, permutations=128, semantic_threshold=None, approximate_from=20_000)
+PARAMS = DedupParams(near_threshold=0.8, shingle=5, permutations=128, semantic_threshold=None)
 
 
 def example(question: str, answer: str, *sources: str, **fields: object) -> Example:
@@ -30,10 +30,14 @@ def apart(count: int) -> np.ndarray:
     return np.eye(count, dtype=np.float32)
 
 
+def deduplicated(examples: list[Example], embeddings: Embeddings, params: DedupParams) -> Verdicts:
+    return deduplicate(lambda: [table_of(examples, Example)], embeddings, 0.85, params)[1]
+
+
 def verdicts(examples: list[Example], whole: np.ndarray | None = None, question: np.ndarray | None = None) -> Verdicts:
     whole = apart(len(examples)) if whole is None else whole
     question = whole if question is None else question
-    return deduplicate(examples, Embeddings([e.id for e in examples], question, whole), 0.85, PARAMS)
+    return deduplicated(examples, Embeddings([e.id for e in examples], question, whole), PARAMS)
 
 
 def keepers(examples: list[Example], whole: np.ndarray | None = None, question: np.ndarray | None = None) -> list[int]:
@@ -95,7 +99,7 @@ def test_a_chain_keeps_both_ends_and_every_dropped_one_duplicates_what_stays() -
     letters = ("abcdefghijklmnopqrst", "fghijklmnopqrstuvwxy", "klmnopqrstuvwxyzéàüö")
     examples = [example(question, "x" * (30 - 9 * n)) for n, question in enumerate(letters)]
     near = PARAMS.model_copy(update={"near_threshold": 0.5})
-    found = deduplicate(examples, Embeddings([e.id for e in examples], apart(3), apart(3)), 0.85, near)
+    found = deduplicated(examples, Embeddings([e.id for e in examples], apart(3), apart(3)), near)
     assert found.keeper.tolist() == [-1, 0, -1]
 
 
@@ -264,10 +268,8 @@ def test_from_file_to_file_rows_keep_their_order_and_each_has_a_receipt(tmp_path
     rows = [row.example() for row in read_planted() if row.kind in ("base", "exact")]
     rows = list({row.id: row for row in rows}.values())
     write_records(tmp_path / "examples.parquet", rows, Example)
-    table = embeddings_table([(r.id, r.id, r.id) for r in rows], lambda texts: apart(len(texts)))
-    with table_writer(tmp_path / "vectors.parquet", table.schema) as writer:
-        writer.write(table)
-    ids, found = verdicts_of(tmp_path / "examples.parquet", PARAMS, 0.85, tmp_path / "vectors.parquet")
+    vectors = Embeddings([r.id for r in rows], apart(len(rows)), apart(len(rows)))
+    ids, found = deduplicate(lambda: read_batches(tmp_path / "examples.parquet", 50), vectors, 0.85, PARAMS)
     write(tmp_path / "examples.parquet", tmp_path / "out", ids, found)
     kept = read_records(tmp_path / "out/examples.parquet", Example)
     assert found.keeper.tolist() == keepers(rows)

@@ -29,11 +29,14 @@ from tasks.similarity.embedder import (
     encoder,
     question_text,
     read_embeddings,
+    settled,
     whole_text,
 )
+from tasks.similarity.neighbours import GRID, on_grid
 from tests.planted import FOLDER
 
 PARAMS = load_params().embed
+ITEM = make_item(set="mmlu", prompt="2 + 2?", choices=("3", "4"), answer=1)
 
 
 def domain_with(**embedder: object) -> Domain:
@@ -64,17 +67,37 @@ def test_characters_find_chinese_paraphrases_without_a_model() -> None:
     others = [f"{row['paraphrase']}\n{row['paraphrase_answer']}" for row in rows]
     domain = domain_with(name="characters")
     vectors = embed_texts(wholes + others, domain, PARAMS)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=0.02)
     nearest = (vectors[:42] @ vectors[42:].T).argmax(axis=1)
     assert (nearest == np.arange(42)).mean() >= 0.9
     assert np.array_equal(vectors, embed_texts(wholes + others, domain, PARAMS))
+
+
+def test_the_last_bits_of_a_processor_leave_no_mark() -> None:
+    """400 texts on two processors, whose float32 vectors are off by up to 4e-7 each; one of them is always in doubt."""
+    generator = np.random.default_rng(3)
+    truth = generator.normal(size=(400, 384)) / 384**0.5
+    truth[7, 0] = 20.5 / GRID + 1e-9
+    asked: list[int] = []
+
+    def exact(texts: Sequence[str]) -> np.ndarray:
+        asked.append(len(texts))
+        return truth[[int(text) for text in texts]] + generator.uniform(-1e-15, 1e-15, size=(len(texts), 384))
+
+    def quick(texts: Sequence[str]) -> np.ndarray:
+        return (truth + generator.uniform(-4e-7, 4e-7, size=truth.shape)).astype(np.float32)
+
+    texts = [str(number) for number in range(400)]
+    one, other = settled(texts, quick, exact), settled(texts, quick, exact)
+    assert one.tobytes() == other.tobytes() == on_grid(truth).tobytes()
+    assert one[7, 0] == 21 / GRID and all(0 < count < 100 for count in asked)
 
 
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=6))
 def test_any_text_has_a_unit_vector(texts: list[str]) -> None:
     vectors = CharacterModel(["some corpus", "另一个语料", "third"])(texts)
-    assert vectors.dtype == np.float32 and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_thresholds_stand_with_the_embedder() -> None:
@@ -119,14 +142,9 @@ def test_the_stage_embeds_rows_pools_and_items_in_their_order(tmp_path: Path, mo
     write_records(layout.VALIDATE / "general.parquet", rows[:2], Example)
     write_records(layout.VALIDATE / "safety.parquet", [], Example)
     for name in layout.EVALUATION_SETS:
-        items = [make_item(set="mmlu", prompt="2 + 2?", choices=("3", "4"), answer=1)] if name == "mmlu" else []
-        write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", items)
+        write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", [ITEM] if name == ITEM.set else [])
     assert stage.embed() == "45 rows embedded by characters"
     found = read_embeddings(layout.EMBED / "examples.parquet")
     assert found.ids == [row.id for row in rows] and found.whole.shape == found.question.shape
     assert read_embeddings(layout.EMBED / "safety.parquet").ids == []
-    assert len(read_embeddings(layout.EMBED / "evaluation.parquet", "float16").rows([items_id()])[0]) == 1
-
-
-def items_id() -> str:
-    return make_item(set="mmlu", prompt="2 + 2?", choices=("3", "4"), answer=1).id
+    assert len(read_embeddings(layout.EMBED / "evaluation.parquet").rows([ITEM.id])[0]) == 1
