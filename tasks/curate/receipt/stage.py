@@ -1,8 +1,7 @@
 """Stage `receipt`: what became of every example ever seen, joined from the parts the data stages wrote.
 
 One row an example, in the order of ids: what it says, where it comes from, whether it was trained on, the last word on
-it, and its story step by step. The parts are joined a slice of ids at a time, in columns, so that memory holds a slice
-and not the whole.
+it, and its story step by step. The parts are joined in columns, in memory.
 
 What users said is not copied here: receipts stay with every version, and personal text has to stay where it can be
 deleted. Their rows carry the ids of their feedback.
@@ -11,24 +10,21 @@ deleted. Their rows carry the ids of their feedback.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.graph import data_stages
-from tasks.core.records import RecordError
+from tasks.core.records import Receipt, RecordError
 from tasks.core.stage import run_stage
-from tasks.core.tables import count_rows, read_batches, table_writer
-from tasks.curate.receipt.texts import said_tables
+from tasks.core.tables import read_batches, schema_of, table_writer
+from tasks.curate.receipt.texts import said_table
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 STAGE = "receipt"
-SLICE = 500_000  # steps joined at a time, about
 HEX = "0123456789abcdef"
 STEP = ("stage", "kept", "reason", "detail", "score")
 SHORTEST_PREFIX = 8
@@ -71,8 +67,10 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
         [("example_id", "ascending"), ("row", "ascending")]
     )
     ids = order["example_id"].combine_chunks()
-    starts = _starts(ids)
-    last = order.take(pa.array(np.append(starts[1:], len(ids)) - 1)) if len(ids) else order
+    # Where in the sorted ids each new one begins, and the last ends.
+    changed = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    bounds = np.concatenate([[0], np.flatnonzero(changed) + 1, [len(ids)]]) if len(ids) else np.zeros(1, np.int64)
+    last = order.take(pa.array(bounds[1:] - 1))
     is_trained = pc.is_in(last["example_id"], value_set=trained)
     unaccounted = last.filter(pc.and_not(is_trained, last["kept"]))["example_id"]
     if len(unaccounted):
@@ -80,7 +78,6 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
             f"{len(unaccounted)} trained examples have no receipt that keeps them, first {pc.min(unaccounted)}"
         )
     story = pa.StructArray.from_arrays([order[name].combine_chunks() for name in STEP], names=list(STEP))
-    offsets = pa.array(np.append(starts, len(ids)), type=pa.int32())
     texts = said.take(pc.index_in(last["example_id"], value_set=said["id"].combine_chunks()))
     columns = {
         "example_id": last["example_id"],
@@ -88,64 +85,22 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
         "trained": is_trained,
         "last_stage": last["stage"],
         **{name: last[name] for name in ("reason", "detail", "score")},
-        "story": pa.ListArray.from_arrays(offsets, story),
+        "story": pa.ListArray.from_arrays(pa.array(bounds, type=pa.int32()), story),
     }
     return pa.table([columns[name] for name in receipt_schema().names], schema=receipt_schema())
 
 
-def _starts(ids: pa.Array) -> np.ndarray:
-    """Where in sorted ids each new one begins."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    if not len(ids):
-        return np.zeros(0, dtype=np.int64)
-    changed = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-    return np.append(0, np.flatnonzero(changed) + 1)
-
-
-def slices(rows: int) -> list[str]:
-    """Beginnings of ids that part them all into slices of about SLICE rows: [""], or all of 1 or more hex digits."""
-    beginnings = [""]
-    while rows / len(beginnings) > SLICE:
-        beginnings = [start + digit for start in beginnings for digit in HEX]
-    return beginnings
-
-
-def steps_of(parts: tuple[Path, ...], beginning: str) -> pa.Table:
-    """The receipts of all ids with this beginning, in the order of the parts.
-
-    Raises:
-        RecordError: a part is missing or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from tasks.core.records import Receipt
-    from tasks.core.tables import schema_of
-
-    tables = [schema_of(Receipt).empty_table()]
-    for folder in parts:
-        for batch in read_batches(folder / "receipt.parquet"):
-            tables.append(batch.filter(pc.starts_with(batch["example_id"], beginning)))
-    return pa.concat_tables(tables)
-
-
 def trained_ids(path: Path) -> pa.Array:
-    """The ids in a file of training rows, read a line at a time.
+    """The different ids in a file of training rows, read a line at a time.
 
     Raises:
         RecordError: the file is missing, or a line of it is no row with an id.
     """
     import pyarrow as pa
 
-    def ids() -> Iterator[str]:
-        with path.open(encoding="utf-8") as stream:
-            for line in stream:
-                yield json.loads(line)["id"]
-
     try:
-        return pa.array(dict.fromkeys(ids()), type=pa.string())
+        with path.open(encoding="utf-8") as stream:
+            return pa.array(dict.fromkeys(json.loads(line)["id"] for line in stream), type=pa.string())
     except FileNotFoundError:
         raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
     except (ValueError, KeyError) as error:
@@ -159,19 +114,18 @@ def write_receipt(path: Path, parts: tuple[Path, ...], train: Path) -> tuple[int
         ReceiptError: an example is trained on that has no receipt that keeps it.
         RecordError: a part is missing or damaged.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     trained = trained_ids(train)
-    total = sum(count_rows(folder / "receipt.parquet") for folder in parts)
-    accounted = 0
+    batches = [batch for folder in parts for batch in read_batches(folder / "receipt.parquet")]
+    table = join(pa.concat_tables([schema_of(Receipt).empty_table(), *batches]), said_table(), trained)
+    accounted = pc.sum(table["trained"]).as_py() or 0
+    if accounted != len(trained):
+        raise ReceiptError(f"{len(trained) - accounted} trained examples have no receipt that keeps them")
     with table_writer(path, receipt_schema()) as writer:
-        for beginning in slices(total):
-            table = join(steps_of(parts, beginning), said_tables(beginning), trained)
-            accounted += pc.sum(table["trained"]).as_py() or 0
-            writer.write(table)
-        if accounted != len(trained):
-            raise ReceiptError(f"{len(trained) - accounted} trained examples have no receipt that keeps them")
-        return writer.rows, accounted
+        writer.write(table)
+    return len(table), accounted
 
 
 def find_receipts(path: Path, prefix: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.records import EvaluationItem, make_example, read_own_jsonl
-from tasks.core.tables import BATCH, read_batches
+from tasks.core.tables import read_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,15 +42,15 @@ def said_schema() -> pa.Schema:
     )
 
 
-def said_tables(beginning: str) -> pa.Table:
-    """What the examples whose id has this beginning say; an example may come more than once."""
+def said_table() -> pa.Table:
+    """What every example says, excerpts only, and nothing of what users said; an example may come more than once."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    tables = [said_schema().empty_table()]
-    for batch in _batches():
-        tables.append(excerpts(batch.filter(pc.starts_with(batch["id"], beginning))))
-    return pa.concat_tables(tables)
+    tables = [batch for path in TABLES for batch in read_batches(path, columns=list(COLUMNS))]
+    if DROPPED.is_file():
+        tables += read_batches(DROPPED, columns=list(COLUMNS))
+    tables.append(pa.Table.from_pylist([*_quarantined(), *_evaluated()], schema=said_schema()))
+    return pa.concat_tables([excerpts(table) for table in tables])
 
 
 def excerpts(table: pa.Table) -> pa.Table:
@@ -65,34 +65,14 @@ def excerpts(table: pa.Table) -> pa.Table:
     return pa.table(columns).cast(said_schema())
 
 
-def _batches() -> Iterator[pa.Table]:
-    import pyarrow as pa
-
-    for path in (*TABLES, *filter(Path.is_file, [DROPPED])):
-        yield from read_batches(path, columns=list(COLUMNS))
-    rows: list[dict[str, Any]] = []
-    for row in (*_quarantined(), *_evaluated()):
-        rows.append(row)
-        if len(rows) == BATCH:
-            yield pa.Table.from_pylist(rows, schema=said_schema())
-            rows = []
-    yield pa.Table.from_pylist(rows, schema=said_schema())
-
-
 def _quarantined() -> Iterator[dict[str, Any]]:
     """Examples in the quarantines, alone on their line or as its `example`; lines that never became one have no id."""
-    for path in QUARANTINES:
-        for line in _lines(path):
-            row = json.loads(line)
-            row = row.get("example", row)
-            if row.keys() >= set(COLUMNS):
-                yield {name: row[name] for name in COLUMNS}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    if path.is_file():
+    for path in filter(Path.is_file, QUARANTINES):
         with path.open(encoding="utf-8") as stream:
-            yield from stream
+            for row in map(json.loads, stream):
+                row = row.get("example", row)
+                if row.keys() >= set(COLUMNS):
+                    yield {name: row[name] for name in COLUMNS}
 
 
 def _evaluated() -> Iterator[dict[str, Any]]:

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from tasks.core import layout
 from tasks.core.records import Dropped, Example, Receipt, RecordError, make_example, make_item, write_jsonl
 from tasks.core.tables import table_of, write_records
-from tasks.curate.receipt import stage as module
-from tasks.curate.receipt.stage import ReceiptError, find_receipts, join, slices, write_receipt
-from tasks.curate.receipt.texts import EXCERPT, QUARANTINES, TABLES, said_schema, said_tables
+from tasks.curate.receipt.stage import ReceiptError, find_receipts, join, write_receipt
+from tasks.curate.receipt.texts import EXCERPT, QUARANTINES, TABLES, said_schema, said_table
 
 NOTHING_SAID = said_schema().empty_table()
 
@@ -71,13 +70,6 @@ def test_every_id_has_one_row_and_no_step_is_lost(steps: list[tuple[str, bool]])
     assert stories == {name: [r.stage for r in receipts if r.example_id == name] for name in sorted(dict(steps))}
 
 
-def test_slices_cover_all_ids_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLICE", 10)
-    assert slices(10) == [""]
-    assert slices(11) == list("0123456789abcdef")
-    assert len(slices(161)) == 256 and len(set(slices(161))) == 256
-
-
 def example(number: int, origin: str = "human") -> Example:
     return make_example(
         instruction=f"Question {number}? " + "x" * 500,
@@ -114,7 +106,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_example_says_what_it_was_wherever_it_ended_but_users_words_are_not_copied(place: Path) -> None:
-    said = {row["id"]: row for row in said_tables("").to_pylist()}
+    said = {row["id"]: row for row in said_table().to_pylist()}
     assert len(said) == 43
     assert said[example(1).id]["instruction"] == ("Question 1? " + "x" * 500)[:EXCERPT]
     assert said[example(41, "self_qa").id]["origin"] == "self_qa"
@@ -127,14 +119,8 @@ def test_every_example_says_what_it_was_wherever_it_ended_but_users_words_are_no
     }
 
 
-def test_slices_leave_no_mark_on_the_file_and_examples_are_found_by_the_beginning_of_their_id(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arguments = ((layout.CONSTRUCT,), layout.MIX / "train.jsonl")
-    assert write_receipt(Path("whole.parquet"), *arguments) == (43, 3)
-    monkeypatch.setattr(module, "SLICE", 5)
-    assert write_receipt(Path("sliced.parquet"), *arguments) == (43, 3)
-    assert Path("whole.parquet").read_bytes() == Path("sliced.parquet").read_bytes()
+def test_the_file_is_sorted_and_examples_are_found_by_the_beginning_of_their_id(place: Path) -> None:
+    assert write_receipt(Path("whole.parquet"), (layout.CONSTRUCT,), layout.MIX / "train.jsonl") == (43, 3)
     rows = pq.read_table("whole.parquet").to_pylist()
     assert [row["example_id"] for row in rows] == sorted(row["example_id"] for row in rows)
     assert all(row["origin"] for row in rows), "nothing is unknown"
