@@ -162,6 +162,19 @@ def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     return [record for table in read_batches(path) for record in records_of(table, kind)]
 
 
+def records_at(tables: Iterable[pa.Table], rows: Iterable[int], kind: type[AnyRecord]) -> dict[int, AnyRecord]:
+    """The records of some rows, by their numbers and in order; `tables` are those of `read_batches`."""
+    import numpy as np
+
+    wanted, start = np.unique(np.fromiter(rows, dtype=np.int64)), 0
+    found: dict[int, AnyRecord] = {}
+    for table in tables:
+        inside = wanted[(wanted >= start) & (wanted < start + table.num_rows)]
+        found |= zip(inside.tolist(), records_of(table.take(inside - start), kind), strict=True)
+        start += table.num_rows
+    return found
+
+
 def count_rows(path: Path) -> int:
     """The rows of a Parquet file, read from its end alone.
 

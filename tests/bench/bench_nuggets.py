@@ -24,8 +24,9 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import Example
+from tasks.core.tables import read_records
 from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores, quick_copy
-from tasks.curate.select.stage import read_pool, read_rows
+from tasks.curate.select.stage import EXAMPLES, read_pool
 from tasks.text.likelihood import load_model
 
 TASKS = 16
@@ -39,7 +40,7 @@ def prepare() -> tuple[Judge, list[Example], list[Example]]:
     settings = params.select.nuggets
     system = load_domain(params.domain).system_text()
     judge = Judge(model, quick_copy(model), tokenizer, system, settings.batch_size, settings.max_tokens)
-    rows = read_rows(range(len(pool.ids)))
+    rows = read_records(EXAMPLES, Example)
     lengths = np.array([sum(map(len, pair)) for pair in judge.pairs(None, rows)])
     tasks = [rows[row] for row in choose_tasks(pool.features, lengths, TASKS, params.seed)]
     step = len(rows) // SIZES[-1]

@@ -34,7 +34,7 @@ from tasks.core.metrics import write_metrics
 from tasks.core.params import DedupParams, load_params
 from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
-from tasks.core.tables import read_batches, records_of, schema_of, table_of, table_writer
+from tasks.core.tables import read_batches, records_at, records_of, schema_of, table_of, table_writer
 from tasks.curate.dedup.candidates import Traces
 from tasks.curate.dedup.substance import differ, opposed
 from tasks.similarity.embedder import SLACK, Embeddings, cosines, question_text, read_embeddings, whole_text
@@ -87,7 +87,8 @@ def deduplicate(
     order = traces.order()
     near = traces.questions.pairs(order), traces.wholes.pairs(order)
     semantic = find_semantic(traces, embeddings, threshold)
-    texts = _texts(tables(), {int(row) for rows in (*near, semantic[0]) for row in rows.ravel()})
+    named = records_at(tables(), (row for rows in (*near, semantic[0]) for row in rows.ravel()), Example)
+    texts = {row: (question_text(example), whole_text(example)) for row, example in named.items()}
     return traces.ids, decide(order, traces.repeats(order), find_pairs(traces, texts, near, semantic))
 
 
@@ -163,19 +164,6 @@ def decide(order: np.ndarray, exact: np.ndarray, pairs: Pairs) -> Verdicts:
     keeper[rest] = np.where(keeper[best] < 0, best, keeper[best])
     kind[rest], score[rest] = KINDS.index("exact"), 1.0
     return Verdicts(keeper, kind, score)
-
-
-def _texts(tables: Iterable[pa.Table], wanted: set[int]) -> Texts:
-    """Question and whole of the wanted rows."""
-    import numpy as np
-
-    found, start, rows = {}, 0, np.array(sorted(wanted), dtype=np.int64)
-    for table in tables:
-        inside = rows[(rows >= start) & (rows < start + table.num_rows)]
-        for row, example in zip(inside, records_of(table.take(inside - start), Example), strict=True):
-            found[int(row)] = (question_text(example), whole_text(example))
-        start += table.num_rows
-    return found
 
 
 def receipts_of(ids: Sequence[str], verdicts: Verdicts, start: int, stop: int) -> list[Receipt]:

@@ -24,7 +24,7 @@ from tasks.core.metrics import write_metrics
 from tasks.core.params import BudgetParams, NuggetsParams, Params, load_params
 from tasks.core.records import Example, Receipt
 from tasks.core.stage import run_stage
-from tasks.core.tables import read_batches, records_of, schema_of, table_writer, write_records
+from tasks.core.tables import read_batches, records_at, schema_of, table_writer, write_records
 from tasks.curate.select.k_center import Cover, k_center, nearest_of
 from tasks.similarity.embedder import read_embeddings
 
@@ -146,21 +146,9 @@ def judge_rows(pool: Pool, rows: Sequence[int], params: Params) -> tuple[dict[in
     if count < len(rows):
         rows = [rows[place] for place in k_center(pool.features[list(rows)], count).picks]
     rows = sorted(rows)
-    examples = read_rows(rows)
+    examples = list(records_at(read_batches(EXAMPLES), rows, Example).values())
     scores = score_examples(examples, pool.features[rows], tasks, params, load_domain(params.domain))
     return {**fates, **golden_fates(rows, scores, settings)}, scores
-
-
-def read_rows(rows: Sequence[int]) -> list[Example]:
-    """The examples of some rows, which are in order."""
-    import numpy as np
-
-    wanted, start, found = np.asarray(rows, np.int64), 0, []
-    for table in read_batches(EXAMPLES):
-        here = wanted[(wanted >= start) & (wanted < start + table.num_rows)] - start
-        found += records_of(table.take(here), Example)
-        start += table.num_rows
-    return found
 
 
 def choose(pool: Pool, params: Params) -> tuple[list[Fate], Cover, list[Golden]]:

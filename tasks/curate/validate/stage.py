@@ -16,6 +16,7 @@ results/ outside the stage (data_docs.py).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,33 +120,21 @@ class Batch:
             yield Receipt(example_id=example.id, stage=STAGE, kept=True, reason="exact repeat", detail=source)
 
 
-@dataclass
-class Counts:
-    """How many examples of a file were seen, kept, failed, and repeated others."""
+def judge_file(path: Path, suite: str, judge: Judge, folder: Path, receipts: TableWriter) -> Counter[str]:
+    """Judge a file of examples into `folder`: the kept ones under its name, the others to quarantine.jsonl.
 
-    rows: int = 0
-    valid: int = 0
-    quarantined: int = 0
-    repeats: int = 0
-
-    def add(self, rows: int, batch: Batch) -> None:
-        """Count a batch of `rows`."""
-        self.rows += rows
-        self.valid += len(batch.kept)
-        self.quarantined += len(batch.failed)
-        self.repeats += len(batch.repeats)
-
-
-def judge_file(path: Path, suite: str, judge: Judge, folder: Path, receipts: TableWriter) -> Counts:
-    """Judge a file of examples into `folder`: the kept ones under its name, the others to quarantine.jsonl."""
-    counts = Counts()
+    Returns:
+        The examples that there were (rows), and that were valid, quarantined, and repeats.
+    """
+    counts = Counter(rows=0, valid=0, quarantined=0, repeats=0)
     with (
         table_writer(folder / path.name, schema_of(Example)) as kept,
         (folder / "quarantine.jsonl").open("a", encoding="utf-8") as quarantine,
     ):
         for examples in batches_of(path, Example):
             batch = judge.batch(examples, suite)
-            counts.add(len(examples), batch)
+            counts.update(rows=len(examples), valid=len(batch.kept), quarantined=len(batch.failed))
+            counts.update(repeats=len(batch.repeats))
             kept.write(table_of(batch.kept, Example))
             receipts.write(table_of(list(batch.receipts), Receipt))
             for example, _ in batch.failed:
@@ -222,27 +211,16 @@ def validate() -> str:
         for outcome in (outcome for group in judged.values() for outcome in group):
             write_json(folder / RESULTS / f"{outcome.suite}.json", outcome.as_result())
         counts = files["examples"]
-        check(judged, counts.valid, params.validate_)
-    figures = {"examples": counts.valid, "dropped": counts.rows - counts.valid}
-    write_metrics(STAGE, figures, _metrics(files, judged))
-    others = files["general"].quarantined + files["safety"].quarantined
+        check(judged, counts["valid"], params.validate_)
+    suites = {one.suite: {"rows": one.rows, "failing": one.failing} for group in judged.values() for one in group}
+    figures = {"examples": counts["valid"], "dropped": counts["rows"] - counts["valid"]}
+    write_metrics(STAGE, figures, {**counts, "suites": suites})
+    others = files["general"]["quarantined"] + files["safety"]["quarantined"]
     return (
-        f"{counts.valid} of {counts.rows} rows are valid, {counts.quarantined} in quarantine, "
-        f"{counts.repeats} repeats; "
+        f"{counts['valid']} of {counts['rows']} rows are valid, {counts['quarantined']} in quarantine, "
+        f"{counts['repeats']} repeats; "
         f"{others} of the general ones in quarantine; {sum(map(len, judged.values()))} suites"
     )
-
-
-def _metrics(files: dict[str, Counts], judged: dict[str, list[Outcome]]) -> dict[str, Any]:
-    examples = files["examples"]
-    suites = {outcome.suite: outcome for group in judged.values() for outcome in group}
-    return {
-        "rows": examples.rows,
-        "valid": examples.valid,
-        "quarantined": examples.quarantined,
-        "repeats": examples.repeats,
-        "suites": {name: {"rows": o.rows, "failing": o.failing} for name, o in suites.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def test_a_file_is_parted_into_kept_rows_quarantine_and_receipts(judge: Judge, t
     write_records(tmp_path / "in/examples.parquet", rows, Example)
     with table_writer(tmp_path / "receipt.parquet", schema_of(Receipt)) as receipts:
         counts = judge_file(tmp_path / "in/examples.parquet", "", judge, tmp_path, receipts)
-    assert (counts.rows, counts.valid, counts.quarantined, counts.repeats) == (4, 2, 1, 1)
+    assert counts == {"rows": 4, "valid": 2, "quarantined": 1, "repeats": 1}
     assert read_records(tmp_path / "examples.parquet", Example) == [GOOD[0], GOOD[6]]
     assert read_own_jsonl(tmp_path / "quarantine.jsonl", Example) == [BAD["answer too short"]]
     assert [r.kept for r in read_records(tmp_path / "receipt.parquet", Receipt)] == [True, True, False, True]
