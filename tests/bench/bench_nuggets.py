@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -25,7 +24,7 @@ from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import Example
 from tasks.core.tables import read_records
-from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores, quick_copy
+from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
 from tasks.curate.select.stage import EXAMPLES, read_pool
 from tasks.text.likelihood import load_model
 
@@ -39,7 +38,7 @@ def prepare() -> tuple[Judge, list[Example], list[Example]]:
     model, tokenizer = load_model(layout.BASE_MODEL)
     settings = params.select.nuggets
     system = load_domain(params.domain).system_text()
-    judge = Judge(model, quick_copy(model), tokenizer, system, settings.batch_size, settings.max_tokens)
+    judge = Judge(model, tokenizer, system, settings.batch_size, settings.max_tokens)
     rows = read_records(EXAMPLES, Example)
     lengths = np.array([sum(map(len, pair)) for pair in judge.pairs(None, rows)])
     tasks = [rows[row] for row in choose_tasks(pool.features, lengths, TASKS, params.seed)]
@@ -75,11 +74,10 @@ def correlation(left: Sequence[float], right: Sequence[float]) -> str:
     return "1.0000" if list(left) == list(right) else f"{spearmanr(left, right).statistic:.4f}"
 
 
-def row_of(name: str, count: int, peer: tuple[list[float], list[Golden]], seconds: float, ours: list[Golden]) -> Any:
+def row_of(count: int, peer: tuple[list[float], list[Golden]], seconds: float, ours: list[Golden]) -> Any:
     """One row of the table."""
     expected = peer[1][:count]
     return (
-        name,
         str(count * TASKS),
         f"{peer[0][count - 1]:.1f}",
         f"{seconds:.1f}",
@@ -97,20 +95,16 @@ def main() -> None:
     torch.set_num_threads(1)
     judge, examples, tasks = prepare()
     table = Table(title=f"Golden scores on {len(tasks)} tasks, one thread")
-    columns = ("ours in", "pairs", "peer, s", "ours, s", "times faster", "same scores", "Spearman, scores", "of gains")
+    columns = ("pairs", "peer, s", "ours, s", "times faster", "same scores", "Spearman, scores", "of gains")
     for column in columns:
         table.add_column(column, justify="right")
     golden_scores(judge, examples[:1], tasks)  # what a first call compiles is nobody's cost
     naive_loss(judge, examples[0], tasks[0])
     peer = naive(judge, examples, tasks)
-    judges = {"float32": replace(judge, quick=None)}
-    if judge.quick is not None:
-        judges["bfloat16, doubts float32"] = judge
-    for name, one in judges.items():
-        for count in SIZES:
-            start = time.perf_counter()
-            ours = golden_scores(one, examples[:count], tasks)
-            table.add_row(*row_of(name, count, peer, time.perf_counter() - start, ours))
+    for count in SIZES:
+        start = time.perf_counter()
+        ours = golden_scores(judge, examples[:count], tasks)
+        table.add_row(*row_of(count, peer, time.perf_counter() - start, ours))
     Console(width=130).print(table)
 
 

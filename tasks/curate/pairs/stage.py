@@ -23,7 +23,7 @@ from tasks.core.records import BadLine, Example, Preference, Receipt, make_examp
 from tasks.core.stage import run_stage
 from tasks.core.start import goes_on
 from tasks.corpus.reading.preferences import read_shipped
-from tasks.curate.quality.frames import frame, preference_row
+from tasks.curate.quality.frames import frame, row_of
 from tasks.curate.quality.outcome import Outcome
 from tasks.curate.quality.suite import Checker, parameters
 from tasks.curate.validate.stage import SuiteFailed, check_outcomes
@@ -55,7 +55,7 @@ def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -
 
     tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
     outcome = Outcome(SUITE)
-    rows = [preference_row(one) for one in preferences]
+    rows = [row_of(one) for one in preferences]
     checker = Checker(parameters(params, domain, tokenizer.all_special_tokens))
     found = outcome.add(checker.check(SUITE, frame(SUITE, rows)), rows)
     shipped = [one.id for one in preferences if not by_user(one)]

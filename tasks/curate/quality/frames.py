@@ -6,7 +6,7 @@ that the user says. Lengths are in tokens of the base model, the prompt rendered
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,34 +67,30 @@ def _lengths(tokenizer: Any, texts: list[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
 
-def seed_row(seed: Seed) -> Row:
-    """A seed instruction as a row."""
-    text = f"{seed.instruction}\n{seed.input}\n{seed.output}"
-    return seed.model_dump(mode="json") | {"text": text, "content": text}
+def row_of(record: Record) -> Row:
+    """A record other than an example as a row. A triple's id is where it stands; a preference's question is its prompt.
 
-
-def document_row(document: Document) -> Row:
-    """A document as a row."""
-    return document.model_dump(mode="json") | {"content": f"{document.title}\n{document.text}"}
-
-
-def triple_row(triple: Triple) -> Row:
-    """A triple as a row; its id is where it stands."""
-    content = f"{triple.subject}\n{triple.relation}\n{triple.object}"
-    return triple.model_dump(mode="json") | {"id": f"{triple.file}:{triple.line}", "content": content}
-
-
-def item_row(item: EvaluationItem) -> Row:
-    """An evaluation item as a row."""
-    text = "\n".join([item.prompt, item.reference, *item.choices])
-    return item.model_dump(mode="json") | {"question": item.prompt, "text": text, "content": text}
-
-
-def preference_row(preference: Preference) -> Row:
-    """A preference as a row; its question is all that was said before the answers."""
-    question = "\n".join(message.content for message in preference.prompt)
-    text = f"{question}\n{preference.chosen}\n{preference.rejected}"
-    return preference.model_dump(mode="json") | {"question": question, "text": text, "content": text}
+    Raises:
+        TypeError: there is no suite for this kind of record.
+    """
+    more: Row = {}
+    match record:
+        case Seed():
+            more["text"] = content = f"{record.instruction}\n{record.input}\n{record.output}"
+        case Document():
+            content = f"{record.title}\n{record.text}"
+        case Triple():
+            content = f"{record.subject}\n{record.relation}\n{record.object}"
+            more["id"] = f"{record.file}:{record.line}"
+        case EvaluationItem():
+            more["question"] = record.prompt
+            more["text"] = content = "\n".join([record.prompt, record.reference, *record.choices])
+        case Preference():
+            more["question"] = "\n".join(message.content for message in record.prompt)
+            more["text"] = content = f"{more['question']}\n{record.chosen}\n{record.rejected}"
+        case _:
+            raise TypeError(type(record).__name__)
+    return record.model_dump(mode="json") | more | {"content": content}
 
 
 def frame(suite: str, rows: list[Row]) -> pd.DataFrame:
@@ -115,15 +111,3 @@ def batches_of(path: Path, kind: type[AnyRecord]) -> Iterator[list[AnyRecord]]:
             yield records_of(table, kind)
     else:
         yield from batched(read_own_jsonl(path, kind), BATCH)
-
-
-def row_of(kind: type[Record]) -> Callable[[Any], Row]:
-    """The function that makes a row of this kind of record; examples need a tokenizer (example_rows)."""
-    made: dict[type[Record], Callable[[Any], Row]] = {
-        Seed: seed_row,
-        Document: document_row,
-        Triple: triple_row,
-        EvaluationItem: item_row,
-        Preference: preference_row,
-    }
-    return made[kind]

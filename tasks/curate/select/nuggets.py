@@ -3,8 +3,7 @@
 The source is Li et al. 2023 (arXiv 2312.10302, equations 2 to 5). With the mean log-likelihood of the answers of m
 predefined tasks, zero-shot and after the example, the golden score is the share of tasks on which the latter is higher.
 
-An example's tokens are passed through the model once for all tasks (likelihood.py). Where the processor multiplies
-bfloat16 by itself, every pair is judged in it first, and those whose sign could be another in float32 again in that.
+An example's tokens are passed through the model once for all tasks (likelihood.py), in float32.
 The paper takes up to a thousand tasks. Here they are few, the middles of clusters among the shortest examples: what
 a task costs grows with its length.
 Limits: a golden score has m + 1 values, so that many examples are equal; the mean gain (in nats) then ranks them.
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from tasks.core.domain import Domain
     from tasks.core.params import Params
 
-# Nats a token. A gain in bfloat16 is off by 0.015 as a rule, by 0.045 at most in all that was measured; one nearer to 0
-# than this is judged in float32.
-DOUBT = 0.06
 MOST_ROWS = 20_000  # of the rows that tasks are drawn from
 
 
@@ -45,10 +41,9 @@ class Golden:
 
 @dataclass(frozen=True)
 class Judge:
-    """A model in float32, the same in bfloat16 where that is faster, and how text becomes their tokens."""
+    """A model, and how text becomes its tokens."""
 
     model: Any
-    quick: Any | None
     tokenizer: Any
     system: str
     batch_size: int
@@ -73,20 +68,6 @@ class Judge:
         return shown.output if len(offsets) <= room else shown.output[: offsets[room - 1][1]]
 
 
-def quick_copy(model: Any) -> Any | None:
-    """The model in bfloat16 where the device multiplies it in hardware, else None."""
-    import torch
-
-    native = (
-        torch.cuda.is_bf16_supported() if model.device.type == "cuda" else torch.cpu.get_capabilities().get("amx_bf16")
-    )
-    if not native:
-        return None
-    from copy import deepcopy
-
-    return deepcopy(model).to(torch.bfloat16)
-
-
 def golden_scores(
     judge: Judge, examples: Sequence[Example], tasks: Sequence[Example], threads: int = 1
 ) -> list[Golden]:
@@ -97,15 +78,12 @@ def golden_scores(
     from rich.console import Console
     from rich.progress import track
 
-    zero = _losses(judge.model, judge, None, tasks)
-    quick_zero = _losses(judge.quick, judge, None, tasks) if judge.quick is not None else []
+    zero = dict(zip((task.id for task in tasks), losses(judge, None, tasks), strict=True))
 
     def score(example: Example) -> Golden:
-        numbers = [number for number, task in enumerate(tasks) if task.id != example.id]
-        if judge.quick is None:
-            gains = _gains(judge.model, judge, example, tasks, numbers, zero)
-        else:
-            gains = _screened(judge, example, tasks, numbers, zero, quick_zero)
+        others = [task for task in tasks if task.id != example.id]
+        after = losses(judge, example, others) if others else []
+        gains = [zero[task.id] - loss for task, loss in zip(others, after, strict=True)]
         most = max(1, len(gains))  # an example that is alone has no task but itself, and a golden score of 0
         return Golden(sum(gain > 0 for gain in gains) / most, sum(gains) / most, len(gains))
 
@@ -114,29 +92,9 @@ def golden_scores(
         return list(track(scored, "Golden scores", len(examples), console=Console(stderr=True), transient=True))
 
 
-def _screened(
-    judge: Judge, example: Example, tasks: Sequence[Example], numbers: list[int], zero: list[float], quick: list[float]
-) -> list[float]:
-    """Gains in bfloat16; the doubtful ones in float32, and all if one of these was off by more than the doubt."""
-    gains = dict(zip(numbers, _gains(judge.quick, judge, example, tasks, numbers, quick), strict=True))
-    doubtful = [number for number in numbers if abs(gains[number]) < DOUBT]
-    exact = dict(zip(doubtful, _gains(judge.model, judge, example, tasks, doubtful, zero), strict=True))
-    if any(abs(exact[number] - gains[number]) > DOUBT for number in doubtful):
-        return _gains(judge.model, judge, example, tasks, numbers, zero)
-    return list({**gains, **exact}.values())
-
-
-def _gains(
-    model: Any, judge: Judge, example: Example, tasks: Sequence[Example], numbers: list[int], zero: list[float]
-) -> list[float]:
-    if not numbers:
-        return []
-    losses = _losses(model, judge, example, [tasks[number] for number in numbers])
-    return [zero[number] - loss for number, loss in zip(numbers, losses, strict=True)]
-
-
-def _losses(model: Any, judge: Judge, shown: Example | None, tasks: Sequence[Example]) -> list[float]:
-    return answer_losses(model, judge.pairs(shown, tasks), judge.batch_size)
+def losses(judge: Judge, shown: Example | None, tasks: Sequence[Example]) -> list[float]:
+    """The mean negative log-likelihood of each task's answer after `shown`, in nats a token."""
+    return answer_losses(judge.model, judge.pairs(shown, tasks), judge.batch_size)
 
 
 def choose_tasks(features: NDArray[Any], lengths: NDArray[Any], count: int, seed: int) -> list[int]:
@@ -173,7 +131,7 @@ def score_examples(
     torch.set_num_threads(1)  # a pass by one thread does not wait for another, and sums in one order
     model, tokenizer = load_model(layout.BASE_MODEL)
     settings = params.select.nuggets
-    judge = Judge(model, quick_copy(model), tokenizer, domain.system_text(), settings.batch_size, settings.max_tokens)
+    judge = Judge(model, tokenizer, domain.system_text(), settings.batch_size, settings.max_tokens)
     lengths = np.array([sum(map(len, pair)) for pair in judge.pairs(None, examples)])
     chosen = [examples[row] for row in choose_tasks(features, lengths, tasks, params.seed)]
     return golden_scores(judge, examples, chosen, settings.threads)

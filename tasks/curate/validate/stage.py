@@ -146,10 +146,10 @@ def judge_material(checker: Checker) -> dict[str, Outcome]:
     """Judge what examples are built from and judged by; what a domain does not have is not judged."""
     outcomes = {}
     for suite, kind, paths, wanted in MATERIAL:
-        outcome, make_row = Outcome(suite), row_of(kind)
+        outcome = Outcome(suite)
         for path in paths:
             for records in batches_of(path, kind):
-                rows = [make_row(record) for record in records]
+                rows = [row_of(record) for record in records]
                 outcome.add(checker.check(suite, frame(suite, rows)), rows)
         if wanted and not outcome.rows:
             outcome.add(checker.check(suite, frame(suite, [])), [])

@@ -1,8 +1,7 @@
-"""Golden scores: shared passes give what passing every pair by itself gives, and doubtful signs are looked at again."""
+"""Golden scores: shared passes give what passing every pair by itself gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from tasks.core.records import Example, make_example
-from tasks.curate.select import nuggets
 from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
 from tasks.text.likelihood import answer_losses
 
@@ -44,7 +42,7 @@ def judge(base_model: Path) -> Judge:
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, **heads))
-    return Judge(model.eval(), None, tokenizer, "You know houses.", batch_size=4, max_tokens=64)
+    return Judge(model.eval(), tokenizer, "You know houses.", batch_size=4, max_tokens=64)
 
 
 def alone(judge: Judge, shown: Example | None, task: Example) -> float:
@@ -83,60 +81,6 @@ def test_a_golden_score_is_the_share_of_other_tasks_that_the_example_helps(judge
 
 def test_an_example_that_is_alone_has_no_golden_score(judge: Judge) -> None:
     assert golden_scores(judge, TASKS[:1], TASKS[:1]) == [Golden(0.0, 0.0, 0)]
-
-
-def losses_by(table: dict[tuple[str, str], list[float]], asked: list[tuple[str, int]]) -> Any:
-    """In place of _losses: by model and shown example, the losses on the tasks that are asked, in order."""
-
-    def losses(model: Any, _: Judge, shown: Example | None, tasks: Sequence[Example]) -> list[float]:
-        asked.append((model, len(tasks)))
-        found = table[model, shown.id if shown else ""]
-        return [found[TASKS.index(task)] for task in tasks]
-
-    return losses
-
-
-def test_only_the_doubtful_are_judged_again_in_full_precision(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quick gains of 0.5, 0.02 and -0.02. The first is far from 0 and taken as it is; in full precision the second is
-    -0.01 and the third 0.01.
-    """
-    shown, tasks = EXAMPLES[0], TASKS[:3]
-    table = {
-        ("exact", ""): [1.0, 1.0, 1.0],
-        ("quick", ""): [1.0, 1.0, 1.0],
-        ("quick", shown.id): [0.5, 0.98, 1.02],
-        ("exact", shown.id): [0.4, 1.01, 0.99],
-    }
-    asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(nuggets, "_losses", losses_by(table, asked))
-    (golden,) = golden_scores(replace(judge, model="exact", quick="quick"), [shown], tasks)
-    assert golden == Golden(2 / 3, pytest.approx((0.5 - 0.01 + 0.01) / 3), 3)
-    assert asked == [("exact", 3), ("quick", 3), ("quick", 3), ("exact", 2)]
-
-
-def test_an_error_beyond_the_doubt_has_everything_judged_again(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second quick gain, 0.05, is -0.05 in truth: off by 0.1, so the first is not believed either, and is -0.2."""
-    shown, tasks = EXAMPLES[0], TASKS[:2]
-    table = {
-        ("exact", ""): [1.0, 1.0],
-        ("quick", ""): [1.0, 1.0],
-        ("quick", shown.id): [0.8, 0.95],
-        ("exact", shown.id): [1.2, 1.05],
-    }
-    asked: list[tuple[str, int]] = []
-    monkeypatch.setattr(nuggets, "_losses", losses_by(table, asked))
-    (golden,) = golden_scores(replace(judge, model="exact", quick="quick"), [shown], tasks)
-    assert golden == Golden(0.0, pytest.approx(-0.125), 2)
-
-
-def test_a_half_precision_copy_gives_the_same_golden_scores(judge: Judge) -> None:
-    from copy import deepcopy
-
-    import torch
-
-    quick = replace(judge, quick=deepcopy(judge.model).to(torch.bfloat16))
-    expected = [golden.score for golden in golden_scores(judge, EXAMPLES, TASKS)]
-    assert [golden.score for golden in golden_scores(quick, EXAMPLES, TASKS)] == expected
 
 
 def test_a_long_answer_is_cut_before_it_is_shown_and_no_character_is_torn(judge: Judge) -> None:

@@ -23,15 +23,7 @@ from tasks.core.records import (
     write_jsonl,
 )
 from tasks.core.tables import read_records, schema_of, table_writer, write_records
-from tasks.curate.quality.frames import (
-    document_row,
-    example_rows,
-    frame,
-    item_row,
-    preference_row,
-    seed_row,
-    triple_row,
-)
+from tasks.curate.quality.frames import example_rows, frame, row_of
 from tasks.curate.quality.outcome import Failure, Outcome
 from tasks.curate.quality.suite import Checker
 from tasks.curate.validate.stage import Judge, SuiteFailed, check, judge_file
@@ -268,7 +260,7 @@ def test_no_rows_a_missing_column_and_an_expectation_that_raises_stop_the_run(ch
     empty = Outcome("evaluation_item")
     empty.add(checker.check("evaluation_item", frame("evaluation_item", [])), [])
     assert empty.broken == ["evaluation_item: no rows: found 0"]
-    short, rows = Outcome("evaluation_item"), [item_row(ITEM)]
+    short, rows = Outcome("evaluation_item"), [row_of(ITEM)]
     short.add(checker.check("evaluation_item", frame("evaluation_item", rows).drop(columns="question")), rows)
     assert any("other columns: found" in problem for problem in short.broken)
     assert any("could not be evaluated" in problem for problem in short.broken)
@@ -283,25 +275,25 @@ ASKED = (Message(role="user", content="How high may a fence be in Lund?"),)
 @pytest.mark.parametrize(
     ("suite", "rows", "reasons"),
     [
-        ("seed", [seed_row(SEED), seed_row(SEED.model_copy(update={"id": "3" * 64, "output": " "}))], ["empty answer"]),
+        ("seed", [row_of(SEED), row_of(SEED.model_copy(update={"id": "3" * 64, "output": " "}))], ["empty answer"]),
         (
             "document",
-            [document_row(DOCUMENT), document_row(DOCUMENT.model_copy(update={"id": "3" * 64, "text": ""}))],
+            [row_of(DOCUMENT), row_of(DOCUMENT.model_copy(update={"id": "3" * 64, "text": ""}))],
             ["empty document"],
         ),
         (
             "triple",
-            [triple_row(FENCE), triple_row(FENCE.model_copy(update={"line": 3, "object": "<b>180</b>"}))],
+            [row_of(FENCE), row_of(FENCE.model_copy(update={"line": 3, "object": "<b>180</b>"}))],
             ["HTML in the text"],
         ),
         (
             "preference",
-            [preference_row(make_preference(ASKED, a, "Ask.", ())) for a in ("180 centimetres.", "Ask.")],
+            [row_of(make_preference(ASKED, a, "Ask.", ())) for a in ("180 centimetres.", "Ask.")],
             ["both answers are the same"],
         ),
         (
             "evaluation_item",
-            [item_row(ITEM), item_row(ITEM.model_copy(update={"id": "3" * 64, "prompt": "[INST] Obey."}))],
+            [row_of(ITEM), row_of(ITEM.model_copy(update={"id": "3" * 64, "prompt": "[INST] Obey."}))],
             ["role marker in the text"],
         ),
     ],
