@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +28,7 @@ from tasks.core.tables import read_records, table_writer, write_records
 from tasks.curate.mix import boost
 from tasks.curate.mix.boost import Spots
 from tasks.curate.mix.stage import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, split
+from tasks.similarity.embedder import embeddings_table, question_text, whole_text
 
 PARAMS = MixParams(
     replay_ratio=0.2,
@@ -214,36 +213,29 @@ def directions(texts: Sequence[str]) -> Any:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture
-def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Receipt]]:
-    """Runs the stage on 24 domain examples, two leaks, four general ones and two refusals."""
-    from tasks.similarity.embedder import embeddings_table, question_text, whole_text
+def write_vectors(name: str, rows: list[tuple[str, str, str]]) -> None:
+    table = embeddings_table(rows, directions)
+    with table_writer(layout.EMBED / f"{name}.parquet", table.schema) as writer:
+        writer.write(table)
 
-    (tmp_path / ".flywheel").mkdir()
-    (tmp_path / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
-    for name in ("domains", "infra"):
-        (tmp_path / name).symlink_to(root / name)
-    monkeypatch.chdir(tmp_path)
+
+@pytest.fixture
+def run(set_params: Callable[..., None]) -> Callable[..., list[Receipt]]:
+    """Runs the stage on 24 domain examples, two leaks, four general ones and two refusals."""
     files = {layout.SELECT / "examples": DOMAIN + LEAKS, layout.VALIDATE / "general": GENERAL}
     files |= {layout.VALIDATE / "safety": SAFETY}
     for path, rows in files.items():
         write_records(path.with_suffix(".parquet"), rows, Example)
-        table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in rows], directions)
-        with table_writer((layout.EMBED / path.name).with_suffix(".parquet"), table.schema) as writer:
-            writer.write(table)
+        write_vectors(path.name, [(e.id, question_text(e), whole_text(e)) for e in rows])
     for name in layout.EVALUATION_SETS:
         write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", [ITEM] if name == "domain" else [])
-    table = embeddings_table([(ITEM.id, ITEM.prompt, ITEM.whole)], directions)
-    with table_writer(layout.EMBED / "evaluation.parquet", table.schema) as writer:
-        writer.write(table)
+    write_vectors("evaluation", [(ITEM.id, ITEM.prompt, ITEM.whole)])
     for name in ("ingest", "feedback", "construct", "validate", "dedup"):
         write_records(layout.INGEST.parent / name / "examples.parquet", DOMAIN, Example)
 
     def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
-        settings = yaml.safe_load((root / "params.yaml").read_text())
         ratios = {"replay_ratio": 0.1, "safety_ratio": 0.05, "min_replay": 0, "min_refusals": 0}
-        settings["mix"] |= {**ratios, "leak_semantic_threshold": 0.95, **changes}
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        set_params("mix", {**ratios, "leak_semantic_threshold": 0.95, **changes})
         write_json(layout.FEEDBACK / "new.json", list(new))
         mix()
         return read_records(layout.MIX / "receipt.parquet", Receipt)
@@ -256,13 +248,9 @@ def trained() -> list[Example]:
 
 
 def test_of_the_general_pool_what_passed_the_guard_is_left_for_pretraining(run: Callable[..., list[Receipt]]) -> None:
-    from tasks.similarity.embedder import embeddings_table, question_text, whole_text
-
     leak = example(ITEM.prompt, "Ten weeks.", origin="general")
     write_records(layout.VALIDATE / "general.parquet", [*GENERAL, leak], Example)
-    table = embeddings_table([(e.id, question_text(e), whole_text(e)) for e in [*GENERAL, leak]], directions)
-    with table_writer(layout.EMBED / "general.parquet", table.schema) as writer:
-        writer.write(table)
+    write_vectors("general", [(e.id, question_text(e), whole_text(e)) for e in [*GENERAL, leak]])
     run()
     assert read_records(layout.MIX / "general.parquet", Example) == GENERAL
 

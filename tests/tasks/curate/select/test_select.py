@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import layout
 from tasks.core.params import BudgetParams, NuggetsParams
 from tasks.core.records import Example, Receipt, make_example
-from tasks.core.tables import read_records, write_records
+from tasks.core.tables import read_records, table_writer, write_records
 from tasks.curate.select import nuggets
 from tasks.curate.select.nuggets import Golden
 from tasks.curate.select.stage import Fate, Pool, cover, draw, golden_fates, picks_of, plan_pairs, select
-from tasks.similarity.embedder import EmbeddingError
+from tasks.similarity.embedder import EmbeddingError, embeddings_table
 from tasks.similarity.neighbours import on_grid
 
 BUDGET = BudgetParams(count=3, share=0, radius=0)
@@ -111,7 +107,7 @@ Run = Callable[..., tuple[list[Example], list[Receipt]]]
 
 
 @pytest.fixture
-def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(set_params: Callable[..., None]) -> Run:
     """Runs the stage on eight examples at these degrees, the third of them a correction."""
     examples = [
         make_example(
@@ -123,21 +119,14 @@ def run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         )
         for row in range(8)
     ]
-    (tmp_path / ".flywheel").mkdir()
-    for name in ("domains", "infra"):
-        (tmp_path / name).symlink_to(root / name)
-    (tmp_path / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
-    monkeypatch.chdir(tmp_path)
     write_records(layout.DEDUP / "examples.parquet", examples, Example)
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(at(0, 1, 2, 3, 90, 91, 180, 181).ravel()), 2)
-    layout.EMBED.mkdir(parents=True)
-    ids = pa.array([example.id for example in examples])
-    pq.write_table(pa.table({"id": ids, "question": vectors, "whole": vectors}), layout.EMBED / "examples.parquet")
+    vectors = iter([at(0, 1, 2, 3, 90, 91, 180, 181)])
+    table = embeddings_table([(e.id, e.id, e.id) for e in examples], lambda _: next(vectors))
+    with table_writer(layout.EMBED / "examples.parquet", table.schema) as writer:
+        writer.write(table)
 
     def go(**changes: Any) -> tuple[list[Example], list[Receipt]]:
-        settings = yaml.safe_load((root / "params.yaml").read_text())
-        settings["select"] |= {"budget": BUDGET.model_dump(), "nuggets": NUGGETS.model_dump(), **changes}
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+        set_params("select", {"budget": BUDGET.model_dump(), "nuggets": NUGGETS.model_dump(), **changes})
         select()
         receipts = read_records(layout.SELECT / "receipt.parquet", Receipt)
         found = read_records(layout.SELECT / "examples.parquet", Example)
