@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
 
-from tasks.corpus.teacher.budget import Usage
-from tasks.corpus.teacher.cache import Ask, Reply
+from tasks.core.params import load_params
+from tasks.corpus.construct.method import Method
+from tasks.corpus.teacher.cache import Ask, Reply, Usage
 
 
 class SaidTeacher:
@@ -29,3 +33,18 @@ class SaidTeacher:
     def asked(self, part: str) -> list[str]:
         """The last messages of the requests that hold this text."""
         return [ask.messages[-1].content for ask in self.asks if part in ask.messages[-1].content]
+
+
+M = TypeVar("M", bound=Method)
+
+cached_params = cache(load_params)
+
+
+def at_work(kind: type[M], root: Path, teacher: Any = None, language: str = "en", seed: int = 1, **changes: Any) -> M:
+    """A method of construction, with changes to its section of params.yaml."""
+    params = cached_params(root / "params.yaml")
+    section = getattr(params.construct_, kind.origin).model_copy(update=changes)
+    construct = params.construct_.model_copy(update={kind.origin: section})
+    title = {"title": "Building"} if kind.origin == "self_instruct" else {}
+    params = params.model_copy(update={"construct_": construct, "seed": seed})
+    return kind(params=params, language=language, teacher=teacher, **title)

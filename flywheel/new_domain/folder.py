@@ -209,7 +209,7 @@ def texts_of(found: Found) -> list[str]:
             values = [row.get(columns.question), row.get(columns.answer)] if columns else [*row.values()]
             texts.append("\n".join(str(value) for value in values))
     for path in islice(found.documents, 5):
-        texts += [document.text[:500] for document in islice(read_documents(DOCUMENTS, [path])[0], 3)]
+        texts += [document.text[:500] for document in islice(read_documents(DOCUMENTS, [path], []), 3)]
     return texts
 
 
@@ -228,8 +228,8 @@ def _document(path: Path) -> Use:
     Raises:
         SourceError: no text can be taken from it; the message says why.
     """
-    documents, bad = read_documents(DOCUMENTS, [path])
-    count = sum(1 for _ in documents)
+    bad: list[BadLine] = []
+    count = sum(1 for _ in read_documents(DOCUMENTS, [path], bad))
     if not count:
         raise SourceError(bad[0].cause if bad else "it holds no document")
     use = Use(count, causes=by_cause(bad))

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from flywheel.new_domain.folder import Found, language_of, look, texts_of
+from flywheel.new_domain.folder import Found, Use, language_of, look, texts_of
 from flywheel.new_domain.freeze import candidates, draw_spread, freeze
 from flywheel.new_domain.trial import tried
 from tasks.core import layout
@@ -169,15 +169,16 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
 
 
 def _sources(name: str, title: str, found: Found, copies: dict[Path, str]) -> dict[str, Any]:
-    human = [_human(f"{name}-{place}", title, copies[path], use.columns)
-             for place, (path, use) in enumerate(found.tables.items(), start=1)]  # fmt: skip
+    human = [
+        _source(f"{name}-{place}", title, [copies[path]]) | _mapped(use.columns)
+        for place, (path, use) in enumerate(found.tables.items(), start=1)
+    ]
     documents = [copies[path] for path in found.documents]
     return {"human": human, "documents": [_source(f"{name}-documents", title, documents)] if documents else []}
 
 
-def _human(name: str, title: str, file: str, columns: Columns | None) -> dict[str, Any]:
-    mapped = {"columns": columns.model_dump(exclude_defaults=True)} if columns else {}
-    return {**_source(name, title, [file]), **mapped}
+def _mapped(columns: Columns | None) -> dict[str, Any]:
+    return {"columns": columns.model_dump(exclude_defaults=True)} if columns else {}
 
 
 def _source(name: str, title: str, files: list[str]) -> dict[str, Any]:
@@ -247,21 +248,19 @@ def _files(found: Found, folder: Path) -> list[dict[str, Any]]:
     """Every file of the folder: what it is used as, and what of it is not used, with counts and causes."""
     used = [("questions", path, use) for path, use in found.tables.items()]
     used += [("documents", path, use) for path, use in found.documents.items()]
-    files: list[dict[str, Any]] = [
+    used += [("", path, Use(0, causes=[cause])) for path, cause in found.unused.items()]
+    return [
         {
             "file": path.relative_to(folder).as_posix(),
             "used_as": kind,
             "rows": use.rows,
-            "columns": use.columns.model_dump(exclude_defaults=True) if use.columns else {},
+            "columns": _mapped(use.columns).get("columns", {}),
             "encoding": use.encoding or "UTF-8",
             "unused_columns": dict(use.unused),
             "not_used": use.causes,
         }
         for kind, path, use in used
     ]
-    for path, cause in found.unused.items():
-        files.append({"file": path.relative_to(folder).as_posix(), "used_as": "", "rows": 0, "not_used": [cause]})
-    return files
 
 
 def _uses(found: Found, folder: Path) -> list[str]:

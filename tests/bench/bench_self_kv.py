@@ -24,7 +24,7 @@ from tasks.core.params import load_params
 from tasks.core.records import Example
 from tasks.core.tables import write_records
 from tasks.corpus.construct.kv_templates import load_templates
-from tasks.corpus.construct.self_kv import build
+from tasks.corpus.construct.self_kv import SelfKv
 from tasks.corpus.ingest.triples import read_triples
 
 COUNTS = (10_000, 20_000, 40_000)
@@ -32,12 +32,12 @@ COUNTS = (10_000, 20_000, 40_000)
 
 def measure(count: int, graph: Path) -> dict[str, float]:
     """Read, build and write `count` examples; seconds, and MB of this process."""
-    domain, params = load_domain("traffic_law"), load_params().construct_
-    settings = params.model_copy(update={"self_kv": params.self_kv.model_copy(update={"examples": count})})
+    domain, params = load_domain("traffic_law"), load_params()
     templates = load_templates(domain.folder / domain.triples[0].templates, "zh")
     start = time.perf_counter()
-    triples, _ = read_triples(domain.triples[0], [graph], "zh")
-    built = build(triples, templates, settings, 42, "zh")
+    triples = list(read_triples(domain.triples[0], [graph], [], "zh"))
+    built = SelfKv(params=params, language="zh")
+    built.build(triples, templates, count)
     write_records(graph.with_suffix(f".{count}.parquet"), built.examples, Example)
     seconds = time.perf_counter() - start
     return {

@@ -23,33 +23,23 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from tasks.core.params import SelfInstructParams, TeacherParams
-from tasks.core.records import Example, Seed, make_example
+from tasks.core.params import SelfInstructParams
+from tasks.core.records import Example, Origin, Seed
+from tasks.corpus.construct.method import Method
 from tasks.corpus.construct.replies import Problem, items, mentioned, problem_with, unclean
-from tasks.corpus.construct.result import Made
-from tasks.corpus.construct.teacher_prompts import TeacherPrompts
-from tasks.corpus.teacher.cache import Ask, Reply, dialogue
-
-if TYPE_CHECKING:
-    from tasks.corpus.teacher.teacher import Teacher
 
 ROUND = 16  # requests for instructions, after which the pool has grown; a constant, for it shapes what is built
 NEW_PER_PROMPT = 4
 OWN_SHARE = 0.25  # of the instructions shown: the model's own
 SHOWN_KINDS = 3  # worked examples of each kind of task, in steps 2 and 3
 MIN_INSTRUCTION, MAX_INSTRUCTION = 5, 400  # characters
-
-
-def rouge_l(one: str, other: str) -> float:
-    """ROUGE-L F1 by characters (Lin 2004, equations 2 to 4, with β = 1): 2 × LCS / (both lengths together)."""
-    return float(Indel.normalized_similarity(one, other))
 
 
 @dataclass
@@ -60,13 +50,11 @@ class Pool:
     known: list[str]
     own: list[tuple[str, str]] = field(default_factory=list)  # id of the example, instruction
 
-    @classmethod
-    def of(cls, seeds: Sequence[Seed], others: Iterable[str]) -> Pool:
-        """A pool of seeds, with other instructions that must not come again."""
-        return cls(list(seeds), [seed.instruction for seed in seeds] + list(others))
-
     def nearest(self, instruction: str, at_least: float) -> tuple[str, float] | None:
-        """The most similar instruction, with its ROUGE-L, where that exceeds `at_least`."""
+        """The most similar instruction, with its ROUGE-L, where that exceeds `at_least`.
+
+        ROUGE-L F1 (Lin 2004, equations 2 to 4, with β = 1): 2 × LCS / (both lengths together).
+        """
         found = process.extractOne(instruction, self.known, scorer=Indel.normalized_similarity, score_cutoff=at_least)
         return (found[0], found[1]) if found and found[1] > at_least else None
 
@@ -88,60 +76,61 @@ class Task:
     classification: bool = False
 
 
-@dataclass
-class SelfInstruct:
-    """The method with everything it needs. `title` is the domain's subject, in its language."""
+@dataclass(kw_only=True)
+class SelfInstruct(Method):
+    """The method. `title` is the domain's subject, in its language."""
 
-    params: SelfInstructParams
-    settings: TeacherParams
-    prompts: TeacherPrompts
-    language: str
+    origin: ClassVar[Origin] = "self_instruct"
     title: str
-    teacher: Teacher
-    seed: int
 
-    def build(self, seeds: Sequence[Seed], others: Iterable[str]) -> Made:
-        """New examples: as many as wanted, or as the requests, the budget and the teacher give. Never padded."""
-        made, pool, rng = Made("self_instruct"), Pool.of(seeds, others), random.Random(self.seed)
-        begun = self.teacher.usage.requests
+    @property
+    def settings(self) -> SelfInstructParams:
+        """Its own section of params.yaml."""
+        return self.params.construct_.self_instruct
+
+    def build(self, seeds: Sequence[Seed], others: Iterable[str]) -> None:
+        """New examples: as many as wanted, or as the requests, the budget and the teacher give. Never padded.
+
+        `others` are instructions that must not come again.
+        """
+        pool = Pool(list(seeds), [*(seed.instruction for seed in seeds), *others])
+        rng = random.Random(self.params.seed)
         waiting: list[Task] = []
-        while len(made.examples) < self.params.examples and not self.teacher.exhausted:
-            left = self.params.max_requests - (self.teacher.usage.requests - begun)
+        while len(self.examples) < self.settings.examples and self.teacher and not self.teacher.exhausted:
+            left = self.settings.max_requests - self.usage.requests
             if not waiting:
                 # Each instruction takes two requests more, so a round begins only where they are left.
                 if left < 3:
                     break
-                waiting = self._instructions(min(ROUND, left // 3), pool, rng, made)
+                waiting = self._instructions(min(ROUND, left // 3), pool, rng)
                 continue
             if left < 2:
                 break
-            take = min(self.params.examples - len(made.examples), left // 2)
+            take = min(self.settings.examples - len(self.examples), left // 2)
             now, waiting = waiting[:take], waiting[take:]
-            self._instances(self._classified(now, seeds), seeds, pool, made)
+            self._instances(self._classified(now, seeds), pool)
         for task in waiting:
-            made.drop(self._example(task, "", ""), "not answered", "enough examples, or no requests left")
-        return made
+            self.drop(self._example(task), "not answered", "enough examples, or no requests left")
 
-    def _instructions(self, prompts: int, pool: Pool, rng: random.Random, made: Made) -> list[Task]:
+    def _instructions(self, prompts: int, pool: Pool, rng: random.Random) -> list[Task]:
         """Step 1, and the filters on instructions."""
-        shown = [pool.shown(self.params.seeds_per_prompt, rng) for _ in range(prompts)]
-        sample = self.teacher.usage.requests
-        asks = [
-            self._ask(self._list_prompt([text for _, text in part]), sample=sample + n) for n, part in enumerate(shown)
-        ]
+        shown = [pool.shown(self.settings.seeds_per_prompt, rng) for _ in range(prompts)]
+        asked = [[self._list_prompt([text for _, text in part])] for part in shown]
         tasks: list[Task] = []
-        for part, reply in zip(shown, self.teacher.ask(asks, "self_instruct: instructions"), strict=True):
+        replies = self.ask(asked, "instructions", sample=self.teacher.usage.requests if self.teacher else 0)
+        for part, reply in zip(shown, replies, strict=True):
             sources = tuple(identity for identity, _ in part)
+            whole = self._example(Task("", sources), output=reply.text)
             problem = problem_with(reply, self.prompts)
             if problem and problem.reason != "cut short":
-                made.drop(self._example(Task("", sources), "", reply.text), f"tasks: {problem.reason}", problem.detail)
+                self.drop(whole, f"tasks: {problem.reason}", problem.detail)
                 continue
             lines = items(reply.text, marked_only=True)
             # The last line of a reply that was cut is not whole.
             lines = (lines[:-1] if problem else lines)[:NEW_PER_PROMPT]
             if not lines:
-                made.drop(self._example(Task("", sources), "", reply.text), "no task in the reply")
-            tasks += [Task(line, sources) for line in lines if self._is_new(Task(line, sources), pool, made)]
+                self.drop(whole, "no task in the reply")
+            tasks += [Task(line, sources) for line in lines if self._is_new(Task(line, sources), pool)]
         return tasks
 
     def _list_prompt(self, instructions: list[str]) -> str:
@@ -155,14 +144,13 @@ class SelfInstruct:
             language=self.prompts.language,
         )
 
-    def _is_new(self, task: Task, pool: Pool, made: Made) -> bool:
+    def _is_new(self, task: Task, pool: Pool) -> bool:
         """Whether an instruction may join the pool, which it does."""
-        example = self._example(task, "", "")
         if problem := self._instruction_problem(task.instruction):
-            made.drop(example, *problem)
+            self.drop(self._example(task), *problem)
             return False
-        if found := pool.nearest(task.instruction, self.params.max_similarity):
-            made.drop(example, "not novel", f"ROUGE-L {found[1]:.2f} to: {found[0]}", found[1])
+        if found := pool.nearest(task.instruction, self.settings.max_similarity):
+            self.drop(self._example(task), "not novel", f"ROUGE-L {found[1]:.2f} to: {found[0]}", found[1])
             return False
         pool.known.append(task.instruction)
         return True
@@ -183,28 +171,25 @@ class SelfInstruct:
         for seed in _both_kinds(seeds):
             question = words.classification.format(instruction=seed.instruction)
             texts += [question, words.yes if seed.classification else words.no]
-        asks = [
-            self._ask(*texts, words.classification.format(instruction=task.instruction), exact=True) for task in tasks
-        ]
-        replies = self.teacher.ask(asks, "self_instruct: kinds")
+        asked = [[*texts, words.classification.format(instruction=task.instruction)] for task in tasks]
         yes = words.yes.casefold()
-        answers = [reply.text.strip().casefold().startswith(yes) for reply in replies]
         return [
-            Task(task.instruction, task.shown, classification)
-            for task, classification in zip(tasks, answers, strict=True)
+            replace(task, classification=reply.text.strip().casefold().startswith(yes))
+            for task, reply in zip(tasks, self.ask(asked, "kinds", exact=True), strict=True)
         ]
 
-    def _instances(self, tasks: Sequence[Task], seeds: Sequence[Seed], pool: Pool, made: Made) -> None:
+    def _instances(self, tasks: Sequence[Task], pool: Pool) -> None:
         """Step 3, and the filters on instances."""
-        shown = {kind: [seed for seed in seeds if seed.classification is kind][:SHOWN_KINDS] for kind in (True, False)}
-        asks = [self._ask(*self._worked(task, shown[task.classification])) for task in tasks]
-        for task, reply in zip(tasks, self.teacher.ask(asks, "self_instruct: answers"), strict=True):
-            entered, output = self._read_instance(task, reply)
-            example = self._example(task, entered, output)
+        shown = {
+            kind: [seed for seed in pool.seeds if seed.classification is kind][:SHOWN_KINDS] for kind in (True, False)
+        }
+        replies = self.ask([self._worked(task, shown[task.classification]) for task in tasks], "answers")
+        for task, reply in zip(tasks, replies, strict=True):
+            example = self._example(task, *self._read_instance(task, reply.text.strip()))
             if problem := problem_with(reply, self.prompts) or instance_problem(example):
-                made.drop(example, *problem)
+                self.drop(example, *problem)
             else:
-                made.keep(example, "classification" if task.classification else "")
+                self.keep(example, "classification" if task.classification else "")
                 pool.own.append((example.id, task.instruction))
 
     def _worked(self, task: Task, shown: Sequence[Seed]) -> list[str]:
@@ -213,19 +198,15 @@ class SelfInstruct:
         prompt = words.labelled_instance if task.classification else words.instance
         texts: list[str] = []
         for seed in shown:
-            entered = f"{words.input}: {seed.input or words.none}"
-            labelled, plain = f"{words.label}: {seed.output}\n{entered}", f"{entered}\n{words.output}: {seed.output}"
-            answer = labelled if task.classification else plain
-            texts += [self._filled(prompt, seed.instruction), answer]
-        return [*texts, self._filled(prompt, task.instruction)]
+            parts = [f"{words.input}: {seed.input or words.none}", f"{words.output}: {seed.output}"]
+            if task.classification:
+                parts = [f"{words.label}: {seed.output}", parts[0]]
+            texts += [prompt.format(instruction=seed.instruction, language=self.prompts.language), "\n".join(parts)]
+        return [*texts, prompt.format(instruction=task.instruction, language=self.prompts.language)]
 
-    def _filled(self, prompt: str, instruction: str) -> str:
-        return prompt.format(instruction=instruction, language=self.prompts.language)
-
-    def _read_instance(self, task: Task, reply: Reply) -> tuple[str, str]:
+    def _read_instance(self, task: Task, text: str) -> tuple[str, str]:
         """Input and output of a reply. Without labels it is the output of a task that needs no input."""
         words = self.prompts.self_instruct
-        text = reply.text.strip()
         found = labelled(text, (words.input, words.output, words.label))
         entered = found.get(words.input.casefold(), "")
         if entered.rstrip(".。").casefold() == words.none.casefold():
@@ -234,20 +215,8 @@ class SelfInstruct:
             return entered, found.get(words.label.casefold(), "")
         return entered, found.get(words.output.casefold(), "") if found else text
 
-    def _example(self, task: Task, entered: str, output: str) -> Example:
-        return make_example(
-            instruction=task.instruction,
-            input=entered,
-            output=output,
-            language=self.language,
-            origin="self_instruct",
-            source=task.shown,
-        )
-
-    def _ask(self, *texts: str, sample: int = 0, exact: bool = False) -> Ask:
-        temperature = 0.0 if exact else self.settings.temperature
-        tokens = 8 if exact else self.settings.max_tokens
-        return Ask(messages=dialogue(*texts), max_tokens=tokens, temperature=temperature, sample=sample)
+    def _example(self, task: Task, entered: str = "", output: str = "") -> Example:
+        return self.candidate(task.instruction, output, task.shown, input=entered)
 
 
 def _both_kinds(seeds: Sequence[Seed]) -> list[Seed]:

@@ -21,20 +21,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from tasks.core.records import Dropped, Example, Receipt, Triple, make_example
+from tasks.core.records import Example, Origin, Triple, make_example
 from tasks.core.settings import SettingsError
 from tasks.corpus.construct.kv_templates import Template, Templates
+from tasks.corpus.construct.method import Method
+from tasks.corpus.construct.replies import problem_with
+from tasks.corpus.teacher.cache import Reply
 
-if TYPE_CHECKING:
-    from tasks.core.params import ConstructParams
-    from tasks.corpus.teacher.cache import Reply
-    from tasks.corpus.teacher.teacher import Teacher
-
-STAGE = "construct"
 INVERSE = "^"
-DROPPED_FIELDS = {"id", "origin", "instruction", "input", "output", "source", "evidence"}
 MAX_LENGTHENING = 3  # times as long as the template's question a rewording may be
 
 
@@ -46,16 +42,6 @@ class Fact:
     via: str
     objects: tuple[str, ...]
     triples: tuple[Triple, ...]
-
-
-@dataclass
-class Built:
-    """What Self-KV made. Receipts are for all candidates; `skipped` counts facts that no question was made of."""
-
-    examples: list[Example] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
 
 
 class Graph:
@@ -133,88 +119,95 @@ def _draw(seed: int, template: Template, subject: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def render(template: Template, fact: Fact, wording: int, joiner: str, language: str) -> Example:
-    """The example that a fact gives in one wording."""
-    values = {"subject": fact.subject, "via": fact.via, "object": joiner.join(fact.objects)}
-    answer = template.answers[wording % len(template.answers)].format_map(values)
-    return make_example(
-        instruction=template.questions[wording].format_map(values),
-        output=answer,
-        language=language,
-        origin="self_kv",
-        source=tuple(f"{triple.file}:{triple.line}" for triple in fact.triples),
-        category="/".join(relation.removeprefix(INVERSE) for relation in template.path),
-        evidence="\n".join(f"{t.subject} | {t.relation} | {t.object}" for t in fact.triples),
-    )
+@dataclass(kw_only=True)
+class SelfKv(Method):
+    """The method; `seen` are the ids of all candidates so far."""
 
+    origin: ClassVar[Origin] = "self_kv"
+    seen: set[str] = field(default_factory=set)
 
-def build(
-    triples: Iterable[Triple],
-    templates: Templates,
-    params: ConstructParams,
-    seed: int,
-    language: str,
-    teacher: Teacher | None = None,
-) -> Built:
-    """Examples from triples: `params.self_kv.examples` of them, or as many as the triples give, never padded.
+    def build(self, triples: Iterable[Triple], templates: Templates, wanted: int) -> None:
+        """`wanted` examples more from the triples of a graph, or as many as these give, never padded.
 
-    `two_hop_share` of them are two-hop questions; what one kind lacks, the other gives. The score in a receipt is 1.0:
-    an answer is what its triples say. With `params.self_kv.paraphrase`, the teacher rewords the questions.
+        `two_hop_share` of them are two-hop questions; what one kind lacks, the other gives. The score in a receipt is
+        1.0: an answer is what its triples say. With `paraphrase`, the teacher rewords the questions.
 
-    Raises:
-        SettingsError: rewording is asked for, and there is no teacher or no prompt for it.
-    """
-    built = Built()
-    pairs = list(_chosen_pairs(Graph(triples), templates, params, seed, language, built))
-    if params.self_kv.paraphrase:
-        if teacher is None or not templates.paraphrase:
-            raise SettingsError("construct.self_kv.paraphrase needs a teacher, and `paraphrase` among the templates")
-        pairs, notes = reword(pairs, templates.paraphrase, params, teacher)
-    else:
+        Raises:
+            SettingsError: rewording is asked for, and there is no teacher or no prompt for it.
+        """
+        pairs = list(self._pairs(Graph(triples), templates, wanted))
         notes = [""] * len(pairs)
-    for (fact, example), note in zip(pairs, notes, strict=True):
-        reason = "self_kv: two hops" if fact.via else "self_kv: one hop"
-        receipt = Receipt(example_id=example.id, stage=STAGE, kept=True, reason=reason, detail=note, score=1.0)
-        built.receipts.append(receipt)
-        built.examples.append(example)
-    return built
+        if self.params.construct_.self_kv.paraphrase:
+            pairs, notes = self._reworded(pairs, templates.paraphrase)
+        for (fact, example), note in zip(pairs, notes, strict=True):
+            self.scores.append(1.0)
+            self.keep(example, note, 1.0, kind="two hops" if fact.via else "one hop")
 
+    def _pairs(self, graph: Graph, templates: Templates, wanted: int) -> Iterator[tuple[Fact, Example]]:
+        """The facts to ask, one-hop ones first, each with its example."""
+        two_hops = round(wanted * self.params.construct_.self_kv.two_hop_share)
+        pools = []
+        for hops in (1, 2):
+            part = [template for template in templates.templates if len(template.path) == hops]
+            pools.append(self._usable(chosen(graph, part, self.params.seed, self.skipped), templates.joiner))
+        taken = 0
+        for pool, share in zip(pools, (wanted - two_hops, two_hops), strict=True):
+            for pair in islice(pool, share):
+                taken += 1
+                yield pair
+        yield from islice(chain(*pools), wanted - taken)
 
-def _chosen_pairs(
-    graph: Graph, templates: Templates, params: ConstructParams, seed: int, language: str, built: Built
-) -> Iterator[tuple[Fact, Example]]:
-    """The facts to ask, one-hop ones first, each with its example."""
-    total = params.self_kv.examples
-    two_hops = round(total * params.self_kv.two_hop_share)
-    seen: set[str] = set()
-    pools: list[Iterator[tuple[Fact, Example]]] = []
-    for hops in (1, 2):
-        part = [template for template in templates.templates if len(template.path) == hops]
-        pools.append(_usable(chosen(graph, part, seed, built.skipped), templates.joiner, language, seen, built))
-    taken = 0
-    for pool, wanted in zip(pools, (total - two_hops, two_hops), strict=True):
-        for pair in islice(pool, wanted):
-            taken += 1
-            yield pair
-    yield from islice(chain(*pools), total - taken)
+    def _usable(self, candidates: Iterable[tuple[Template, Fact, int]], joiner: str) -> Iterator[tuple[Fact, Example]]:
+        """Candidates as examples; one whose question tells its own answer is dropped."""
+        for template, fact, wording in candidates:
+            example = self._example(template, fact, wording, joiner)
+            if example.id in self.seen:
+                continue
+            self.seen.add(example.id)
+            if tells_answer(example.instruction, fact):
+                self.scores.append(1.0)
+                self.drop(example, "the question tells its answer", score=1.0)
+            else:
+                yield fact, example
 
+    def _example(self, template: Template, fact: Fact, wording: int, joiner: str) -> Example:
+        """The example that a fact gives in one wording."""
+        values = {"subject": fact.subject, "via": fact.via, "object": joiner.join(fact.objects)}
+        return self.candidate(
+            template.questions[wording].format_map(values),
+            template.answers[wording % len(template.answers)].format_map(values),
+            tuple(f"{triple.file}:{triple.line}" for triple in fact.triples),
+            category="/".join(relation.removeprefix(INVERSE) for relation in template.path),
+            evidence="\n".join(f"{t.subject} | {t.relation} | {t.object}" for t in fact.triples),
+        )
 
-def _usable(
-    candidates: Iterable[tuple[Template, Fact, int]], joiner: str, language: str, seen: set[str], built: Built
-) -> Iterator[tuple[Fact, Example]]:
-    """Candidates as examples; one whose question tells its own answer is dropped, with a receipt."""
-    for template, fact, wording in candidates:
-        example = render(template, fact, wording, joiner, language)
-        if example.id in seen:
-            continue
-        seen.add(example.id)
-        if not tells_answer(example.instruction, fact):
-            yield fact, example
-            continue
-        reason = "self_kv: the question tells its answer"
-        built.receipts.append(Receipt(example_id=example.id, stage=STAGE, kept=False, reason=reason, score=1.0))
-        content = example.model_dump(include=DROPPED_FIELDS)
-        built.dropped.append(Dropped(**content, reason=reason, score=1.0))
+    def _reworded(
+        self, pairs: Sequence[tuple[Fact, Example]], prompt: str
+    ) -> tuple[list[tuple[Fact, Example]], list[str]]:
+        """Every question in the teacher's words where these will do, and a note for each on which words stand."""
+        if not prompt:
+            raise SettingsError("construct.self_kv.paraphrase needs `paraphrase` among the templates")
+        asked = ([prompt.format_map({"question": example.instruction})] for _, example in pairs)
+        reworded, notes = [], []
+        for (fact, example), reply in zip(pairs, self.ask(asked, "questions"), strict=True):
+            problem = self._rewording_problem(reply, fact, example.instruction)
+            if not problem:
+                fields = example.model_dump(exclude={"id", "instruction", "output"})
+                example = make_example(instruction=reply.text.strip(), output=example.output, **fields)
+            reworded.append((fact, example))
+            notes.append(f"the template's words: {problem}" if problem else "the teacher's words")
+        return reworded, notes
+
+    def _rewording_problem(self, reply: Reply, fact: Fact, question: str) -> str:
+        """Why a teacher's wording of a question cannot be used; empty where it can."""
+        if problem := problem_with(reply, self.prompts):
+            return problem.reason
+        text = reply.text.strip()
+        if len(text.splitlines()) > 1 or len(text) > MAX_LENGTHENING * len(question):
+            return "the reply is more than a question"
+        if fact.subject.casefold() not in text.casefold():
+            return "the reply does not name what it asks about"
+        return "the reply tells the answer" if tells_answer(text, fact) else ""
 
 
 def tells_answer(question: str, fact: Fact) -> bool:
@@ -235,44 +228,3 @@ def _says(text: str, phrase: str) -> bool:
 def _spaced(pair: str) -> bool:
     """Whether two characters that touch are parts of one word, in a script that puts spaces between words."""
     return len(pair) == 2 and all(c.isalnum() and unicodedata.east_asian_width(c) not in "WF" for c in pair)
-
-
-def reword(
-    pairs: Sequence[tuple[Fact, Example]], prompt: str, params: ConstructParams, teacher: Teacher
-) -> tuple[list[tuple[Fact, Example]], list[str]]:
-    """Every question in the teacher's words where these will do, and a note for each on which words stand."""
-    from tasks.corpus.teacher.cache import Ask, dialogue
-
-    asks = [
-        Ask(
-            messages=dialogue(prompt.format_map({"question": example.instruction})),
-            max_tokens=params.teacher.max_tokens,
-            temperature=params.teacher.temperature,
-        )
-        for _, example in pairs
-    ]
-    reworded, notes = [], []
-    for (fact, example), reply in zip(pairs, teacher.ask(asks), strict=True):
-        question, problem = usable_rewording(reply, fact, example.instruction)
-        reworded.append((fact, example if problem else _with_question(example, question)))
-        notes.append(f"the template's words: {problem}" if problem else "the teacher's words")
-    return reworded, notes
-
-
-def usable_rewording(reply: Reply, fact: Fact, question: str) -> tuple[str, str]:
-    """A teacher's wording of a question, and why it cannot be used; that is empty where it can."""
-    text = reply.text.strip()
-    if reply.error:
-        return text, f"no reply ({reply.error})"
-    if not text or reply.finish_reason != "stop":
-        return text, "an empty or cut reply"
-    if len(text.splitlines()) > 1 or len(text) > MAX_LENGTHENING * len(question):
-        return text, "the reply is more than a question"
-    if fact.subject.casefold() not in text.casefold():
-        return text, "the reply does not name what it asks about"
-    return text, "the reply tells the answer" if tells_answer(text, fact) else ""
-
-
-def _with_question(example: Example, question: str) -> Example:
-    fields = example.model_dump(exclude={"id", "instruction", "output"})
-    return make_example(instruction=question, output=example.output, **fields)

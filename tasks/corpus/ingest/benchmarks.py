@@ -15,10 +15,9 @@ OPTION = re.compile(r"\(([A-D])\)\s*")
 ANSWER = re.compile(r"answer is \(([A-D])\)")
 
 
-def read_mmlu(source: MmluSource, paths: list[Path]) -> tuple[list[EvaluationItem], list[BadLine]]:
-    """Read and audit the few-shot questions; items that fail the audit are returned with what is wrong with them."""
+def read_mmlu(source: MmluSource, paths: list[Path], bad: list[BadLine]) -> list[EvaluationItem]:
+    """Read and audit the few-shot questions; items that fail the audit go to `bad` with what is wrong with them."""
     items: dict[str, EvaluationItem] = {}
-    bad: list[BadLine] = []
     for path in paths:
         document: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
         samples = document.get("fewshot_config", {}).get("samples", [])
@@ -31,7 +30,7 @@ def read_mmlu(source: MmluSource, paths: list[Path]) -> tuple[list[EvaluationIte
             except (ValueError, KeyError, TypeError) as error:
                 text = str(sample)[:2000]
                 bad.append(BadLine(file=path.as_posix(), line=number, cause=f"sample {number}: {error}", text=text))
-    return list(items.values()), bad
+    return list(items.values())
 
 
 def _mmlu_item(source: MmluSource, subject: str, number: int, sample: dict[str, str]) -> EvaluationItem:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,8 @@ class _Parsed:
     pictures: tuple[int, ...] = ()  # pages that have no text
 
 
-def read_documents(source: DocumentSource, paths: list[Path]) -> tuple[Iterable[Document], list[BadLine]]:
-    """The documents of a source, parsed one at a time as they are taken; the list fills with what cannot be read."""
-    bad: list[BadLine] = []
-    return _documents(source, paths, bad), bad
-
-
-def _documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
+def read_documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
+    """The documents of a source, parsed one at a time as they are taken; what cannot be read goes to `bad`."""
     seen: dict[str, str] = {}
     for path in paths:
         digest = sha256_file(path)
@@ -73,8 +68,8 @@ def _documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) ->
                 bad.append(bad_line(path, number, problem, parsed.text))
                 continue
             identity = digest_of(parsed.text)
-            if first := seen.setdefault(identity, name) if identity in seen else "":
-                bad.append(bad_line(path, number, f"the same text as {first}", parsed.text))
+            if identity in seen:
+                bad.append(bad_line(path, number, f"the same text as {seen[identity]}", parsed.text))
                 continue
             seen[identity] = name
             yield Document(

@@ -7,6 +7,7 @@ occurs in an evaluation topic is never replayed, whichever topic it also stands 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ STAGE = "ingest"
 
 @dataclass
 class Dialogue:
-    """The two pools of a dialogue source, with the receipts of everything that was read."""
+    """The two pools of dialogue sources, with the receipts of everything that was read."""
 
     replay: list[Example] = field(default_factory=list)
     held_out: list[Example] = field(default_factory=list)
@@ -35,30 +36,30 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def read_dialogue(source: DialogueSource, paths: list[Path]) -> Dialogue:
+def read_dialogue(source: DialogueSource, paths: list[Path], dialogue: Dialogue) -> None:
     """Read the first exchange of every conversation; the evaluation topics first, so that their prompts win."""
-    dialogue, seen, read = Dialogue(), set[str](), set[str]()
+    seen, read = set[str](), set[str]()
     for path in sorted(paths, key=lambda path: (path.stem not in source.evaluation_topics, path.stem)):
         held_out = path.stem in source.evaluation_topics
-        for number, (prompt, answer) in _exchanges(path, dialogue.bad):
-            example = _example_of(source, path.stem, number, prompt, answer)
+        for number, prompt, answer in _exchanges(path, dialogue.bad):
+            example = make_example(
+                instruction=prompt,
+                output=answer,
+                language=source.language,
+                origin="general",
+                source=(f"{source.name}/{path.stem}/{number}",),
+                category=path.stem,
+            )
             if example.id in read:
                 continue  # the same exchange again; its first occurrence has the receipt
             read.add(example.id)
-            reason = _refusal(source, prompt, answer, seen)
-            if held_out and not reason:
-                dialogue.held_out.append(example)
-                reason = "kept for the evaluation"
-            elif not reason:
-                dialogue.replay.append(example)
-            else:
-                dialogue.dropped.append(example)
+            reason = _refusal(source, prompt, answer, seen) or ("kept for the evaluation" if held_out else "")
+            pool = dialogue.dropped if reason else dialogue.replay
+            (dialogue.held_out if reason == "kept for the evaluation" else pool).append(example)
             seen.add(normalise(prompt))
-            kept = reason == ""
             dialogue.receipts.append(
-                Receipt(example_id=example.id, stage=STAGE, kept=kept, reason=reason or "read", detail=path.stem)
+                Receipt(example_id=example.id, stage=STAGE, kept=not reason, reason=reason or "read", detail=path.stem)
             )
-    return dialogue
 
 
 def _refusal(source: DialogueSource, prompt: str, answer: str, seen: set[str]) -> str:
@@ -69,30 +70,17 @@ def _refusal(source: DialogueSource, prompt: str, answer: str, seen: set[str]) -
     return ""
 
 
-def _example_of(source: DialogueSource, topic: str, number: int, prompt: str, answer: str) -> Example:
-    return make_example(
-        instruction=prompt,
-        output=answer,
-        language=source.language,
-        origin="general",
-        source=(f"{source.name}/{topic}/{number}",),
-        category=topic,
-    )
-
-
-def _exchanges(path: Path, bad: list[BadLine]) -> list[tuple[int, tuple[str, str]]]:
+def _exchanges(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, str]]:
     """The first prompt and answer of each conversation, numbered from 1; what is not one goes to `bad`."""
     try:
         document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         conversations = list(document["conversations"])
     except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         bad.append(BadLine(file=path.as_posix(), line=1, cause=f"not a conversation file: {error}", text=""))
-        return []
-    found = []
+        return
     for number, turns in enumerate(conversations, start=1):
         if isinstance(turns, list) and len(turns) >= 2 and all(str(turn or "").strip() for turn in turns[:2]):
-            found.append((number, (str(turns[0]).strip(), str(turns[1]).strip())))
+            yield number, str(turns[0]).strip(), str(turns[1]).strip()
         else:
             cause = f"conversation {number} has no prompt with an answer"
             bad.append(BadLine(file=path.as_posix(), line=number, cause=cause, text=str(turns)[:2000]))
-    return found

@@ -132,16 +132,18 @@ def _example_of(
     output, names = said.pop("output"), source.advertising
     answer = _spoken(output)
     cleaned = strip_advertising(answer, names)
-    identity = _beside(row.fields, columns.id) if columns else ""
-    sources = (columns and _texts(row.fields, columns.sources)) or ()
-    category = _beside(row.fields, columns.category) if columns else ""
+    identity, category, sources = (
+        (_texts(row.fields, path) or () for path in (columns.id, columns.category, columns.sources))
+        if columns
+        else ((), (), ())
+    )
     example = make_example(
         **said,
         output=cleaned or answer,
         language=language,
         origin="human",
-        source=(f"{source.name}/{identity or line}", *sources),
-        category=category,
+        source=(f"{source.name}/{'; '.join(identity) or line}", *sources),
+        category="; ".join(category),
     )
     advertised = any(name.casefold() in example.prompt.casefold() for name in names) or not cleaned
     reason, detail = ("advertises its publisher", "") if advertised else markup_problem(example)
@@ -167,20 +169,16 @@ def markup_problem(example: Example) -> tuple[str, str]:
 
 def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {
-        "instruction": _text(fields, columns.question),
+        "instruction": _text(_field(fields, columns.question), columns.question),
         "input": _optional(fields, columns.input),
-        "output": _answer(fields, columns.answer),
+        "output": _text(_number_as_text(_field(fields, columns.answer)), columns.answer),
         "system": _optional(fields, columns.system),
         "history": _history(fields, columns.history),
     }
 
 
-def _answer(fields: dict[str, Any], path: str) -> str:
-    """The answer; a number is one, as in a table."""
-    return _text({path: _number_as_text(_field(fields, path))}, path)
-
-
 def _number_as_text(value: Any) -> Any:
+    """A number is an answer, as in a table; anything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -247,8 +245,8 @@ def _turn(turn: Any) -> tuple[str, str]:
     if calls := [name for name in ("tool_calls", "function_call") if turn.get(name)]:
         raise ValueError(f"a turn holds {calls[0]}, and an example holds text only")
     name = "value" if "value" in turn else "content"
-    read = _optional if ROLES[role] == "system" else _text
-    return ROLES[role], read({name: _joined_parts(turn.get(name))}, name)
+    content = _joined_parts(turn.get(name))
+    return ROLES[role], _optional({name: content}, name) if ROLES[role] == "system" else _text(content, name)
 
 
 def _joined_parts(content: Any) -> Any:
@@ -281,17 +279,21 @@ def _absent(value: Any) -> bool:
     )
 
 
-def _text(row: Any, path: str) -> str:
-    value = _field(row, path)
+def _text(value: Any, name: str) -> str:
+    """A text that has to be there.
+
+    Raises:
+        ValueError: it is none, or empty, or holds what no text may hold.
+    """
     if isinstance(value, ErrorCell):
-        raise ValueError(f"field {path!r} holds the error {value}")
+        raise ValueError(f"field {name!r} holds the error {value}")
     if _absent(value):
         word = f"; {value.strip()} is no value" if isinstance(value, str) and value.strip() else ""
-        raise ValueError(f"field {path!r} must be a text that is not empty{word}")
+        raise ValueError(f"field {name!r} must be a text that is not empty{word}")
     if not isinstance(value, str):
-        raise ValueError(f"field {path!r} must be a text, not {type(value).__name__}")
+        raise ValueError(f"field {name!r} must be a text, not {type(value).__name__}")
     if problem := text_problem(value):
-        raise ValueError(f"field {path!r}: {problem}")
+        raise ValueError(f"field {name!r}: {problem}")
     return value.strip()
 
 
@@ -300,21 +302,17 @@ def _optional(row: dict[str, Any], path: str) -> str:
     return "\n".join(_items(row, path))
 
 
-def _items(row: Any, path: str) -> list[str]:
+def _items(row: dict[str, Any], path: str) -> list[str]:
     try:
         value = _field(row, path) if path else None
     except ValueError:
         return []
-    found = value if isinstance(value, list) else [value]
-    return [_text({path: _number_as_text(item)}, path) for item in found if not _absent(item)]
+    return [
+        _text(_number_as_text(one), path) for one in (value if isinstance(value, list) else [value]) if not _absent(one)
+    ]
 
 
-def _beside(row: dict[str, Any], path: str) -> str:
-    """An id or a category, which is never asked for."""
-    return "; ".join(_texts(row, path) or ())
-
-
-def _texts(row: Any, path: str) -> tuple[str, ...] | None:
+def _texts(row: dict[str, Any], path: str) -> tuple[str, ...] | None:
     """A list of texts, or one text with semicolons between, a number as text; None where it holds something else."""
     try:
         items = _items(row, path)
@@ -331,5 +329,4 @@ def _history(row: dict[str, Any], path: str) -> tuple[Turn, ...]:
         return ()
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"field {path!r} must be a list of pairs of user and assistant")
-    said = [{"user": user, "assistant": reply} for user, reply in pairs]
-    return tuple(Turn(user=_text(pair, "user"), assistant=_spoken(_text(pair, "assistant"))) for pair in said)
+    return tuple(Turn(user=_text(one, "user"), assistant=_spoken(_text(two, "assistant"))) for one, two in pairs)

@@ -49,7 +49,6 @@ class Small:
     items: list[EvaluationItem]  # of the domain's own evaluation files
     mmlu: list[EvaluationItem]
     safety: list[EvaluationItem]
-    bad: list[BadLine]
 
 
 @dataclass
@@ -63,27 +62,17 @@ class Passed:
 
 def read_small(domain: Domain) -> Small:
     """Read every source but human examples, documents and triples."""
-    general, bad = Dialogue(), list[BadLine]()
+    general = Dialogue()
+    bad = general.bad
     for source in domain.general:
-        found = read_dialogue(source, domain.paths(source))
-        general.replay += found.replay
-        general.held_out += found.held_out
-        general.dropped += found.dropped
-        general.receipts += found.receipts
-        bad += found.bad
-    seeds: dict[str, tuple[Seed, Example]] = {}
-    for seed_source in domain.seeds:
-        read, unread = read_seeds(seed_source, domain.paths(seed_source), domain.language)
-        seeds |= {seed.id: (seed, example) for seed, example in read}
-        bad += unread
-    items: dict[str, EvaluationItem] = {}
-    for item_source in domain.evaluation_files:
-        own, unread = read_items(item_source, domain.paths(item_source))
-        items |= {item.id: item for item in own}
-        bad += unread
-    mmlu, rejected = read_mmlu(domain.mmlu, domain.paths(domain.mmlu))
+        read_dialogue(source, domain.paths(source), general)
+    seeds = [pair for one in domain.seeds for pair in read_seeds(one, domain.paths(one), domain.language, bad)]
+    items = [item for one in domain.evaluation_files for item in read_items(one, domain.paths(one), bad)]
+    mmlu = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
     safety = read_safety(domain.safety, domain.paths(domain.safety))
-    return Small(general, list(seeds.values()), list(items.values()), mmlu, safety, bad + rejected)
+    # The same in two sources counts once.
+    once = {seed.id: (seed, example) for seed, example in seeds}
+    return Small(general, list(once.values()), list({item.id: item for item in items}.values()), mmlu, safety)
 
 
 def human_examples(
@@ -159,7 +148,7 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
 def ingest(domain: Domain) -> str:
     """Read the sources and write data/ingest; returns what happened, in a sentence."""
     small = read_small(domain)
-    bad = small.bad
+    bad = small.general.bad
     with fresh_directory(layout.INGEST) as folder:
         with (
             record_writer(folder / "receipt.parquet", Receipt) as note,
@@ -167,7 +156,9 @@ def ingest(domain: Domain) -> str:
         ):
             passed = _pass_humans(folder, domain, small, bad, note, drop)
             sets = frozen_items(domain, pools_of(domain, small, list(passed.held.values())))
-            refusals = _refusals(domain, small, sets["safety"])
+            evaluated = {item.id for item in sets["safety"]}
+            rest = [item for item in small.safety if item.id not in evaluated]
+            refusals = refused(domain.safety, rest, domain.language)
             for receipt in small.general.receipts:
                 note(receipt)
             for example in small.general.dropped + small.general.held_out:
@@ -177,7 +168,8 @@ def ingest(domain: Domain) -> str:
         write_records(folder / "general.parquet", small.general.replay, Example)
         write_records(folder / "safety.parquet", refusals, Example)
         write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
-        documents = write_records(folder / "documents.parquet", _documents(domain, bad), Document)
+        read = (one for source in domain.documents for one in read_documents(source, domain.paths(source), bad))
+        documents = write_records(folder / "documents.parquet", read, Document)
         triples = write_records(folder / "triples.parquet", _triples(domain, bad, passed.unused), Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
@@ -226,26 +218,15 @@ def _pass_humans(
     return passed
 
 
-def _refusals(domain: Domain, small: Small, evaluated: list[EvaluationItem]) -> list[Example]:
-    """Harmful requests that are not evaluated on, with a refusal to train on."""
-    kept_apart = {item.id for item in evaluated}
-    return refused(domain.safety, [item for item in small.safety if item.id not in kept_apart], domain.language)
-
-
-def _documents(domain: Domain, bad: list[BadLine]) -> Iterator[Document]:
-    for source in domain.documents:
-        documents, unread = read_documents(source, domain.paths(source))
-        yield from documents
-        bad += unread
-
-
 def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:
     for source in domain.triples:
-        triples, unread = read_triples(source, domain.paths(source), domain.language, unused)
-        if not triples:
-            raise SourceError(f"{source.name}: not one triple can be read{f' ({unread[0].cause})' if unread else ''}")
-        bad += unread
-        yield from triples
+        before, found = len(bad), 0
+        for triple in read_triples(source, domain.paths(source), bad, domain.language, unused):
+            found += 1
+            yield triple
+        if not found:
+            cause = f" ({bad[before].cause})" if len(bad) > before else ""
+            raise SourceError(f"{source.name}: not one triple can be read{cause}")
 
 
 def main() -> str:

@@ -40,25 +40,21 @@ class TriplesError(FlywheelError):
 
 
 def read_triples(
-    source: TripleSource, paths: list[Path], language: str = "", unused: Counter[str] | None = None
-) -> tuple[list[Triple], list[BadLine]]:
-    """Read the triples of one source, in the order of its files and lines.
+    source: TripleSource, paths: list[Path], bad: list[BadLine], language: str = "", unused: Counter[str] | None = None
+) -> Iterator[Triple]:
+    """The triples of one source, in the order of its files and lines.
 
     Args:
         source: where they come from; `file` of a triple is "<source name>/<file name>".
         paths: .csv, .tsv, .jsonl, .ttl or .nt files.
+        bad: lines that are none, with file, line and cause; added to.
         language: two letters; which one of several RDF labels is read.
         unused: "<file>: <field>" → rows in which it held something that is not read; added to.
-
-    Returns:
-        The triples, and the lines that are none, with file, line and cause.
 
     Raises:
         TriplesError: a file has another ending, or is RDF of more than MAX_RDF_BYTES.
         SourceError: a CSV file has no usable header.
     """
-    triples: list[Triple] = []
-    bad: list[BadLine] = []
     for path in paths:
         for row in _rows(path, language):
             fields = {name.casefold(): value for name, value in row.fields.items()}
@@ -69,8 +65,7 @@ def read_triples(
                 bad.append(bad_line(path, row.number, cause, row.text))
                 continue
             said = {name: " ".join(fields[name].split()) for name in FIELDS}
-            triples.append(Triple(**said, file=f"{source.name}/{path.name}", line=row.number))
-    return triples, bad
+            yield Triple(**said, file=f"{source.name}/{path.name}", line=row.number)
 
 
 def _rows(path: Path, language: str) -> Iterator[Row]:

@@ -1,9 +1,9 @@
-"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX; one row in memory.
+"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX.
 
 Each row says where it stands, and what cannot be a row says why. A mistake in one row of JSON lines or CSV costs
 that row; behind a mistake in a JSON list nothing can be told apart, so the rest of the list is given up, and said so.
 Trailing commas in JSON are read, NaN is no value, a list may stand within an object, and objects without a list may
-stand on one line or over several. Tables: table_rows.py.
+stand on one line or over several. One row is in memory, of a JSON list its whole text. Tables: table_rows.py.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import json
 import re
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tasks.corpus.reading.columns import named
-from tasks.corpus.reading.lines import EXCERPT, MAX_LINE_BYTES, bounded_lines, open_text
+from tasks.corpus.reading.lines import EXCERPT, bounded_lines, open_text
 from tasks.corpus.reading.table_rows import Row, SourceError, csv_rows, sheet_rows
 
 __all__ = ["Row", "SourceError", "read_rows"]
 
-BLOCK = 65_536  # characters of a JSON list read at a time
+BLOCK = 65_536  # characters of a file, from which its form is told
 MORE = "Extra data"  # as the json module calls what follows an object
 BETWEEN = re.compile(r"[\s,]*")
 # A comma behind the last value of an object or list; a string is passed over whole, closed or not.
@@ -139,43 +139,31 @@ def _is_table(value: Any) -> bool:
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
-    """The objects of one JSON list, or without one, decoded as they come; an object is held whole, the list never."""
+    """The objects of one JSON list, or without one, decoded one at a time."""
     decode = _decoder().raw_decode
     with open_text(path) as stream:
-        buffer = stream.read(BLOCK)
-        position, number = _first_row(buffer), 1
-        end = "" if position else "]"  # objects without a list end with the file
-        while True:
-            start = BETWEEN.match(buffer, position).end()  # type: ignore[union-attr]  # it matches nothing, too
-            try:
-                value, position = decode(buffer, start)
-            except (ValueError, RecursionError) as error:
-                rest = buffer[start:]
-                if buffer := "" if isinstance(error, RecursionError) else _another(rest, stream):
-                    position = 0
-                    continue
-                if cause := _end_cause(rest + stream.read(BLOCK) or end, error):
-                    yield Row(number, text=rest[:EXCERPT], cause=cause)
-                return
-            text = buffer[start : min(position, start + EXCERPT)]
-            if isinstance(value, dict):
-                yield Row(number, value, text)
-            else:
-                yield Row(number, text=text, cause=f"a row must be an object, not {type(value).__name__}")
-            number += 1
-
-
-def _another(rest: str, stream: TextIO) -> str:
-    """What to decode where the rest cannot be: with more of the file, or without trailing commas; "" at the end."""
-    more = stream.read(BLOCK) if len(rest) <= MAX_LINE_BYTES and not rest.startswith("]") else ""
-    longer = rest + more if more else TRAILING_COMMA.sub(r"\1", rest)
-    return longer if longer != rest else ""
-
-
-def _end_cause(rest: str, error: Exception) -> str:
-    """Why a list ends where it does; "" where it is its end."""
-    if rest.startswith("]"):
-        return "what follows the list is not read" if rest[1:].strip("}, \t\r\n") else ""
-    if isinstance(error, RecursionError):
-        return "nested too deeply; the rest of the list is not read"
-    return f"not JSON, or more than {MAX_LINE_BYTES:,} characters ({error}); the rest of the list is not read"
+        text = stream.read()
+    position, number = _first_row(text), 1
+    alone = not position  # objects without a list around them end with the file
+    while True:
+        start = BETWEEN.match(text, position).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if text.startswith("]", start) or (alone and start == len(text)):
+            if text[start + 1 :].strip("}, \t\r\n"):
+                yield Row(number, text=text[start : start + EXCERPT], cause="what follows the list is not read")
+            return
+        try:
+            value, position = decode(text, start)
+        except (ValueError, RecursionError) as error:
+            rest = text[start:]
+            if not isinstance(error, RecursionError) and (fixed := TRAILING_COMMA.sub(r"\1", rest)) != rest:
+                text, position = fixed, 0
+                continue
+            cause = "nested too deeply" if isinstance(error, RecursionError) else f"not JSON ({error})"
+            yield Row(number, text=rest[:EXCERPT], cause=f"{cause}; the rest of the list is not read")
+            return
+        shown = text[start : min(position, start + EXCERPT)]
+        if isinstance(value, dict):
+            yield Row(number, value, shown)
+        else:
+            yield Row(number, text=shown, cause=f"a row must be an object, not {type(value).__name__}")
+        number += 1

@@ -7,9 +7,10 @@ asked again. A file that is damaged counts as absent.
 
 from __future__ import annotations
 
+import operator
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -29,6 +30,23 @@ class Ask(Record):
     sample: int = 0
 
 
+class Usage(NamedTuple):
+    """Requests, how many of them were answered, and what they cost when they were asked, now or for an earlier run."""
+
+    requests: int = 0
+    answered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, *others: Usage) -> Usage:
+        """All together."""
+        return Usage(*map(sum, zip(self, *others, strict=True)))
+
+    def since(self, before: Usage) -> Usage:
+        """What has come to it since then."""
+        return Usage(*map(operator.sub, self, before))
+
+
 class Reply(Record):
     """One answer. `error` says why there is none; `tokens` are what it cost when it was asked, cached or not."""
 
@@ -37,6 +55,11 @@ class Reply(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+
+    @property
+    def cost(self) -> Usage:
+        """The tokens alone."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
 
 
 def dialogue(*texts: str) -> tuple[Message, ...]:

@@ -1,9 +1,13 @@
 """The teacher: a model behind an OpenAI-compatible endpoint that writes instruction data.
 
-Many requests at once, each asked at most once for good: replies are kept by content (teacher_cache) and within a
-budget (teacher_budget), so that a kill at any moment costs at most what was under way. A request that fails for good
-gives a Reply with `error`; an endpoint that cannot work, or fails many times in a row, is an error for a person. The
-local engine is started only when a reply is not in the cache. Limits: whole replies only, no streaming, no tools.
+Many requests at once, each asked at most once for good: replies are kept by content (cache.py), so that a kill at any
+moment costs at most what was under way. A request that fails for good gives a Reply with `error`; an endpoint that
+cannot work, or fails many times in a row, is an error for a person. The local engine is started only when a reply is
+not in the cache. Limits: whole replies only, no streaming, no tools.
+
+A request is let through when everything before it, as it really was, and the most it can cost itself stay within the
+limits of params.yaml. Replies from the cache count like fresh ones: the limit is on what a run uses, so neither the
+cache nor the order in which replies arrive changes what is built. What a rerun pays is less.
 """
 
 from __future__ import annotations
@@ -11,18 +15,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from tasks.core import layout
 from tasks.core.files import verify_manifest
 from tasks.core.params import EngineParams, Params, TeacherParams
 from tasks.core.processes import free_port
-from tasks.corpus.teacher.budget import Budget, Spending, Usage, most_of, spent_on
-from tasks.corpus.teacher.cache import Ask, Reply, ReplyCache
+from tasks.corpus.teacher.cache import Ask, Reply, ReplyCache, Usage
 from tasks.corpus.teacher.progress import progress
 from tasks.corpus.teacher.wire import Connection, Endpoint, TeacherError, without_thoughts
 from tasks.engine.client import BASE
@@ -31,25 +34,23 @@ from tasks.engine.process import EngineProcess
 BUDGET_SPENT = "the teacher's budget is spent"
 # Failures in a row, at least, after which an endpoint is taken to be down; more where more is asked at once.
 FAILURES = 16
+MILLION = 1_000_000
+# Tokens that a server may put around the messages: its template, and a system prompt of its own.
+TEMPLATE_TOKENS = 64
+MESSAGE_TOKENS = 8
 
 
-@dataclass
-class Counts:
-    """What a teacher did. What is cached and paid now is for people, never for a stage's output."""
+def most_of(ask: Ask) -> Usage:
+    """The most a request can cost: no tokenizer makes more tokens of a text than it has bytes."""
+    text = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in ask.messages)
+    return Usage(prompt_tokens=text + TEMPLATE_TOKENS, completion_tokens=ask.max_tokens)
 
-    requests: int = 0
-    answered: int = 0
-    cached: int = 0
-    asked: int = 0
-    failed: int = 0
-    paid: Spending = field(default_factory=Spending)
 
-    def sentence(self) -> str:
-        """For a log: what was asked now, and what the cache spared."""
-        return (
-            f"{self.asked} asked now ({self.failed} failed), {self.cached} from the cache; "
-            f"{self.paid.prompt} tokens asked and {self.paid.completion} answered now"
-        )
+def within_budget(usage: Usage, settings: TeacherParams) -> bool:
+    """Whether so much may be spent in all, in tokens and in money; prices are a million tokens."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    cost = (usage.prompt_tokens * settings.price_input + usage.completion_tokens * settings.price_output) / MILLION
+    return tokens <= settings.budget_tokens and (not settings.budget_cost or cost <= settings.budget_cost)
 
 
 @dataclass
@@ -57,12 +58,12 @@ class _Round:
     """The requests of one call: what is under way with the most that it can cost, and the replies so far, by key."""
 
     tick: Callable[[], None]
-    running: dict[asyncio.Task[Reply], tuple[str, Spending]] = field(default_factory=dict)
+    running: dict[asyncio.Task[Reply], tuple[str, Usage]] = field(default_factory=dict)
     replies: dict[str, Reply] = field(default_factory=dict)
 
 
-class Teacher:
-    """Asks one model; use as a `with` block.
+class Teacher(ExitStack):
+    """Asks one model; use as a `with` block, which closes connections and ends the engine if it started one.
 
     Args:
         settings: params.construct.teacher.
@@ -73,31 +74,26 @@ class Teacher:
     def __init__(
         self, settings: TeacherParams, cache: ReplyCache, serve: Callable[[], AbstractContextManager[Endpoint]]
     ) -> None:
-        self.counts = Counts()
-        self.spent = Spending()
+        super().__init__()
+        self.usage = Usage()  # the same in a rerun that finds every reply in the cache
         self.exhausted = False
+        # What was asked now, and what the cache spared: for people, never for a stage's output.
+        self.counts: Counter[str] = Counter()
+        self.paid = Usage()
         self._settings = settings
-        self._budget = Budget.of(settings)
         self._cache = cache
         self._serve = serve
-        self._open = ExitStack()
-        self._runner = asyncio.Runner()
+        self._runner = self.enter_context(asyncio.Runner())
         self._connected: Connection | None = None
         self._charged: set[str] = set()
         self._failures = 0  # in a row
 
-    def __enter__(self) -> Teacher:
-        """Itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Closes connections, and ends the engine if it started one."""
-        try:
-            if self._connected is not None:
-                self._runner.run(self._connected.close())
-        finally:
-            self._runner.close()
-            self._open.close()
+    def __str__(self) -> str:
+        """For a log: what was asked now, and what the cache spared."""
+        return (
+            f"{self.counts['asked']} asked now ({self.counts['failed']} failed), {self.counts['cached']} from the "
+            f"cache; {self.paid.prompt_tokens} tokens asked and {self.paid.completion_tokens} answered now"
+        )
 
     def ask(self, asks: Sequence[Ask], title: str = "teacher") -> list[Reply]:
         """The replies without thoughts, in the order of the requests; equal requests are asked once.
@@ -109,14 +105,9 @@ class Teacher:
         keys = [self._cache.key(ask) for ask in asks]
         raw = self._runner.run(self._answer(dict(zip(keys, asks, strict=True)), title))
         replies = {key: without_thoughts(reply) for key, reply in raw.items()}
-        self.counts.requests += len(asks)
-        self.counts.answered += sum(replies[key].error is None for key in keys)
+        answered = sum(replies[key].error is None for key in keys)
+        self.usage = self.usage.plus(Usage(len(asks), answered))
         return [replies[key] for key in keys]
-
-    @property
-    def usage(self) -> Usage:
-        """What was used of it so far: the same in a rerun that finds every reply in the cache."""
-        return Usage(self.counts.requests, self.counts.answered, *self.spent)
 
     async def _answer(self, wanted: dict[str, Ask], title: str) -> dict[str, Reply]:
         """Start requests in order, as the budget and the number at once allow; gather replies by key."""
@@ -128,7 +119,9 @@ class Teacher:
                 while now.running:
                     await self._gather(now)
             finally:
-                await _end(now)
+                for task in now.running:  # after an error nothing goes on behind it
+                    task.cancel()
+                await asyncio.gather(*now.running, return_exceptions=True)
         self._check_alive(now.replies)
         return now.replies
 
@@ -138,7 +131,7 @@ class Teacher:
             now.replies[key] = Reply(error=BUDGET_SPENT)
             now.tick()
         elif (known := self._cache.get(key)) is not None:
-            self.counts.cached += 1
+            self.counts["cached"] += 1
             now.replies[key] = self._take(key, known)
             now.tick()
         else:
@@ -155,10 +148,8 @@ class Teacher:
         if key in self._charged:
             return True
         while not self.exhausted:
-            planned = self.spent.plus(most_of(ask))
-            for _, most in now.running.values():
-                planned = planned.plus(most)
-            if self._budget.allows(planned):
+            planned = self.usage.plus(most_of(ask), *(most for _, most in now.running.values()))
+            if within_budget(planned, self._settings):
                 return True
             if not now.running:
                 return False
@@ -180,7 +171,8 @@ class Teacher:
             TeacherError: too many failures in a row.
         """
         if reply.error is None:
-            self.spent = self.spent if key in self._charged else self.spent.plus(spent_on(reply))
+            if key not in self._charged:
+                self.usage = self.usage.plus(reply.cost)
             self._charged.add(key)
             self._failures = 0
             return reply
@@ -202,26 +194,20 @@ class Teacher:
     def _connection(self) -> Connection:
         """Made at the first request that has to be asked; nothing is under way then, so it may take its time."""
         if self._connected is None:
-            self._connected = Connection(self._open.enter_context(self._serve()), self._settings)
+            self._connected = Connection(self.enter_context(self._serve()), self._settings)
+            self.callback(lambda close: self._runner.run(close()), self._connected.close)
         return self._connected
 
     async def _fetch(self, connection: Connection, key: str, ask: Ask) -> Reply:
         """Ask for one reply and keep it before anything else happens."""
-        self.counts.asked += 1
+        self.counts["asked"] += 1
         reply = await connection.fetch(key, ask)
         if reply.error is None:
             self._cache.put(key, reply)
-            self.counts.paid = self.counts.paid.plus(spent_on(reply))
+            self.paid = self.paid.plus(reply.cost)
         else:
-            self.counts.failed += 1
+            self.counts["failed"] += 1
         return reply
-
-
-async def _end(now: _Round) -> None:
-    """After an error nothing goes on behind it."""
-    for task in now.running:
-        task.cancel()
-    await asyncio.gather(*now.running, return_exceptions=True)
 
 
 def open_teacher(params: Params, home: Path = Path()) -> Teacher:

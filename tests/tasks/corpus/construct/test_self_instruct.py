@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.params import SelfInstructParams, load_params
 from tasks.core.records import Seed
-from tasks.corpus.construct.result import Made
-from tasks.corpus.construct.self_instruct import Pool, SelfInstruct, labelled, rouge_l
-from tasks.corpus.construct.teacher_prompts import load_prompts
+from tasks.corpus.construct.self_instruct import Pool, SelfInstruct, labelled
 from tasks.corpus.teacher.cache import Reply
 from tests.construct_root import seed
-from tests.said_teacher import SaidTeacher
+from tests.said_teacher import SaidTeacher, at_work
 
 SEEDS = [
     seed("Explain what a building permit is.", "A permission by the municipality."),
@@ -26,19 +23,6 @@ SEEDS = [
     seed("Write a short reminder about an invoice.", "Please pay the invoice of May."),
 ]
 NEW = "1. Compare a wooden house with one of stone."
-
-
-def method(teacher: SaidTeacher, root: Path, language: str = "en", **changes: Any) -> SelfInstruct:
-    params = {"examples": 1, "max_requests": 60, "seeds_per_prompt": 4, "max_similarity": 0.7} | changes
-    return SelfInstruct(
-        params=SelfInstructParams(**params),
-        settings=load_params(root / "params.yaml").construct_.teacher,
-        prompts=load_prompts(language),
-        language=language,
-        title="Building",
-        teacher=cast(Any, teacher),
-        seed=1,
-    )
 
 
 def saying(tasks: str, kind: str, instance: str | Reply) -> SaidTeacher:
@@ -50,14 +34,19 @@ def saying(tasks: str, kind: str, instance: str | Reply) -> SaidTeacher:
     return SaidTeacher(say)
 
 
-def made_of(teacher: SaidTeacher, root: Path, others: list[str] | None = None, **changes: Any) -> Made:
-    return method(teacher, root, **changes).build(SEEDS, others or [])
+def made_of(
+    teacher: SaidTeacher, root: Path, others: list[str] | None = None, language: str = "en", **changes: Any
+) -> SelfInstruct:
+    params = {"examples": 1, "max_requests": 60, "seeds_per_prompt": 4, "max_similarity": 0.7} | changes
+    method = at_work(SelfInstruct, root, teacher, language, **params)
+    method.build(SEEDS, others or [])
+    return method
 
 
 def test_rouge_l_is_by_characters() -> None:
     # LCS of abcde and aXcYe is ace: 2 × 3 / (5 + 5).
-    assert rouge_l("abcde", "aXcYe") == pytest.approx(0.6)
-    assert rouge_l("高速公路", "高速铁路") == pytest.approx(0.75)
+    assert Pool([], ["abcde"]).nearest("aXcYe", 0) == ("abcde", pytest.approx(0.6))
+    assert Pool([], ["高速公路"]).nearest("高速铁路", 0) == ("高速公路", pytest.approx(0.75))
 
 
 def test_a_plain_task_gets_its_input_first_and_is_shown_plain_seeds(root: Path) -> None:
@@ -170,15 +159,8 @@ def test_it_works_in_chinese(root: Path) -> None:
             return "5、比较木屋和石屋的优缺点。"
         return "否" if "分类任务" in asked else "输入：无\n输出：木屋更暖和，石屋更耐久。"
 
-    made = method(SaidTeacher(say), root, "zh").build([seed("解释什么是建筑许可。", "政府的许可。")], [])
+    made = made_of(SaidTeacher(say), root, language="zh")
     assert [(one.input, one.output) for one in made.examples] == [("", "木屋更暖和，石屋更耐久。")]
-
-
-@given(st.lists(st.text(min_size=1, max_size=30), max_size=30), st.text(min_size=1, max_size=30))
-def test_the_nearest_instruction_is_the_most_similar_one_above_the_bound(known: list[str], new: str) -> None:
-    found = Pool.of([], known).nearest(new, 0.5)
-    best = max((rouge_l(new, one) for one in known), default=0.0)
-    assert (found[1] if found else 0.0) == pytest.approx(best if best > 0.5 else 0.0)
 
 
 @given(st.integers(0, 30), st.integers(1, 10))

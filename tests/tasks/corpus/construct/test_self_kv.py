@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.params import ConstructParams
 from tasks.core.records import Triple
 from tasks.core.settings import SettingsError
 from tasks.corpus.construct.kv_templates import Templates
-from tasks.corpus.construct.self_kv import Built, Fact, build, tells_answer
-from tasks.corpus.teacher.cache import Ask, Reply
+from tasks.corpus.construct.self_kv import Fact, SelfKv, tells_answer
+from tasks.corpus.teacher.cache import Reply
+from tests.said_teacher import SaidTeacher, at_work
 
 ONE = {"path": ["made by"], "questions": ["Who made {subject}?", "By whom is {subject}?"], "answers": ["{object}."]}
 TWO = {
@@ -37,25 +36,23 @@ def worded(*templates: dict[str, Any], **fields: Any) -> Templates:
     return Templates.model_validate({"templates": list(templates), **fields})
 
 
-@pytest.fixture(scope="module")
-def params(root: Path) -> ConstructParams:
-    return ConstructParams.model_validate(yaml.safe_load((root / "params.yaml").read_text())["construct"])
+def build(
+    root: Path, facts: list[Triple], templates: Templates, wanted: int = 100, teacher: Any = None, **changes: Any
+) -> SelfKv:
+    built = at_work(SelfKv, root, teacher, **changes)
+    built.build(facts, templates, wanted)
+    return built
 
 
-def settings(params: ConstructParams, examples: int = 100, share: float = 0.3, paraphrase: bool = False) -> Any:
-    update = {"examples": examples, "two_hop_share": share, "paraphrase": paraphrase}
-    return params.model_copy(update={"self_kv": params.self_kv.model_copy(update=update)})
-
-
-def made(params: ConstructParams, facts: list[Triple], *templates: dict[str, Any], **fields: Any) -> Built:
-    return build(facts, worded(*templates, **fields), settings(params), 42, "en")
+def made(root: Path, facts: list[Triple], *templates: dict[str, Any], **fields: Any) -> SelfKv:
+    return build(root, facts, worded(*templates, **fields))
 
 
 LAW = triples(("Article 1", "part of", "Road Act"), ("Road Act", "made by", "Congress"))
 
 
-def test_one_triple_gives_a_question_that_leads_back_to_its_line(params: ConstructParams) -> None:
-    built = made(params, LAW, ONE)
+def test_one_triple_gives_a_question_that_leads_back_to_its_line(root: Path) -> None:
+    built = made(root, LAW, ONE)
     assert {e.instruction for e in built.examples} == {"Who made Road Act?", "By whom is Road Act?"}
     assert {e.output for e in built.examples} == {"Congress."}
     example = built.examples[0]
@@ -65,8 +62,8 @@ def test_one_triple_gives_a_question_that_leads_back_to_its_line(params: Constru
     assert [(r.example_id, r.kept, r.score) for r in built.receipts] == [(e.id, True, 1.0) for e in built.examples]
 
 
-def test_two_triples_that_share_a_node_give_a_question_over_both(params: ConstructParams) -> None:
-    (example,) = made(params, LAW, TWO).examples
+def test_two_triples_that_share_a_node_give_a_question_over_both(root: Path) -> None:
+    (example,) = made(root, LAW, TWO).examples
     assert example.instruction == "Who made what Article 1 is part of?"
     assert example.output == "Road Act was made by Congress."
     assert example.source == ("graph/g.csv:2", "graph/g.csv:3")
@@ -74,41 +71,41 @@ def test_two_triples_that_share_a_node_give_a_question_over_both(params: Constru
     assert example.category == "part of/made by"
 
 
-def test_a_relation_is_walked_backwards_too(params: ConstructParams) -> None:
+def test_a_relation_is_walked_backwards_too(root: Path) -> None:
     back = {"path": ["^made by"], "questions": ["What did {subject} make?"], "answers": ["{object}"]}
-    (example,) = made(params, LAW, back).examples
+    (example,) = made(root, LAW, back).examples
     assert (example.instruction, example.output) == ("What did Congress make?", "Road Act")
 
 
-def test_all_answers_are_given_or_the_question_is_not_asked(params: ConstructParams) -> None:
+def test_all_answers_are_given_or_the_question_is_not_asked(root: Path) -> None:
     facts = triples(("Act", "made by", "Senate"), ("Act", "made by", "House"), ("Act", "made by", "House"))
-    built = made(params, facts, ONE | {"max_answers": 2}, joiner=" and ")
+    built = made(root, facts, ONE | {"max_answers": 2}, joiner=" and ")
     assert {e.output for e in built.examples} == {"Senate and House."}
     assert built.examples[0].source == ("graph/g.csv:2", "graph/g.csv:3")  # the fourth line says nothing new
-    few = made(params, facts, ONE)
+    few = made(root, facts, ONE)
     assert (few.examples, few.skipped) == ([], Counter({"more than 1 answers: made by": 1}))
 
 
-def test_an_ambiguous_middle_is_not_asked_over(params: ConstructParams) -> None:
+def test_an_ambiguous_middle_is_not_asked_over(root: Path) -> None:
     facts = [*LAW, *triples(("Article 1", "part of", "Code"))]
-    built = made(params, facts, TWO)
+    built = made(root, facts, TWO)
     assert (built.examples, built.skipped) == ([], Counter({"ambiguous middle: part of made by": 1}))
 
 
-def test_cycles_end_and_give_no_question_about_themselves(params: ConstructParams) -> None:
+def test_cycles_end_and_give_no_question_about_themselves(root: Path) -> None:
     facts = triples(("a", "near", "b"), ("b", "near", "a"), ("c", "near", "c"), ("d", "near", "d"), ("d", "near", "e"))
     one = {"path": ["near"], "questions": ["What is near {subject}?"], "answers": ["{object}"]}
     two = {"path": ["near", "near"], "questions": ["What is near what is near {subject}?"], "answers": ["{object}"]}
-    built = made(params, facts, one, two)
+    built = made(root, facts, one, two)
     said = {(e.instruction.rpartition(" ")[2], e.output) for e in built.examples}
     assert said == {("a?", "b"), ("b?", "a"), ("d?", "e")}
     assert built.skipped == Counter({"leads back to itself: near near": 3, "ambiguous middle: near near": 1})
 
 
-def test_a_question_that_tells_its_answer_is_dropped_with_a_receipt(params: ConstructParams) -> None:
-    built = made(params, triples(("Act of Congress", "made by", "congress")), ONE)
+def test_a_question_that_tells_its_answer_is_dropped_with_a_receipt(root: Path) -> None:
+    built = made(root, triples(("Act of Congress", "made by", "congress")), ONE)
     assert built.examples == []
-    assert {d.reason for d in built.dropped} == {"self_kv: the question tells its answer"}
+    assert {d.reason for d in built.dropped} == {"the question tells its answer"}
     assert [(r.example_id, r.kept) for r in built.receipts] == [(d.id, False) for d in built.dropped]
 
 
@@ -133,47 +130,35 @@ def many(count: int) -> list[Triple]:
     return triples(*parts, *makers)
 
 
-def test_the_budget_and_the_share_of_two_hops_are_kept_where_the_graph_gives_enough(params: ConstructParams) -> None:
+def test_the_budget_and_the_share_of_two_hops_are_kept_where_the_graph_gives_enough(root: Path) -> None:
     part = {"path": ["part of"], "questions": ["Where is {subject}?"], "answers": ["{object}"]}
-    built = build(many(50), worded(ONE, part, TWO), settings(params, 20, 0.3), 42, "en")
+    built = build(root, many(50), worded(ONE, part, TWO), 20, two_hop_share=0.3)
     assert Counter("/" in e.category for e in built.examples) == {False: 14, True: 6}
     # Relations take turns, though one has 50 triples and the other 7.
     assert Counter(e.category for e in built.examples if "/" not in e.category) == {"made by": 7, "part of": 7}
 
 
-def test_what_one_kind_lacks_the_other_gives_and_nothing_is_padded(params: ConstructParams) -> None:
-    built = build(many(4), worded(ONE, TWO), settings(params, 12, 0.9), 42, "en")
+def test_what_one_kind_lacks_the_other_gives_and_nothing_is_padded(root: Path) -> None:
+    built = build(root, many(4), worded(ONE, TWO), 12, two_hop_share=0.9)
     assert Counter("/" in e.category for e in built.examples) == {False: 8, True: 4}  # 11 and 1 were asked for
-    everything = build(many(4), worded(ONE, TWO), settings(params, 1000), 42, "en")
+    everything = build(root, many(4), worded(ONE, TWO), 1000)
     assert len(everything.examples) == 4 + 7 * 2  # each two-hop fact in one wording, each one-hop fact in two
 
 
-def test_every_fact_is_asked_once_before_any_is_asked_again(params: ConstructParams) -> None:
-    built = build(many(0), worded(ONE), settings(params, 9), 42, "en")
+def test_every_fact_is_asked_once_before_any_is_asked_again(root: Path) -> None:
+    built = build(root, many(0), worded(ONE), 9)
     assert [e.evidence for e in built.examples[:2]] == [e.evidence for e in built.examples[7:]]
     assert len({e.evidence for e in built.examples[:7]}) == 7
 
 
-def test_the_same_triples_and_seed_give_the_same_examples_and_another_seed_others(params: ConstructParams) -> None:
+def test_the_same_triples_and_seed_give_the_same_examples_and_another_seed_others(root: Path) -> None:
     facts = many(40)
 
     def ids(seed: int, order: list[Triple]) -> list[str]:
-        return [e.id for e in build(order, worded(ONE, TWO), settings(params, 10), seed, "en").examples]
+        return [e.id for e in build(root, order, worded(ONE, TWO), 10, seed=seed).examples]
 
     assert ids(1, facts) == ids(1, facts) == ids(1, facts[::-1])
     assert ids(1, facts) != ids(2, facts)
-
-
-class Rewords:
-    """A teacher with a set answer for every question."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.asked: list[Ask] = []
-
-    def ask(self, asks: list[Ask]) -> list[Reply]:
-        self.asked += asks
-        return [self.reply] * len(asks)
 
 
 PROMPT = "Say anew: {question}"
@@ -183,21 +168,19 @@ PROMPT = "Say anew: {question}"
     "reply, problem",
     [
         (Reply(text="Road Act: who wrote it?", finish_reason="stop"), ""),
-        (Reply(error="timed out"), "no reply (timed out)"),
-        (Reply(text="Road Act: who", finish_reason="length"), "an empty or cut reply"),
-        (Reply(text=" ", finish_reason="stop"), "an empty or cut reply"),
+        (Reply(error="timed out"), "no reply"),
+        (Reply(text="Road Act: who", finish_reason="length"), "cut short"),
+        (Reply(text=" ", finish_reason="stop"), "empty reply"),
         (Reply(text="Who wrote the law?", finish_reason="stop"), "the reply does not name what it asks about"),
         (Reply(text="Did Congress make Road Act?", finish_reason="stop"), "the reply tells the answer"),
         (Reply(text="Road Act?\nCongress.", finish_reason="stop"), "the reply is more than a question"),
         (Reply(text="Road Act? " * 20, finish_reason="stop"), "the reply is more than a question"),
     ],
 )
-def test_the_teacher_s_words_are_used_only_where_they_ask_the_same(
-    params: ConstructParams, reply: Reply, problem: str
-) -> None:
-    teacher: Any = Rewords(reply)
+def test_the_teacher_s_words_are_used_only_where_they_ask_the_same(root: Path, reply: Reply, problem: str) -> None:
+    teacher = SaidTeacher(lambda asked: reply)
     once = ONE | {"questions": ["Who made {subject}?"]}
-    built = build(LAW, worded(once, paraphrase=PROMPT), settings(params, paraphrase=True), 42, "en", teacher)
+    built = build(root, LAW, worded(once, paraphrase=PROMPT), teacher=teacher, paraphrase=True)
     (example,), (receipt,) = built.examples, built.receipts
     assert teacher.asked[0].messages[0].content == "Say anew: Who made Road Act?"
     assert example.instruction == ("Who made Road Act?" if problem else reply.text)
@@ -205,9 +188,10 @@ def test_the_teacher_s_words_are_used_only_where_they_ask_the_same(
     assert (example.output, example.source, receipt.example_id) == ("Congress.", ("graph/g.csv:3",), example.id)
 
 
-def test_rewording_needs_a_teacher_and_a_prompt(params: ConstructParams) -> None:
-    with pytest.raises(SettingsError, match="needs a teacher, and `paraphrase`"):
-        build(LAW, worded(ONE), settings(params, paraphrase=True), 42, "en", None)
+@pytest.mark.parametrize(("prompt", "needed"), [("", "`paraphrase` among the templates"), (PROMPT, "needs a teacher")])
+def test_rewording_needs_a_teacher_and_a_prompt(root: Path, prompt: str, needed: str) -> None:
+    with pytest.raises(SettingsError, match=needed):
+        build(root, LAW, worded(ONE, paraphrase=prompt), paraphrase=True)
 
 
 NODE = st.sampled_from("甲乙丙丁ab")
@@ -216,13 +200,13 @@ GRAPHS = st.lists(st.tuples(NODE, st.sampled_from(["made by", "part of"]), NODE)
 
 @given(facts=GRAPHS, count=st.integers(0, 30), share=st.floats(0, 1))
 def test_whatever_the_graph_answers_are_complete_and_traceable(
-    params: ConstructParams, facts: list, count: int, share: float
+    root: Path, facts: list, count: int, share: float
 ) -> None:
     rows = triples(*facts)
     known = {(t.subject, t.relation, t.object) for t in rows}
     one = {"path": ["made by"], "questions": ["1 {subject} 谁"], "answers": ["{object}"], "max_answers": 9}
     two = TWO | {"max_answers": 9, "questions": ["2 {subject} 谁"], "answers": ["{object}"]}
-    built = build(rows, worded(one, two, joiner=" "), settings(params, count, share), 7, "zh")
+    built = build(root, rows, worded(one, two, joiner=" "), count, two_hop_share=share)
     assert len(built.examples) <= count
     assert len({e.id for e in built.examples}) == len(built.examples)
     for example in built.examples:

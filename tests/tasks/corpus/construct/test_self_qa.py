@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.params import SelfQaParams, load_params
 from tasks.core.records import Document
 from tasks.corpus.construct.chunks import Chunk
-from tasks.corpus.construct.result import Made
-from tasks.corpus.construct.self_qa import Passage, build, folded, passages
-from tasks.corpus.construct.teacher_prompts import load_prompts
+from tasks.corpus.construct.self_qa import Passage, SelfQa, folded
 from tasks.corpus.teacher.cache import Reply
 from tests.construct_root import document
-from tests.said_teacher import SaidTeacher
+from tests.said_teacher import SaidTeacher, at_work
 
-PARAMS = SelfQaParams(chunks=4, questions_per_chunk=3, min_groundedness=0.7)
+PARAMS = {"questions_per_chunk": 3, "min_groundedness": 0.7}
 FEE = Passage("book/a.txt#0-60", "The fee of a building permit is 1,000 kronor in this town.")
 ROAD = Passage("法/1#0-20", "行人不得进入高速公路，违反的罚款五十元。")
 
 
-def made_of(teacher: SaidTeacher, root: Path, passage: Passage = FEE, language: str = "en") -> Made:
-    settings = load_params(root / "params.yaml").construct_.teacher
-    return build([passage], PARAMS, settings, load_prompts(language), language, cast(Any, teacher))
+def made_of(teacher: SaidTeacher, root: Path, passage: Passage = FEE, language: str = "en") -> SelfQa:
+    method = at_work(SelfQa, root, teacher, language, **PARAMS)
+    method.build([passage])
+    return method
+
+
+def passages(root: Path, documents: list[Document], count: int, seed: int = 1) -> tuple[list[Passage], int]:
+    """The passages drawn of halves of documents, and how many were too short."""
+    method = at_work(SelfQa, root, seed=seed, chunks=count)
+    return method.passages(documents, halves), method.skipped["passage too short"]
 
 
 def halves(doc: Document) -> list[Chunk]:
@@ -109,23 +112,25 @@ def test_chinese_passages_are_asked_about_in_chinese(root: Path) -> None:
     assert "段落" in teacher.asks[0].messages[0].content
 
 
-def test_the_title_is_part_of_the_passage_but_not_of_its_span() -> None:
-    (first, _), short = passages([document("a.txt", "words and words " * 12, title="Fees")], halves, 2, seed=1)
+def test_the_title_is_part_of_the_passage_but_not_of_its_span(root: Path) -> None:
+    (first, _), short = passages(root, [document("a.txt", "words and words " * 12, title="Fees")], 2)
     assert first.text.startswith("Fees\n")
     assert first.source.startswith("book/a.txt#")
     assert short == 0
 
 
-def test_passages_with_nothing_to_ask_about_are_counted_and_left_out() -> None:
-    drawn, short = passages([document("a.txt", "Page 3\n\n- 4 -")], halves, 5, seed=1)
+def test_passages_with_nothing_to_ask_about_are_counted_and_left_out(root: Path) -> None:
+    drawn, short = passages(root, [document("a.txt", "Page 3\n\n- 4 -")], 5)
     assert (drawn, short) == ([], 2)
 
 
 @given(st.integers(0, 99), st.integers(1, 12), st.integers(0, 11))
-def test_one_more_document_moves_no_drawn_passage_but_the_ones_it_replaces(seed: int, count: int, new: int) -> None:
+def test_one_more_document_moves_no_drawn_passage_but_the_ones_it_replaces(
+    root: Path, seed: int, count: int, new: int
+) -> None:
     documents = [document(f"{n}.txt", f"A text of number {n} and more words. " * 5) for n in range(12)]
-    before, _ = passages(documents[:new] + documents[new + 1 :], halves, count, seed)
-    after, _ = passages(documents, halves, count, seed)
+    before, _ = passages(root, documents[:new] + documents[new + 1 :], count, seed)
+    after, _ = passages(root, documents, count, seed)
     kept = [passage for passage in after if not passage.source.startswith(f"book/{new}.txt")]
     assert kept == before[: len(kept)]
 

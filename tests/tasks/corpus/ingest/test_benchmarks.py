@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.domain import MmluSource, SafetySource, load_domain
+from tasks.core.records import BadLine
 from tasks.corpus.ingest.benchmarks import read_mmlu, read_safety, refused, split_choices
 
 MMLU = MmluSource(name="m", files=["x"], licence="x", attribution="x")
@@ -46,7 +47,8 @@ def test_an_item_whose_solution_names_two_answers_is_left_out(tmp_path: Path) ->
         "  - {question: 'R (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B). So the answer is (C).'}\n"
         "  - {question: 'S (A) 1 (B) 2 (C) 3 (D) 4', target: 'Who knows.'}\n"
     )
-    items, bad = read_mmlu(MMLU, [path])
+    bad: list[BadLine] = []
+    items = read_mmlu(MMLU, [path], bad)
     assert [(item.prompt, item.answer, item.category) for item in items] == [("Q", 1, "x")]
     assert ["names the answers B and C" in bad[0].cause, "names no answer" in bad[1].cause] == [True, True]
 
@@ -56,7 +58,8 @@ def test_the_audit_of_the_real_items_leaves_out_the_three_known_to_be_corrupt(
 ) -> None:
     monkeypatch.chdir(root)
     domain = load_domain("construction")
-    items, bad = read_mmlu(domain.mmlu, domain.paths(domain.mmlu))
+    bad: list[BadLine] = []
+    items = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
     assert len(items) == 279
     assert sorted(Path(line.file).stem for line in bad) == [
         "mmlu_college_chemistry",

@@ -51,8 +51,8 @@ def locked_pdf() -> bytes:
 
 
 def read(*paths: Path) -> tuple[list[Document], list[BadLine]]:
-    documents, bad = read_documents(SOURCE, list(paths))
-    return list(documents), bad
+    bad: list[BadLine] = []
+    return list(read_documents(SOURCE, list(paths), bad)), bad
 
 
 def test_text_and_markdown_keep_their_words_and_take_their_title_from_heading_or_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from flywheel.new_domain.freeze import candidates
 from tasks.core.domain import EvaluationSource, SeedSource, load_domain
 from tasks.core.params import load_params
+from tasks.core.records import BadLine
 from tasks.corpus.ingest.seeds import read_items, read_seeds
 from tasks.corpus.ingest.stage import frozen_items, read_small
 from tests.planted import jaccard, shingles
@@ -34,7 +35,8 @@ def test_a_seed_and_its_example_have_one_id_and_bad_seeds_a_reason(tmp_path: Pat
         {"instruction": "a", "output": "b", "classification": "yes"},
         {"instruction": "a", "output": "<p>b</p>"},
     )
-    [(seed, example)], bad = read_seeds(SEEDS, [path], "zh")
+    bad: list[BadLine] = []
+    [(seed, example)] = read_seeds(SEEDS, [path], "zh", bad)
     assert seed.id == example.id and seed.classification
     assert (example.prompt, example.source, example.origin) == ("分类\n\n行人", ("own/seeds.jsonl:1",), "human")
     assert [line.cause.split(";")[0] for line in bad] == [
@@ -48,16 +50,18 @@ def test_a_seed_and_its_example_have_one_id_and_bad_seeds_a_reason(tmp_path: Pat
 
 def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> None:
     row = {"question": "谁登记？", "answer": "公安机关。", "category": "登记"}
-    [item], bad = read_items(ITEMS, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})])
+    bad: list[BadLine] = []
+    [item] = read_items(ITEMS, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})], bad)
     assert (item.set, item.prompt, item.reference, item.category) == ("domain", "谁登记？", "公安机关。", "登记")
     assert [line.line for line in bad] == [2, 3]
 
 
 def test_what_is_not_needed_may_be_null(tmp_path: Path) -> None:
     row = {"question": "谁？", "answer": "公安机关。", "category": None}
-    assert read_items(ITEMS, [lines(tmp_path / "e.jsonl", row)])[0][0].category == ""
+    bad: list[BadLine] = []
+    assert read_items(ITEMS, [lines(tmp_path / "e.jsonl", row)], bad)[0].category == ""
     row = {"instruction": "谁？", "input": None, "output": "公安机关。", "classification": None}
-    [(seed, _)], bad = read_seeds(SEEDS, [lines(tmp_path / "s.jsonl", row)], "zh")
+    [(seed, _)] = read_seeds(SEEDS, [lines(tmp_path / "s.jsonl", row)], "zh", bad)
     assert (seed.input, seed.classification, bad) == ("", False, [])
 
 

@@ -27,7 +27,8 @@ def a_source() -> TripleSource:
 
 def read(path: Path, content: bytes, language: str = "") -> tuple[list[Triple], list[BadLine]]:
     path.write_bytes(content)
-    return read_triples(a_source(), [path], language)
+    bad: list[BadLine] = []
+    return list(read_triples(a_source(), [path], bad, language)), bad
 
 
 def said(triples: list[Triple]) -> list[tuple[str, str, str, int]]:
@@ -44,7 +45,7 @@ def test_a_csv_names_its_columns_in_any_order_and_may_hold_more(tmp_path: Path) 
 def test_columns_that_are_not_read_are_counted_where_they_hold_something(tmp_path: Path) -> None:
     path, unused = tmp_path / "g.csv", Counter[str]()
     path.write_text("subject,Year,relation,object\na,1999,is,b\nc,,is,d\ne,2004,is,f\n")
-    read_triples(a_source(), [path], unused=unused)
+    assert len(list(read_triples(a_source(), [path], [], unused=unused))) == 3
     assert unused == {"g.csv: Year": 2}
 
 
@@ -161,7 +162,8 @@ def test_what_is_written_is_read_whatever_the_script(tmp_path_factory: pytest.Te
     (folder / "a.csv").write_bytes(table.getvalue().encode())
     (folder / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     for name in ("a.csv", "a.jsonl"):
-        found, bad = read_triples(a_source(), [folder / name])
+        bad: list[BadLine] = []
+        found = read_triples(a_source(), [folder / name], bad)
         assert [(t.subject, t.relation, t.object) for t in found] == rows
         assert bad == []
 

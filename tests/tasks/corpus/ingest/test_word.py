@@ -36,10 +36,8 @@ def text_of(folder: Path, *paragraphs: str, numbering: str = "", styles: str = "
     with ZipFile(folder / "rules.docx", "w") as archive:
         for name, content in (("document", body), ("numbering", numbering), ("styles", styles)):
             archive.writestr(f"word/{name}.xml", f"<w:{name} {SPACES}>{content}</w:{name}>")
-    documents, bad = read_documents(
-        DocumentSource(name="x", files=["*"], licence="x", attribution="x"), [folder / "rules.docx"]
-    )
-    [document] = documents
+    source, bad = DocumentSource(name="x", files=["*"], licence="x", attribution="x"), []
+    [document] = read_documents(source, [folder / "rules.docx"], bad)
     assert bad == []
     return document.text
 
