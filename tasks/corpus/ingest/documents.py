@@ -18,6 +18,7 @@ import unicodedata
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -238,40 +239,28 @@ def _whole(said: str | None, other: int) -> int:
 def _spread(table: Any) -> list[Any]:
     """The rows of a table, which now have a copy of a merged cell wherever it reaches."""
     rows = table.xpath("./tr | ./thead/tr | ./tbody/tr | ./tfoot/tr")
-    widest = max((len(_cells(row)) for row in rows), default=0)
-    reaching: dict[int, tuple[int, Any]] = {}  # column: the rows that its cell is still to stand in, the cell
-    for row in rows:
-        own = [cell for cell in _cells(row) for _ in range(min(_span(cell, "colspan", widest), widest))]
-        for cell in _cells(row):
+    widest = max((len(row.xpath("./td | ./th")) for row in rows), default=0)
+    grid: list[dict[int, Any]] = [{} for _ in rows]  # of each row: column → the cell that reaches there
+    for place, row in enumerate(rows):
+        for cell in row.xpath("./td | ./th"):
             row.remove(cell)
-        column = 0
-        while own or any(other >= column for other in reaching):
-            if column not in reaching:
-                cell = own.pop(0) if own else row.makeelement("td")
-                reaching[column] = (_span(cell, "rowspan", len(rows)), cell)
-            left, cell = reaching.pop(column)
-            row.append(_unmerged(cell))
-            if left > 1:
-                reaching[column] = (left - 1, cell)
-            column += 1
-    return [_cells(row) for row in rows]
-
-
-def _cells(row: Any) -> list[Any]:
-    return list(row.xpath("./td | ./th"))
+            column = next(free for free in count() if free not in grid[place])
+            for reached in grid[place : place + _span(cell, "rowspan", len(rows))]:
+                for right in range(min(_span(cell, "colspan", widest), widest)):
+                    reached.setdefault(column + right, cell)
+    for row, cells in zip(rows, grid, strict=True):
+        for column in range(max(cells, default=-1) + 1):
+            copy = deepcopy(cells.get(column, row.makeelement("td")))
+            for name in ("colspan", "rowspan"):
+                copy.attrib.pop(name, None)
+            row.append(copy)
+    return [row.xpath("./td | ./th") for row in rows]
 
 
 def _span(cell: Any, name: str, whole: int) -> int:
     """How many rows or columns a cell covers; 0 is all that are left."""
     said = cell.get(name, "1").strip()
     return (int(said) or whole) if said.isdecimal() else 1
-
-
-def _unmerged(cell: Any) -> Any:
-    copy = deepcopy(cell)
-    for name in ("colspan", "rowspan"):
-        copy.attrib.pop(name, None)
-    return copy
 
 
 def _pdf(path: Path) -> _Parsed:

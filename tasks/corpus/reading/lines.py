@@ -9,7 +9,6 @@ LF, CR LF or CR.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import re
 import unicodedata
 import zipfile
@@ -117,19 +116,17 @@ def text_problem(text: str) -> str:
     return ""
 
 
-def _begins(path: Path, mark: bytes) -> bool:
-    with contextlib.suppress(OSError), path.open("rb") as stream:
-        return stream.read(len(mark)) == mark
-    return False
-
-
 def archive_problem(path: Path) -> str:
     """Why an office file (a ZIP archive) cannot be opened: damaged, or a bomb; or nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
-        if _begins(path, OLE):
+    except OSError as error:
+        return f"not an office file: {error}"
+    except zipfile.BadZipFile as error:
+        with path.open("rb") as stream:
+            old = stream.read(len(OLE)) == OLE
+        if old:
             return "an old .xls or .doc, or a file with a password: save it as .xlsx or .docx without one"
         return f"not an office file: {error}"
     if unpacked > MAX_UNPACKED_BYTES:

@@ -81,13 +81,6 @@ def test_a_row_that_cannot_be_read_goes_to_quarantine_with_line_and_cause(
     assert cause in bad[0].cause
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
-    path = tmp_path / "faq.jsonl"
-    path.write_text("\ufeff" + json.dumps(row()) + "\r\n", encoding="utf-8")
-    examples, _, bad = read_human(source(), [path], "en")
-    assert len(examples) == 1 and bad == []
-
-
 @pytest.mark.parametrize(
     "fields, reason, detail",
     [
@@ -115,28 +108,6 @@ def test_comparisons_and_ampersands_are_not_taken_for_html(tmp_path: Path, answe
     path = tmp_path / "faq.jsonl"
     path.write_text(json.dumps(row(a=answer)))
     assert len(read_human(source(), [path], "en")[0]) == 1
-
-
-def test_alpaca_is_known_by_its_fields_with_input_system_and_history(tmp_path: Path) -> None:
-    path = tmp_path / "alpaca.json"
-    rows = [
-        {
-            "instruction": "Shorten.",
-            "input": "A long text",
-            "output": "A text",
-            "system": "Be brief.",
-            "history": [["Hi", "Hello"]],
-        },
-        {"instruction": "Name one.", "input": "", "output": "One."},
-    ]
-    path.write_text(json.dumps(rows, indent=2))
-    examples, _, bad = read_human(source(columns=None), [path], "en")
-    assert bad == []
-    first, second = examples
-    assert (first.prompt, first.output, first.system) == ("Shorten.\n\nA long text", "A text", "Be brief.")
-    assert first.history == (Turn(user="Hi", assistant="Hello"),)
-    assert (second.input, second.system, second.history) == ("", "", ())
-    assert second.source == ("faq/alpaca.json:2",)
 
 
 def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_path: Path) -> None:
@@ -272,13 +243,18 @@ def test_what_is_not_asked_for_never_costs_a_row_and_what_cannot_be_read_of_it_i
 
 @pytest.mark.parametrize(
     "given, read",
-    [(" ", ""), ([], ""), (None, ""), ("NULL", ""), (7, "7"), (["One.", "Two."], "One.\nTwo.")],
+    [(" ", ""), ([], ""), (None, ""), ("NULL", ""), (7, "7"), ("One.", "One."), (["One.", "Two."], "One.\nTwo.")],
 )
-def test_a_context_may_be_blank_a_number_or_a_list(tmp_path: Path, given: Any, read: str) -> None:
+def test_alpaca_is_known_by_its_fields_and_a_context_may_be_blank_a_number_or_a_list(
+    tmp_path: Path, given: Any, read: str
+) -> None:
     path = tmp_path / "alpaca.json"
-    path.write_text(json.dumps([{"instruction": "Q", "input": given, "system": None, "output": "A"}]))
-    [example], _, bad = read_human(source(columns=None), [path], "en")
-    assert (example.input, bad) == (read, [])
+    row = {"instruction": "Q", "input": given, "output": "A", "history": [["Hi", "Hello"]]}
+    path.write_text(json.dumps([{**row, "system": "Be brief."}, {**row, "system": None, "history": None}], indent=2))
+    [first, second], _, bad = read_human(source(columns=None), [path], "en")
+    assert (first.prompt, first.output, first.input, bad) == (f"Q\n\n{read}" if read else "Q", "A", read, [])
+    assert (first.system, first.history) == ("Be brief.", (Turn(user="Hi", assistant="Hello"),))
+    assert (second.system, second.history, second.source) == ("", (), ("faq/alpaca.json:2",))
 
 
 def test_a_history_in_a_table_is_json(tmp_path: Path) -> None:

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.corpus.reading.lines import archive_problem
 from tasks.corpus.reading.rows import SourceError, read_rows
 from tests.read_fields import causes, fields
+
+
+def workbook(**sheets: Sequence[Sequence[Any]]) -> Any:
+    """A workbook of these rows by sheet."""
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        for cells in rows:
+            sheet.append(cells)
+    return book
+
+
+def save(book: Any, path: Path, change: Callable[[str, bytes], bytes] = lambda _, content: content) -> None:
+    """Save a workbook with changes to the files within."""
+    book.save(path.with_suffix(".whole"))
+    with zipfile.ZipFile(path.with_suffix(".whole")) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, change(name, source.read(name)))
 
 
 @pytest.mark.parametrize(
@@ -64,19 +87,11 @@ def test_a_header_that_cannot_be_decoded_is_refused_with_what_to_do(tmp_path: Pa
 
 
 def test_a_sheet_is_read_as_displayed_whatever_dimension_it_says(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    for cells in (["FAQ"], ["Question", "Answer", "Topic"], ["How much?", 0.075, "fees"], ["How long?", 3]):
-        book.active.append(cells)
+    book = workbook(Fees=[["FAQ"], ["Question", "Answer", "Topic"], ["How much?", 0.075, "fees"], ["How long?", 3]])
     book.active["B3"].number_format = "0.0%"
     book.active.merge_cells("A1:C1")
     book.active.merge_cells("C3:C4")
-    book.save(tmp_path / "whole.xlsx")
-    with zipfile.ZipFile(tmp_path / "whole.xlsx") as source, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            target.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', content))
+    save(book, tmp_path / "a.xlsx", lambda _, xml: re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', xml))
     assert fields(tmp_path / "a.xlsx") == [
         {"Question": "How much?", "Answer": "7.5%", "Topic": "fees"},
         {"Question": "How long?", "Answer": "3", "Topic": "fees"},
@@ -84,19 +99,11 @@ def test_a_sheet_is_read_as_displayed_whatever_dimension_it_says(tmp_path: Path)
 
 
 def test_a_header_of_two_rows_leaves_nameless_columns_and_is_no_row(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    for cells in (
-        ["Question", "Answer"],
-        [None, "(short)", "(long)"],
-        ["How deep?", "2 m", "Two metres."],
-        ["Who?", "I"],
-    ):
-        book.active.append(cells)
+    below = [[None, "(short)", "(long)"], ["How deep?", "2 m", "Two metres."], ["Who?", "I"]]
+    book = workbook(Sheet=[["Question", "Answer"], *below])
     book.active.merge_cells("A1:A2")
     book.active.merge_cells("B1:C1")
-    book.save(tmp_path / "a.xlsx")
+    save(book, tmp_path / "a.xlsx")
     assert fields(tmp_path / "a.xlsx") == [
         {"Question": "How deep?", "Answer": "2 m", "column 3": "Two metres."},
         {"Question": "Who?", "Answer": "I"},
@@ -112,16 +119,9 @@ def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
 
 
 def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_named(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    book.active.title = "Read me"
-    book.active.append(["Written by", "the board"])
-    for title, question in (("Fees", "How much?"), ("Harbour", "How deep?")):
-        for cells in (["Question", "Answer"], [question, "Ask."]):
-            (book[title] if title in book.sheetnames else book.create_sheet(title)).append(cells)
-    book.create_sheet("Empty")
-    book.save(tmp_path / "a.xlsx")
+    header = ["Question", "Answer"]
+    sheets = {"Fees": [header, ["How much?", "Ask."]], "Harbour": [header, ["How deep?", "Ask."]], "Empty": []}
+    save(workbook(**{"Read me": [["Written by", "the board"]]}, **sheets), tmp_path / "a.xlsx")
     rows = [*read_rows(tmp_path / "a.xlsx")]
     assert [(row.place, row.fields["Question"]) for row in rows if not row.cause] == [
         ("2", "How much?"), ("Harbour!2", "How deep?")
@@ -132,27 +132,12 @@ def test_of_several_sheets_those_with_the_questions_are_read_and_the_others_name
 
 
 def test_sheets_with_the_same_headings_are_one_table_and_what_is_not_read_is_counted(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    for title, names in (
-        ("New", ("question", "answer")),
-        ("More", ("Question ", "ANSWER")),
-        ("Old", ("question", "answer")),
-    ):
-        sheet = book.active if title == "New" else book.create_sheet(title)
-        sheet.title = title
-        for cells in (names, (f"{title} why?", "So."), (f"{title} who?", "I.")):
-            sheet.append(cells)
+    headers = {"Old": ("question", "answer"), "New": ("question", "answer"), "More": ("Question ", "ANSWER")}
+    book = workbook(**{name: [row, (f"{name} why?", "So."), (f"{name} who?", "I.")] for name, row in headers.items()})
     book["Old"].sheet_state = "hidden"
-    book.move_sheet("Old", -2)
-    book.save(tmp_path / "a.xlsx")
-    assert [row["question"] for row in fields(tmp_path / "a.xlsx")] == [
-        "New why?",
-        "New who?",
-        "More why?",
-        "More who?",
-    ]
+    save(book, tmp_path / "a.xlsx")
+    asked = [row["question"] for row in fields(tmp_path / "a.xlsx")]
+    assert asked == ["New why?", "New who?", "More why?", "More who?"]
     assert causes(tmp_path / "a.xlsx") == [(1, "sheet 'Old' is not read (2 rows): it is hidden")]
 
 
@@ -176,14 +161,7 @@ def test_a_second_header_and_a_rule_below_the_header_are_no_rows(tmp_path: Path,
 
 
 def test_a_damaged_sheet_is_refused_by_name(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    book.active.append(["q", "a"])
-    book.save(tmp_path / "whole.xlsx")
-    with zipfile.ZipFile(tmp_path / "whole.xlsx") as source, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            target.writestr(name, content[:-30] if name.endswith("sheet1.xml") else content)
+    cut = lambda name, xml: xml[:-30] if name.endswith("sheet1.xml") else xml  # noqa: E731
+    save(workbook(Sheet=[["q", "a"]]), tmp_path / "a.xlsx", cut)
     with pytest.raises(SourceError, match="not readable as XLSX"):
         fields(tmp_path / "a.xlsx")
