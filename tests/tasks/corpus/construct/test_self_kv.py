@@ -182,7 +182,7 @@ def test_the_teacher_s_words_are_used_only_where_they_ask_the_same(root: Path, r
     once = ONE | {"questions": ["Who made {subject}?"]}
     built = build(root, LAW, worded(once, paraphrase=PROMPT), teacher=teacher, paraphrase=True)
     (example,), (receipt,) = built.examples, built.receipts
-    assert teacher.asked[0].messages[0].content == "Say anew: Who made Road Act?"
+    assert teacher.asks[0].messages[0].content == "Say anew: Who made Road Act?"
     assert example.instruction == ("Who made Road Act?" if problem else reply.text)
     assert receipt.detail == (f"the template's words: {problem}" if problem else "the teacher's words")
     assert (example.output, example.source, receipt.example_id) == ("Congress.", ("graph/g.csv:3",), example.id)
