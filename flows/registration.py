@@ -19,7 +19,7 @@ from flows.workspace import commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_file, verify_manifest
-from tasks.core.packaged import read_package
+from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
 from tasks.evaluate.card.card import render_card

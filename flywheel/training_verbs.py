@@ -14,7 +14,7 @@ from flywheel.answers import Answer, verb
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
-    from tasks.train.smaller.quantise import Quantisation
+    from tasks.train.smaller import Quantisation
 
 
 @verb
@@ -69,7 +69,7 @@ def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> A
     """
     from tasks.core.stage import hush
     from tasks.evaluate.smaller import judge_smaller
-    from tasks.train.smaller import smaller as forms
+    from tasks.train import smaller as forms
 
     if (quantise is None) == (distil is None):
         raise click.UsageError("name one of --quantise and --distil")

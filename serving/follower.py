@@ -25,7 +25,7 @@ from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.packaged import Packaged, read_package
+from tasks.core.package import Package, read_package
 from tasks.engine.client import Engine
 from tasks.engine.parity import check
 from tasks.registry import probes
@@ -45,7 +45,7 @@ class NotServed(FlywheelError):
     """A version may not or cannot take traffic; the message says why."""
 
 
-def not_an_adapter(parts: Packaged) -> str:
+def not_an_adapter(parts: Package) -> str:
     """Why a version that is no adapter is not taken up, and what to do."""
     if not parts.servable:
         return f"no engine of ours can serve it ({parts.kind.why})"

@@ -16,7 +16,7 @@ from tasks.core.files import write_json
 from tasks.train.run.export import make_plain
 from tasks.train.run.job import read_job
 from tasks.train.run.worker import check_agreement, quiet, result_of
-from tasks.train.sft.job import SftJob
+from tasks.train.sft.stage import SftJob
 from tasks.train.sft.worker import CURVES, build_trainer, counts, training_arguments
 
 

@@ -13,14 +13,13 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.core.params import Params
-from tasks.core.training_params import ONLINE, VIRTUAL, Alignment, Method
+from tasks.core.training_params import METHODS, ONLINE, Alignment, Method
 from tests.checkout import update
 
 PAGE = Path("docs/matrix.md")
 SETTINGS = Path(__file__).parents[1] / "params.yaml"
-METHODS, ALIGNMENTS = get_args(Method), get_args(Alignment)
-SERVED_AS = dict.fromkeys(METHODS, "adapter") | dict.fromkeys(("full", "dora", "ia3", "osf"), "weights")
-SERVED_AS |= dict.fromkeys(VIRTUAL, "nothing")
+ALIGNMENTS = get_args(Alignment)
+SERVED_AS = {name: facts.served_as for name, facts in METHODS.items()}
 
 
 class Cell(NamedTuple):
@@ -38,7 +37,7 @@ class Cell(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What of params.yaml is changed: the two names, and a few steps."""
         return {
-            "sft": {"method": self.method, "packing": self.method not in VIRTUAL}
+            "sft": {"method": self.method, "packing": not METHODS[self.method].virtual}
             | FEW_STEPS
             | RATES.get(self.method, {}),
             "reward": {"batch_size": 2},

@@ -9,7 +9,7 @@ import yaml
 
 from tasks.core.records import Example, make_example, write_jsonl
 from tasks.core.training_params import AlignParams
-from tasks.train.align.job import OnlineJob
+from tasks.train.align.stage import OnlineJob
 from tests.online_toy import ANSWER_TOKENS, PROMPTS, save_model, save_reward_model
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tasks.core import layout
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import Example, write_jsonl
 from tests.checkout import update
@@ -41,3 +45,19 @@ def lay_training(
     write_jsonl(folder / "data/mix/train.jsonl", train)
     write_jsonl(folder / "data/mix/validation.jsonl", validation)
     return folder
+
+
+def run_stage(stage: str, folder: Path, root: Path) -> tuple[dict[str, Any], str]:
+    """Run a training stage in a workspace to its good end; returns its metrics, and what it and its libraries said."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tasks.train.{stage}.stage"],
+        cwd=folder,
+        env={**layout.child_environment(), "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    said = f"{done.stdout}{done.stderr}"
+    assert done.returncode == 0, said
+    metrics = folder / layout.DETAILS / f"{stage}.json"
+    return json.loads(metrics.read_text()) if metrics.is_file() else {}, said

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.core import layout, packaged
+from tasks.core import layout, package
 from tasks.core.files import verify_manifest
 
-ADAPTER = layout.START / packaged.ADAPTER
-MODEL = layout.START / packaged.MODEL
+ADAPTER = layout.START / package.ADAPTER
+MODEL = layout.START / package.MODEL
 REFERENCE = layout.START / "reference"
 
 

@@ -6,7 +6,10 @@ Lengths are in tokens, batch sizes in sequences a process.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,7 +31,7 @@ Method = Literal[
     "osf",
 ]
 Alignment = Literal["none", "dpo", "kto", "ppo", "rloo", "grpo"]
-VIRTUAL: tuple[Method, ...] = ("p_tuning_v2", "p_tuning", "prompt_tuning")  # virtual tokens before each example
+ServedAs = Literal["adapter", "weights", "nothing"]
 ONLINE: tuple[Alignment, ...] = ("ppo", "rloo", "grpo")  # they generate answers and need a reward model
 
 
@@ -56,7 +59,7 @@ class DoraParams(LoraParams):
 
 
 class PissaParams(Section):
-    """LoRA begun at the principal singular vectors (Meng et al. 2024, arXiv 2404.02948).
+    """LoRA begun at the principal singular vectors (Meng et al. 2024, arXiv 2404.02948), without dropout as there.
 
     Served as a LoRA of twice the rank over the unchanged base model.
     """
@@ -111,6 +114,84 @@ class OsfParams(Section):
     kept_rank: Positive  # singular directions of each weight that stay as they are
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the other code must know of a method.
+
+    peft: peft's type of the adapter that is trained; None: every weight is.
+    served_as: how an engine serves what it leaves over the base model.
+    options: what peft's configuration takes from the method's section and the base model's folder.
+    virtual: it puts virtual tokens before each example, so that examples cannot be packed into one row.
+    whole: its gradients reach the weights themselves.
+    unsplit: it reads weights whole, which ZeRO-3 shares out.
+    """
+
+    peft: str | None
+    served_as: ServedAs
+    options: Callable[[Any, Path], dict[str, Any]]
+    virtual: bool = False
+    whole: bool = False
+    unsplit: bool = False
+
+
+def _low_rank(section: Any, dropout: float, **more: Any) -> dict[str, Any]:
+    sizes = {"r": section.rank, "lora_alpha": section.alpha, "lora_dropout": dropout}
+    return {**sizes, "target_modules": section.target_modules, "bias": "none", **more}
+
+
+def _prompt(section: Any, base: Path) -> dict[str, Any]:
+    tokens = {"num_virtual_tokens": section.virtual_tokens}
+    if not section.begin_with:
+        return {**tokens, "prompt_tuning_init": "RANDOM"}
+    text = {"prompt_tuning_init_text": section.begin_with, "tokenizer_name_or_path": str(base)}
+    return {**tokens, "prompt_tuning_init": "TEXT", **text}
+
+
+# Another method is a section above, a row here, and its name in Method and MethodsParams.
+METHODS: dict[Method, Facts] = {
+    "full": Facts(None, "weights", lambda section, base: {}, whole=True),
+    "lora": Facts("LORA", "adapter", lambda section, base: _low_rank(section, section.dropout)),
+    "rslora": Facts("LORA", "adapter", lambda section, base: _low_rank(section, section.dropout, use_rslora=True)),
+    "dora": Facts("LORA", "weights", lambda section, base: _low_rank(section, section.dropout, use_dora=True)),
+    "pissa": Facts(  # its paper trains without dropout
+        "LORA",
+        "adapter",
+        lambda section, base: _low_rank(section, 0.0, init_lora_weights=f"pissa_niter_{section.iterations}"),
+    ),
+    "qlora": Facts("LORA", "adapter", lambda section, base: _low_rank(section, section.dropout), unsplit=True),
+    "p_tuning_v2": Facts(
+        "PREFIX_TUNING",
+        "nothing",
+        lambda section, base: {
+            "num_virtual_tokens": section.virtual_tokens,
+            "prefix_projection": section.projection,
+            "encoder_hidden_size": section.hidden,
+        },
+        virtual=True,
+    ),
+    "p_tuning": Facts(
+        "P_TUNING",
+        "nothing",
+        lambda section, base: {
+            "num_virtual_tokens": section.virtual_tokens,
+            "encoder_reparameterization_type": section.encoder.upper(),
+            "encoder_hidden_size": section.hidden,
+            "encoder_dropout": 0.0,
+        },
+        virtual=True,
+    ),
+    "prompt_tuning": Facts("PROMPT_TUNING", "nothing", _prompt, virtual=True),
+    "ia3": Facts("IA3", "weights", lambda section, base: section.model_dump()),
+    "osf": Facts(
+        "OSF",
+        "weights",
+        lambda section, base: {"effective_rank": section.kept_rank, "target_modules": section.target_modules},
+        whole=True,
+        unsplit=True,
+    ),
+}
+
+
 class MethodsParams(Section):
     """One section a method; a stage uses the one that its `method` names."""
 
@@ -158,7 +239,7 @@ class SftParams(TrainingParams):
 
     @model_validator(mode="after")
     def _own_prefixes(self) -> SftParams:
-        if self.packing and self.method in VIRTUAL:
+        if self.packing and METHODS[self.method].virtual:
             raise ValueError(
                 f"packing cannot be used with {self.method}: packed examples cannot have prefixes each; set it to false"
             )

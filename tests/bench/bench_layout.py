@@ -42,13 +42,13 @@ def model_of(precision: str) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from tasks.train.sft.packing import use_packed_attention
+    from tasks.train.sft.one_row import use_one_row_attention
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     model = AutoModelForCausalLM.from_pretrained(layout.BASE_MODEL, num_hidden_layers=LAYERS, dtype=dtype)
     lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora, autocast_adapter_dtype=False)
-    use_packed_attention(model, TOKENS)
+    use_one_row_attention(model, TOKENS)
     return model
 
 
@@ -56,12 +56,12 @@ def work(precision: str, sequences: int, begin: float) -> None:
     """One process of a layout: wait for the others, train, print seconds a step."""
     import torch
 
-    from tasks.train.sft.packing import pack
+    from tasks.train.sft.one_row import in_one_row
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = model_of(precision)
     ids = list(range(5, 5 + TOKENS))
-    batch = pack([{"input_ids": ids, "labels": ids} for _ in range(sequences)])
+    batch = in_one_row([{"input_ids": ids, "labels": ids} for _ in range(sequences)])
     del batch["labels"]
     answers = torch.arange(0, sequences * TOKENS, 2)  # half of the tokens are an answer's
     time.sleep(max(0.0, begin - time.time()))

@@ -32,7 +32,7 @@ from tasks.core.intervals import mean_interval, paired_interval
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
 from tasks.core.stage import hush
-from tasks.core.training_params import VIRTUAL
+from tasks.core.training_params import METHODS
 
 HOME = layout.HOME / "methods"
 EXAMPLES = 320
@@ -66,7 +66,7 @@ def train_method(method: str) -> None:
         "epochs": 1,
         "learning_rate": RATES[method],
         "save_every": 20,
-        "packing": method not in VIRTUAL,
+        "packing": not METHODS[method].virtual,
     }
     home = (HOME / method).absolute()
     folder = link_copy(

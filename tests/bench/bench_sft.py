@@ -33,7 +33,7 @@ from tasks.core.params import load_params
 from tasks.core.records import Example, read_own_jsonl, write_jsonl
 from tasks.train.run.job import launch_files
 from tasks.train.run.launch import CONFIGS, environment, read_launch
-from tasks.train.sft.job import SftJob
+from tasks.train.sft.stage import SftJob
 
 HOME = layout.HOME / "speed"
 EXAMPLES, HELD_OUT = 128, 24

@@ -21,7 +21,7 @@ from tasks.core.files import write_json
 from tasks.core.records import Example, read_own_jsonl
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import common_arguments, load_options, load_tokenizer, quiet
-from tasks.train.sft.job import SftJob
+from tasks.train.sft.stage import SftJob
 from tasks.train.tuning.batches import IGNORED, encode_rows
 
 FIRST = 2  # steps that are not timed: the first ones prepare memory
@@ -83,13 +83,13 @@ def our_side(job: SftJob, run: Path) -> Any:
 
 def held_out(model: Any, rows: list[dict[str, Any]], packed: bool) -> float:
     """Mean over examples of the mean negative log-likelihood (nats) of their answer tokens."""
-    from tasks.train.sft.packing import pack
+    from tasks.train.sft.one_row import in_one_row
 
     losses = []
     model.eval()
     with torch.no_grad():
         for row in rows:
-            inputs = pack([row]) if packed else {"input_ids": torch.tensor([row["input_ids"]])}
+            inputs = in_one_row([row]) if packed else {"input_ids": torch.tensor([row["input_ids"]])}
             inputs.pop("labels", None)
             targets = torch.tensor(row["labels"][1:])
             logits = model(**inputs, use_cache=False).logits[0, :-1].float()

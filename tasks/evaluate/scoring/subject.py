@@ -1,7 +1,7 @@
 """Who is measured: a model, with or without an adapter, checked against its manifests.
 
 The candidate is models/package; the champion is what data/champion holds: the base itself, or the parts of an earlier
-version. Either is an adapter over the base, whole weights of its own, or both (tasks/core/packaged.py).
+version. Either is an adapter over the base, whole weights of its own, or both (tasks/core/package.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import ManifestError, digest_of, sha256_file, verify_manifest
-from tasks.core.packaged import read_package
+from tasks.core.package import read_package
 
 Who = Literal["candidate", "champion"]
 

@@ -7,26 +7,67 @@ sft, the stage itself imports no torch, and a run that was killed goes on from i
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
+from tasks.core.domain import Domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
-from tasks.core.params import Params, load_params
-from tasks.core.stage import run_stage
+from tasks.core.params import Params
 from tasks.core.start import goes_on
-from tasks.train.align.job import AlignJob, OnlineJob, PreferenceJob
-from tasks.train.entry.training import Place, common_fields, switched_off, train
+from tasks.core.training_params import AlignParams
+from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.reward.stage import NoPreferences, no_preferences
 from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of
-from tasks.train.run.job import curves
-
-PLACE = Place(layout.ALIGN, "align", layout.PLOTS / "align.csv", "step,curve,value")
+from tasks.train.run.job import TrainingJob
 
 
 class NoReward(FlywheelError):
     """An online alignment has no reward model to learn from."""
+
+
+class AlignJob(TrainingJob):
+    """What both kinds of alignment have.
+
+    The policy that training begins from, and is held to, is `base_model` with the adapter `start` over it where there
+    is one: the SFT policy, never the plain base model where an SFT adapter exists.
+    """
+
+    code: ClassVar[tuple[str, ...]] = ("text", "train/run", "train/preference", "train/align")
+    plot: ClassVar[Path] = layout.PLOTS / "align.csv"
+    columns: ClassVar[str] = "step,curve,value"
+
+    settings: AlignParams
+
+
+class PreferenceJob(AlignJob):
+    """DPO and KTO. `data` has train and validation: preferences as JSON lines, data/pairs.
+
+    The policy is held to the adapter `reference` over `reference_base`; where that is None, to itself as it begins.
+    """
+
+    worker: ClassVar[str] = "tasks.train.align.worker"
+
+    reference_base: Path | None = None
+    reference_base_digest: str | None = None
+    reference: Path | None = None
+    reference_digest: str | None = None
+
+
+class OnlineJob(AlignJob):
+    """PPO, RLOO and GRPO. `data` has prompts and held_out: examples as JSON lines, of which only prompts are used.
+
+    `reward` is models/reward/adapter or models/reward/model; `reward_base` the weights that such an adapter lies over.
+    tasks/train/preference/reward_model.py loads them.
+    """
+
+    worker: ClassVar[str] = "tasks.train.align.online.worker"
+
+    reward: Path
+    reward_digest: str
+    reward_base: Path
+    reward_base_digest: str
 
 
 def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
@@ -74,7 +115,7 @@ def _online(common: dict[str, Any], planned: bool) -> OnlineJob:
 
 def metrics_of(result: dict[str, Any]) -> dict[str, Any]:
     """The stage's metrics: what was counted, and of each curve its first and last value (`_before` the first)."""
-    metrics = {key: value for key, value in result.items() if key != "history"}
+    metrics = counted(result)
     for _, curve, value in result["history"]:
         name = curve.replace(" ", "_")
         metrics.setdefault(f"{name}_before", value)
@@ -92,25 +133,15 @@ def nothing_to_align(params: Params) -> str:
     return ""
 
 
-def stage() -> str:
-    """Align, or pass the SFT policy on where alignment is off, or a night has no new preferences."""
-    params = load_params()
-    if reason := nothing_to_align(params):
-        return switched_off(PLACE, reason)
-    domain = load_domain(params.domain)
-    metrics, digest = train(
-        describe(params, domain),
-        PLACE,
-        domain.base_model.name,
-        lambda result: (metrics_of(result), curves(result["history"], PLACE.columns)),
-    )
-    return f"{params.align.alignment}, {metrics['steps']} steps, digest {digest[:12]}"
-
-
-def main() -> None:
-    """Run the stage."""
-    run_stage("align", stage)
-
+STAGE = TrainingStage(
+    "align",
+    layout.ALIGN,
+    AlignJob,
+    describe,
+    metrics=lambda result, *_: metrics_of(result),
+    summary=lambda metrics, params: f"{params.align.alignment}, {metrics['steps']} steps",
+    off=nothing_to_align,
+)
 
 if __name__ == "__main__":
-    main()
+    STAGE.main()

@@ -11,11 +11,7 @@ from typing import Any
 
 from trl import DPOTrainer, KTOTrainer
 
-
-def drop_copy(model: Any) -> None:
-    """Remove the copy of an adapter that TRL adds as a reference; the rows bring what it is for."""
-    if "ref" in getattr(model, "peft_config", {}):
-        model.delete_adapter("ref")
+from tasks.train.run.methods import drop_reference
 
 
 class Encoded:
@@ -25,7 +21,7 @@ class Encoded:
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        drop_copy(self.model)
+        drop_reference(self.model)  # the rows bring what it is for
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset

@@ -14,20 +14,10 @@ from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import Preference, read_own_jsonl
-from tasks.train.align.job import PreferenceJob
+from tasks.train.align.stage import PreferenceJob
 from tasks.train.preference.rows import KTO_ROWS, dpo_rows, encode_groups, kto_rows, steps_of_epoch
-from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
-from tasks.train.run.worker import (
-    check_agreement,
-    common_arguments,
-    history_of,
-    load_model,
-    load_tokenizer,
-    result_of,
-    run_worker,
-    save_final,
-)
+from tasks.train.run.worker import common_arguments, evaluation, finish, load_model, load_tokenizer, run_worker
 
 CURVES = (
     ("loss", "train loss"),
@@ -38,13 +28,11 @@ CURVES = (
     ("eval_rewards/accuracies", "validation accuracy"),
     ("kl", "kl"),
 )
+Rows = list[dict[str, Any]]
 
 
 class PreferenceSettings(FlywheelError):
     """The settings do not allow this alignment."""
-
-
-Rows = list[dict[str, Any]]
 
 
 def train(job: PreferenceJob, run: Path, checkpoint: str | None) -> None:
@@ -52,10 +40,9 @@ def train(job: PreferenceJob, run: Path, checkpoint: str | None) -> None:
     tokenizer = load_tokenizer(job)
     rows, held_out = (rows_of(job, tokenizer, name) for name in ("train", "validation"))
     arguments = training_arguments(job, run, checkpoint, rows, held_out)
-    trainer = build_trainer(job, tokenizer, rows, held_out, arguments, run)
+    trainer = build_trainer(job, tokenizer, rows, held_out, arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
-    check_agreement(trainer)
-    save_final(trainer, run, result_of(trainer, CURVES, rows=len(rows), held_out_rows=len(held_out)))
+    finish(trainer, run, CURVES, rows=len(rows), held_out_rows=len(held_out))
 
 
 def rows_of(job: PreferenceJob, tokenizer: Any, name: str) -> Rows:
@@ -80,14 +67,12 @@ def training_arguments(job: PreferenceJob, run: Path, checkpoint: str | None, ro
     settings = job.settings
     common = {
         **common_arguments(job, run),
+        **evaluation(steps_of_epoch(len(rows), settings, job.processes), bool(held_out), checkpoint),
         "max_length": None,  # longer ones are refused before
         "remove_unused_columns": False,
         "disable_dropout": True,
         "precompute_ref_log_probs": True,
         "per_device_eval_batch_size": settings.batch_size,
-        "eval_strategy": "steps" if held_out else "no",
-        "eval_steps": steps_of_epoch(len(rows), settings, job.processes),
-        "eval_on_start": bool(held_out) and checkpoint is None,
     }
     if settings.alignment == "dpo":
         return DPOConfig(**common, beta=settings.dpo.beta)
@@ -114,47 +99,39 @@ def balanced(rows: Rows, desirable: float, undesirable: float) -> tuple[float, f
     return desirable * max(1.0, bad / good), undesirable * max(1.0, good / bad)
 
 
-def model_beside_reference(job: PreferenceJob, rows: Rows, run: Path, arguments: Any) -> Any:
+def model_beside_reference(job: PreferenceJob, rows: Rows, arguments: Any) -> Any:
     """The policy to train; `rows` get the reference's log-probabilities. One of the two is in memory at a time."""
     from tasks.train.align.reference import add_reference
 
     if job.reference_base is not None:
         held = job.model_copy(update={"base_model": job.reference_base, "start": job.reference})
-        add_reference(prepared(load_model(held), held), rows, run, arguments)
+        add_reference(prepared(load_model(held), held), rows, arguments)
     model = prepared(load_model(job), job)
     if job.reference_base is None:
-        add_reference(model, rows, run, arguments)
+        add_reference(model, rows, arguments)
     return model
 
 
-def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows, arguments: Any, run: Path) -> Any:
+def build_trainer(job: PreferenceJob, tokenizer: Any, rows: Rows, held_out: Rows, arguments: Any) -> Any:
     """Model, reference, data and callbacks put together."""
     from datasets import Dataset
-    from transformers import PrinterCallback, set_seed
+    from transformers import set_seed
 
-    from tasks.train.align.stage import PLACE
     from tasks.train.align.trainers import EncodedDpo, EncodedKto
-    from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
+    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
 
     set_seed(job.seed)
-    model = model_beside_reference(job, rows + held_out, run, arguments)
-    tokens = sum(len(row["prompt_ids"]) for row in rows) / len(rows)
-    kind = EncodedDpo if job.settings.alignment == "dpo" else EncodedKto
-    trainer = kind(
+    model = model_beside_reference(job, rows + held_out, arguments)
+    a_step = sum(len(row["prompt_ids"]) for row in rows) / len(rows) * job.settings.batch_size * job.processes
+    trainer = (EncodedDpo if job.settings.alignment == "dpo" else EncodedKto)(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         processing_class=tokenizer,
-        callbacks=[
-            StopAtNan(job.stage),
-            MarkCheckpoints(),
-            Progress(job.stage, tokens * job.settings.batch_size * job.processes),
-            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
-        ],
+        callbacks=[StopAtNan(job.stage), *common_callbacks(job, CURVES, a_step)],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return unprinted(trainer)
 
 
 if __name__ == "__main__":

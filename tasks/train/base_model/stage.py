@@ -167,12 +167,10 @@ def licence_text(source: BaseModelSource, packages: Path = layout.PACKAGES) -> s
     """The terms or the licence as the package carries it; where it carries none, its name and address."""
     if source.terms_file:
         return (packages / source.terms_file).read_text(encoding="utf-8")
-    folders = sorted(packages.glob(f"{source.package.replace('-', '_')}-*.dist-info")) if source.package else []
-    for folder in folders:
-        for pattern in LICENCE_FILES:
-            for path in sorted(folder.glob(pattern)):
-                return path.read_text(encoding="utf-8")
-    return f"{source.licence}\n{source.licence_url}\n"
+    folder = f"{source.package.replace('-', '_')}-*.dist-info" if source.package else "-"
+    found = (path for pattern in LICENCE_FILES for path in sorted(packages.glob(f"{folder}/{pattern}")))
+    path = next(found, None)
+    return path.read_text(encoding="utf-8") if path else f"{source.licence}\n{source.licence_url}\n"
 
 
 def notice(source: BaseModelSource, file: Path) -> str:
@@ -194,9 +192,9 @@ def notice(source: BaseModelSource, file: Path) -> str:
 def strip_local(folder: Path) -> None:
     """Take out of every JSON setting in `folder` what transformers notes about this machine."""
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        path = folder / name
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
+        if (folder / name).is_file():
+            settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+            write_json(folder / name, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
 
 
 def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str:
@@ -230,10 +228,5 @@ def stage() -> str:
     return f"{domain.base_model.name} in {layout.BASE_MODEL}, digest {digest[:12]}"
 
 
-def main() -> None:
-    """Run the stage."""
-    run_stage("base_model", stage)
-
-
 if __name__ == "__main__":
-    main()
+    run_stage("base_model", stage)

@@ -12,18 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
-from tasks.core.files import (
-    MANIFEST,
-    digest_of,
-    fresh_directory,
-    write_json,
-    write_manifest,
-)
-from tasks.core.packaged import BASE, KIND, PROMPT, read_package
+from tasks.core.files import MANIFEST, digest_of, fresh_directory, write_json, write_manifest
+from tasks.core.package import BASE, KIND, PROMPT, read_package
 from tasks.core.pointers import PointerError, read_pointer, weights_of
 from tasks.core.stage import run_stage
-
-STAGE = "champion"
 
 
 def base_digest() -> str:
@@ -72,4 +64,4 @@ def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(STAGE, champion)
+    run_stage("champion", champion)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tasks.core.domain import Domain
+from tasks.core.domain import Domain, load_domain
 from tasks.core.files import write_text
 from tasks.core.metrics import write_metrics
-from tasks.core.params import Params
+from tasks.core.params import Params, load_params
+from tasks.core.stage import run_stage
 from tasks.core.training_params import TrainingParams
 from tasks.train.entry.execute import execute, run_folder
-from tasks.train.entry.figures import figures_of
 from tasks.train.run.checkpoints import forget
 from tasks.train.run.handover import Weights, write_nothing, write_trained
 from tasks.train.run.job import TrainingJob, curves, launch_files, read_result
@@ -20,15 +21,81 @@ from tasks.train.run.launch import CONFIGS, read_launch
 from tasks.train.run.precision import resolve_precision
 
 Result = dict[str, Any]  # what the workers noted: `history`, rows of step, curve and value, and counts
+Metrics = dict[str, Any]
 
 
-class Place(NamedTuple):
-    """Where a stage leaves its weights, its metrics and its curves."""
+LOSSES = ("validation_loss", "domain_loss", "train_loss")  # of a stage, the first that there is
 
+
+def counted(result: Result) -> Metrics:
+    """What of a result is no curve."""
+    return {key: value for key, value in result.items() if key != "history"}
+
+
+def figures_of(metrics: Metrics) -> dict[str, float]:
+    """What releases are compared by: the held-out `loss` before and after, a reward model's `accuracy`, a `reward`."""
+    loss = next((name for name in LOSSES if name in metrics), "")
+    found = {"loss_before": metrics.get(f"{loss}_before"), "loss": metrics.get(loss)}
+    found |= {name: metrics.get(name) for name in ("reward_before", "reward")}
+    found["accuracy"] = metrics.get("held_out", {}).get("accuracy")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _always(_: Params) -> str:
+    return ""
+
+
+def _history(result: Result) -> Iterable[Iterable[Any]]:
+    rows: list[list[Any]] = result["history"]
+    return rows
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """What differs between the stages that train.
+
+    name: also that of its section in params.yaml and of its metrics.
+    weights, kind: where it leaves its weights, and its jobs' class, which knows its plot.
+    describe: the job that the settings ask for.
+    metrics: of what the workers noted.
+    summary: the metrics as the sentence to end with.
+    off: why nothing is trained, or "".
+    plotted: the rows of the plot.
+    """
+
+    name: str
     weights: Path
-    name: str  # of the stage, and of its metrics
-    plot: Path
-    columns: str = "step,split,loss"  # of the curves
+    kind: type[TrainingJob]
+    describe: Callable[[Params, Domain], TrainingJob]
+    metrics: Callable[[Result, Params, TrainingJob], Metrics]
+    summary: Callable[[Metrics, Params], str]
+    off: Callable[[Params], str] = _always
+    plotted: Callable[[Result], Iterable[Iterable[Any]]] = _history
+
+    def run(self) -> str:
+        """Train, or say why not; then put weights, metrics and curves in their places, and only then forget the run."""
+        params = load_params()
+        if why := self.off(params):
+            self._write({"steps": 0}, [])
+            return write_nothing(self.weights, why)
+        domain = load_domain(params.domain)
+        job = self.describe(params, domain)
+        run = run_folder(job)
+        done = execute(job, run)
+        result = read_result(done)
+        metrics = self.metrics(result, params, job)
+        digest = write_trained(done, self.weights, domain.base_model.name)
+        self._write(metrics, self.plotted(result))
+        forget(run)
+        return f"{self.summary(metrics, params)}, digest {digest[:12]}"
+
+    def _write(self, metrics: Metrics, rows: Iterable[Iterable[Any]]) -> None:
+        write_metrics(self.name, figures_of(metrics), metrics)
+        write_text(self.kind.plot, curves(rows, self.kind.columns))
+
+    def main(self) -> None:
+        """Run it as the process's main program."""
+        run_stage(self.name, self.run)
 
 
 def common_fields(
@@ -49,32 +116,3 @@ def common_fields(
         "start_digest": begin.adapter_digest,
         "launch_files": launch_files(settings.launch, launch, CONFIGS),
     }
-
-
-def train(
-    job: TrainingJob, place: Place, base_name: str, told: Callable[[Result], tuple[dict[str, Any], str]]
-) -> tuple[dict[str, Any], str]:
-    """Train, then put weights, metrics and curves in their places; only then are the checkpoints removed.
-
-    Args:
-        base_name: the base model, as an adapter names it.
-        told: the metrics and the curves of a result.
-
-    Returns:
-        The metrics, and the digest of the weights.
-    """
-    run = run_folder(job)
-    done = execute(job, run)
-    metrics, plot = told(read_result(done))
-    digest = write_trained(done, place.weights, base_name)
-    write_metrics(place.name, figures_of(metrics), metrics)
-    write_text(place.plot, plot)
-    forget(run)
-    return metrics, digest
-
-
-def switched_off(place: Place, why: str) -> str:
-    """Leave what a stage leaves that trains nothing; returns the sentence to end with."""
-    write_metrics(place.name, {}, {"steps": 0})
-    write_text(place.plot, curves([], place.columns))
-    return write_nothing(place.weights, why)

@@ -6,14 +6,16 @@ Written from the settings and from what each training stage counted. Limits: no 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain
-from tasks.core.packaged import Kind
+from tasks.core.package import Kind
 from tasks.core.params import Params
 from tasks.core.training_params import TrainingParams
 
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 STAGES = {"pretrain": "Continued pretraining", "sft": "Supervised fine-tuning, loss on the answers only"}
 KINDS = {
     "adapter": "A LoRA adapter over {base}",
@@ -58,45 +60,20 @@ def _value(value: Any) -> str:
 
 def model_card(params: Params, domain: Domain, kind: Kind) -> str:
     """The card's text in Markdown."""
-    source, sft = domain.base_model, counted("sft")
+    from jinja2 import Environment
+
+    source = domain.base_model
+    none = dict.fromkeys(("examples", "tokens", "epochs", "answer_tokens"), 0)
     methods = [how(params, stage, counted(stage)) for stage in ("pretrain", "sft", "align")]
-    return "\n".join(
-        [
-            "---",
-            f"base_model: {source.name}",
-            f"language: {domain.language}",
-            f"library_name: {'transformers' if kind.served_as == 'weights' else 'peft'}",
-            f"license: {source.licence.lower()}",
-            "pipeline_tag: text-generation",
-            "---",
-            "",
-            f"# {domain.title}",
-            "",
-            f"{KINDS[kind.served_as].format(base=source.name)} tuned with Flywheel on questions and answers of its "
-            "domain.",
-            "What it was judged on, with every score and interval, is in the release card of its version.",
-            "",
-            "## Data",
-            "",
-            f"{sft.get('examples', 0)} examples; {sft.get('tokens', 0):,} tokens over all epochs "
-            f"({sft.get('epochs', 0)}), {sft.get('answer_tokens', 0):,} of them answers, which alone are learnt. "
-            "Drawn from:",
-            "",
-            *attributions(domain),
-            "",
-            "## Method",
-            "",
-            "\n\n".join(text for text in methods if text),
-            "",
-            "## Licence",
-            "",
-            f"The base model is licensed under {source.licence} ({source.licence_url}).",
-            "The data's licences stand above; their attribution must go along with the model.",
-            "",
-            "## Limits",
-            "",
-            "A small model: its answers can be wrong and are no legal or professional advice. Ask it with the system",
-            "prompt and chat template of prompt.json; it was trained and judged with no other.",
-            "",
-        ]
+    template = Environment(trim_blocks=True, keep_trailing_newline=True).from_string(  # noqa: S701 - Markdown
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    return template.render(
+        domain=domain,
+        source=source,
+        kind=kind,
+        what=KINDS[kind.served_as].format(base=source.name),
+        sft=none | counted("sft"),
+        attributions=attributions(domain),
+        methods=[text for text in methods if text],
     )

@@ -41,7 +41,8 @@ def check_prompts(system: str, trained: Path, served: Path, packaged: dict[str, 
     """
     before, after = load_tokenizer(trained), load_tokenizer(served)
     _check_special_tokens(before, after, packaged)
-    _check_system(system, packaged)
+    if packaged["system"] != system:
+        raise PromptsDiffer("the packaged system prompt is not the one of the domain")
     for conversation in CONVERSATIONS:
         readings = [
             as_trained(before, system, conversation),
@@ -90,8 +91,3 @@ def _check_special_tokens(before: Any, after: Any, packaged: dict[str, Any]) -> 
             raise PromptsDiffer(f"{name} is {pair[0]} in training and {pair[1]} where it is served")
     if after.eos_token is None:
         raise PromptsDiffer("the tokenizer names no eos_token, so that no answer would ever end")
-
-
-def _check_system(system: str, packaged: dict[str, Any]) -> None:
-    if packaged["system"] != system:
-        raise PromptsDiffer("the packaged system prompt is not the one of the domain")

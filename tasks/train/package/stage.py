@@ -1,6 +1,6 @@
 """Stage package: everything a server needs to answer as the model was trained to, in one checked folder.
 
-models/package holds an adapter over the pinned base or whole weights (tasks/core/packaged.py says which and why), the
+models/package holds an adapter over the pinned base or whole weights (tasks/core/package.py says which and why), the
 prompt it was trained with, which base it belongs to, and a model card; the manifest comes last. Nothing is packaged
 that was not loaded and compared: weights are finite and change answers, merged weights agree with the adapter that
 training left, copies are equal to the last bit, and a question is the same tokens in training, evaluation and serving.
@@ -27,11 +27,11 @@ from tasks.core.files import (
     write_manifest,
     write_text,
 )
-from tasks.core.packaged import ADAPTER, KIND, MODEL, Kind, kind_of_adapter
+from tasks.core.package import ADAPTER, BASE, KIND, MODEL, PROMPT, Kind, kind_of_adapter
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.text.prompts import PromptBook, messages_of, render
-from tasks.train.base_model.stage import LOCAL_KEYS
+from tasks.train.base_model.stage import strip_local
 from tasks.train.package import weight_parity
 from tasks.train.package.model_card import model_card
 from tasks.train.package.prompt_parity import NAMED, check_prompts
@@ -45,11 +45,7 @@ class PackageError(FlywheelError):
 
 
 def kind_of(weights: Weights) -> Kind:
-    """How an engine will serve what was trained.
-
-    Raises:
-        PackageError: nothing was trained.
-    """
+    """How an engine will serve what was trained. Raises PackageError: nothing was trained."""
     own_base = weights.base != layout.BASE_MODEL
     if weights.adapter is None:
         if not own_base:
@@ -59,15 +55,6 @@ def kind_of(weights: Weights) -> Kind:
     if own_base and kind.served_as == "adapter":
         return Kind(served_as="weights", why="merged: it was trained over other weights than the base model's")
     return kind
-
-
-def refuse_broken(weights: Weights) -> None:
-    """Raises WeightsRefused where a tensor that training left is not finite."""
-    if weights.adapter:
-        weight_parity.refuse_broken_weights(weights.adapter / ADAPTER_WEIGHTS)
-    if weights.base != layout.BASE_MODEL:
-        for path in sorted(weights.base.glob("*.safetensors")):
-            weight_parity.refuse_broken_weights(path)
 
 
 def probe_prompts(domain: Domain) -> list[list[int]]:
@@ -91,7 +78,9 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
     trained = weight_parity.logits_of(model, prompts)
     weight_parity.refuse_unchanged(trained, plain)
     if kind.served_as != "weights":
-        _copy_adapter(weights.adapter, folder / ADAPTER)
+        (folder / ADAPTER).mkdir()
+        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            _copy(weights.adapter / name, folder / ADAPTER / name)
     if kind.served_as == "nothing":
         if weights.base != layout.BASE_MODEL:
             _copy_model(weights.base, folder / MODEL)
@@ -104,8 +93,7 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
         merged = _logits_of(folder / MODEL, prompts)
     else:
         merged = weight_parity.logits_of(model, prompts)
-    difference = weight_parity.largest_difference(trained, merged)
-    weight_parity.refuse_difference(difference, limit, "adapter and merged weights")
+    weight_parity.refuse_difference(trained, merged, limit)
     return "adapter and merged weights agree"
 
 
@@ -130,11 +118,7 @@ def _copy_model(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file and read the copy back.
-
-    Raises:
-        PackageError: it is not what was copied.
-    """
+    """Copy a file and read the copy back. Raises PackageError: it is not what was copied."""
     shutil.copyfile(source, target)
     if target.stat().st_size != source.stat().st_size or sha256_file(target) != sha256_file(source):
         raise PackageError(f"{target} is not what {source} is, after it was copied: look at the disk, and run again")
@@ -145,17 +129,8 @@ def finish_model(target: Path) -> None:
     for path in sorted(layout.BASE_MODEL.iterdir()):
         if path.is_file() and path.name not in NOT_THE_TOKENIZER and ".safetensors" not in path.name:
             shutil.copyfile(path, target / path.name)
-    for name in ("config.json", "generation_config.json"):
-        if (target / name).is_file():
-            settings = json.loads((target / name).read_text(encoding="utf-8"))
-            write_json(target / name, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
+    strip_local(target)
     write_manifest(target)
-
-
-def _copy_adapter(adapter: Path, target: Path) -> None:
-    target.mkdir()
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        _copy(adapter / name, target / name)
 
 
 def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
@@ -190,7 +165,9 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
         PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
     """
     kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
-    refuse_broken(weights)
+    own = sorted(weights.base.glob("*.safetensors")) if weights.base != layout.BASE_MODEL else []
+    for path in [*([weights.adapter / ADAPTER_WEIGHTS] if weights.adapter else []), *own]:
+        weight_parity.refuse_broken_weights(path)
     shutil.rmtree(target, ignore_errors=True)
     with fresh_directory(target) as folder:
         limit = params.package.max_logit_difference
@@ -198,8 +175,8 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
         served = folder / MODEL if (folder / MODEL).is_dir() else layout.BASE_MODEL
         check_prompts(domain.system_text(), weights.base, served, prompt)
         write_json(folder / KIND, kind.model_dump())
-        write_json(folder / "prompt.json", prompt)
-        write_json(folder / "base.json", base_of(domain, base_digest))
+        write_json(folder / PROMPT, prompt)
+        write_json(folder / BASE, base_of(domain, base_digest))
         write_text(folder / "README.md", model_card(params, domain, kind))
         return compared, write_manifest(folder)
 
@@ -213,10 +190,5 @@ def stage() -> str:
     return f"{layout.PACKAGE}, digest {digest[:12]}; {compared}"
 
 
-def main() -> None:
-    """Run the stage."""
-    run_stage("package", stage)
-
-
 if __name__ == "__main__":
-    main()
+    run_stage("package", stage)

@@ -21,8 +21,8 @@ class WeightsRefused(FlywheelError):
     """Weights that must not be judged or served."""
 
 
-def refuse_broken_weights(path: Path) -> int:
-    """Read every tensor of a safetensors file; returns how many there are.
+def refuse_broken_weights(path: Path) -> None:
+    """Read every tensor of a safetensors file.
 
     Raises:
         WeightsRefused: a tensor holds NaN or an infinity, or the file holds no tensor.
@@ -30,20 +30,16 @@ def refuse_broken_weights(path: Path) -> int:
     import torch
     from safetensors import SafetensorError, safe_open
 
-    broken, count = [], 0
     try:
         with safe_open(path, framework="pt") as file:  # one tensor at a time: the file may be as large as the memory
-            for name in sorted(file.keys()):
-                count += 1
-                if not torch.isfinite(file.get_tensor(name)).all():
-                    broken.append(name)
+            names = sorted(file.keys())
+            broken = [name for name in names if not torch.isfinite(file.get_tensor(name)).all()]
     except SafetensorError as error:
         raise WeightsRefused(f"{path} is not safetensors: {error}") from None
     if broken:
         raise WeightsRefused(f"{path}: {len(broken)} tensors hold NaN or infinities, the first is {broken[0]}")
-    if not count:
+    if not names:
         raise WeightsRefused(f"{path} holds no weights")
-    return count
 
 
 def load(folder: Path) -> Any:
@@ -116,7 +112,10 @@ def merge(model: Any) -> Any:
         raise WeightsRefused(f"the adapter cannot be merged: {error}") from None
 
 
-def refuse_difference(difference: float, limit: float, what: str) -> None:
-    """Raises WeightsRefused where a difference is above the limit, or no number."""
+def refuse_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float) -> None:
+    """Raises WeightsRefused where adapter and merged weights differ by more than the limit, or by no number."""
+    difference = largest_difference(one, other)
     if not difference <= limit:
-        raise WeightsRefused(f"{what} differ by {difference:.2e} in a logit; package.max_logit_difference: {limit}")
+        raise WeightsRefused(
+            f"adapter and merged weights differ by {difference:.2e} in a logit; package.max_logit_difference: {limit}"
+        )

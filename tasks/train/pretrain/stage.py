@@ -8,23 +8,31 @@ Limits: a night that trains a champion's adapter further does not read it; that 
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
-from tasks.core.files import verify_manifest
-from tasks.core.params import Params, load_params
-from tasks.core.stage import run_stage
+from tasks.core.domain import Domain
+from tasks.core.params import Params
 from tasks.core.tables import count_rows
-from tasks.train.entry.training import Place, common_fields, switched_off, train
-from tasks.train.pretrain.job import PretrainJob
+from tasks.core.training_params import PretrainParams
+from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.pretrain.rows import PretrainError
-from tasks.train.run.handover import Weights
-from tasks.train.run.job import curves
+from tasks.train.run.handover import base_model
+from tasks.train.run.job import TrainingJob
 
-PLACE = Place(layout.PRETRAIN, "pretrain", layout.PLOTS / "pretrain_loss.csv")
 DOCUMENTS = layout.INGEST / "documents.parquet"
 GENERAL = layout.MIX / "general.parquet"  # what passed the leak guard
+
+
+class PretrainJob(TrainingJob):
+    """`data` has documents and general: the domain's documents and general examples as Parquet tables."""
+
+    code: ClassVar[tuple[str, ...]] = ("text", "train/run", "train/tuning", "train/pretrain")
+    worker: ClassVar[str] = "tasks.train.pretrain.worker"
+    plot: ClassVar[Path] = layout.PLOTS / "pretrain_loss.csv"
+
+    settings: PretrainParams
 
 
 def describe(params: Params, domain: Domain) -> PretrainJob:
@@ -43,44 +51,32 @@ def describe(params: Params, domain: Domain) -> PretrainJob:
             f"pretrain.general_ratio needs general text, and domains/{params.domain}/domain.yaml lists none; "
             "add some, or set pretrain.general_ratio: 0 and watch what the model forgets"
         )
-    begin = Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL))
     return PretrainJob(
         data={"documents": DOCUMENTS, "general": GENERAL},
-        **common_fields("pretrain", params.pretrain, params, domain, begin),
+        **common_fields("pretrain", params.pretrain, params, domain, base_model()),
     )
 
 
 def metrics_of(result: dict[str, Any]) -> dict[str, Any]:
     """The stage's metrics: losses in nats a token, of the first and of the last measurement of each held-out kind."""
-    metrics = {key: value for key, value in result.items() if key != "history"}
-    train = [value for _, name, value in result["history"] if name == "train"]
-    metrics["train_loss"] = sum(train) / len(train)
-    for kind in ("domain", "general"):
-        losses = [value for _, name, value in result["history"] if name == kind]
-        if losses:
-            metrics[f"{kind}_loss_before"], metrics[f"{kind}_loss"] = losses[0], losses[-1]
+    losses = {kind: [row[2] for row in result["history"] if row[1] == kind] for kind in ("train", "domain", "general")}
+    train = losses.pop("train")
+    metrics = {**counted(result), "train_loss": sum(train) / len(train)}
+    for kind, values in losses.items():
+        if values:
+            metrics[f"{kind}_loss_before"], metrics[f"{kind}_loss"] = values[0], values[-1]
     return metrics
 
 
-def stage() -> str:
-    """Train, or say that the settings ask for none."""
-    params = load_params()
-    if not params.pretrain.enabled:
-        return switched_off(PLACE, "pretrain.enabled is false")
-    domain = load_domain(params.domain)
-    metrics, digest = train(
-        describe(params, domain),
-        PLACE,
-        domain.base_model.name,
-        lambda result: (metrics_of(result), curves(result["history"], PLACE.columns)),
-    )
-    return f"{metrics['steps']} steps over {metrics['tokens']} tokens, digest {digest[:12]}"
-
-
-def main() -> None:
-    """Run the stage."""
-    run_stage("pretrain", stage)
-
+STAGE = TrainingStage(
+    "pretrain",
+    layout.PRETRAIN,
+    PretrainJob,
+    describe,
+    metrics=lambda result, *_: metrics_of(result),
+    summary=lambda metrics, _: f"{metrics['steps']} steps over {metrics['tokens']} tokens",
+    off=lambda params: "" if params.pretrain.enabled else "pretrain.enabled is false",
+)
 
 if __name__ == "__main__":
-    main()
+    STAGE.main()

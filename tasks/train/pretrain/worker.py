@@ -11,21 +11,10 @@ from typing import Any
 
 from tasks.core.records import Document, Example
 from tasks.core.tables import read_records
-from tasks.train.pretrain.job import PretrainJob
 from tasks.train.pretrain.rows import Ids, Rows, build_rows, document_ids, example_ids
-from tasks.train.pretrain.stage import PLACE
-from tasks.train.run.job import curves
+from tasks.train.pretrain.stage import PretrainJob
 from tasks.train.run.methods import prepared
-from tasks.train.run.worker import (
-    check_agreement,
-    common_arguments,
-    history_of,
-    load_model,
-    load_tokenizer,
-    result_of,
-    run_worker,
-    save_final,
-)
+from tasks.train.run.worker import common_arguments, evaluation, finish, load_model, load_tokenizer, run_worker
 from tasks.train.tuning.batches import count_steps
 
 CURVES = (("loss", "train"), ("eval_domain_loss", "domain"), ("eval_general_loss", "general"))
@@ -33,18 +22,16 @@ CURVES = (("loss", "train"), ("eval_domain_loss", "domain"), ("eval_general_loss
 
 def train(job: PretrainJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
-    rows = read_rows(job)
-    trainer = build_trainer(job, rows, training_arguments(job, rows, run, checkpoint))
+    rows, epochs = read_rows(job), job.settings.epochs
+    trainer = build_trainer(job, rows, run, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
-    check_agreement(trainer)
-    epochs = job.settings.epochs
-    counted = {
-        "rows": len(rows.train),
-        "tokens": (rows.domain_tokens + rows.general_tokens) * epochs,
-        "domain_tokens": rows.domain_tokens * epochs,
-        "general_tokens": rows.general_tokens * epochs,
+    counts = {
+        "tokens": rows.domain_tokens + rows.general_tokens,
+        "domain_tokens": rows.domain_tokens,
+        "general_tokens": rows.general_tokens,
     }
-    save_final(trainer, run, result_of(trainer, CURVES, **counted))
+    seen = {name: count * epochs for name, count in counts.items()}
+    finish(trainer, run, CURVES, rows=len(rows.train), **seen)
 
 
 def read_rows(job: PretrainJob) -> Rows:
@@ -55,48 +42,24 @@ def read_rows(job: PretrainJob) -> Rows:
     return build_rows(documents, general, settings.max_tokens, settings.general_ratio, job.seed)
 
 
-def training_arguments(job: PretrainJob, rows: Rows, run: Path, checkpoint: str | None) -> Any:
-    """TRL's configuration of a job."""
-    from trl import SFTConfig
-
-    settings = job.settings
-    steps = count_steps(len(rows.train), settings.batch_size, job.processes)
-    validate = bool(rows.domain or rows.general)
-    return SFTConfig(
-        **common_arguments(job, run),
-        per_device_eval_batch_size=1,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        eval_strategy="steps" if validate else "no",
-        eval_steps=-(-steps // settings.gradient_accumulation),
-        eval_on_start=validate and checkpoint is None,
-    )
-
-
-def build_trainer(job: PretrainJob, rows: Rows, arguments: Any) -> Any:
+def build_trainer(job: PretrainJob, rows: Rows, run: Path, checkpoint: str | None) -> Any:
     """Tokenizer, model, data and callbacks put together."""
-    from transformers import PrinterCallback
+    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
+    from tasks.train.tuning.trainer import PlannedTrainer, planned_arguments
 
-    from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
-    from tasks.train.tuning.trainer import PlannedTrainer
-
-    measured = {name: dataset(kept) for name, kept in (("domain", rows.domain), ("general", rows.general)) if kept}
-    tokens = rows.domain_tokens + rows.general_tokens
+    held_out = {name: dataset(kept) for name, kept in (("domain", rows.domain), ("general", rows.general)) if kept}
+    steps = count_steps(len(rows.train), job.settings.batch_size, job.processes)
+    every = -(-steps // job.settings.gradient_accumulation)
+    tokens = (rows.domain_tokens + rows.general_tokens) / every
     trainer = PlannedTrainer(
         model=prepared(load_model(job), job),
-        args=arguments,
+        args=planned_arguments(common_arguments(job, run) | evaluation(every, bool(held_out), checkpoint)),
         train_dataset=dataset(rows.train),
-        eval_dataset=measured or None,
+        eval_dataset=held_out or None,
         processing_class=load_tokenizer(job),
-        callbacks=[
-            StopAtNan(job.stage),
-            MarkCheckpoints(),
-            Progress(job.stage, tokens / arguments.eval_steps),
-            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
-        ],
+        callbacks=[StopAtNan(job.stage), *common_callbacks(job, CURVES, tokens)],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return unprinted(trainer)
 
 
 def dataset(rows: list[Ids]) -> Any:

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.nn.functional import logsigmoid
+from torch.nn.utils.rnn import pad_sequence
 from trl import RewardTrainer
 
 from tasks.train.preference.rows import Group
 from tasks.train.run import heartbeat
+from tasks.train.run.worker import shares
 
 
 def ranking_loss(scores: torch.Tensor, pairs: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
@@ -51,10 +54,9 @@ class GroupCollator:
             pairs += [[answers + better, answers + worse] for better, worse in row["pairs"]]
             prompts += [number] * len(row["pairs"])
             answers += len(row["sequences"])
-        pad = torch.nn.utils.rnn.pad_sequence
         return {
-            "input_ids": pad(sequences, batch_first=True, padding_value=self._pad),
-            "attention_mask": pad([torch.ones_like(ids) for ids in sequences], batch_first=True),
+            "input_ids": pad_sequence(sequences, batch_first=True, padding_value=self._pad),
+            "attention_mask": pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True),
             "pairs": torch.tensor(pairs),
             "prompts": torch.tensor(prompts),
         }
@@ -91,22 +93,16 @@ class RankingTrainer(RewardTrainer):
 
         Every process scores as many prompts, some of them twice: under ZeRO-3 none may pass the model alone.
         """
-        rows, size, rank = self.eval_dataset, self.args.world_size, self.args.process_index
-        mine = [(rank + turn * size) % len(rows) for turn in range(-(-len(rows) // size))]
+        rows = self.eval_dataset
         self.model.eval()
-        found: dict[int, list[float]] = {}
-        for number in mine:
+        found: list[tuple[int, list[float]]] = []
+        for number in shares(len(rows), self.args.process_index, self.args.world_size):
             batch = self._prepare_inputs(self.data_collator([rows[number]]))
             with torch.no_grad():
                 scores = self._forward(self.model_wrapped, batch).logits[:, 0]
-            found[number] = margins_of(scores, batch["pairs"]).tolist()
+            found.append((number, margins_of(scores, batch["pairs"]).tolist()))
             heartbeat.note("training")
-        gathered: list[dict[int, list[float]]] = [{} for _ in range(size)]
-        if size > 1:
-            torch.distributed.all_gather_object(gathered, found)
-        else:
-            gathered = [found]
-        together = {number: margins for part in gathered for number, margins in part.items()}
+        together = dict(gather_object(found))
         return [together[number] for number in range(len(rows))]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:

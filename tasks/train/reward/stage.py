@@ -13,26 +13,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
+from tasks.core.domain import Domain
 from tasks.core.errors import FlywheelError
 from tasks.core.intervals import SMALLEST_SAMPLE, mean_interval
-from tasks.core.params import Params, load_params
-from tasks.core.stage import run_stage
-from tasks.train.entry.training import Place, common_fields, switched_off, train
-from tasks.train.reward.job import RewardJob
+from tasks.core.params import Params
+from tasks.core.training_params import RewardParams
+from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.run.handover import before_sft
-from tasks.train.run.job import curves
+from tasks.train.run.job import TrainingJob
 
-PLACE = Place(layout.REWARD, "reward", layout.PLOTS / "reward_loss.csv")
 BINS = 5  # of the confidence, from one half to one
 LEVEL, RESAMPLES = 0.95, 10000
 
 
 class NoPreferences(FlywheelError):
     """There is nothing to learn a reward from."""
+
+
+class RewardJob(TrainingJob):
+    """`data` has train and validation: preferences as JSON lines."""
+
+    code: ClassVar[tuple[str, ...]] = ("text", "train/run", "train/preference", "train/reward")
+    worker: ClassVar[str] = "tasks.train.reward.worker"
+    plot: ClassVar[Path] = layout.PLOTS / "reward_loss.csv"
+
+    settings: RewardParams
 
 
 class HeldOut(NamedTuple):
@@ -44,11 +53,7 @@ class HeldOut(NamedTuple):
 
 
 def describe(params: Params, domain: Domain) -> RewardJob:
-    """The job that the settings ask for.
-
-    Raises:
-        NoPreferences: stage pairs left none.
-    """
+    """The job that the settings ask for. Raises NoPreferences: stage pairs left none."""
     data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
     if not data["train"].stat().st_size:
         raise NoPreferences(no_preferences(domain))
@@ -65,12 +70,10 @@ def no_preferences(domain: Domain) -> str:
 
 def metrics_of(result: dict[str, Any], seed: int) -> dict[str, Any]:
     """The stage's metrics; accuracies and the calibration error are shares, losses in nats a pair."""
-    metrics = {key: value for key, value in result.items() if key not in ("history", "held_out")}
-    for name in ("train loss", "validation loss", "validation accuracy"):
-        values = [value for _, curve, value in result["history"] if curve == name]
-        if values:
-            metrics[name.replace(" ", "_")] = values[-1]
-    groups = [[HeldOut(*pair) for pair in group] for group in result["held_out"]]
+    metrics = counted(result)
+    groups = [[HeldOut(*pair) for pair in group] for group in metrics.pop("held_out")]
+    last = {curve: value for _, curve, value in result["history"] if curve != "train accuracy"}
+    metrics |= {curve.replace(" ", "_"): value for curve, value in last.items()}
     return {**metrics, "held_out": judged(groups, seed)} if groups else metrics
 
 
@@ -96,19 +99,17 @@ def calibration(margins: Sequence[float]) -> dict[str, Any]:
 
     Confidence is σ(|margin|), what the model says that its own choice is worth; from 0.5 to 1.
     """
-    seen = [(1.0 / (1.0 + math.exp(-abs(margin))), margin > 0) for margin in margins]
-    width = 0.5 / BINS
-    bins: dict[str, dict[str, float]] = {}
-    error = 0.0
-    for number in range(BINS):
-        inside = [(c, right) for c, right in seen if min(int((c - 0.5) / width), BINS - 1) == number]
-        if not inside:
-            continue
-        confidence, accuracy = _mean([c for c, _ in inside]), _share([right for _, right in inside])
-        error += len(inside) / len(seen) * abs(accuracy - confidence)
-        name = f"{0.5 + number * width:.1f}-{0.6 + number * width:.1f}"
-        bins[name] = {"pairs": len(inside), "confidence": confidence, "accuracy": accuracy}
-    return {"expected_calibration_error": error, "reliability": bins}
+    bins: dict[str, list[tuple[float, bool]]] = {}
+    for margin in margins:
+        confidence = 1.0 / (1.0 + math.exp(-abs(margin)))
+        at = 0.5 + min(int((confidence - 0.5) * 2 * BINS), BINS - 1) / (2 * BINS)
+        bins.setdefault(f"{at:.1f}-{at + 0.1:.1f}", []).append((confidence, margin > 0))
+    reliability = {
+        name: {"pairs": len(seen), "confidence": _mean([c for c, _ in seen]), "accuracy": _share([r for _, r in seen])}
+        for name, seen in sorted(bins.items())
+    }
+    error = sum(row["pairs"] / len(margins) * abs(row["accuracy"] - row["confidence"]) for row in reliability.values())
+    return {"expected_calibration_error": error, "reliability": reliability}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -124,26 +125,27 @@ def losses(history: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     return [(step, name.split()[0], value) for step, name, value in history if name.endswith(" loss")]
 
 
-def stage() -> str:
-    """Train, or pass where no online alignment wants a reward model."""
-    params = load_params()
-    if not params.align.online:
-        return switched_off(PLACE, f"align.alignment is {params.align.alignment}, which needs no reward model")
-    domain = load_domain(params.domain)
-    metrics, digest = train(
-        describe(params, domain),
-        PLACE,
-        domain.base_model.name,
-        lambda result: (metrics_of(result, params.seed), curves(losses(result["history"]), PLACE.columns)),
-    )
-    told = f"held-out accuracy {metrics['held_out']['accuracy']:.3f}, " if "held_out" in metrics else ""
-    return f"{metrics['steps']} steps, {told}digest {digest[:12]}"
+def needless(params: Params) -> str:
+    """Why no reward model is wanted, or ""."""
+    return "" if params.align.online else f"align.alignment is {params.align.alignment}, which needs no reward model"
 
 
-def main() -> None:
-    """Run the stage."""
-    run_stage("reward", stage)
+def summary(metrics: dict[str, Any], _: Params) -> str:
+    """How long it was trained, and what it is worth."""
+    told = f", held-out accuracy {metrics['held_out']['accuracy']:.3f}" if "held_out" in metrics else ""
+    return f"{metrics['steps']} steps{told}"
 
+
+STAGE = TrainingStage(
+    "reward",
+    layout.REWARD,
+    RewardJob,
+    describe,
+    metrics=lambda result, params, _: metrics_of(result, params.seed),
+    summary=summary,
+    off=needless,
+    plotted=lambda result: losses(result["history"]),
+)
 
 if __name__ == "__main__":
-    main()
+    STAGE.main()

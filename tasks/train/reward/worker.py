@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.records import Preference, read_own_jsonl
 from tasks.train.preference.rows import Group, encode_groups, steps_of_epoch
-from tasks.train.reward.job import RewardJob
-from tasks.train.run.job import curves
+from tasks.train.reward.stage import RewardJob, losses
 from tasks.train.run.methods import prepared
-from tasks.train.run.worker import (
-    check_agreement,
-    common_arguments,
-    history_of,
-    load_options,
-    load_tokenizer,
-    result_of,
-    run_worker,
-    save_final,
-)
+from tasks.train.run.worker import common_arguments, evaluation, finish, load_options, load_tokenizer, run_worker
 
 if TYPE_CHECKING:
     from tasks.train.reward.ranking import RankingTrainer
@@ -46,17 +36,16 @@ def train(job: RewardJob, run: Path, checkpoint: str | None) -> None:
         job, tokenizer, groups, held_out, training_arguments(job, run, checkpoint, groups, held_out)
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    check_agreement(trainer)
     margins = trainer.held_out_margins() if held_out else []
-    result = result_of(
+    finish(
         trainer,
+        run,
         CURVES,
         prompts=len(groups),
         pairs=sum(len(group.pairs) for group in groups),
         tokens=sum(len(ids) for group in groups for ids in group.sequences) * job.settings.epochs,
         held_out=[_judged(group, seen) for group, seen in zip(held_out, margins, strict=True)],
     )
-    save_final(trainer, run, result)
 
 
 def _judged(group: Group, margins: list[float]) -> list[list[Any]]:
@@ -75,12 +64,10 @@ def training_arguments(
 
     return RewardConfig(
         **common_arguments(job, run),
+        **evaluation(steps_of_epoch(len(groups), job.settings, job.processes), bool(held_out), checkpoint),
         max_length=None,
         remove_unused_columns=False,
         disable_dropout=True,
-        eval_strategy="steps" if held_out else "no",
-        eval_steps=steps_of_epoch(len(groups), job.settings, job.processes),
-        eval_on_start=bool(held_out) and checkpoint is None,
     )
 
 
@@ -99,13 +86,12 @@ def build_trainer(
 ) -> RankingTrainer:
     """Model, data and callbacks put together."""
     from datasets import Dataset
-    from transformers import PrinterCallback
 
     from tasks.train.reward.ranking import GroupCollator, RankingTrainer, rows_of
-    from tasks.train.reward.stage import PLACE, losses
-    from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress, StopAtNan
+    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
 
     tokens = sum(len(ids) for group in groups for ids in group.sequences) / len(groups)
+    a_step = tokens * job.settings.batch_size * job.processes
     trainer = RankingTrainer(
         model=prepared(load_scorer(job, tokenizer), job, "SEQ_CLS"),
         args=arguments,
@@ -113,15 +99,9 @@ def build_trainer(
         train_dataset=Dataset.from_list(rows_of(groups)),
         eval_dataset=Dataset.from_list(rows_of(held_out)) if held_out else None,
         processing_class=tokenizer,
-        callbacks=[
-            StopAtNan(job.stage),
-            MarkCheckpoints(),
-            Progress(job.stage, tokens * job.settings.batch_size * job.processes),
-            LivePlot(PLACE.plot, lambda log: curves(losses(history_of(log, CURVES)), PLACE.columns)),
-        ],
+        callbacks=[StopAtNan(job.stage), *common_callbacks(job, CURVES, a_step, losses)],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return unprinted(trainer)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,19 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
 from tasks.train.run import heartbeat
 from tasks.train.run.checkpoints import check_room, mark_complete
+from tasks.train.run.job import TrainingJob, curves
+from tasks.train.run.worker import Curve, history_of
 
 PROGRESS_SECONDS = 15.0
 PLOT_SECONDS = 5.0
@@ -38,22 +40,16 @@ class MarkCheckpoints(TrainerCallback):
         heartbeat.note("training", state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A step is done; before a checkpoint, see that it has room.
-
-        Raises:
-            DiskFull: it has not.
-        """
+        """A step is done; before a checkpoint, see that it has room. Raises DiskFull: it has not."""
         heartbeat.note("saving" if control.should_save else "training", state.global_step, state.max_steps)
         if control.should_save and state.is_world_process_zero:
             check_room(Path(args.output_dir))
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A batch of several of a step is done."""
+        """A batch of several of a step is done, or one was evaluated."""
         heartbeat.note("training")
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A batch was evaluated."""
-        heartbeat.note("training")
+    on_prediction_step = on_substep_end
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What follows is comparing and saving."""
@@ -75,11 +71,7 @@ class StopAtNan(TrainerCallback):
         self._stage = stage
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Look at every loss that is logged.
-
-        Raises:
-            TrainingDiverged: one is NaN or infinite.
-        """
+        """Look at every loss that is logged. Raises TrainingDiverged: one is NaN or infinite."""
         for name, value in (logs or {}).items():
             if (name == "loss" or re.fullmatch(r"eval_(\w+_)?loss", name)) and not math.isfinite(value):
                 raise TrainingDiverged(
@@ -115,21 +107,19 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Say where the training is, not more often than is useful."""
-        if not logs:
-            return
-        if "eval_loss" in logs:
-            text = f"step {state.global_step} of {state.max_steps}, validation loss {logs['eval_loss']:.4f}"
-            self._line(state, f"{self._stage}: {text}")
-        elif self._began and "train_runtime" not in logs and not any(name.startswith("eval_") for name in logs):
+        if logs and "eval_loss" in logs and state.is_world_process_zero:
+            where = f"step {state.global_step} of {state.max_steps}"
+            text = f"{self._stage}: {where}, validation loss {logs['eval_loss']:.4f}"
+            print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
+        elif logs and self._began and not any(name == "train_runtime" or name.startswith("eval_") for name in logs):
             self._step(state, logs)
 
     def _step(self, state: Any, logs: dict[str, Any]) -> None:
         now, terminal = time.monotonic(), sys.stdout.isatty()
         done, last = state.global_step - self._first_step, state.global_step == state.max_steps
         self._said_step = state.global_step
-        if not state.is_world_process_zero or done <= 0 or now <= self._began:
-            return
-        if not terminal and not last and now - self._said < PROGRESS_SECONDS:
+        soon = not terminal and not last and now - self._said < PROGRESS_SECONDS
+        if soon or not state.is_world_process_zero or done <= 0 or now <= self._began:
             return
         self._said = now
         rate = done / (now - self._began)
@@ -137,17 +127,11 @@ class Progress(TrainerCallback):
         speed = f"{rate * tokens:.0f} tokens/s" if tokens else f"{rate * 60:.1f} steps/min"
         shown = [f"{name} {logs[name]:.4f}" for name in SHOWN if isinstance(logs.get(name), int | float)]
         where = f"{self._stage}: step {state.global_step} of {state.max_steps}"
-        left = _clock((state.max_steps - state.global_step) / rate)
-        text = ", ".join([where, *shown, speed, f"{left} left"])
-        if not terminal:
-            print(text, flush=True)
-            return
-        filled = 20 * state.global_step // max(state.max_steps, 1)
-        print(f"\r\033[K[{'#' * filled:<20}] {text}", end="\n" if last else "", flush=True)
-
-    def _line(self, state: Any, text: str) -> None:
-        if state.is_world_process_zero:
-            print(f"\r\033[K{text}" if sys.stdout.isatty() else text, flush=True)
+        text = ", ".join([where, *shown, speed, f"{_clock((state.max_steps - state.global_step) / rate)} left"])
+        if terminal:
+            filled = 20 * state.global_step // max(state.max_steps, 1)
+            text = f"\r\033[K[{'#' * filled:<20}] {text}"
+        print(text, end="" if terminal and not last else "\n", flush=True)
 
 
 def _clock(seconds: float) -> str:
@@ -169,14 +153,31 @@ class LivePlot(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Draw again, not more often than a person looks."""
-        if state.is_world_process_zero and time.monotonic() - self._drawn >= PLOT_SECONDS:
-            self._draw(state)
+        if time.monotonic() - self._drawn >= PLOT_SECONDS:
+            self.on_train_end(args, state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The whole curve."""
         if state.is_world_process_zero:
-            self._draw(state)
+            self._drawn = time.monotonic()
+            write_text(self._path, self._render(state.log_history))
 
-    def _draw(self, state: Any) -> None:
-        self._drawn = time.monotonic()
-        write_text(self._path, self._render(state.log_history))
+
+Rows = list[list[Any]]
+
+
+def common_callbacks(
+    job: TrainingJob,
+    shown: tuple[Curve, ...],
+    tokens_per_step: float | None = None,
+    plotted: Callable[[Rows], Iterable[Iterable[Any]]] = list,
+) -> list[TrainerCallback]:
+    """Those that every training has; `shown` are the figures of the live plot, `plotted` makes its rows."""
+    live = LivePlot(job.plot, lambda log: curves(plotted(history_of(log, shown)), job.columns))
+    return [MarkCheckpoints(), Progress(job.stage, tokens_per_step), *([live] if job.drawn else [])]
+
+
+def unprinted(trainer: Any) -> Any:
+    """The trainer without transformers' own lines, for which ours stand."""
+    trainer.remove_callback(PrinterCallback)
+    return trainer

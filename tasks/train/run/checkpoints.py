@@ -32,10 +32,9 @@ def is_complete(folder: Path) -> bool:
         OSError: it cannot be read, which says nothing against it.
     """
     try:
-        verify_manifest(folder)
+        return bool(verify_manifest(folder))
     except ManifestError:
         return False
-    return True
 
 
 def mark_complete(folder: Path) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +24,32 @@ from tasks.train.run.checkpoints import size_of
 from tasks.train.run.job import TrainingJob, read_result
 
 KEEP_SECONDS = 10.0  # between two writings of an attempt
-END_SECONDS = 10.0  # for the last reading of energy
 COUNTRY = "USA"  # codecarbon wants one for grams of CO2, which we do not report
 
 
-class EnergyMeter:
-    """codecarbon in the background: its start takes seconds, in which the workers can begin already."""
+def energy_meter(keep: Callable[[float], None]) -> Any:
+    """codecarbon's tracker, at work in threads of its own: `keep` is told the kWh so far, and once more at `stop`."""
+    from codecarbon import OfflineEmissionsTracker
+    from codecarbon.output_methods.base_output import BaseOutput
 
-    def __init__(self) -> None:
-        self._tracker: Any = None
-        self._kwh: float | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="energy", daemon=True)
-        self._thread.start()
+    class Keep(BaseOutput):
+        def live_out(self, total: Any, delta: Any) -> None:
+            keep(float(total.energy_consumed))
 
-    def _run(self) -> None:
-        from codecarbon import OfflineEmissionsTracker
-        from codecarbon.output_methods.base_output import BaseOutput
+        out = live_out
 
-        meter = self
-
-        class Keep(BaseOutput):
-            def live_out(self, total: Any, delta: Any) -> None:
-                meter._kwh = float(total.energy_consumed)
-
-            def out(self, total: Any, delta: Any) -> None:
-                meter._kwh = float(total.energy_consumed)
-
-        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
-        tracker = OfflineEmissionsTracker(
-            country_iso_code=COUNTRY,
-            measure_power_secs=5,
-            api_call_interval=1,
-            save_to_file=False,
-            log_level="critical",
-            allow_multiple_runs=True,
-            output_handlers=[Keep()],
-        )
-        tracker.start()
-        self._ended.wait()
-        tracker.stop()
-
-    def kwh(self) -> float | None:
-        """Energy so far; None as long as nothing was measured."""
-        return self._kwh
-
-    def end(self) -> None:
-        """Take the last reading."""
-        self._ended.set()
-        self._thread.join(timeout=END_SECONDS)
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+    tracker = OfflineEmissionsTracker(
+        country_iso_code=COUNTRY,
+        measure_power_secs=5,
+        api_call_interval=1,
+        save_to_file=False,
+        log_level="critical",
+        allow_multiple_runs=True,
+        output_handlers=[Keep()],
+    )
+    tracker.start()
+    return tracker
 
 
 class Attempt:
@@ -84,26 +61,33 @@ class Attempt:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{len(list(folder.glob('*.json')))}.json"
         self._began = self._kept = time.monotonic()
+        self._kwh: float | None = None
+        self._meter: Any = None
         heartbeat.clear(run)
         self._watch = heartbeat.Watch(run)
-        self._meter = EnergyMeter()
         self._keep()
 
     def look(self) -> str | None:
         """Why the workers should be ended; None while they are well."""
+        if self._meter is None:  # its start takes seconds, in which the workers have begun already
+            self._meter = energy_meter(self._count)
         if time.monotonic() - self._kept > KEEP_SECONDS:
             self._keep()
         return self._watch.look()
 
     def end(self) -> None:
         """Write the last figures."""
-        self._meter.end()
+        if self._meter is not None:
+            self._meter.stop()
         self._keep()
+
+    def _count(self, kwh: float) -> None:
+        self._kwh = kwh
 
     def _keep(self) -> None:
         self._kept = time.monotonic()
         seen = [beat for _, beat in sorted(heartbeat.read(self._run).items())]
-        attempt = {"seconds": self._kept - self._began, "energy_kwh": self._meter.kwh(), "processes": seen}
+        attempt = {"seconds": self._kept - self._began, "energy_kwh": self._kwh, "processes": seen}
         try:
             write_json(self._path, attempt)
         except OSError as error:  # a full disk: the training, not its figures, has to say so
@@ -124,27 +108,22 @@ def write_measured(job: TrainingJob, run: Path, done: Path) -> None:
         before = peaks.setdefault(beat["rank"], {"peak_bytes": 0, "peak_gpu_bytes": 0})
         peaks[beat["rank"]] = {name: max(value, beat[name]) for name, value in before.items()}
     kwh = [attempt["energy_kwh"] for attempt in attempts if attempt["energy_kwh"] is not None]
+    slowest = [max((beat["training"] for beat in attempt["processes"]), default=0.0) for attempt in attempts]
     write_json(
         layout.MEASURED / f"{job.stage}.json",
         {
             "stage": job.stage,
             "digest": job.digest(),
-            "launch": job.settings.launch,
-            "method": job.settings.method,
-            "precision": job.settings.precision,
+            **{name: getattr(job.settings, name) for name in ("launch", "method", "precision")},
             "attempts": len(attempts),
             "seconds": sum(attempt["seconds"] for attempt in attempts),
-            "training_seconds": sum(
-                max((beat["training"] for beat in attempt["processes"]), default=0.0) for attempt in attempts
-            ),
+            "training_seconds": sum(slowest),
             "energy_kwh": sum(kwh) if kwh else None,
             "processes": [{"rank": rank, **peaks[rank]} for rank in sorted(peaks)],
             "peak_bytes": sum(peak["peak_bytes"] for peak in peaks.values()),
             "peak_gpu_bytes": sum(peak["peak_gpu_bytes"] for peak in peaks.values()),
             "checkpoint_bytes": max(map(size_of, run.glob("checkpoint-*")), default=0),
-            "steps": result["steps"],
             "tokens": result.get("tokens"),
-            "trainable_parameters": result["trainable_parameters"],
-            "parameters": result["parameters"],
+            **{name: result[name] for name in ("steps", "trainable_parameters", "parameters")},
         },
     )

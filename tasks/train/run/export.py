@@ -63,20 +63,22 @@ def make_plain(model: Any, folder: Path) -> None:
     """Rewrite what a trainer saved in `folder`. Call it in one process, before the folder's manifest."""
     config = getattr(model, "peft_config", {}).get("default")
     if config is None:
-        _add_base_files(Path(model.config.name_or_path), folder)
+        for path in (Path(model.config.name_or_path) / name for name in BASE_FILES):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
         return
     if is_pissa(config):
         _subtract_start(folder / ADAPTER_WEIGHTS, getattr(model, START))
     saved = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if config.is_prompt_learning or is_pissa(config):
-        value = json.loads(json.dumps(plain_config(config).to_dict(), default=_jsonable))
+
+        def jsonable(value: Any) -> Any:
+            return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
+
+        value = json.loads(json.dumps(plain_config(config).to_dict(), default=jsonable))
         kept = {name: saved.get(name) for name in ("base_model_name_or_path", "inference_mode", "peft_version")}
         dimensions = {name: saved[name] for name in DIMENSIONS if saved.get(name) is not None and name in value}
         write_json(folder / ADAPTER_CONFIG, {**value, **kept, **dimensions})
-
-
-def _jsonable(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
 
 
 def _subtract_start(path: Path, start: dict[str, Any]) -> None:
@@ -89,9 +91,3 @@ def _subtract_start(path: Path, start: dict[str, Any]) -> None:
         is_a = ".lora_A." in name
         joined[name] = torch.cat([tensor.float(), first if is_a else -first], dim=0 if is_a else 1).contiguous()
     save_file(joined, path, metadata={"format": "pt"})
-
-
-def _add_base_files(base: Path, folder: Path) -> None:
-    for name in BASE_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)

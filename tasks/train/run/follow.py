@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
+from tasks.core import processes
 from tasks.core.errors import FlywheelError
-from tasks.train.run.launch import LOOK_SECONDS, environment, launch_command, owned, read_launch
+from tasks.train.run.launch import LOOK_SECONDS, read_launch, start_workers
 from tasks.train.run.nodes import announcement, this_node
 
 LEAVE_SECONDS = 30.0  # for workers to end by themselves after the first machine's have
 
 
-def join(news: dict[str, str | list[str]]) -> None:
+def join(news: dict[str, Any]) -> None:
     """Run this machine's workers of one launch, until they end or the first machine has moved on."""
-    name, module, arguments = str(news["launch"]), str(news["module"]), list(news["arguments"])
-    settings = read_launch(name)
+    name, module = news["launch"], news["module"]
     print(f"follow: joining {module} under {name}", flush=True)
     left = LEAVE_SECONDS
-    with owned(launch_command(name, settings, module, arguments), environment(settings)) as child:
+    child = start_workers(name, read_launch(name), module, news["arguments"])
+    try:
         while child.poll() is None and left > 0:
             time.sleep(LOOK_SECONDS)
             now = announcement()
@@ -32,7 +34,9 @@ def join(news: dict[str, str | list[str]]) -> None:
                 left -= LOOK_SECONDS
             elif now["id"] != news["id"]:
                 break
-    print(f"follow: left {module} (status {child.returncode})", flush=True)
+    finally:
+        status = processes.stop(child)
+    print(f"follow: left {module} (status {status})", flush=True)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,11 +58,16 @@ def kind_of(stage: Path) -> Kind:
     return found[0]
 
 
+def base_model() -> Weights:
+    """The domain's base model."""
+    return Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL))
+
+
 def before_sft() -> Weights:
     """What SFT begins from: a champion's adapter or weights, else what pretraining left, else the base model."""
-    base = Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL))
+    base = base_model()
     if adapter := adapter_to_continue():
-        return Weights(base.base, base.base_digest, adapter)
+        return replace(base, adapter=adapter)
     if model := weights_to_continue():
         return Weights(model, verify_manifest(model))
     return _after(base, layout.PRETRAIN)
@@ -79,7 +84,7 @@ def held_to() -> Weights | None:
     adapter, model = REFERENCE / ADAPTER.name, REFERENCE / MODEL.name
     if model.is_dir():
         return Weights(model, verify_manifest(model))
-    return Weights(layout.BASE_MODEL, verify_manifest(layout.BASE_MODEL), adapter) if adapter.is_dir() else None
+    return replace(base_model(), adapter=adapter) if adapter.is_dir() else None
 
 
 def final() -> Weights:
@@ -93,17 +98,17 @@ def _after(before: Weights, stage: Path) -> Weights:
         return before
     if kind == "model":
         return Weights(stage / "model", verify_manifest(stage / "model"))
-    return Weights(before.base, before.base_digest, stage / "adapter")
+    return replace(before, adapter=stage / "adapter")
 
 
 def clean_config(config: dict[str, Any], base_name: str) -> dict[str, Any]:
     """An adapter configuration without paths, its sets (which come in any order) sorted."""
-    cleaned = {key: sorted(value) if _is_set_of_names(value) else value for key, value in config.items()}
+
+    def is_set_of_names(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    cleaned = {key: sorted(value) if is_set_of_names(value) else value for key, value in config.items()}
     return {**cleaned, "base_model_name_or_path": base_name}
-
-
-def _is_set_of_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def write_trained(source: Path, stage: Path, base_name: str) -> str:
@@ -112,17 +117,14 @@ def write_trained(source: Path, stage: Path, base_name: str) -> str:
     kind: Kind = "adapter" if config.is_file() else "model"
     shutil.rmtree(stage, ignore_errors=True)
     with fresh_directory(stage / kind) as folder:
-        names = (ADAPTER_WEIGHTS, ADAPTER_CONFIG) if kind == "adapter" else _model_files(source)
-        for name in names:
-            shutil.copyfile(source / name, folder / name)
+        for path in source.iterdir():
+            crosses = path.name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG) or kind == "model"
+            if path.is_file() and crosses and path.name not in NOT_CROSSING:
+                shutil.copyfile(path, folder / path.name)
         if kind == "adapter":
             value = json.loads(config.read_text(encoding="utf-8"))
             write_json(folder / ADAPTER_CONFIG, clean_config(value, base_name))
         return write_manifest(folder)
-
-
-def _model_files(source: Path) -> list[str]:
-    return sorted(path.name for path in source.iterdir() if path.is_file() and path.name not in NOT_CROSSING)
 
 
 def write_nothing(stage: Path, why: str) -> str:

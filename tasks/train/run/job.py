@@ -2,7 +2,7 @@
 
 The description's digest, together with the content of every file it names and the versions of the libraries, is the
 name of the checkpoint folder: a run goes on from a checkpoint only if nothing that shapes the weights has changed.
-Each stage that trains has a job class of its own beside its worker.
+Each stage that trains has a job class of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.core import layout
 from tasks.core.code import code_digest
 from tasks.core.files import digest_of, sha256_file, write_json
 from tasks.core.settings import Section
@@ -34,6 +35,8 @@ class TrainingJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     code: ClassVar[tuple[str, ...]] = ()  # the folders of tasks/ that this training's workers run
     worker: ClassVar[str] = ""  # the module that each process runs
+    plot: ClassVar[Path] = layout.PLOTS / "training.csv"  # of the curve
+    columns: ClassVar[str] = "step,split,loss"  # of the plot
 
     stage: str
     base_model: Path
@@ -46,6 +49,7 @@ class TrainingJob(BaseModel):
     method: dict[str, Any]  # the settings of `settings.method`
     start: Path | None = None  # an adapter to go on from
     start_digest: str | None = None
+    drawn: bool = True  # whether the plot is redrawn while it trains
     launch_files: dict[str, str]  # path → SHA-256 of the accelerate and DeepSpeed files
 
     def method_section(self) -> Section:
@@ -76,8 +80,7 @@ def read_job(path: Path, kind: type[Job]) -> Job:
 def launch_files(name: str, settings: dict[str, Any], configs: Path) -> dict[str, str]:
     """SHA-256 of the files that say on what, and in which precision and partition, a launch computes."""
     paths = [configs / f"{name}.yaml"]
-    deepspeed = (settings.get("deepspeed_config") or {}).get("deepspeed_config_file")
-    if deepspeed:
+    if deepspeed := (settings.get("deepspeed_config") or {}).get("deepspeed_config_file"):
         paths.append(Path(deepspeed))
     return {path.as_posix(): sha256_file(path) for path in paths}
 

@@ -1,8 +1,7 @@
-"""What of a model is trained: each method of `methods` in params.yaml as peft's configuration, or every weight.
+"""What of a model is trained: each method as peft's configuration, or every weight.
 
-Runs in worker processes. Another method is a section in tasks/core/training_params.py and a builder here. What a method
-trains is not always what it leaves: see tasks/train/run/export.py; how that is served, tasks/core/packaged.py reads
-from it.
+Runs in worker processes. The table of the methods is METHODS in tasks/core/training_params.py. What a method trains is
+not always what it leaves: see tasks/train/run/export.py; how that is served, tasks/core/package.py reads from it.
 Limits: prefixes and virtual tokens cannot be packed (every example of a row would need its own). OSF decomposes each
 weight again when it is loaded, and splits weights that ZeRO-3 has already split: use ZeRO-1 or 2.
 """
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import FlywheelError
-from tasks.core.training_params import Method
+from tasks.core.training_params import METHODS
 
 if TYPE_CHECKING:
     from tasks.train.run.job import TrainingJob
@@ -42,79 +41,13 @@ class MethodUnavailable(FlywheelError):
 
 def peft_config(job: TrainingJob, task: TaskType) -> Any:
     """peft's configuration of the job's method; None where every weight is trained."""
-    method, section = job.settings.method, job.method_section()
-    if method == "full":
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    method = METHODS[job.settings.method]
+    if method.peft is None:
         return None
-    builders = {"p_tuning_v2": _prefix, "p_tuning": _encoded, "prompt_tuning": _prompt, "ia3": _factors, "osf": _osf}
-    if method in builders:
-        return builders[method](section, task, job.base_model)
-    return _low_rank(method, section, task)
-
-
-def _low_rank(method: Method, section: Any, task: TaskType) -> Any:
-    from peft import LoraConfig
-
-    pissa = method == "pissa"
-    return LoraConfig(
-        r=section.rank,
-        lora_alpha=section.alpha,
-        lora_dropout=0.0 if pissa else section.dropout,  # PiSSA's paper trains without
-        target_modules=section.target_modules,
-        init_lora_weights=f"pissa_niter_{section.iterations}" if pissa else True,
-        use_rslora=method == "rslora",
-        use_dora=method == "dora",
-        bias="none",
-        task_type=task,
-    )
-
-
-def _prefix(section: Any, task: TaskType, base: Path) -> Any:
-    from peft import PrefixTuningConfig
-
-    return PrefixTuningConfig(
-        num_virtual_tokens=section.virtual_tokens,
-        prefix_projection=section.projection,
-        encoder_hidden_size=section.hidden,
-        task_type=task,
-    )
-
-
-def _encoded(section: Any, task: TaskType, base: Path) -> Any:
-    from peft import PromptEncoderConfig
-
-    return PromptEncoderConfig(
-        num_virtual_tokens=section.virtual_tokens,
-        encoder_reparameterization_type=section.encoder.upper(),
-        encoder_hidden_size=section.hidden,
-        encoder_dropout=0.0,
-        task_type=task,
-    )
-
-
-def _prompt(section: Any, task: TaskType, base: Path) -> Any:
-    from peft import PromptTuningConfig, PromptTuningInit
-
-    text = {"prompt_tuning_init_text": section.begin_with, "tokenizer_name_or_path": str(base)}
-    return PromptTuningConfig(
-        num_virtual_tokens=section.virtual_tokens,
-        prompt_tuning_init=PromptTuningInit.TEXT if section.begin_with else PromptTuningInit.RANDOM,
-        task_type=task,
-        **(text if section.begin_with else {}),
-    )
-
-
-def _factors(section: Any, task: TaskType, base: Path) -> Any:
-    from peft import IA3Config
-
-    return IA3Config(
-        target_modules=section.target_modules, feedforward_modules=section.feedforward_modules, task_type=task
-    )
-
-
-def _osf(section: Any, task: TaskType, base: Path) -> Any:
-    from peft import OSFConfig
-
-    return OSFConfig(effective_rank=section.kept_rank, target_modules=section.target_modules, task_type=task)
+    kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[method.peft]
+    return kind(task_type=task, **method.options(job.method_section(), job.base_model))
 
 
 def quantisation_of(job: TrainingJob) -> dict[str, Any]:
@@ -127,7 +60,8 @@ def quantisation_of(job: TrainingJob) -> dict[str, Any]:
     if job.settings.method != "qlora":
         return {}
     refuse_partition(job)  # before transformers refuses it in words of its own, and the run is tried again
-    if os.environ.get("DS_ACCELERATOR") == "cpu" and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+    on_cpu = os.environ.get("DS_ACCELERATOR") == "cpu"
+    if on_cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         # Its kernels for processors leave some gradients out, and DeepSpeed then stops in the first step.
         raise MethodUnavailable(f"qlora needs a GPU; on a processor set {job.stage}.method: lora")
     if find_spec("bitsandbytes") is None:
@@ -136,16 +70,17 @@ def quantisation_of(job: TrainingJob) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     section: Any = job.method_section()
-    dtype = torch.bfloat16 if job.settings.precision == "bf16" else torch.float32
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=section.quantisation,
         bnb_4bit_use_double_quant=section.double_quantisation,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=torch.bfloat16 if job.settings.precision == "bf16" else torch.float32,
         bnb_4bit_quant_storage=torch.uint8,
     )
-    place = "cpu" if os.environ.get("DS_ACCELERATOR") == "cpu" else int(os.environ.get("LOCAL_RANK", "0"))
-    return {"quantization_config": config, "device_map": {"": place}}
+    return {
+        "quantization_config": config,
+        "device_map": {"": "cpu" if on_cpu else int(os.environ.get("LOCAL_RANK", "0"))},
+    }
 
 
 def prepared(model: Any, job: TrainingJob, task: TaskType = "CAUSAL_LM") -> Any:
@@ -183,10 +118,10 @@ def refuse_partition(job: TrainingJob) -> None:
     """
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    whole = job.settings.method in ("osf", "qlora") or (job.settings.method == "full" and job.start)
-    if whole and is_deepspeed_zero3_enabled():
+    method = job.settings.method
+    if (METHODS[method].unsplit or (method == "full" and job.start)) and is_deepspeed_zero3_enabled():
         raise MethodUnavailable(
-            f"{job.settings.method} needs whole weights, which ZeRO-3 shares out; "
+            f"{method} needs whole weights, which ZeRO-3 shares out; "
             f"set {job.stage}.launch to a file of infra/accelerate/ with ZeRO-2"
         )
 
@@ -208,10 +143,10 @@ def continued(model: Any, job: TrainingJob, adapter: Path, task: TaskType = "CAU
     """
     from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-    if job.settings.method == "full":
-        return all_weights(PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True), job)
     from tasks.train.run.export import plain_config
 
+    if job.settings.method == "full":
+        return all_weights(PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True), job)
     found, wanted = PeftConfig.from_pretrained(adapter), plain_config(peft_config(job, task))
     if shape_of(found) != shape_of(wanted):
         raise AdapterMismatch(
@@ -238,13 +173,17 @@ def _told(config: Any) -> str:
     return f"{lists.pop('kind')} ({', '.join(f'{name} {value}' for name, value in lists.items())})"
 
 
+def drop_reference(model: Any) -> None:
+    """Remove the copy of an adapter that TRL adds as a reference, which is never saved nor counted."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+
+
 def virtual_positions(model: Any) -> int:
     """Positions that stand before the text in a model's logits: virtual tokens, where they are embedded in front."""
     config: Any = getattr(model, "peft_config", {}).get("default")
-    if config is None or config.peft_type.value not in ("PROMPT_TUNING", "P_TUNING"):
-        return 0
-    tokens: int = config.num_virtual_tokens
-    return tokens
+    embedded = config is not None and config.peft_type.value in ("PROMPT_TUNING", "P_TUNING")
+    return int(config.num_virtual_tokens) if embedded else 0
 
 
 def parameter_counts(model: Any) -> dict[str, int]:

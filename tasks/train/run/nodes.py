@@ -48,8 +48,8 @@ def this_node() -> Node | None:
         return None
     try:
         processes = int(found["PET_NPROC_PER_NODE"]) if found.get("PET_NPROC_PER_NODE") else None
-        port = int(found["PET_MASTER_PORT"])
-        node = Node(int(found["PET_NNODES"]), int(found["PET_NODE_RANK"]), found["PET_MASTER_ADDR"], port, processes)
+        place = int(found["PET_NNODES"]), int(found["PET_NODE_RANK"]), found["PET_MASTER_ADDR"]
+        node = Node(*place, int(found["PET_MASTER_PORT"]), processes)
     except (KeyError, ValueError) as error:
         raise NodesUnknown(
             f"PET_NNODES is set, but {error} of PET_NODE_RANK, PET_MASTER_ADDR, PET_MASTER_PORT is missing or wrong"

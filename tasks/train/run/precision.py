@@ -42,17 +42,10 @@ def multiplies_bf16(on_cpu: bool) -> bool:
 
     Without an NVIDIA GPU here the training is planned for another machine, or runs on GPUs that all do (AMD's).
     """
-    if on_cpu:
-        return has_bf16(CPU_INFO)
-    return all(capability >= BF16_CAPABILITY for capability in gpu_capabilities())
-
-
-def has_bf16(cpu_info: Path) -> bool:
-    """Whether a processor has instructions for bfloat16 matrices."""
-    if not os.access(cpu_info, os.R_OK):
-        return False
-    lines = cpu_info.read_text(encoding="utf-8").splitlines()
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    if not on_cpu:
+        return all(capability >= BF16_CAPABILITY for capability in gpu_capabilities())
+    found = CPU_INFO.read_text(encoding="utf-8") if os.access(CPU_INFO, os.R_OK) else ""
+    flags = next((line.split(":", 1)[1].split() for line in found.splitlines() if line.startswith("flags")), [])
     return bool(BF16_FLAGS.intersection(flags))
 
 

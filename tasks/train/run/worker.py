@@ -23,7 +23,6 @@ from tasks.train.run import heartbeat
 from tasks.train.run.checkpoints import FINAL, REFUSED, mark_complete
 from tasks.train.run.export import make_plain
 from tasks.train.run.job import Job, TrainingJob, read_job
-from tasks.train.run.launch import die_with_launcher
 from tasks.train.run.methods import parameter_counts, quantisation_of
 
 Curve = tuple[str, str]  # the trainer's name of a figure, ours
@@ -35,7 +34,6 @@ class RanksDisagree(FlywheelError):
 
 def run_worker(kind: type[Job], train: Callable[[Job, Path, str | None], None]) -> None:
     """Run one process: `train(job, run folder, checkpoint)`. Errors meant for a person come without a traceback."""
-    die_with_launcher()
     job, run = read_job(Path(sys.argv[1]), kind), Path(sys.argv[2])
     last_beat = heartbeat.begin(run, int(os.environ.get("RANK", "0")))
     quiet()
@@ -106,6 +104,15 @@ def common_arguments(job: TrainingJob, run: Path) -> dict[str, Any]:
     }
 
 
+def evaluation(every: int, validate: bool, checkpoint: str | None) -> dict[str, Any]:
+    """The arguments for a validation every so many steps, and before the first one of a run that begins."""
+    return {
+        "eval_strategy": "steps" if validate else "no",
+        "eval_steps": every,
+        "eval_on_start": validate and checkpoint is None,
+    }
+
+
 def load_tokenizer(job: TrainingJob) -> Any:
     """The base model's own tokenizer."""
     from transformers import AutoTokenizer
@@ -136,11 +143,7 @@ def load_model(job: TrainingJob) -> Any:
 
 
 def check_agreement(trainer: Any) -> None:
-    """Compare the trained weights of all processes.
-
-    Raises:
-        RanksDisagree: they are not equal to the last bit.
-    """
+    """Compare the trained weights of all processes. Raises RanksDisagree: they are not equal to the last bit."""
     import torch.distributed as dist
 
     if trainer.args.world_size == 1:
@@ -160,6 +163,14 @@ def _weights_digest(model: Any) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def shares(count: int, rank: int, world: int) -> list[int]:
+    """Numbers of the rows that a process looks at: as many in every process, so that some are looked at twice.
+
+    Under ZeRO-3 all must pass the model equally often, or those that go on wait for ever.
+    """
+    return [(rank + turn * world) % count for turn in range(-(-count // world))]
 
 
 def save_final(trainer: Any, run: Path, result: Mapping[str, Any]) -> None:
@@ -187,3 +198,13 @@ def result_of(trainer: Any, curves: Iterable[Curve], **counts: Any) -> dict[str,
     """Figures by step, [step, our name, value], and what was counted; nothing that depends on time or machine."""
     history = history_of(trainer.state.log_history, curves)
     return {"history": history, "steps": trainer.state.global_step, **counts, **parameter_counts(trainer.model)}
+
+
+def finish(trainer: Any, run: Path, curves: Iterable[Curve], **counts: Any) -> None:
+    """Compare what the processes have trained, and leave it in RUN/final with its figures and counts.
+
+    Raises:
+        RanksDisagree: the processes' weights are not equal.
+    """
+    check_agreement(trainer)
+    save_final(trainer, run, result_of(trainer, curves, **counts))

@@ -9,20 +9,28 @@ Limits: equal bytes are promised on one kind of processor.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
-from tasks.core.params import Params, load_params
-from tasks.core.stage import run_stage
+from tasks.core.domain import Domain
+from tasks.core.params import Params
 from tasks.core.start import goes_on
 from tasks.core.training_params import SftParams
-from tasks.train.entry.training import Place, common_fields, train
+from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.run.handover import before_sft
-from tasks.train.run.job import curves
-from tasks.train.sft.job import SftJob
+from tasks.train.run.job import TrainingJob
 
-PLACE = Place(layout.SFT, "sft", layout.PLOTS / "sft_loss.csv")
+
+class SftJob(TrainingJob):
+    """`data` has train and validation: examples as JSON lines."""
+
+    code: ClassVar[tuple[str, ...]] = ("text", "train/run", "train/tuning", "train/sft")
+    worker: ClassVar[str] = "tasks.train.sft.worker"
+    plot: ClassVar[Path] = layout.PLOTS / "sft_loss.csv"
+
+    settings: SftParams
+    keep_best: bool = False  # the weights of the lowest validation loss, not the last
 
 
 def describe(params: Params, domain: Domain) -> SftJob:
@@ -36,7 +44,7 @@ def describe(params: Params, domain: Domain) -> SftJob:
         examples = data["train"].read_bytes().count(b"\n")
         common["settings"] = with_enough_steps(common["settings"], examples, common["processes"])
     # A night keeps its last weights: its validation examples are replayed ones, which never gain by corrections.
-    return SftJob(data=data, plot=PLACE.plot, keep_best=not goes_on(), **common)
+    return SftJob(data=data, keep_best=not goes_on(), **common)
 
 
 def with_enough_steps(settings: SftParams, examples: int, processes: int) -> SftParams:
@@ -50,36 +58,23 @@ def metrics_of(result: dict[str, Any], epochs: int) -> dict[str, Any]:
 
     `validation_loss` is that of the weights that were kept, those of step `kept_step`.
     """
-    losses = {split: [row[2] for row in result["history"] if row[1] == split] for split in ("train", "validation")}
-    last_epoch = losses["train"][-(len(losses["train"]) // epochs) :]
-    metrics = {key: value for key, value in result.items() if key != "history"}
-    kept = [metrics["kept_step"], "validation"]
-    metrics["epochs"] = epochs
-    metrics["train_loss"] = sum(last_epoch) / len(last_epoch)
-    if losses["validation"]:
-        metrics["validation_loss_before"] = losses["validation"][0]
-        metrics["validation_loss"] = next(row[2] for row in result["history"] if row[:2] == kept)
+    train, validation = ([row for row in result["history"] if row[1] == split] for split in ("train", "validation"))
+    last_epoch = [row[2] for row in train[-(len(train) // epochs) :]]
+    metrics = {**counted(result), "epochs": epochs, "train_loss": sum(last_epoch) / len(last_epoch)}
+    if validation:
+        metrics["validation_loss_before"] = validation[0][2]
+        metrics["validation_loss"] = next(row[2] for row in validation if row[0] == metrics["kept_step"])
     return metrics
 
 
-def stage() -> str:
-    """Train as the settings ask."""
-    params = load_params()
-    domain = load_domain(params.domain)
-    job = describe(params, domain)
-    metrics, digest = train(
-        job,
-        PLACE,
-        domain.base_model.name,
-        lambda result: (metrics_of(result, job.settings.epochs), curves(result["history"], PLACE.columns)),
-    )
-    return f"{metrics['steps']} steps, train loss {metrics['train_loss']:.4f}, digest {digest[:12]}"
-
-
-def main() -> None:
-    """Run the stage."""
-    run_stage("sft", stage)
-
+STAGE = TrainingStage(
+    "sft",
+    layout.SFT,
+    SftJob,
+    describe,
+    metrics=lambda result, _, job: metrics_of(result, job.settings.epochs),
+    summary=lambda metrics, _: f"{metrics['steps']} steps, train loss {metrics['train_loss']:.4f}",
+)
 
 if __name__ == "__main__":
-    main()
+    STAGE.main()

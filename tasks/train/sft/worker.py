@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.records import Example, read_own_jsonl
-from tasks.train.run.job import curves
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import (
-    check_agreement,
     common_arguments,
-    history_of,
+    evaluation,
+    finish,
     load_model,
     load_tokenizer,
     on_cpu,
-    result_of,
     run_worker,
-    save_final,
 )
-from tasks.train.sft.job import SftJob
-from tasks.train.sft.stage import PLACE
-from tasks.train.tuning.batches import IGNORED, count_steps
+from tasks.train.sft.stage import SftJob
+from tasks.train.tuning.batches import IGNORED, count_steps, encode_rows
 
 if TYPE_CHECKING:
     from tasks.train.tuning.trainer import PlannedTrainer
@@ -39,85 +35,64 @@ def train(job: SftJob, run: Path, checkpoint: str | None) -> None:
     trainer = build_trainer(job, training_arguments(job, run, checkpoint))
     trainer.train(resume_from_checkpoint=checkpoint)
     kept = put_best(trainer, run) if job.keep_best else trainer.state.global_step
-    check_agreement(trainer)
-    save_final(trainer, run, result_of(trainer, CURVES, kept_step=kept, **counts(job, trainer)))
+    finish(trainer, run, CURVES, kept_step=kept, **counts(job, trainer))
 
 
 def training_arguments(job: SftJob, run: Path, checkpoint: str | None) -> Any:
     """TRL's configuration of a job."""
-    from trl import SFTConfig
+    from tasks.train.tuning.trainer import planned_arguments
 
-    settings = job.settings
     examples = len(read_own_jsonl(job.data["train"], Example))
-    steps = count_steps(examples, settings.batch_size, job.processes)
+    steps = count_steps(examples, job.settings.batch_size, job.processes)
+    every = -(-steps // job.settings.gradient_accumulation)
     validate = job.data["validation"].stat().st_size > 0
-    return SFTConfig(
-        **common_arguments(job, run),
-        per_device_eval_batch_size=1,  # no padding, and a mean over examples whatever the number of processes
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        eval_strategy="steps" if validate else "no",
-        eval_steps=-(-steps // settings.gradient_accumulation),
-        eval_on_start=validate and checkpoint is None,
-    )
+    return planned_arguments(common_arguments(job, run) | evaluation(every, validate, checkpoint))
 
 
 def build_trainer(job: SftJob, arguments: Any) -> PlannedTrainer:
     """Tokenizer, model, data and callbacks put together."""
     from datasets import Dataset
-    from transformers import PrinterCallback
 
-    from tasks.train.run.callbacks import MarkCheckpoints, Progress, StopAtNan
+    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
     from tasks.train.sft.best import KeepBest
     from tasks.train.sft.low_rank import use_fewer_passes
-    from tasks.train.sft.packing import pack, use_packed_attention
-    from tasks.train.sft.tokens import cached_rows
+    from tasks.train.sft.one_row import in_one_row, use_one_row_attention
     from tasks.train.tuning.trainer import PlannedTrainer
 
-    tokenizer = load_tokenizer(job)
+    tokenizer, settings = load_tokenizer(job), job.settings
     train_rows, validation_rows = (
-        cached_rows(tokenizer, job.base_model, job.data[name], job.system, job.settings.max_tokens)
+        encode_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), settings.max_tokens)
         for name in ("train", "validation")
     )
     model = prepared(load_model(job), job)
     if on_cpu():
         use_fewer_passes(model)
-    if job.settings.packing:
-        use_packed_attention(model, job.settings.max_tokens)
-    tokens = sum(len(row["input_ids"]) for row in train_rows)
+    if settings.packing:
+        use_one_row_attention(model, settings.max_tokens)
+    tokens = sum(len(row["input_ids"]) for row in train_rows) / arguments.eval_steps
     trainer = PlannedTrainer(
         model=model,
         args=arguments,
-        data_collator=pack if job.settings.packing else None,
+        data_collator=in_one_row if settings.packing else None,
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows) if validation_rows else None,
         processing_class=tokenizer,
         callbacks=[
             StopAtNan(job.stage),
-            MarkCheckpoints(),
-            Progress(job.stage, tokens / arguments.eval_steps),
-            *live_plot(job),
+            *common_callbacks(job, CURVES, tokens),
             *([KeepBest(Path(arguments.output_dir))] if job.keep_best else []),
         ],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def live_plot(job: SftJob) -> list[Any]:
-    """Draws the curve while it trains, where the job says."""
-    from tasks.train.run.callbacks import LivePlot
-
-    return [LivePlot(job.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns))] if job.plot else []
+    return unprinted(trainer)
 
 
 def counts(job: SftJob, trainer: PlannedTrainer) -> dict[str, int]:
     """Examples, and tokens over all epochs."""
-    labels = trainer.train_dataset["labels"]
+    labels, epochs = trainer.train_dataset["labels"], job.settings.epochs
     return {
         "examples": len(labels),
-        "tokens": sum(map(len, labels)) * job.settings.epochs,
-        "answer_tokens": sum(row_label != IGNORED for row in labels for row_label in row) * job.settings.epochs,
+        "tokens": sum(map(len, labels)) * epochs,
+        "answer_tokens": sum(label != IGNORED for row in labels for label in row) * epochs,
     }
 
 

@@ -7,19 +7,17 @@ alignment is held to, the first version of the champion's line, where that is an
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-from tasks.core import layout, packaged
+from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, verify_manifest, write_json, write_manifest
+from tasks.core.package import read_package
 from tasks.core.params import FeedbackParams, load_params
 from tasks.core.pointers import FeedbackPointer, Pointer, read_feedback_pointer, weights_of
 from tasks.core.stage import run_stage
 from tasks.core.start import REFERENCE
-
-STAGE = "start"
 
 
 class StartError(FlywheelError):
@@ -37,39 +35,38 @@ def start() -> str:
     """Write data/start; returns what happened, in a sentence.
 
     Raises:
-        StartError: the version was trained over another base model.
+        StartError: the version was trained over another base model, or cannot be gone on from.
     """
     pointer = read_feedback_pointer()
     version = starting_version(pointer, load_params().feedback)
     base, what = verify_manifest(layout.BASE_MODEL), ""
     with fresh_directory(layout.START) as folder:
         if version is not None:
-            package = weights_of(version)
-            trained_over = json.loads((package / "base.json").read_text(encoding="utf-8"))["digest"]
-            if trained_over != base:
+            if read_package(weights_of(version)).trained_over != base:
                 raise StartError(
                     f"version {version.version} was trained over another base model; set feedback.start: base"
                 )
-            what = _copy_part(version, packaged.read_package(package), folder)
+            what = _copy_part(version, folder)
             if pointer.origin is not None and pointer.origin.digest != version.digest:
                 origin = Pointer(kind="version", version=pointer.origin.version, digest=pointer.origin.digest)
-                _copy_part(origin, packaged.read_package(weights_of(origin)), folder / REFERENCE.name)
+                _copy_part(origin, folder / REFERENCE.name)
         write_json(folder / "start.json", {"digest": version.digest if version else None})
         write_manifest(folder)
     return f"the {what} of version {version.version}" if version else "the base model"
 
 
-def _copy_part(version: Pointer, parts: packaged.Packaged, folder: Path) -> str:
+def _copy_part(version: Pointer, folder: Path) -> str:
     """Adapter or weights, whichever the version is served as; its name."""
-    if not parts.servable:
+    package = read_package(weights_of(version))
+    if not package.servable:
         raise StartError(
-            f"version {version.version} cannot be gone on from ({parts.kind.why}); set feedback.start: base"
+            f"version {version.version} cannot be gone on from ({package.kind.why}); set feedback.start: base"
         )
-    found = parts.adapter or parts.model
+    found = package.adapter or package.model
     if found is not None:  # read_package finds one of the two at least
         shutil.copytree(found, folder / found.name)
-    return parts.kind.served_as
+    return package.kind.served_as
 
 
 if __name__ == "__main__":
-    run_stage(STAGE, start)
+    run_stage("start", start)

@@ -11,11 +11,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from tasks.train.run.methods import virtual_positions
 from tasks.train.tuning.batches import IGNORED, PlannedBatches
 from tasks.train.tuning.scoring import cross_entropy_sum
+
+
+def planned_arguments(options: dict[str, Any]) -> SFTConfig:
+    """TRL's configuration over rows of token ids; validated one by one: no padding, a mean whatever the processes."""
+    rows = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return SFTConfig(**options, **rows, per_device_eval_batch_size=1)
 
 
 class PlannedTrainer(SFTTrainer):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,7 +24,7 @@ from tests.kills import SFT
 from tests.preferences import some_preferences
 from tests.tasks.train.conftest import an_example
 from tests.tasks.train.run.test_methods import SMALL
-from tests.training import lay_training
+from tests.training import lay_training, run_stage
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,21 +40,6 @@ def on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)
 
 
-def run(stage: str, folder: Path, root: Path) -> str:
-    """Run a stage in a workspace to its good end; returns what it and its libraries said."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tasks.train.{stage}.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    said = f"{done.stdout}{done.stderr}"
-    assert done.returncode == 0, said
-    return said
-
-
 def read(folder: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / name).read_text())
     return found
@@ -66,8 +49,9 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 def test_one_gpu_trains_an_adapter_in_bf16(name: str, workspace: Any, root: Path) -> None:
     """Eleven examples, two a step: six steps an epoch. `auto` is bf16 on GPUs since Ampere."""
     folder = workspace(launch=name, **STEPS)
-    assert "Warning" not in run("sft", folder, root)
-    metrics, measured = read(folder, "reports/details/sft.json"), read(folder, ".flywheel/measured/sft.json")
+    metrics, said = run_stage("sft", folder, root)
+    assert "Warning" not in said
+    measured = read(folder, ".flywheel/measured/sft.json")
     assert metrics["steps"] == 12 and metrics["validation_loss"] < metrics["validation_loss_before"]
     assert measured["precision"] == "bf16" and measured["peak_gpu_bytes"] > 0
     verify_manifest(folder / "models/sft/adapter")
@@ -111,7 +95,7 @@ def test_qlora_is_trained_aligned_and_packaged_as_an_adapter_of_the_whole_base(
 ) -> None:
     folder = lay_chain(tmp_path, root, tiny_model, "qlora", alignment)
     for stage in ("sft", "reward", "align", "package"):
-        run(stage, folder, root)
+        run_stage(stage, folder, root)
     metrics = read(folder, "reports/details/align.json")
     assert metrics["steps"] > 0 and not metrics.get("stopped")
     config = read(folder, "models/package/adapter/adapter_config.json")
@@ -122,17 +106,15 @@ def test_qlora_is_trained_aligned_and_packaged_as_an_adapter_of_the_whole_base(
 def test_qlora_goes_on_from_a_champion_s_adapter(workspace: Any, root: Path) -> None:
     """A night: the first validation is the adapter's as it was left, over the same base in four bits."""
     folder = workspace(launch="gpu1", method="qlora", **STEPS)
-    run("sft", folder, root)
-    left = read(folder, "reports/details/sft.json")["validation_loss"]
+    left = run_stage("sft", folder, root)[0]["validation_loss"]
     (folder / "models/sft/adapter").rename(folder / ADAPTER)
     write_manifest(folder / layout.START)
-    run("sft", folder, root)
-    assert read(folder, "reports/details/sft.json")["validation_loss_before"] == pytest.approx(left, abs=1e-3)
+    assert run_stage("sft", folder, root)[0]["validation_loss_before"] == pytest.approx(left, abs=1e-3)
 
 
 def test_a_training_that_is_killed_on_a_gpu_goes_on_to_the_same_losses(workspace: Any, root: Path) -> None:
     folder = workspace(train=31, launch="gpu1", save_every=2, **STEPS)
-    undisturbed = run("sft", folder, root) and (folder / "reports/plots/sft_loss.csv").read_text()
+    undisturbed = run_stage("sft", folder, root) and (folder / "reports/plots/sft_loss.csv").read_text()
     stage = kills.start(SFT, folder, root)
     kills.wait_for_checkpoint(SFT, folder, stage, 6)
     kills.end_of(stage, lambda: kills.kill_all(SFT, stage))

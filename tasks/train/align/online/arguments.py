@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.train.align.job import OnlineJob
+from tasks.train.align.stage import OnlineJob
 from tasks.train.run.methods import prepared, refuse_partition
 from tasks.train.run.online_plan import OnlinePlan
-from tasks.train.run.worker import (
-    common_arguments,
-    load_model,
-)
+from tasks.train.run.worker import common_arguments, load_model
 
 
 def load_policy(job: OnlineJob) -> Any:
@@ -24,13 +21,6 @@ def load_policy(job: OnlineJob) -> Any:
     """
     refuse_partition(job)  # before anything is loaded
     return prepared(load_model(job), job)
-
-
-def online_arguments(job: OnlineJob, run: Path, plan: OnlinePlan) -> Any:
-    """transformers' configuration of a job."""
-    from transformers import TrainingArguments
-
-    return TrainingArguments(**online_options(job, run, plan))
 
 
 def online_options(job: OnlineJob, run: Path, plan: OnlinePlan) -> dict[str, Any]:

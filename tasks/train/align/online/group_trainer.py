@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from torch.nn.utils.rnn import pad_sequence
+from transformers import TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
 
-from tasks.train.align.job import OnlineJob
 from tasks.train.align.online.arguments import load_policy, online_options
 from tasks.train.align.online.bounds import check
 from tasks.train.align.online.judging import Judging, Reward
 from tasks.train.align.online.state import KeepOnlineState
-from tasks.train.align.stage import PLACE
-from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress
+from tasks.train.align.stage import OnlineJob
+from tasks.train.run.callbacks import common_callbacks, unprinted
 from tasks.train.run.held_weights import Held
-from tasks.train.run.job import curves
 from tasks.train.run.methods import MethodUnavailable
 from tasks.train.run.online_plan import OnlinePlan, plan_online
-from tasks.train.run.worker import history_of
 
 CURVES = (
     ("reward", "reward"),
@@ -74,11 +72,7 @@ class WatchBounds(TrainerCallback):
     trainer: Any  # is built after its callbacks, and set then
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remember the policy that is about to answer.
-
-        Raises:
-            OutOfBounds: a number of it is not finite.
-        """
+        """Remember the policy that is about to answer. Raises OutOfBounds: a number of it is not finite."""
         self._before: Held = self.trainer.sound()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -122,25 +116,12 @@ def build_group(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[in
         args=arguments,
         train_dataset=Dataset.from_list([{"prompt": str(number)} for number in range(len(prompts))]),
         processing_class=tokenizer,
-        callbacks=[
-            watch,
-            keep,
-            MarkCheckpoints(),
-            Progress(job.stage),
-            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
-        ],
+        callbacks=[watch, keep, *common_callbacks(job, CURVES)],
     )
-    trainer.remove_callback(PrinterCallback)
     trainer.prompts = prompts
     trainer.remember(job, plan, reward)
     keep.trainer = watch.trainer = trainer
-    return trainer
-
-
-def drop_reference(model: Any) -> None:
-    """Take away TRL's copy of the SFT adapter, before a policy is counted, compared and saved."""
-    if "ref" in getattr(model, "peft_config", {}):
-        model.delete_adapter("ref")
+    return unprinted(trainer)
 
 
 def group_arguments(job: OnlineJob, run: Path, plan: OnlinePlan) -> Any:
@@ -189,7 +170,6 @@ def scorer(
 
 def padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask, both (rows, columns), padded on the right."""
-    width = max(map(len, rows))
-    tokens = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    return tokens, mask
+    ids = [torch.tensor(row, device=device) for row in rows]
+    masks = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
+    return pad_sequence(ids, batch_first=True, padding_value=pad), masks

@@ -14,6 +14,7 @@ import torch
 
 from tasks.train.align.online.rollouts import seed_of
 from tasks.train.run.held_weights import lent
+from tasks.train.run.worker import shares
 
 ANSWERS = 4  # to each prompt, so that the luck of one weighs less
 
@@ -37,18 +38,17 @@ def compare_held_out(trainer: Any, prompts: Sequence[list[int]]) -> dict[str, An
     after = _judged(trainer, prompts)
     pairs = [(before[number][0], after[number][0]) for number in sorted(after)]
     low, high = paired_interval([new - old for old, new in pairs])
-    count = len(pairs)
     figures = {
-        "held_out_prompts": count,
-        "held_out_reward_sft": sum(old for old, _ in pairs) / count,
-        "held_out_reward": sum(new for _, new in pairs) / count,
-        "held_out_gain": sum(new - old for old, new in pairs) / count,
-        "held_out_gain_low": low,
-        "held_out_gain_high": high,
-        "held_out_kl": sum(row[1] for row in after.values()) / count,
-        "held_out_entropy": sum(row[2] for row in after.values()) / sum(row[3] for row in after.values()),
+        "prompts": len(pairs),
+        "reward_sft": sum(old for old, _ in pairs) / len(pairs),
+        "reward": sum(new for _, new in pairs) / len(pairs),
+        "gain": sum(new - old for old, new in pairs) / len(pairs),
+        "gain_low": low,
+        "gain_high": high,
+        "kl": sum(row[1] for row in after.values()) / len(pairs),
+        "entropy": sum(row[2] for row in after.values()) / sum(row[3] for row in after.values()),
     }
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+    return {f"held_out_{name}": value for name, value in figures.items() if math.isfinite(value)}
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
@@ -57,15 +57,6 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
 
     interval = ttest_1samp(differences, 0.0).confidence_interval(0.95)
     return float(interval.low), float(interval.high)
-
-
-def shares(count: int, rank: int, world: int) -> list[int]:
-    """Numbers of the prompts that a process answers: as many in every process, so that some answer one again.
-
-    Under ZeRO-3 all must pass the model equally often, or those that go on wait for ever. Where the prompts do not
-    come out even, the last one of a share is another process's, and counts there only.
-    """
-    return [(rank + turn * world) % count for turn in range(-(-count // world))]
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.train.align.job import OnlineJob
 from tasks.train.align.online.bounds import OutOfBounds
 from tasks.train.align.online.policy import Reading, read
 from tasks.train.align.online.rollouts import Answers, answer
+from tasks.train.align.stage import OnlineJob
 from tasks.train.run.held_weights import VALUE_HEAD, Held, all_finite, held, lent
 from tasks.train.run.online_plan import OnlinePlan
 
@@ -51,11 +51,7 @@ class Judging:
         return self.accelerator.unwrap_model(self.model)
 
     def sound(self) -> Held:
-        """A copy of what the policy trains.
-
-        Raises:
-            OutOfBounds: a number of it is not finite, so it cannot answer.
-        """
+        """A copy of what the policy trains. Raises OutOfBounds: a number of it is not finite, so it cannot answer."""
         own = held(self.policy)
         if not all_finite(own):
             raise OutOfBounds("a weight is not finite; lower align.learning_rate")

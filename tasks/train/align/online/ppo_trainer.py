@@ -19,14 +19,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from tasks.train.align.job import OnlineJob
 from tasks.train.align.online.bounds import check
-from tasks.train.align.online.gae import advantages_of, explained_variance, whitened
 from tasks.train.align.online.judging import Judging, Reward
-from tasks.train.align.online.kl import AdaptiveKl, token_rewards
 from tasks.train.align.online.policy import Reading, read
-from tasks.train.align.online.ppo_loss import policy_losses, value_losses
+from tasks.train.align.online.ppo_math import (
+    AdaptiveKl,
+    advantages_of,
+    explained_variance,
+    policy_losses,
+    token_rewards,
+    value_losses,
+    whitened,
+)
 from tasks.train.align.online.rollouts import Judged, prompts_of_update, seed_of
+from tasks.train.align.stage import OnlineJob
 from tasks.train.run import heartbeat
 from tasks.train.run.held_weights import VALUE_HEAD
 from tasks.train.run.online_plan import OnlinePlan

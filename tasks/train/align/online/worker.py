@@ -13,37 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.records import Example, read_own_jsonl
-from tasks.train.align.job import OnlineJob
-from tasks.train.align.online.arguments import load_policy, online_arguments
-from tasks.train.run.job import curves
+from tasks.train.align.online.arguments import load_policy, online_options
+from tasks.train.align.stage import OnlineJob
+from tasks.train.run.methods import drop_reference
 from tasks.train.run.online_plan import plan_online
-from tasks.train.run.worker import (
-    Curve,
-    check_agreement,
-    history_of,
-    load_options,
-    load_tokenizer,
-    on_cpu,
-    result_of,
-    run_worker,
-    save_final,
-)
+from tasks.train.run.worker import Curve, finish, load_options, load_tokenizer, run_worker
 
-CURVES = tuple(
-    (name, name)
-    for name in (
-        "reward",
-        "kl",
-        "entropy",
-        "kl_coefficient",
-        "answer_tokens",
-        "policy_loss",
-        "value_loss",
-        "explained_variance",
-        "clipped",
-        "ratio",
-    )
-)
+FIGURES = ("reward", "kl", "entropy", "kl_coefficient", "answer_tokens")
+LOSSES = ("policy_loss", "value_loss", "explained_variance", "clipped", "ratio")
+CURVES = tuple((name, name) for name in FIGURES + LOSSES)
 
 
 def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
@@ -57,26 +35,24 @@ def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
         prompt_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), longest)
         for name in ("prompts", "held_out")
     )
-    build, plain, curves = parts_of(job)
+    build, clean, shown = parts_of(job)
     trainer = build(job, run, tokenizer, prompts, load_reward(job, tokenizer))
     if checkpoint:
         restore(trainer, Path(checkpoint))
     result = trained(trainer, checkpoint, held_out)
-    plain(trainer.policy)
-    check_agreement(trainer)
-    counts = {"prompts": len(prompts), "prompts_too_long": left_out, **result}
-    save_final(trainer, run, result_of(trainer, curves, **counts))
+    clean(trainer.policy)
+    finish(trainer, run, shown, prompts=len(prompts), prompts_too_long=left_out, **result)
 
 
 def parts_of(job: OnlineJob) -> tuple[Callable[..., Any], Callable[[Any], None], tuple[Curve, ...]]:
-    """What differs between PPO and its peers: the trainer's builder, what makes its policy plain, and its curves."""
+    """What differs between PPO and its peers: the trainer's builder, what cleans its policy, and its curves."""
     if job.settings.alignment == "ppo":
         from tasks.train.align.online.policy import drop_value_head
 
         return build_ppo, drop_value_head, CURVES
     from tasks.train.align.online import group_trainer
 
-    return group_trainer.build_group, group_trainer.drop_reference, group_trainer.CURVES
+    return group_trainer.build_group, drop_reference, group_trainer.CURVES
 
 
 def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> dict[str, Any]:
@@ -115,17 +91,16 @@ def stop(trainer: Any, why: str) -> None:
 
 def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Any) -> Any:
     """Policy, callbacks and trainer put together; `reward` as in PpoTrainer."""
-    from transformers import PrinterCallback
+    from transformers import TrainingArguments
     from trl.trainer.utils import disable_dropout_in_model
 
     from tasks.train.align.online.policy import add_value_head
     from tasks.train.align.online.ppo_trainer import PpoTrainer
     from tasks.train.align.online.state import KeepOnlineState
-    from tasks.train.align.stage import PLACE
-    from tasks.train.run.callbacks import LivePlot, MarkCheckpoints, Progress
+    from tasks.train.run.callbacks import common_callbacks, unprinted
 
     plan = plan_online(job.settings, job.processes, len(prompts))
-    arguments = online_arguments(job, run, plan)
+    arguments = TrainingArguments(**online_options(job, run, plan))
     policy = load_policy(job)
     disable_dropout_in_model(policy)
     add_value_head(policy)
@@ -138,15 +113,9 @@ def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]
         reward=reward,
         prompts=prompts,
         arguments=arguments,
-        callbacks=[
-            keep,
-            MarkCheckpoints(),
-            Progress(job.stage),
-            LivePlot(PLACE.plot, lambda log: curves(history_of(log, CURVES), PLACE.columns)),
-        ],
+        callbacks=[keep, *common_callbacks(job, CURVES)],
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return unprinted(trainer)
 
 
 def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
@@ -159,8 +128,8 @@ def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
     from tasks.train.preference.reward_model import load_reward_model
 
     options = load_options(job)
-    attention = "eager" if on_cpu() else "sdpa"
-    model = load_reward_model(job.reward, job.reward_base, options["dtype"], tokenizer.pad_token_id, attention)
+    place = tokenizer.pad_token_id, options["attn_implementation"]
+    model = load_reward_model(job.reward, job.reward_base, options["dtype"], *place)
     return model.to(PartialState().device)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.files import write_json, write_manifest
-from tasks.core.packaged import PackageUnreadable
+from tasks.core.package import PackageUnreadable
 from tasks.evaluate.scoring.subject import SubjectError, base_alone, load_subject, tokenizer_digest
 
 

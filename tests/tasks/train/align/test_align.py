@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_json, write_manifest
 from tasks.core.params import load_params
-from tasks.train.align.job import OnlineJob, PreferenceJob
-from tasks.train.align.stage import NoReward, describe, metrics_of
+from tasks.train.align.stage import NoReward, OnlineJob, PreferenceJob, describe, metrics_of
 from tasks.train.align.worker import PreferenceSettings, balanced, rows_of
 from tests.preferences import lay_alignment
+from tests.training import run_stage
 
 
 def described(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -82,20 +79,6 @@ def test_kto_refuses_one_row_at_a_time(
         rows_of(job, AutoTokenizer.from_pretrained(tiny_model), "train")
 
 
-def aligned(folder: Path, root: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.train.align.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    metrics: dict[str, Any] = json.loads((folder / "reports/details/align.json").read_text())
-    return metrics
-
-
 @pytest.mark.slow
 def test_two_processes_align_by_dpo_from_the_sft_policy(tmp_path: Path, root: Path, tiny_model: Path) -> None:
     """Twelve pairs, two processes of two: three steps an epoch. Before the first step the policy is its reference:
@@ -105,7 +88,7 @@ def test_two_processes_align_by_dpo_from_the_sft_policy(tmp_path: Path, root: Pa
     """
     settings = {"align": {"alignment": "dpo", "epochs": 2, "save_every": 4, "learning_rate": 1e-3}}
     folder = lay_alignment(tmp_path, root, tiny_model, settings, adapter=True)
-    metrics = aligned(folder, root)
+    metrics, _ = run_stage("align", folder, root)
     assert (metrics["steps"], metrics["rows"], metrics["held_out_rows"]) == (6, 12, 6)
     assert metrics["validation_loss_before"] == pytest.approx(math.log(2), abs=1e-4)
     assert metrics["validation_margin_before"] == pytest.approx(0, abs=1e-4)
@@ -122,7 +105,7 @@ def test_two_processes_align_every_weight_by_kto(tmp_path: Path, root: Path, tin
     """
     settings = {"align": {"alignment": "kto", "method": "full", "save_every": 50, "learning_rate": 1e-4}}
     folder = lay_alignment(tmp_path, root, tiny_model, settings, held_out=4, adapter=True)
-    metrics = aligned(folder, root)
+    metrics, _ = run_stage("align", folder, root)
     assert metrics["validation_loss_before"] == pytest.approx(0.5 * 4 / 3, abs=1e-3)
     assert metrics["validation_loss"] < metrics["validation_loss_before"]
     assert (folder / "models/align/model/model.safetensors").is_file()

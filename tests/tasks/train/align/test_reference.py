@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +13,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_manifest
 from tasks.core.params import load_params
-from tasks.train.align.job import PreferenceJob
-from tasks.train.align.reference import NAME, add_reference, log_probability
-from tasks.train.align.stage import describe
+from tasks.train.align.reference import add_reference, log_probability
+from tasks.train.align.stage import PreferenceJob, describe
 from tasks.train.align.worker import model_beside_reference
 from tests.preferences import lay_alignment, write_adapter
 
@@ -38,39 +36,26 @@ def test_it_is_the_sum_over_the_answer_s_tokens(model: Any) -> None:
     assert log_probability(model, (1, 50, 60), (70, 80)) == pytest.approx(-2 * loss.item(), abs=1e-4)
 
 
-def test_every_answer_of_a_row_gets_its_own_and_a_resumed_run_reads_them_again(model: Any, tmp_path: Path) -> None:
+def test_every_answer_of_a_row_gets_its_own(model: Any) -> None:
     rows = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
-    add_reference(model, rows, tmp_path, ALONE)
+    add_reference(model, rows, ALONE)
     assert rows[0]["ref_chosen_logps"] == log_probability(model, (1, 50), (60,))
     assert rows[0]["ref_rejected_logps"] == log_probability(model, (1, 50), (70, 80))
 
-    again = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
-    add_reference(None, again, tmp_path, ALONE)  # without a model nothing can be computed
-    assert again == rows
 
+def test_a_process_scores_its_share_and_reads_the_others(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three answers in two processes: the second scores the second one, and is told of all."""
+    rows = [{"prompt_ids": [1], "completion_ids": [number]} for number in (60, 61, 62)]
+    shared: list[Any] = []
 
-@pytest.mark.parametrize("first_has_it", [True, False])
-def test_the_first_process_alone_says_what_was_kept(
-    first_has_it: bool, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here is the second, and its own folder says the opposite: it must read, or score, with the first all the same."""
-    add_reference(model, [{"prompt_ids": [1, 50], "completion_ids": [60]}], tmp_path, ALONE)
-    of_first = json.loads((tmp_path / NAME).read_text())
-    if first_has_it:
-        (tmp_path / NAME).unlink()
+    def gather(mine: list[Any]) -> list[Any]:
+        shared.extend(mine)
+        return [(((1,), (number,)), float(number)) for number in (60, 61, 62)]
 
-    def broadcast(kept: list[Any], src: int) -> None:
-        kept[0] = of_first if first_has_it else {}
-
-    def gather(parts: list[Any], mine: Any) -> None:
-        parts[0] = dict.fromkeys(of_first, -7.0)
-
-    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    rows = [{"prompt_ids": [1, 50], "completion_ids": [60]}]
-    second = SimpleNamespace(world_size=2, process_index=1, device=torch.device("cpu"))
-    add_reference(model, rows, tmp_path, second)
-    assert rows[0]["ref_logps"] == (next(iter(of_first.values())) if first_has_it else -7.0)
+    monkeypatch.setattr("tasks.train.align.reference.gather_object", gather)
+    add_reference(model, rows, SimpleNamespace(world_size=2, process_index=1, device=torch.device("cpu")))
+    assert shared == [(((1,), (61,)), log_probability(model, (1,), (61,)))]
+    assert [row["ref_logps"] for row in rows] == [60.0, 61.0, 62.0]
 
 
 def test_a_night_is_held_to_the_first_champion_of_its_line_and_not_to_where_it_begins(
@@ -87,7 +72,7 @@ def test_a_night_is_held_to_the_first_champion_of_its_line_and_not_to_where_it_b
     assert isinstance(job, PreferenceJob) and job.start == layout.SFT / "adapter"
     job = job.model_copy(update={"settings": job.settings.model_copy(update={"precision": "fp32"})})
     rows = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
-    policy = model_beside_reference(job, rows, tmp_path, ALONE)
+    policy = model_beside_reference(job, rows, ALONE)
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     first = PeftModel.from_pretrained(base, folder / "data/start/reference/adapter").eval()

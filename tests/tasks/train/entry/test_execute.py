@@ -57,6 +57,7 @@ def workers(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> Any:
     def build(*attempts: str) -> Workers:
         built = Workers(run_folder(job), *attempts)
         monkeypatch.setattr(module, "launch", built)
+        monkeypatch.setattr("tasks.train.run.costs.energy_meter", lambda keep: keep(0.5))
         return built
 
     return build

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.core.files import ManifestError, sha256_bytes, verify_manifest, write_json, write_manifest
-from tasks.core.packaged import read_package
+from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.train.package import stage as package
 from tasks.train.package import weight_parity
@@ -244,18 +244,14 @@ def test_an_adapter_that_was_not_trained_is_refused(packed: Any) -> None:
         package.stage()
 
 
-def test_merged_weights_that_answer_differently_are_refused(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("difference", "said"), [(0.5, "5.00e-01"), (float("nan"), "nan")])
+def test_merged_weights_that_answer_differently_are_refused(
+    packed: Any, monkeypatch: pytest.MonkeyPatch, difference: float, said: str
+) -> None:
     packed()
-    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: 0.5)
+    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: difference)
     limit = load_params().package.max_logit_difference
-    with pytest.raises(WeightsRefused, match=f"differ by 5.00e-01 in a logit; .*{limit}"):
-        package.stage()
-
-
-def test_a_difference_that_is_no_number_is_refused(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed()
-    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(WeightsRefused, match="differ by nan"):
+    with pytest.raises(WeightsRefused, match=f"differ by {said} in a logit; .*{limit}"):
         package.stage()
 
 

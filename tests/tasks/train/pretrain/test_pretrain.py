@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,9 @@ from tasks.train.pretrain.rows import (
     held_out,
     in_rows,
 )
-from tasks.train.pretrain.stage import describe, stage
+from tasks.train.pretrain.stage import STAGE, describe
 from tasks.train.sft.stage import describe as describe_sft
-from tests.training import lay_training
+from tests.training import lay_training, run_stage
 
 
 def test_texts_are_laid_end_to_end_and_cut_into_rows() -> None:
@@ -143,7 +140,7 @@ def test_switched_off_it_leaves_nothing_to_begin_from(
     root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lay(tmp_path, root, tiny_model, 1, 1, enabled=False))
-    assert stage() == "switched off: pretrain.enabled is false"
+    assert STAGE.run() == "switched off: pretrain.enabled is false"
     verify_manifest(layout.PRETRAIN / "none")
     assert describe_sft(load_params(), load_domain("construction")).start is None
     assert (layout.PLOTS / "pretrain_loss.csv").read_text() == "step,split,loss\n"
@@ -156,16 +153,7 @@ def test_two_processes_read_documents_and_sft_goes_on_from_their_adapter(
 ) -> None:
     settings = {"precision": "fp32", "max_tokens": 64, "general_ratio": 1, "learning_rate": 1e-3, "batch_size": 2}
     folder = lay(tmp_path, root, tiny_model, 12, 40, **settings)
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.train.pretrain.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    metrics = json.loads((folder / "reports/details/pretrain.json").read_text())
+    metrics, _ = run_stage("pretrain", folder, root)
     assert metrics["domain_loss"] < metrics["domain_loss_before"]
     assert metrics["general_tokens"] >= metrics["domain_tokens"] > 0
     assert metrics["tokens"] == metrics["general_tokens"] + metrics["domain_tokens"]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.train.reward.stage import HeldOut, NoPreferences, calibration, describe, judged, losses, metrics_of
 from tests.preferences import lay_alignment
+from tests.training import run_stage
 
 
 def margin(confidence: float) -> float:
@@ -82,16 +79,7 @@ def test_two_processes_train_a_reward_model_that_ranks_and_loads(tmp_path: Path,
 
     settings = {"reward": {"epochs": 2, "batch_size": 1, "save_every": 4, "learning_rate": 1e-3}}
     folder = lay_alignment(tmp_path, root, tiny_model, {**settings, "align": {"alignment": "ppo"}}, held_out=5)
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.train.reward.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    metrics = json.loads((folder / "reports/details/reward.json").read_text())
+    metrics, _ = run_stage("reward", folder, root)
     assert (metrics["steps"], metrics["prompts"], metrics["pairs"]) == (6, 6, 12)
     rows = [line.split(",") for line in (folder / "reports/plots/reward_loss.csv").read_text().splitlines()[1:]]
     assert [step for step, split, _ in rows if split == "validation"] == ["0", "3", "6"]

@@ -27,12 +27,9 @@ def a_state(step: int = 0, last: int = 100, first_process: bool = True, **more: 
 
 
 @pytest.mark.parametrize("logs", [{"loss": float("nan")}, {"eval_loss": float("inf")}])
-def test_a_loss_that_is_no_number_stops_the_run(callbacks: Any, logs: dict[str, float]) -> None:
+def test_only_a_loss_that_is_no_number_stops_the_run(callbacks: Any, logs: dict[str, float]) -> None:
     with pytest.raises(callbacks.TrainingDiverged, match=r"at step 7; lower sft\.learning_rate"):
         callbacks.StopAtNan("sft").on_log(None, a_state(7), None, logs)
-
-
-def test_a_finite_loss_does_not_stop_the_run(callbacks: Any) -> None:
     callbacks.StopAtNan("sft").on_log(None, a_state(7), None, {"loss": 2.0, "grad_norm": float("nan")})
 
 
@@ -51,20 +48,24 @@ def ten_steps(callbacks: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return run
 
 
-def test_progress_says_step_loss_speed_and_time_left(ten_steps: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """70 steps are left at 2 a second: 35 seconds."""
-    ten_steps(a_state(30), {"loss": 1.5, "grad_norm": 9.0})
-    assert capsys.readouterr().out == "sft: step 30 of 100, loss 1.5000, 100 tokens/s, 0:35 left\n"
-
-
-def test_a_trainer_of_rewards_without_tokens_has_progress_too(
-    ten_steps: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("last", "logs", "tokens", "line"),
+    [
+        (100, {"loss": 1.5, "grad_norm": 9.0}, 50, "step 30 of 100, loss 1.5000, 100 tokens/s, 0:35 left"),
+        (
+            10000,
+            {"reward": 0.25, "kl": 2.0},
+            None,
+            "step 30 of 10000, reward 0.2500, kl 2.0000, 120.0 steps/min, 1:23:05 left",
+        ),
+    ],
+)
+def test_progress_says_step_figures_speed_and_time_left(
+    ten_steps: Any, capsys: pytest.CaptureFixture[str], last: int, logs: Any, tokens: int | None, line: str
 ) -> None:
-    """2 steps a second are 120 a minute; 9970 steps are left, 4985 seconds."""
-    ten_steps(a_state(30, last=10000), {"reward": 0.25, "kl": 2.0}, tokens=None)
-    assert capsys.readouterr().out == (
-        "sft: step 30 of 10000, reward 0.2500, kl 2.0000, 120.0 steps/min, 1:23:05 left\n"
-    )
+    """2 steps a second, 120 a minute: 70 are left for 35 seconds, 9970 for 4985; with tokens, or without."""
+    ten_steps(a_state(30, last=last), logs, tokens=tokens)
+    assert capsys.readouterr().out == f"sft: {line}\n"
 
 
 def test_a_trainer_that_logs_nothing_has_progress_too(
@@ -95,10 +96,17 @@ def test_on_a_terminal_progress_is_a_bar_on_one_line(
     assert said.startswith("\r\033[K[######              ] sft: step 30 of 100") and not said.endswith("\n")
 
 
-def test_only_the_first_process_speaks(ten_steps: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_first_process_speaks_and_draws(
+    callbacks: Any, ten_steps: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     ten_steps(a_state(30, first_process=False), {"loss": 1.5})
     ten_steps(a_state(30, first_process=False), {"eval_loss": 1.5})
     assert capsys.readouterr().out == ""
+    plot = callbacks.LivePlot(tmp_path / "loss.csv", render)
+    state = a_state(first_process=False, log_history=[{"step": 1, "loss": 2.0}])
+    plot.on_log(None, state, None)
+    plot.on_train_end(None, state, None)
+    assert not (tmp_path / "loss.csv").exists()
 
 
 def render(history: list[dict[str, Any]]) -> str:
@@ -123,14 +131,6 @@ def test_the_curve_is_drawn_while_the_run_goes_on_and_whole_at_its_end(
     plot.on_train_end(None, state, None)
     drawn.append((tmp_path / "plots/loss.csv").read_text().count("\n") - 1)
     assert drawn == [1, 1, 3, 4]
-
-
-def test_only_the_first_process_draws(callbacks: Any, tmp_path: Path) -> None:
-    plot = callbacks.LivePlot(tmp_path / "loss.csv", render)
-    state = a_state(first_process=False, log_history=[{"step": 1, "loss": 2.0}])
-    plot.on_log(None, state, None)
-    plot.on_train_end(None, state, None)
-    assert not (tmp_path / "loss.csv").exists()
 
 
 @pytest.fixture

@@ -13,34 +13,32 @@ import psutil
 import pytest
 
 from tasks.train.run import heartbeat
-from tasks.train.run.launch import LaunchError, _watched, environment, launch, owned, read_launch
+from tasks.train.run.launch import LaunchError, environment, launch, read_launch
 
-# A stage that owns a child with a child of its own, and says their process ids.
+# A stage that launches one worker with a child in a session of its own, whose process ids lie in the file `pids`.
 STAGE = """
-import sys
-from tasks.train.run.launch import owned
-with owned(["sh", "-c", "sleep 300 & echo $$ $!; wait"], None) as child:
-    child.wait()
+import signal
+from tasks.train.run.launch import launch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
+launch("one", "sleeper", [])
 """
-
-# A parent whose child, in a session of its own, ties itself to it.
-TIED = """
-import os, subprocess, sys, time
-code = '''
-import sys, time
-from tasks.train.run.launch import die_with
-die_with(int(sys.argv[1]))
-print("tied", flush=True)
-time.sleep(300)
-'''
-child = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())], start_new_session=True)
-print(child.pid, flush=True)
+SLEEPER = """
+import os, subprocess, time
+child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+open("half", "w").write(f"{os.getpid()} {child.pid}")
+os.rename("half", "pids")
 time.sleep(300)
 """
 
 
-def start(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> Path:
+    """A folder with a launch of one process, whose workers are modules there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{tmp_path}")
+    (tmp_path / "infra/accelerate").mkdir(parents=True)
+    (tmp_path / "infra/accelerate/one.yaml").write_text("distributed_type: 'NO'\nnum_processes: 1\nuse_cpu: true\n")
+    return tmp_path
 
 
 def wait_until_gone(pids: list[int], seconds: float = 60.0) -> list[int]:
@@ -53,30 +51,17 @@ def wait_until_gone(pids: list[int], seconds: float = 60.0) -> list[int]:
     return left
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_stage_ends_its_whole_group(number: signal.Signals) -> None:
-    stage = start(STAGE)
-    assert stage.stdout is not None
-    pids = [int(pid) for pid in stage.stdout.readline().split()]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_whatever_ends_the_stage_ends_its_workers_and_what_they_started(number: int, one_process: Path) -> None:
+    (one_process / "sleeper.py").write_text(SLEEPER)
+    stage = subprocess.Popen([sys.executable, "-c", STAGE])
+    while not (one_process / "pids").exists():
+        assert stage.poll() is None
+        time.sleep(0.05)
+    pids = [int(pid) for pid in (one_process / "pids").read_text().split()]
     stage.send_signal(number)
-    assert stage.wait(timeout=60) == 128 + number
+    assert stage.wait(timeout=60) != 0
     assert wait_until_gone(pids) == []
-
-
-def test_a_killed_parent_takes_its_tied_child_along() -> None:
-    parent = start(TIED)
-    assert parent.stdout is not None
-    lines = [parent.stdout.readline().strip(), parent.stdout.readline().strip()]
-    [pid] = [int(line) for line in lines if line != "tied"]
-    parent.kill()
-    parent.wait()
-    assert wait_until_gone([pid]) == []
-
-
-def test_a_child_whose_parent_is_dead_already_ends_at_once() -> None:
-    code = "from tasks.train.run.launch import die_with; die_with(1); print('still here')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert os.getpid() != 1 and done.returncode == 1 and done.stdout == ""
 
 
 def test_an_unknown_launch_names_those_there_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +90,8 @@ def test_gpu_workers_keep_threads_and_devices_as_they_are(
     assert "DS_ACCELERATOR" not in found and "GLOO_SOCKET_IFNAME" not in found
 
 
-def test_a_worker_that_fails_fails_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(root))
-    (tmp_path / "infra/accelerate").mkdir(parents=True)
-    (tmp_path / "infra/accelerate/one.yaml").write_text("distributed_type: 'NO'\nnum_processes: 1\nuse_cpu: true\n")
-    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+def test_a_worker_that_fails_fails_the_stage(one_process: Path) -> None:
+    (one_process / "broken.py").write_text("raise SystemExit(3)")
     with pytest.raises(LaunchError, match="broken failed under one"):
         launch("one", "broken", [])
 
@@ -120,19 +101,17 @@ STOPPED = """
 import os, signal, sys
 from pathlib import Path
 from tasks.train.run import heartbeat
-heartbeat.begin(Path(sys.argv[1]), 0)
+heartbeat.begin(Path("."), 0)
 heartbeat.note("training", 1, 10)
 os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
-def test_a_worker_that_is_stopped_is_noticed_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_stopped_is_noticed_and_ended(one_process: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped process does not act on SIGTERM; it is killed."""
+    (one_process / "stopped.py").write_text(STOPPED)
     monkeypatch.setattr(heartbeat, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr("tasks.train.run.launch.GRACE_SECONDS", 0.5)
-    watch = heartbeat.Watch(tmp_path)
-    with owned([sys.executable, "-c", STOPPED, str(tmp_path)], None) as child:
-        reason = _watched(child, watch.look)
-        assert psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
-    assert reason is not None and reason.startswith("process 0 has given no sign of life for")
-    assert child.returncode == -signal.SIGKILL
+    with pytest.raises(LaunchError, match="process 0 has given no sign of life for"):
+        launch("one", "stopped", [], heartbeat.Watch(one_process).look)
+    assert wait_until_gone([heartbeat.read(one_process)[0]["pid"]]) == []

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
-from tasks.core.training_params import Method, MethodsParams, SftParams, TrainingParams
+from tasks.core.training_params import METHODS, Method, MethodsParams, SftParams, TrainingParams
 from tasks.train.run.export import make_plain
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import launch
@@ -209,17 +209,11 @@ def test_methods_that_need_whole_weights_refuse_zero_3(
     method: str, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transformers.integrations.is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(MethodUnavailable, match="ZeRO-2"):
-        prepared(None, a_job(root, tiny_model, method))
-
-
-def test_qlora_refuses_zero_3_before_anything_is_loaded(
-    root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """transformers refuses it too, in words that name no setting, and the stage would try again."""
-    monkeypatch.setattr("transformers.integrations.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(MethodUnavailable, match=r"set sft\.launch to a file of .* with ZeRO-2"):
-        quantisation_of(a_job(root, tiny_model, "qlora"))
+        prepared(None, a_job(root, tiny_model, method))
+    if method == "qlora":  # before anything is loaded: transformers refuses it too, but names no setting
+        with pytest.raises(MethodUnavailable, match="ZeRO-2"):
+            quantisation_of(a_job(root, tiny_model, method))
 
 
 def test_qlora_is_refused_where_deepspeed_trains_on_processors(
@@ -231,7 +225,11 @@ def test_qlora_is_refused_where_deepspeed_trains_on_processors(
         quantisation_of(a_job(root, tiny_model, "qlora"))
 
 
-@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
+def test_the_table_of_methods_is_whole() -> None:
+    assert set(METHODS) == set(get_args(Method)) == set(MethodsParams.model_fields) == set(SMALL)
+
+
+@pytest.mark.parametrize("method", [name for name, facts in METHODS.items() if facts.virtual])
 def test_packed_examples_cannot_have_prefixes(method: str, root: Path) -> None:
     settings = load_params(root / "params.yaml").sft.model_dump()
     with pytest.raises(ValidationError, match="packing cannot be used"):

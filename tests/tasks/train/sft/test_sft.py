@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from tasks.core.records import Example, read_own_jsonl
 from tasks.train.run.handover import clean_config
 from tasks.train.sft.stage import describe, metrics_of, with_enough_steps
 from tasks.train.tuning.batches import encode_rows, plan_epoch
+from tests.training import run_stage
 
 RESULT = {
     "history": [[0, "validation", 4.0], [1, "train", 3.0], [2, "train", 2.0], [2, "validation", 2.5]]
@@ -139,18 +138,9 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
     Three validation examples among two processes: one process sees a filler, which must not count.
     """
     folder = workspace(precision="fp32", batch_size=2, gradient_accumulation=2, epochs=2, save_every=3)
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.train.sft.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "left" in done.stdout and "sft: 4 steps" in done.stdout
+    metrics, said = run_stage("sft", folder, root)
+    assert "left" in said and "sft: 4 steps" in said
 
-    metrics = json.loads((folder / "reports/details/sft.json").read_text())
     assert (metrics["steps"], metrics["examples"]) == (4, 11)
     per_example = [total / tokens for _, total, tokens in answer_losses(folder, "validation")]
     assert metrics["validation_loss_before"] == pytest.approx(sum(per_example) / 3, abs=1e-4)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from tasks.train.run.handover import before_sft
 from tasks.train.start.stage import StartError, start, starting_version
 from tasks.train.tuning.batches import encode_rows
 from tests.preferences import write_adapter
+from tests.training import run_stage
 
 WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPoint(version="3", digest="b" * 64))
 
@@ -43,30 +41,22 @@ def test_a_night_goes_on_from_the_champion_it_names(pointer: FeedbackPointer, wh
     assert (found.version if found else None) == version
 
 
-def lay_version(folder: Path, adapter: Path, base: str) -> str:
-    """A version's package in .flywheel/weights, as the flow fetches it; returns its digest."""
+def lay_version(folder: Path, base: str, part: str, served_as: str | None = None) -> str:
+    """A version's package of one part in .flywheel/weights, as the flow fetches it; returns its digest."""
     package = folder / layout.WEIGHTS / "new"
-    shutil.copytree(adapter, package / "adapter", ignore=shutil.ignore_patterns("MANIFEST.json"))
+    (package / part).mkdir(parents=True, exist_ok=True)
+    if not any((package / part).iterdir()):
+        (package / part / f"{part}_model.safetensors").write_bytes(b"weights")
+    if part == "model":
+        write_manifest(package / part)
     write_json(package / "base.json", {"digest": base})
+    if served_as:
+        write_json(package / "kind.json", {"served_as": served_as, "why": "because"})
     digest = write_manifest(package)
     package.rename(folder / layout.WEIGHTS / digest)
     pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
     write_json(folder / layout.FEEDBACK_POINTER, pointer)
     return digest
-
-
-def run_sft(folder: Path, root: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.train.sft.stage"],
-        cwd=folder,
-        env={**layout.child_environment(), "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    metrics: dict[str, Any] = json.loads((folder / "reports/details/sft.json").read_text())
-    return metrics
 
 
 def validation_loss(folder: Path, adapter: Path | None) -> float:
@@ -91,50 +81,34 @@ def validation_loss(folder: Path, adapter: Path | None) -> float:
 
 
 def test_training_goes_on_where_the_champion_ended(
-    workspace: Any, root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Any, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss before the first step is that of the champion's adapter, a hundred tolerances from the base model's."""
     folder = workspace(precision="fp32", batch_size=2, epochs=1, save_every=50)
     monkeypatch.chdir(folder)
-    champion = tmp_path / "champion"
+    champion = folder / layout.WEIGHTS / "new/adapter"
     write_adapter(champion, tiny_model)
-    digest = lay_version(folder, champion, verify_manifest(layout.BASE_MODEL))
+    (champion / "MANIFEST.json").unlink()
+    digest = lay_version(folder, verify_manifest(layout.BASE_MODEL), "adapter")
+    champion = folder / layout.WEIGHTS / digest / "adapter"
     assert start() == "the adapter of version 3"
     assert adapter_to_continue() is not None and json.loads((layout.START / "start.json").read_text()) == {
         "digest": digest
     }
-    metrics, before = run_sft(folder, root), validation_loss(folder, champion)
+    before = validation_loss(folder, champion)
+    metrics, _ = run_stage("sft", folder, root)
     assert abs(validation_loss(folder, None) - before) > 0.01
     assert metrics["validation_loss_before"] == pytest.approx(before, abs=1e-4)
     assert metrics["validation_loss"] < before
     assert validation_loss(folder, folder / "models/sft/adapter") == pytest.approx(metrics["validation_loss"], abs=1e-4)
 
 
-def test_an_adapter_over_another_base_is_refused(
-    workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_over_another_base_is_refused(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = workspace()
     monkeypatch.chdir(folder)
-    adapter = tmp_path / "an_adapter"
-    adapter.mkdir()
-    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    lay_version(folder, adapter, "f" * 64)
+    lay_version(folder, "f" * 64, "adapter")
     with pytest.raises(StartError, match="version 3 was trained over another base model"):
         start()
-
-
-def lay_package(folder: Path, served_as: str) -> None:
-    """A version with weights of its own, as the flow fetches it."""
-    package = folder / layout.WEIGHTS / "new"
-    (package / "model").mkdir(parents=True)
-    (package / "model/model.safetensors").write_bytes(b"weights")
-    write_manifest(package / "model")
-    write_json(package / "base.json", {"digest": verify_manifest(layout.BASE_MODEL)})
-    write_json(package / "kind.json", {"served_as": served_as, "why": "because"})
-    digest = write_manifest(package)
-    package.rename(folder / layout.WEIGHTS / digest)
-    pointer = {"count": 1, "digest": "a" * 64, "watermark": 1, "start": {"version": "3", "digest": digest}}
-    write_json(folder / layout.FEEDBACK_POINTER, pointer)
 
 
 def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
@@ -142,7 +116,7 @@ def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
 ) -> None:
     folder = workspace()
     monkeypatch.chdir(folder)
-    lay_package(folder, "weights")
+    lay_version(folder, verify_manifest(layout.BASE_MODEL), "model", "weights")
     assert start() == "the weights of version 3"
     begin = before_sft()
     assert (begin.base, begin.adapter) == (layout.START / "model", None)
@@ -153,6 +127,6 @@ def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
 def test_what_no_engine_serves_is_nothing_to_go_on_from(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = workspace()
     monkeypatch.chdir(folder)
-    lay_package(folder, "nothing")
+    lay_version(folder, verify_manifest(layout.BASE_MODEL), "model", "nothing")
     with pytest.raises(StartError, match=r"because\); set feedback\.start: base"):
         start()

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.train.align.online.held_out import ANSWERS, _judged, paired_interval, shares
+from tasks.train.align.online.held_out import ANSWERS, _judged, paired_interval
 from tasks.train.align.online.policy import Reading
 from tasks.train.align.online.rollouts import Answers
+from tasks.train.run.worker import shares
 
 
 def test_the_interval_is_students() -> None:

@@ -200,7 +200,7 @@ def test_a_method_that_needs_whole_weights_is_refused_under_zero_3_before_anythi
     def arguments(*_: Any) -> None:
         told.append(HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}))
 
-    monkeypatch.setattr(worker, "online_arguments", arguments)
+    monkeypatch.setattr("transformers.TrainingArguments", arguments)
     monkeypatch.setattr("tasks.train.align.online.group_trainer.group_arguments", arguments)
     monkeypatch.setattr("tasks.train.align.online.arguments.load_model", lambda job: pytest.fail("it was loaded"))
     with pytest.raises(MethodUnavailable, match="ZeRO-3"):

@@ -11,20 +11,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import Record
+from tasks.core.training_params import METHODS, ServedAs
 
-ServedAs = Literal["adapter", "weights", "nothing"]
 KIND = "kind.json"
 BASE = "base.json"
 PROMPT = "prompt.json"
 ADAPTER = "adapter"
 MODEL = "model"
-VIRTUAL_TOKENS = ("PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")  # as peft writes them into an adapter's configuration
 # What an engine's loader of LoRA adapters refuses or reads as something else.
 BEYOND_LORA = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "alora_invocation_tokens")
 
@@ -41,7 +40,7 @@ class Kind(Record):
 
 
 @dataclass(frozen=True)
-class Packaged:
+class Package:
     """A package's parts: weights of its own, None where it needs the base model's, and its adapter, if it has one."""
 
     folder: Path
@@ -75,7 +74,7 @@ class Packaged:
 def kind_of_adapter(config: dict[str, Any]) -> Kind:
     """How an adapter with this peft configuration can be served."""
     name = config.get("peft_type")
-    if name in VIRTUAL_TOKENS:
+    if name in {method.peft for method in METHODS.values() if method.virtual}:
         words = str(name).lower().replace("_", " ")
         return Kind(served_as="nothing", why=f"{words}: no engine of ours adds virtual tokens to a prompt")
     if name != "LORA":
@@ -86,7 +85,7 @@ def kind_of_adapter(config: dict[str, Any]) -> Kind:
     return Kind(served_as="adapter", why="a LoRA over the base model")
 
 
-def read_package(folder: Path) -> Packaged:
+def read_package(folder: Path) -> Package:
     """The parts of a package; its manifest is the caller's to check.
 
     Raises:
@@ -105,4 +104,4 @@ def read_package(folder: Path) -> Packaged:
     needed = {"adapter": (False, True), "weights": (True, False)}.get(kind.served_as)
     if needed is not None and tuple(part is not None for part in parts) != needed:
         raise PackageUnreadable(f"{folder} says it is served as {kind.served_as} but holds other parts")
-    return Packaged(folder, kind, *parts)
+    return Package(folder, kind, *parts)

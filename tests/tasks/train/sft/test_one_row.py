@@ -11,11 +11,11 @@ LENGTHS = (7, 30, 1, 19)
 
 
 @pytest.fixture(scope="module")
-def packing() -> Any:
+def one_row() -> Any:
     """Imported here, because it brings torch and transformers along."""
-    from tasks.train.sft import packing
+    from tasks.train.sft import one_row
 
-    return packing
+    return one_row
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def plain(tiny_model: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def packed(tiny_model: Path, packing: Any) -> Any:
+def packed(tiny_model: Path, one_row: Any) -> Any:
     model = load(tiny_model)
-    packing.use_packed_attention(model, max_tokens=512)
+    one_row.use_one_row_attention(model, max_tokens=512)
     return model
 
 
@@ -60,32 +60,32 @@ def together(model: Any, batch: dict[str, Any]) -> Any:
     return model(**inputs, use_cache=False).logits[0].split(batch["lengths"].tolist())
 
 
-def test_an_example_has_the_logits_it_has_alone(plain: Any, packed: Any, packing: Any, rows: Any) -> None:
+def test_an_example_has_the_logits_it_has_alone(plain: Any, packed: Any, one_row: Any, rows: Any) -> None:
     import torch
 
     with torch.no_grad():
-        for row, logits in zip(rows, together(packed, packing.pack(rows)), strict=True):
+        for row, logits in zip(rows, together(packed, one_row.in_one_row(rows)), strict=True):
             assert (logits - alone(plain, row)).abs().max() < 1e-5 * alone(plain, row).abs().max()
 
 
-def test_another_neighbour_does_not_change_a_bit(packed: Any, packing: Any, rows: Any) -> None:
+def test_another_neighbour_does_not_change_a_bit(packed: Any, one_row: Any, rows: Any) -> None:
     import torch
 
     other = [rows[0], {**rows[1], "input_ids": [token + 1 for token in rows[1]["input_ids"]]}, *rows[2:]]
     with torch.no_grad():
-        before, after = (together(packed, packing.pack(chosen)) for chosen in (rows, other))
+        before, after = (together(packed, one_row.in_one_row(chosen)) for chosen in (rows, other))
     assert all(torch.equal(before[number], after[number]) for number in (0, 2, 3))
     assert not torch.equal(before[1], after[1])
 
 
-def test_gradients_are_those_of_the_examples_one_by_one(plain: Any, packed: Any, packing: Any, rows: Any) -> None:
+def test_gradients_are_those_of_the_examples_one_by_one(plain: Any, packed: Any, one_row: Any, rows: Any) -> None:
     """The loss is a sum over examples, so is its gradient."""
     import torch
 
     from tasks.train.tuning.scoring import cross_entropy_sum
 
     weight = "model.layers.0.self_attn.k_proj.weight"
-    batch = packing.pack(rows)
+    batch = one_row.in_one_row(rows)
     logits = torch.cat(together(packed, batch))
     cross_entropy_sum(logits[:-1], batch["labels"][0, 1:]).backward()
     for row in rows:
@@ -94,26 +94,28 @@ def test_gradients_are_those_of_the_examples_one_by_one(plain: Any, packed: Any,
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_a_packed_row_counts_positions_anew_and_scores_no_first_token(packing: Any) -> None:
+def test_a_packed_row_counts_positions_anew_and_scores_no_first_token(one_row: Any) -> None:
     """Two examples of 2 and 3 tokens; 6 may not be predicted from 5, which belongs to another."""
-    batch = packing.pack([{"input_ids": [4, 5], "labels": [4, 5]}, {"input_ids": [6, 7, 8], "labels": [6, -100, 8]}])
+    batch = one_row.in_one_row(
+        [{"input_ids": [4, 5], "labels": [4, 5]}, {"input_ids": [6, 7, 8], "labels": [6, -100, 8]}]
+    )
     assert batch["input_ids"].tolist() == [[4, 5, 6, 7, 8]]
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2]]
     assert batch["labels"].tolist() == [[-100, 5, -100, -100, 8]]
     assert batch["lengths"].tolist() == [2, 3]
 
 
-def test_padded_batches_are_refused_by_packed_attention(packed: Any, packing: Any, rows: Any) -> None:
-    with pytest.raises(packing.PackingError, match="needs a batch of"):
+def test_padded_batches_are_refused_by_packed_attention(packed: Any, one_row: Any, rows: Any) -> None:
+    with pytest.raises(one_row.OneRowError, match="needs a batch of"):
         alone(packed, rows[0])
 
 
-def test_a_window_shorter_than_an_example_may_be_is_refused(packing: Any) -> None:
+def test_a_window_shorter_than_an_example_may_be_is_refused(one_row: Any) -> None:
     from transformers import AutoModelForCausalLM, MistralConfig
 
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
     config = MistralConfig(**small, intermediate_size=8, vocab_size=16, sliding_window=64)
     model = AutoModelForCausalLM.from_config(config)
-    packing.use_packed_attention(model, max_tokens=64)
-    with pytest.raises(packing.PackingError, match="64 tokens at a time"):
-        packing.use_packed_attention(model, max_tokens=65)
+    one_row.use_one_row_attention(model, max_tokens=64)
+    with pytest.raises(one_row.OneRowError, match="64 tokens at a time"):
+        one_row.use_one_row_attention(model, max_tokens=65)

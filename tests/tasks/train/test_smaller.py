@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,19 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import sha256_file, verify_manifest, write_json, write_manifest
 from tasks.core.params import load_params
+from tasks.core.records import Turn
 from tasks.corpus.teacher.cache import Ask, Message, Reply, ReplyCache
 from tasks.corpus.teacher.teacher import Teacher
-from tasks.text.prompts import messages_of
+from tasks.text.prompts import messages_of, render
+from tasks.train import smaller
 from tasks.train.package import weight_parity
-from tasks.train.smaller import distil, smaller
-from tasks.train.smaller.distil import DistilError, kept_layers, make_student, taught
+from tasks.train.smaller import SmallerError, kept_layers, make_student, modelfile, taught
 from tests.tasks.train.conftest import an_example
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 VOCABULARY = 1024  # the first tokens of the real vocabulary; their merges build on each other only
 
 
@@ -111,6 +117,26 @@ def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactl
         assert 0 < form.about["bytes"] - (bits * layers + 8.5 * embeddings) / 8 - 4 * norms < 1e5
     verify_manifest(eight.folder / "package")
     assert "logit_error" in (eight.folder / "package/README.md").read_text()
+    assert (eight.folder / "package/Modelfile").read_text().startswith("FROM ./model.gguf\nTEMPLATE")
+
+
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_ollama_is_told_to_write_a_conversation_as_it_was_trained(tiny_model: Path, system: str) -> None:
+    """Its template is filled in once a turn, cut off at the answer that is wanted; the system prompt comes first."""
+    tokenizer = weight_parity.load_tokenizer(tiny_model)
+    tokenizer.chat_template = CHATML
+    written = modelfile(tokenizer, system)
+    template = written.split('TEMPLATE """')[1].split('"""')[0]
+
+    def turn(system: str, user: str, answer: str) -> str:
+        begin = re.sub(r"{{ if .System }}(.*?){{ end }}", r"\1" if system else "", template, flags=re.S)
+        return begin.replace("{{ .System }}", system).replace("{{ .Prompt }}", user).replace("{{ .Response }}", answer)
+
+    cut = turn("", "And then?", "CUT").split("CUT")[0]
+    messages = messages_of(system, "And then?", (Turn(user="How?", assistant="So."),))
+    assert turn(system, "How?", "So.") + cut == render(tokenizer, messages)
+    assert f'SYSTEM """{system}"""' in written or not system
+    assert 'PARAMETER stop "<|im_end|>"' in written
 
 
 def test_a_form_that_is_there_is_not_made_again_and_one_of_another_version_is(
@@ -144,7 +170,7 @@ def test_virtual_tokens_are_nothing_that_could_be_quantised(package: Path) -> No
     shutil.copyfile("params.yaml", "models/package/adapter/adapter_config.json")
     write_json(package / "models/package/kind.json", {"served_as": "nothing", "why": "prefix"})
     write_manifest(package / "models/package")
-    with pytest.raises(smaller.NothingToShrink, match="prefix"):
+    with pytest.raises(SmallerError, match="prefix"):
         smaller.quantised("q8_0")
 
 
@@ -158,7 +184,7 @@ def test_a_student_keeps_both_ends_and_even_steps_between(layers: int, keep: int
 
 @pytest.mark.parametrize("keep", [1, 30, 31])
 def test_a_student_must_be_smaller_than_its_model_and_more_than_one_layer(keep: int) -> None:
-    with pytest.raises(DistilError, match="2 to 29"):
+    with pytest.raises(SmallerError, match="2 to 29"):
         kept_layers(30, keep)
 
 
@@ -192,8 +218,8 @@ def test_the_teachers_answers_take_the_place_of_the_references(package: Path, tm
     with Teacher(params.construct_.teacher, cache, nobody) as teacher:
         found = taught(examples, "Be brief.", teacher, 20, tokenizer)
         assert [(row.instruction, row.output) for row in found] == [(examples[0].instruction, "Said so.")]
-        assert found[0].source == ("test", distil.DISTILLED)
-        with pytest.raises(DistilError, match="ended none"):
+        assert found[0].source == ("test", smaller.DISTILLED)
+        with pytest.raises(SmallerError, match="ended none"):
             taught(examples[1:], "Be brief.", teacher, 20, tokenizer)
 
 
@@ -205,7 +231,7 @@ def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any, mon
 
     def described() -> Any:
         student = (Path("student"), "0" * 64)
-        return distil.describe_student(load_params(), load_domain("construction"), *student, data)
+        return smaller.describe_student(load_params(), load_domain("construction"), *student, data)
 
     afresh = described()
     shutil.copytree(layout.BASE_MODEL, layout.START / "model")

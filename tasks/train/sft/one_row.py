@@ -26,11 +26,11 @@ from tasks.train.tuning.batches import IGNORED
 NAME = "packed"  # of the attention, in transformers' interface
 
 
-class PackingError(FlywheelError):
+class OneRowError(FlywheelError):
     """The model cannot be trained on packed rows."""
 
 
-def pack(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def in_one_row(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """One row of all examples.
 
     `input_ids`, `labels` and `position_ids` have shape [1, tokens]; positions count from 0 in each example, and the
@@ -47,15 +47,15 @@ def pack(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def use_packed_attention(model: Any, max_tokens: int) -> None:
+def use_one_row_attention(model: Any, max_tokens: int) -> None:
     """Let the model compute attention by example; `lengths` must then be given to its forward pass.
 
     Raises:
-        PackingError: the model's window of attention is shorter than an example may be.
+        OneRowError: the model's window of attention is shorter than an example may be.
     """
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window and window < max_tokens:
-        raise PackingError(f"the model sees {window} tokens at a time: set packing to false or max_tokens to {window}")
+        raise OneRowError(f"the model sees {window} tokens at a time: set packing to false or max_tokens to {window}")
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
 
@@ -75,13 +75,13 @@ def packed_attention(
     On CPU it is the model's own plain attention, on GPU the fused one.
 
     Raises:
-        PackingError: the batch was not made by `pack`.
+        OneRowError: the batch was not made by `in_one_row`.
     """
     if lengths is None or attention_mask is not None or query.shape[0] != 1:
-        raise PackingError("packed attention needs a batch of tasks.train.sft.packing.pack")
+        raise OneRowError("packed attention needs a batch of tasks.train.sft.one_row.in_one_row")
     examples, longest = len(lengths), int(lengths.max())
     places = _places(lengths, longest)
-    grid = [_Spread.apply(states, places, examples, longest) for states in (query, key, value)]
+    grid = [_spread(states, places, examples, longest) for states in (query, key, value)]
     if query.device.type == "cpu":
         mask = _causal(longest, query.dtype)
         output, _ = _plain_attention(module)(module, *grid, mask, **options)
@@ -107,28 +107,18 @@ def _causal(longest: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.full((longest, longest), torch.finfo(dtype).min, dtype=dtype).triu(1)
 
 
-class _Spread(torch.autograd.Function):
+def _spread(states: torch.Tensor, places: torch.Tensor, examples: int, longest: int) -> torch.Tensor:
     """[1, heads, tokens, width] to [examples, heads, longest, width]; empty places are 0."""
-
-    @staticmethod
-    def forward(ctx: Any, states: torch.Tensor, places: torch.Tensor, examples: int, longest: int) -> torch.Tensor:
-        """Each place takes at most one token, so that the way back is a selection."""
-        ctx.save_for_backward(places)
-        tokens = states[0].transpose(0, 1)
-        grid = states.new_zeros(examples * longest, *tokens.shape[1:])
-        grid.index_copy_(0, places, tokens)
-        return grid.view(examples, longest, *tokens.shape[1:]).transpose(1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        """The gradient of the places that hold a token."""
-        [places] = ctx.saved_tensors
-        tokens = gradients[0].transpose(1, 2).flatten(0, 1).index_select(0, places)
-        return tokens.transpose(0, 1).unsqueeze(0), None, None, None
+    tokens = states[0].transpose(0, 1)
+    grid = states.new_zeros(examples * longest, *tokens.shape[1:]).index_copy_(0, places, tokens)
+    return grid.view(examples, longest, *tokens.shape[1:]).transpose(1, 2)
 
 
 class _Gather(torch.autograd.Function):
-    """[examples, longest, heads, width] to [1, tokens, heads, width]."""
+    """[examples, longest, heads, width] to [1, tokens, heads, width].
+
+    Each place holds at most one token, so that the way back copies where torch's own would add, token by token.
+    """
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from tasks.core.files import write_json
-from tasks.core.packaged import PackageUnreadable, kind_of_adapter, read_package
+from tasks.core.package import PackageUnreadable, kind_of_adapter, read_package
 from tasks.core.training_params import Method
 
 # What peft writes for each method that leaves an adapter; PiSSA is converted to a plain LoRA when it is saved.

@@ -1,4 +1,4 @@
-"""How much better each token of an answer was than expected: generalised advantage estimation.
+"""PPO's arithmetic: what a token earns, how much better it was than expected, and the two losses.
 
 Needs torch: import it in a worker process only.
 """
@@ -11,6 +11,46 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
+LARGEST_ERROR = 0.2  # of the KL target's share, in one update
+
+
+def token_rewards(scores: Tensor, drift: Tensor, mask: Tensor, coefficient: float) -> Tensor:
+    """What PPO maximises: −β (log π − log π_ref) at every token, and the answer's score at its last one.
+
+    Ziegler et al. 2019 (arXiv 1909.08593), eq. 2; Ouyang et al. 2022 (arXiv 2203.02155), eq. 2 with γ = 0.
+
+    Args:
+        scores: (answers,) of the reward model.
+        drift: (answers, tokens), log π − log π_ref in nats.
+        mask: (answers, tokens), 1 up to and with an answer's last token, of which there is at least one.
+        coefficient: β, reward a nat.
+    """
+    rewards = -coefficient * drift * mask
+    last = mask.long().sum(dim=1) - 1
+    rewards[range(len(scores)), last] += scores.to(rewards.dtype)
+    return rewards
+
+
+class AdaptiveKl:
+    """The price β of a nat, raised where the policy drifts further than the target and lowered where less.
+
+    β ← β (1 + n/horizon · clip(KL/target − 1, ±0.2)) after n answers: Ziegler et al. 2019 (arXiv 1909.08593),
+    section 2.2, whose K_β is n/horizon here, as in the authors' code.
+
+    Args:
+        coefficient: the first β; 0 stays 0.
+        target: nats an answer.
+        horizon: answers.
+    """
+
+    def __init__(self, coefficient: float, target: float, horizon: float) -> None:
+        self.coefficient = coefficient
+        self._target, self._horizon = target, horizon
+
+    def update(self, kl: float, answers: int) -> None:
+        """Take note of the mean drift (nats an answer) of that many answers."""
+        error = min(max(kl / self._target - 1.0, -LARGEST_ERROR), LARGEST_ERROR)
+        self.coefficient *= 1.0 + error * answers / self._horizon
 
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -77,3 +117,29 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Cal
     squares = total((((both - means) ** 2) * shown).reshape(2, -1).sum(dim=1))
     whole, left = (squares / sums[0]).tolist()
     return 1.0 - left / whole if whole > EPSILON else 0.0
+
+
+def policy_losses(logps: Tensor, old_logps: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """−min(ρA, clip(ρ, 1±ε)A) with ρ = π/π_old: Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
+
+    Args:
+        logps: log-probabilities of the chosen tokens now, in nats; any shape.
+        old_logps: as they were when the answers were given; the same shape.
+        advantages: the same shape.
+        clip: ε.
+    """
+    ratio = torch.exp(logps - old_logps)
+    return -torch.min(ratio * advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * advantages)
+
+
+def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Half the squared error, the larger of the values' own and of values held within ±clip of the old ones.
+
+    The clipping is that of the authors' code (Huang et al. 2022, "The 37 implementation details of PPO", no. 9).
+
+    Args:
+        values: what is expected now; any shape, as are old_values and returns.
+        clip: in units of the reward.
+    """
+    held = torch.clamp(values, old_values - clip, old_values + clip)
+    return 0.5 * torch.max((values - returns) ** 2, (held - returns) ** 2)

@@ -1,11 +1,19 @@
-"""Advantages against a case computed by hand, and its two ends λ=0 and λ=1."""
+"""PPO's arithmetic against cases computed by hand: what drifting costs, advantages and their ends, the losses."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tasks.train.align.online.gae import advantages_of, explained_variance, whitened
+from tasks.train.align.online.ppo_math import (
+    AdaptiveKl,
+    advantages_of,
+    explained_variance,
+    policy_losses,
+    token_rewards,
+    value_losses,
+    whitened,
+)
 
 REWARDS = torch.tensor([[0.0, 0.0, 1.0], [0.5, 2.0, 9.0]])
 VALUES = torch.tensor([[0.2, 0.4, 0.6], [1.0, 3.0, 7.0]])
@@ -81,3 +89,46 @@ def test_it_is_over_all_processes_together() -> None:
 def alone(tensor: torch.Tensor) -> torch.Tensor:
     """The sum over all processes of a run that has one."""
     return tensor
+
+
+def test_every_token_pays_and_the_last_one_earns_the_score() -> None:
+    drift = torch.tensor([[0.5, -0.2, 0.1], [1.0, 0.0, 0.0]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    seen = token_rewards(torch.tensor([2.0, -1.0]), drift, mask, coefficient=0.1)
+    torch.testing.assert_close(seen, torch.tensor([[-0.05, 0.02, 1.99], [-1.1, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [
+        (6.0, 0.05),  # on target
+        (6.6, 0.05 * (1 + 0.1 * 100 / 1000)),  # a tenth over it
+        (60.0, 0.05 * (1 + 0.2 * 100 / 1000)),  # ten times over it counts as a fifth
+        (0.0, 0.05 * (1 - 0.2 * 100 / 1000)),
+    ],
+)
+def test_the_price_follows_the_drift(kl: float, expected: float) -> None:
+    price = AdaptiveKl(0.05, target=6.0, horizon=1000)
+    price.update(kl, answers=100)
+    assert price.coefficient == pytest.approx(expected)
+
+
+def test_a_gain_counts_up_to_the_clip_and_a_harm_in_full() -> None:
+    """Ratios 1.5 and 0.5 with ε = 0.2: a good token gains 1.2 or 0.5 times, a bad one costs 1.5 or 0.8 times."""
+    old = torch.zeros(4)
+    now = torch.tensor([1.5, 0.5, 1.5, 0.5]).log()
+    advantages = torch.tensor([2.0, 2.0, -2.0, -2.0])
+    torch.testing.assert_close(policy_losses(now, old, advantages, 0.2), torch.tensor([-2.4, -1.0, 3.0, 1.6]))
+
+
+def test_beyond_the_clip_a_good_token_is_pushed_no_further() -> None:
+    now = torch.tensor([1.5, 1.1]).log().requires_grad_()
+    policy_losses(now, torch.zeros(2), torch.ones(2), 0.2).sum().backward()
+    assert now.grad is not None
+    torch.testing.assert_close(now.grad, torch.tensor([0.0, -1.1]))
+
+
+def test_the_value_pays_the_larger_of_both_errors() -> None:
+    """Old value 0, return 1, clip 0.2. At 0.9: own error 0.1, held at 0.2 error 0.8; at −0.5: own 1.5, held 1.2."""
+    seen = value_losses(torch.tensor([0.9, -0.5]), torch.zeros(2), torch.ones(2), 0.2)
+    torch.testing.assert_close(seen, torch.tensor([0.5 * 0.8**2, 0.5 * 1.5**2]))

@@ -1,1 +1,0 @@
-"""Smaller forms of a version: quantised or distilled."""
