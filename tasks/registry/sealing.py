@@ -114,5 +114,8 @@ def _identity(header: list[str], identity: str | None, passphrase: str | None) -
     try:
         kept = base64.b64decode(header[1], validate=True)
         return pyrage.x25519.Identity.from_str(pyrage.passphrase.decrypt(kept, passphrase).decode())
-    except (pyrage.DecryptError, pyrage.IdentityError, binascii.Error, ValueError):
-        raise SealError("the passphrase is wrong, or the backup is damaged") from None
+    except (pyrage.DecryptError, pyrage.IdentityError, binascii.Error, ValueError) as error:
+        # age also refuses a passphrase whose cost this machine, slow or busy, would not bear
+        raise SealError(
+            f"the passphrase is wrong, the backup is damaged, or this machine is too busy: {error}"
+        ) from None
