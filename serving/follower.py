@@ -49,7 +49,7 @@ def not_an_adapter(parts: Package) -> str:
     """Why a version that is no adapter is not taken up, and what to do."""
     if not parts.servable:
         return f"no engine of ours can serve it ({parts.kind.why})"
-    return "it is whole weights: it needs an engine of its own, not the base model's (docs/packaging.md)"
+    return "it is whole weights: it needs an engine of its own, not the base model's (docs/training.md)"
 
 
 class Follower:

@@ -244,7 +244,7 @@ def unservable(version: Version) -> str | None:
         return None
     return (
         f"version {version.number} can be compared, not served: no engine of ours adds virtual tokens. Train with a "
-        "method that is served (docs/packaging.md)"
+        "method that is served (docs/training.md)"
     )
 
 

@@ -32,7 +32,7 @@ SERVED |= {"p_tuning_v2": "nothing", "p_tuning": "nothing", "prompt_tuning": "no
 
 @pytest.mark.parametrize("method", sorted(set(get_args(Method)) - {"full"}))
 def test_how_a_version_is_served_is_read_from_what_its_method_left(method: Method) -> None:
-    """Low rank is loaded, virtual tokens are served by nothing, what is left is merged: docs/packaging.md says so."""
+    """Low rank is loaded, virtual tokens are served by nothing, what is left is merged: docs/training.md says so."""
     assert kind_of_adapter(WRITTEN[method]).served_as == SERVED.get(method, "weights")
 
 
