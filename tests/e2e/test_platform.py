@@ -190,10 +190,10 @@ def check_killed_gateway(project: Path, address: str) -> None:
 
 def check_down(project: Path) -> None:
     """kill -9 of supervisord takes its services with it, and status tells; `down` clears up."""
-    supervisord = by_command(project, "supervisord", "-n")
+    supervisor = by_command(project, "supervise.py", "supervisord")  # our own, with supervisord below it
     family = running(project)
-    assert supervisord is not None and len(family) > 6
-    supervisord.children()[0].kill()  # below our own supervisor, whose command names it too
+    assert supervisor is not None and len(family) > 6
+    supervisor.children()[0].kill()
     wait_for(lambda: not any(map(psutil.Process.is_running, family)))
     assert flywheel(project, "status", status=1)["platform"] == "broken"
     assert flywheel(project, "down") == {"stopped": 0, "left": 0}

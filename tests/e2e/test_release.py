@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from flows.server import EmbeddedServer, prefect_environment
-from flywheel.lineage import lineage
+from flywheel.trace import lineage
 from tasks.registry.versions import Registry
 from tests.flows.toy import commit, environment, make_toy
 

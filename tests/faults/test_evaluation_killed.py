@@ -67,7 +67,8 @@ def wait_for_model(parent: subprocess.Popen[str], log: Path) -> psutil.Process:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and parent.poll() is None:
         if log.is_file() and "Start inferencing" in log.read_text(errors="replace"):
-            (child,) = psutil.Process(parent.pid).children()
+            (supervisor,) = psutil.Process(parent.pid).children()
+            (child,) = supervisor.children()
             return child
         time.sleep(0.2)
     pytest.fail("OpenCompass never began" if parent.poll() is None else f"it ended: {parent.communicate()}")

@@ -104,7 +104,8 @@ class ProgressLines:
 
 
 def _cause(status: int, log: Path) -> str:
-    how = f"was killed by signal {status - 128}" if status > 128 else f"failed with status {status}"
+    signal = -status if status < 0 else status - 128  # of its supervisor, or of itself
+    how = f"was killed by signal {signal}" if signal > 0 else f"failed with status {status}"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     last = f" Its last line: {lines[-1].strip()[:300]}" if lines else ""
     return f"OpenCompass {how}; no score was written. See {_short(log)}, then run the stage again.{last}"

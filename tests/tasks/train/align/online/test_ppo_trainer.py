@@ -197,7 +197,7 @@ def test_a_method_that_needs_whole_weights_is_refused_under_zero_3_before_anythi
     known_reward(monkeypatch)
     told = []
 
-    def arguments(*_: Any) -> None:
+    def arguments(*_: Any, **__: Any) -> None:
         told.append(HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}))
 
     monkeypatch.setattr("transformers.TrainingArguments", arguments)
