@@ -17,12 +17,17 @@ def _stages() -> dict[str, Any]:
     return found
 
 
+def _reads(stage: str) -> list[str]:
+    """What a stage depends on; a graph of one's own may lack the stage, and a stage may read nothing."""
+    return list(_stages().get(stage, {}).get("deps", ()))
+
+
 def data_stages() -> tuple[str, ...]:
     """The stages whose receipts add up to reports/receipt.parquet, in the order in which examples pass them."""
-    read = set(_stages()["receipt"]["deps"])
+    read = _reads("receipt")
     return tuple(name for name in _stages() if f"data/{name}" in read)
 
 
 def training_stages() -> tuple[str, ...]:
     """The stages that train under DeepSpeed, in order."""
-    return tuple(name for name, stage in _stages().items() if "infra/deepspeed" in stage["deps"])
+    return tuple(name for name in _stages() if "infra/deepspeed" in _reads(name))

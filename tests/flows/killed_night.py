@@ -19,7 +19,6 @@ from unittest import mock
 import flows.nightly
 import flows.registration
 import flows.release
-import tasks.store.nights
 from flows import run
 
 
@@ -41,7 +40,7 @@ def killed(function: Callable[..., Any], wanted: Callable[..., bool], moment: st
 def main(name: str, moment: str) -> int:
     """Run the night, and die at the step."""
     if name == "close":
-        place, attribute, wanted = tasks.store.nights, "close_night", lambda *_, **__: True
+        place, attribute, wanted = flows.nightly, "close_night", lambda *_, **__: True
     elif name == "register":
         place, attribute, wanted = flows.registration, "settle", lambda *_, **__: True
     elif name in ("claim", "snapshot", "pointer"):
