@@ -16,9 +16,9 @@ from tasks.core import layout
 
 MADE = "Made from the code by `make docs`; do not edit.\n"
 LIMITS = {
-    "minimum": "at least {:g}",
-    "exclusiveMinimum": "more than {:g}",
-    "maximum": "at most {:g}",
+    "minimum": "at least {:.10g}",
+    "exclusiveMinimum": "more than {:.10g}",
+    "maximum": "at most {:.10g}",
     "maxLength": "at most {} characters",
 }
 SETTING = re.compile(r"(?P<indent> *)(?P<name>[\w-]+): *(?P<value>[^#]*?) *(?:# (?P<words>.*))?$")
@@ -45,7 +45,7 @@ def http_page(schema: dict[str, Any]) -> str:
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if body is not None:
                 parts.append(_fields(_resolved(body, schema), schema))
-            codes = [f"{code} {reply['description']}" for code, reply in operation["responses"].items()]
+            codes = [f"{code} {reply['description']}" for code, reply in sorted(operation["responses"].items())]
             parts.append(f"Replies: {'; '.join(codes)}.")
     return "\n\n".join(parts) + "\n"
 
@@ -70,7 +70,7 @@ def _words(field: dict[str, Any], schema: dict[str, Any]) -> str:
         return " or ".join(_words(choice, schema) for choice in choices if choice.get("type") != "null")
     if "enum" in field or "const" in field:
         values = [value for value in field.get("enum", [field.get("const")]) if value is not None]
-        return ", ".join(f"`{json.dumps(value)}`" for value in values) or "nothing"
+        return ", ".join(f"`{json.dumps(value)}`" for value in values) or "null"
     if field.get("type") == "array":
         return f"a list of {_words(field['items'], schema)}" if field.get("items") else "a list"
     if field.get("type") == "object" and "properties" in field:
@@ -89,7 +89,7 @@ def commands_page(group: click.Group) -> str:
         parts.append(f"## flywheel {name} {usage}".rstrip())
         parts += [re.sub(r"\s+", " ", text).strip() for text in (command.help or "").strip().split("\n\n")]
         options = [param for param in command.params if isinstance(param, click.Option)]
-        rows = [f"| `{', '.join(option.opts)}` | {option.help or ''} |" for option in options]
+        rows = [f"| `{', '.join(option.opts + option.secondary_opts)}` | {option.help or ''} |" for option in options]
         parts.append("\n".join(["| option | |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
