@@ -84,8 +84,7 @@ class Engine:
     def load_adapter(self, name: str, path: Path) -> None:
         """Serve the adapter in `path` (a folder the engine can read) as `name`; nothing if that is loaded already.
 
-        Raises:
-            EngineError: the engine takes no adapters, or not this one.
+        Raises EngineError: the engine takes no adapters, or not this one.
         """
         body = {"lora_name": name, "lora_path": str(path.absolute())}
         reply = self._send("POST", "/v1/load_lora_adapter", body, allowed=(400, *ABSENT))
@@ -146,8 +145,7 @@ class Engine:
     def score(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> float:
         """Mean negative log-likelihood of the answer tokens given the prompt's, in nats per answer token.
 
-        Raises:
-            EngineError: the engine gives no likelihoods of prompt tokens.
+        Raises EngineError: the engine gives no likelihoods of prompt tokens.
         """
         ids = [*prompt_ids, *answer_ids]
         body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}

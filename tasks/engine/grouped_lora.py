@@ -92,11 +92,7 @@ class Worker(CPUWorker):
         super().init_device()
 
     def add_lora(self, lora_request: Any) -> bool:
-        """Load an adapter.
-
-        Raises:
-            ValueError: it changes the embeddings or the output layer.
-        """
+        """Load an adapter. Raises ValueError: it changes the embeddings or the output layer."""
         weights = Path(lora_request.lora_path) / "adapter_model.safetensors"
         if weights.is_file():
             with safe_open(weights, framework="pt") as stored:

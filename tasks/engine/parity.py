@@ -54,14 +54,13 @@ def check(
 ) -> ParityReport:
     """Put the probes to a model of the engine.
 
+    Raises EngineError: the engine failed or refused a probe, or there are no probes.
+
     Args:
         tolerance: largest difference of any probe's loss, in nats per token.
         min_agreement: where tokens or losses are not told, the least mean share of characters in which greedy
             answers agree with the evaluation's.
         decoding: what else the engine is asked, to answer as the evaluation did (client.decoding).
-
-    Raises:
-        EngineError: the engine failed or refused a probe, or there are no probes.
     """
     if not probes:
         raise EngineError("there is nothing to compare the engine's answers with: no probes")

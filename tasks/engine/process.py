@@ -74,8 +74,7 @@ class EngineProcess:
     def start(self) -> None:
         """Start it; it is not ready yet.
 
-        Raises:
-            EngineError: the kind is not ours to start, the environment or the base model is missing, the port taken.
+        Raises EngineError: the kind is not ours to start, the environment or the base model is missing, the port taken.
         """
         command = self.command()
         check_base_model(self.base_model)
@@ -89,11 +88,7 @@ class EngineProcess:
             self._process = start(command, grace=GRACE, cwd=self._folder(), env=self.environment(), out=stream)
 
     def command(self) -> list[str]:
-        """The engine's command line.
-
-        Raises:
-            EngineError: its environment is not built, or its kind is `url`.
-        """
+        """The engine's command line. Raises EngineError: its environment is not built, or its kind is `url`."""
         if self.settings.kind == "url":
             raise EngineError("engine.kind is url: that engine runs elsewhere; nothing is started for it")
         if self.settings.kind == "vllm":
@@ -138,11 +133,7 @@ class EngineProcess:
         return folder
 
     def wait_ready(self) -> None:
-        """Return when it answers.
-
-        Raises:
-            EngineError: it ended, or did not answer within settings.start_seconds.
-        """
+        """Return when it answers. Raises EngineError: it ended, or did not answer within settings.start_seconds."""
         deadline = time.monotonic() + self.settings.start_seconds
         with Engine(self.url) as engine:
             while not engine.ready():
@@ -214,8 +205,7 @@ def transformers_command(settings: EngineParams, port: int, python: Path) -> lis
 def adapter_rank(rank: int) -> int:
     """The least rank that vLLM has room for and that holds `rank`.
 
-    Raises:
-        EngineError: no engine of ours serves such a rank.
+    Raises EngineError: no engine of ours serves such a rank.
     """
     ranks = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > ranks[-1]:

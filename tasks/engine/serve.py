@@ -21,8 +21,7 @@ from tasks.engine.process import EngineProcess, check_base_model
 def serve(home: Path = Path(), pause: float = 2.0) -> str:
     """Run the engine until it ends or we are told to stop.
 
-    Raises:
-        EngineError: it could not be started, or ended by itself.
+    Raises EngineError: it could not be started, or ended by itself.
     """
     settings = load_params(home / layout.PARAMS).engine
     base_model = home / layout.BASE_MODEL
@@ -37,8 +36,7 @@ def serve(home: Path = Path(), pause: float = 2.0) -> str:
 def wait_for(base_model: Path, seconds: float, pause: float) -> None:
     """Wait until the base model is whole; the manifest is what its stage writes last.
 
-    Raises:
-        EngineError: it did not come within `seconds`.
+    Raises EngineError: it did not come within `seconds`.
     """
     deadline = time.monotonic() + seconds
     told = False

@@ -81,8 +81,7 @@ def known_bases(root: Path = Path()) -> dict[str, KnownBase]:
 def domain_of(name: str, known: Mapping[str, KnownBase], here: Domain) -> Domain:
     """A domain that has this base model; for a `source` of its own, the present one with that base.
 
-    Raises:
-        BasesError: no such base model; those that are known are named.
+    Raises BasesError: no such base model; those that are known are named.
     """
     if name not in known:
         raise BasesError(f"no base model {name!r} is described in {BASES} or a domain; known: {', '.join(known)}")
@@ -98,8 +97,7 @@ def domain_of(name: str, known: Mapping[str, KnownBase], here: Domain) -> Domain
 def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> Path:
     """The folder with the base model in safetensors, converted on first use; data/base_model where it is that one.
 
-    Raises:
-        BaseModelError: its licence's terms are not accepted in params.yaml, or its files are not those pinned.
+    Raises BaseModelError: its licence's terms are not accepted in params.yaml, or its files are not those pinned.
     """
     base_model.check_terms(owner, accepted)
     source = owner.base_model
@@ -139,8 +137,7 @@ def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Param
 def losses_of(name: str, scores: Sequence[Score], items: Sequence[EvaluationItem]) -> dict[str, float]:
     """Item id → loss of its reference, turned from nats a token into nats a character.
 
-    Raises:
-        BasesError: there is none.
+    Raises BasesError: there is none.
     """
     characters = {item.id: len(item.reference) for item in items if item.set == SUPPORT}
     losses = {
@@ -172,8 +169,7 @@ def recommend(candidates: Sequence[Candidate], language: str, params: Params) ->
     The best on the domain's references among those whose training fits here. Where a smaller one is not shown to be
     worse (the interval of the difference reaches 0), the smaller one.
 
-    Raises:
-        BasesError: none fits here.
+    Raises BasesError: none fits here.
     """
     fitting = [candidate for candidate in candidates if candidate.estimate["fits"]]
     if not fitting:

@@ -22,14 +22,12 @@ from tasks.evaluate.scoring.subject import Subject, load_subject
 def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
     """Evaluate models/package and its smaller form, and write the verdict and the smaller form's scores to `folder`.
 
+    Raises SubjectError: models/package is missing or not whole; EvaluationError: OpenCompass failed; NoVerdict: no
+    verdict is possible.
+
     Args:
         weights: the smaller form as safetensors with tokenizer and manifest.
         digest: of its package.
-
-    Raises:
-        SubjectError: models/package is missing or not whole.
-        EvaluationError: OpenCompass failed.
-        NoVerdict: no verdict is possible.
     """
     params = load_params()
     version = load_subject("candidate")

@@ -104,8 +104,7 @@ def distilled(layers: int) -> Smaller:
 
     The teacher is the endpoint that construct.teacher names, else the packaged version itself, on an engine of ours.
 
-    Raises:
-        SmallerError, TeacherError, LaunchError: it cannot be.
+    Raises SmallerError, TeacherError, LaunchError: it cannot be.
     """
     params = load_params()
     domain, teacher = load_domain(params.domain), params.construct_.teacher
@@ -156,9 +155,8 @@ def known(folder: Path, wanted: dict[str, Any]) -> Smaller | None:
 def whole_model() -> Any:
     """The packaged version as one model in fp32, its adapter merged.
 
-    Raises:
-        SmallerError: it has virtual tokens, which no weights can hold.
-        ManifestError: models/package or the base model is not whole.
+    Raises SmallerError: it has virtual tokens, which no weights can hold; ManifestError: models/package or the base
+    model is not whole.
     """
     verify_manifest(layout.PACKAGE)
     package = read_package(layout.PACKAGE)
@@ -224,13 +222,12 @@ def modelfile(tokenizer: Any, system: str) -> str:
 def quantise(model: Any, domain: Domain, kind: Quantisation, target: Path) -> dict[str, int]:
     """Write a model to a GGUF file; returns bytes and number of weights.
 
+    Raises SmallerError: a tensor has no name in the base model's file format; BaseModelError: the base model's GGUF
+    file is not here.
+
     Args:
         model: transformers' model, of the architecture of the domain's base model.
         target: the file; its folder is there.
-
-    Raises:
-        SmallerError: a tensor has no name in the base model's file format.
-        BaseModelError: the base model's GGUF file is not here.
     """
     import gguf
 
@@ -300,8 +297,7 @@ def _as_in_file(values: np.ndarray, name: str, architecture: str, config: Any) -
 def read_back(file: Path, target: Path) -> Any:
     """The weights as they stand in the file, as a folder of safetensors that can be measured; returns the model.
 
-    Raises:
-        SmallerError: the file's tokenizer counts other tokens than the base model's.
+    Raises SmallerError: the file's tokenizer counts other tokens than the base model's.
     """
     tokenizer, model = load_gguf(file)
     before = weight_parity.load_tokenizer(layout.BASE_MODEL)
@@ -325,8 +321,7 @@ def logit_error(one: Any, other: Any, prompts: list[list[int]]) -> float:
 def kept_layers(layers: int, keep: int) -> list[int]:
     """Which layers of a model stay: the first, the last, and evenly spaced ones between.
 
-    Raises:
-        SmallerError: not fewer layers than there are, or fewer than two.
+    Raises SmallerError: not fewer layers than there are, or fewer than two.
     """
     if not 2 <= keep < layers:
         raise SmallerError(f"a student of a model with {layers} layers has 2 to {layers - 1}, not {keep}")
@@ -336,8 +331,7 @@ def kept_layers(layers: int, keep: int) -> list[int]:
 def make_student(model: Any, keep: int, target: Path) -> list[int]:
     """Write the student as a model's folder with tokenizer and manifest; returns the layers it keeps.
 
-    Raises:
-        SmallerError: the model's layers cannot be told apart, or the number is wrong.
+    Raises SmallerError: the model's layers cannot be told apart, or the number is wrong.
     """
     import torch
 
@@ -386,9 +380,7 @@ def _open_teacher(params: Params, weights: Path) -> Teacher:
 def taught(examples: Sequence[Example], system: str, teacher: Teacher, tokens: int, tokenizer: Any) -> list[Example]:
     """The examples with the teacher's answers; those that it did not end, or marked, are left out.
 
-    Raises:
-        SmallerError: none is left.
-        TeacherError: the teacher cannot be asked.
+    Raises SmallerError: none is left; TeacherError: the teacher cannot be asked.
     """
     asks = []
     for example in examples:

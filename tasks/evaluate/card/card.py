@@ -78,8 +78,7 @@ def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
 def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -> Path:
     """Write reports/release_card.html and .md from the files of a finished release; returns the HTML's path.
 
-    Raises:
-        CardError: there is no verdict yet.
+    Raises CardError: there is no verdict yet.
     """
     card = collect(root, dict(lineage or {}))
     write_text(root / layout.CARD_HTML, _render("template.html", card, draw(card), escape=True))

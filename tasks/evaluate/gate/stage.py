@@ -150,8 +150,7 @@ def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
 def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
     """The scores of one side, for exactly the expected items.
 
-    Raises:
-        NoVerdict: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
+    Raises NoVerdict: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
     """
     path = layout.EVALUATION / who / "scores.jsonl"
     remedy = f"run the stage evaluate_{who} again"
@@ -184,11 +183,7 @@ def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], wh
 
 
 def read_conditions(who: Who) -> dict[str, Any]:
-    """How one side was evaluated.
-
-    Raises:
-        NoVerdict: the file is missing or not a table.
-    """
+    """How one side was evaluated. Raises NoVerdict: the file is missing or not a table."""
     path = layout.EVALUATION / who / "conditions.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")).items())
@@ -199,8 +194,7 @@ def read_conditions(who: Who) -> dict[str, Any]:
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
     """Both sides were evaluated alike, and they are the models at hand, each under its own system prompt.
 
-    Raises:
-        NoVerdict: they were not, or are not.
+    Raises NoVerdict: they were not, or are not.
     """
     for conditions, subject in ((after, candidate), (before, champion)):
         if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
@@ -233,8 +227,7 @@ def judge(
 ) -> Verdict:
     """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
 
-    Raises:
-        NoVerdict: a comparison is not possible.
+    Raises NoVerdict: a comparison is not possible.
     """
     criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
     outcome = outcome_of(criteria)

@@ -26,9 +26,8 @@ def serving(
 ) -> Iterator[dict[str, Any]]:
     """OpenCompass's configuration of the model: its own, or that of an engine which serves it within the block.
 
-    Raises:
-        EvaluationError: the engine that params.yaml names tells no likelihoods.
-        EngineError: it cannot be started or does not take the adapter.
+    Raises EvaluationError: the engine that params.yaml names tells no likelihoods; EngineError: it cannot be started or
+    does not take the adapter.
     """
     if settings.backend != "engine":
         yield local_model(subject, conditions, max_tokens, end_of_turn)

@@ -33,8 +33,7 @@ class EvaluationError(FlywheelError):
 def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> None:
     """Run OpenCompass on `config`, results below `folder`/runs, its output in `folder`/opencompass.log.
 
-    Raises:
-        EvaluationError: it is not installed, failed, was killed, or took longer than `minutes`.
+    Raises EvaluationError: it is not installed, failed, was killed, or took longer than `minutes`.
     """
     # Not resolved: the environment is found through the link's own place.
     python = layout.EVALUATION_PYTHON.absolute()

@@ -24,12 +24,11 @@ def read_responses(
 ) -> list[Response]:
     """The response to each question, in their order.
 
+    Raises EvaluationError: a file, a row or a value is missing, doubled, not finite, or not of what was asked.
+
     Args:
         folder: what was given to OpenCompass as its folder; it holds one run.
         who: the model's abbreviation in the configuration.
-
-    Raises:
-        EvaluationError: a file, a row or a value is missing, doubled, not finite, or not of what was asked.
     """
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if len(runs) != 1:
@@ -57,8 +56,7 @@ def _load(path: Path) -> dict[str, Any]:
 def check_predictions(data_set: DataSet, predictions: Mapping[str, Any]) -> dict[str, str]:
     """Row key → generated text (empty for data sets that generate nothing).
 
-    Raises:
-        EvaluationError: rows are missing or too many, or OpenCompass sent another text or reference than ours.
+    Raises EvaluationError: rows are missing or too many, or OpenCompass sent another text or reference than ours.
     """
     expected = {str(index) for index in range(len(data_set.rows))}
     if predictions.keys() != expected:
@@ -79,9 +77,8 @@ def check_predictions(data_set: DataSet, predictions: Mapping[str, Any]) -> dict
 def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Mapping[str, Any]) -> dict[str, float]:
     """Row key → value: ROUGE-L F1, or nats per token.
 
-    Raises:
-        EvaluationError: details are missing, a row is missing or doubled, a value is empty, `-`, NaN or out of range,
-            or differs from the prediction it was made of.
+    Raises EvaluationError: details are missing, a row is missing or doubled, a value is empty, `-`, NaN or out of
+    range, or differs from the prediction it was made of.
     """
     details = results.get("details")
     if not isinstance(details, list) or "error" in results:
@@ -110,8 +107,7 @@ def _only(detail: Any, column: str) -> Any:
 def checked_value(value: Any, metric: str, where: str) -> float:
     """`value` as a number that can be one: finite, not negative, and at most 1 for ROUGE-L.
 
-    Raises:
-        EvaluationError: it is not.
+    Raises EvaluationError: it is not.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= (1 if metric == "rouge_l" else sys.float_info.max):

@@ -14,8 +14,7 @@ from tasks.text.prompts import encode_text
 def check_prompts(tokenizer: Any, system: str) -> None:
     """Compare both sides on all conversations without earlier turns, which evaluation items have not.
 
-    Raises:
-        PromptsDiffer: a token differs.
+    Raises PromptsDiffer: a token differs.
     """
     for conversation in CONVERSATIONS:
         if not conversation.history:

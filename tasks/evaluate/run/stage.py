@@ -68,8 +68,7 @@ def evaluate(who: Who) -> str:
 def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Question]:
     """All that is asked of one model, under its own system prompt, or under the domain's where it has none.
 
-    Raises:
-        PromptsDiffer: they would be put otherwise than the model was trained.
+    Raises PromptsDiffer: they would be put otherwise than the model was trained.
     """
     system = domain.system_text() if subject.system is None else subject.system
     check_prompts(tokenizer, system)
@@ -105,8 +104,7 @@ def responses_to(
 ) -> tuple[list[Response], int]:
     """The response to each question, in order, and how many had to be asked.
 
-    Raises:
-        EvaluationError: OpenCompass failed or its results are not whole; nothing of them is kept then.
+    Raises EvaluationError: OpenCompass failed or its results are not whole; nothing of them is kept then.
     """
     conditions = conditions_of(settings)
     keys = [key_of(question, subject.identity, conditions) for question in questions]

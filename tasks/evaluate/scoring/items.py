@@ -15,9 +15,8 @@ class ItemsUnusable(FlywheelError):
 def read_items(corrections: bool = False) -> list[EvaluationItem]:
     """The items of every evaluation set; with `corrections`, what users corrected too, where a night is to learn it.
 
-    Raises:
-        ItemsUnusable: a set is missing or empty, an id stands twice, or an item is in the wrong file.
-        RecordError: a line is damaged.
+    Raises ItemsUnusable: a set is missing or empty, an id stands twice, or an item is in the wrong file; RecordError: a
+    line is damaged.
     """
     files = {name: layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS}
     items = []

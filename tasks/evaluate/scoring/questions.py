@@ -89,8 +89,7 @@ class Question:
 def questions_of(items: Iterable[EvaluationItem], tokenizer: Any, system: str) -> list[Question]:
     """Every question about the items, rendered exactly as training and serving render.
 
-    Raises:
-        UnaskableItem: an item holds a special token, the boundary character, or has no answer to score.
+    Raises UnaskableItem: an item holds a special token, the boundary character, or has no answer to score.
     """
     return [_question(item, kind, tokenizer, system) for item in items for kind in KINDS[item.set]]
 
@@ -126,14 +125,13 @@ def _problem(item: EvaluationItem, kind: QuestionKind, tokenizer: Any) -> str | 
 def check_fits(questions: Iterable[Question], tokenizer: Any, room: int, max_new_tokens: int) -> None:
     """Refuse before anything is asked what a model cannot read at once: it would answer from positions it never saw.
 
+    Raises UnaskableItem: names the longest question that does not fit, and how many do not.
+
     Args:
         questions: all that will be asked.
         tokenizer: the model's own.
         room: tokens that the model, or the engine in front of it, reads at once.
         max_new_tokens: of a generated answer.
-
-    Raises:
-        UnaskableItem: names the longest question that does not fit, and how many do not.
     """
     sizes = []
     for question in questions:

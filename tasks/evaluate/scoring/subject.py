@@ -57,9 +57,8 @@ class Subject:
 def load_subject(who: Who) -> Subject:
     """The candidate or the champion, its files checked against their manifests.
 
-    Raises:
-        SubjectError: a manifest does not match, a file is of a kind that can run code, the adapter is incomplete, or
-            it was trained over another base model than the one here.
+    Raises SubjectError: a manifest does not match, a file is of a kind that can run code, the adapter is incomplete, or
+    it was trained over another base model than the one here.
     """
     base_digest = _verified(layout.BASE_MODEL)
     if who == "candidate":
@@ -83,10 +82,9 @@ def base_alone(who: str) -> Subject:
 def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str, stages: str) -> Subject:
     """The model that a package's folder holds, over the base model of this digest where it has no weights of its own.
 
-    Raises:
-        PackageUnreadable: the folder has no parts of a package, or does not say what it was trained over and with.
-        SubjectError: it was trained over another base model, its own weights do not match their manifest, or the
-            adapter is incomplete; `stages` are those to run again.
+    Raises PackageUnreadable: the folder has no parts of a package, or does not say what it was trained over and with;
+    SubjectError: it was trained over another base model, its own weights do not match their manifest, or the adapter is
+    incomplete; `stages` are those to run again.
     """
     parts = read_package(folder)
     if parts.trained_over != base_digest:

@@ -73,9 +73,8 @@ class OnlineJob(AlignJob):
 def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
     """The job that the settings ask for; `planned`: to be sized only, before there is a reward model.
 
-    Raises:
-        NoPreferences: DPO or KTO, and stage pairs left none.
-        NoReward: an online alignment, and stage reward left no model.
+    Raises NoPreferences: DPO or KTO, and stage pairs left none; NoReward: an online alignment, and stage reward left no
+    model.
     """
     common = common_fields("align", params.align, params, domain, after_sft())
     return _online(common, planned) if params.align.online else _preference(common, domain)

@@ -48,8 +48,7 @@ def train(job: PreferenceJob, run: Path, checkpoint: str | None) -> None:
 def rows_of(job: PreferenceJob, tokenizer: Any, name: str) -> Rows:
     """The encoded rows of train or validation.
 
-    Raises:
-        PreferenceSettings: KTO with less than two rows a process at a time.
+    Raises PreferenceSettings: KTO with less than two rows a process at a time.
     """
     settings = job.settings
     groups = encode_groups(tokenizer, job.system, read_own_jsonl(job.data[name], Preference), settings.max_tokens)
@@ -89,8 +88,7 @@ def training_arguments(job: PreferenceJob, run: Path, checkpoint: str | None, ro
 def balanced(rows: Rows, desirable: float, undesirable: float) -> tuple[float, float]:
     """The weights times what makes both kinds of rows count alike (Ethayarajh et al. 2024, equation 8): the rarer more.
 
-    Raises:
-        PreferenceSettings: one kind is missing.
+    Raises PreferenceSettings: one kind is missing.
     """
     good = sum(row["label"] for row in rows)
     bad = len(rows) - good

@@ -30,14 +30,13 @@ NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 def check_prompts(system: str, trained: Path, served: Path, packaged: dict[str, Any]) -> int:
     """Compare all sides on all conversations; returns how many were compared.
 
+    Raises PromptsDiffer: a token differs, the turn does not end as it was trained to, or special tokens do.
+
     Args:
         system: the domain's system prompt.
         trained: the model that training began from; training reads its tokenizer.
         served: the folder that an engine loads.
         packaged: the package's prompt.json.
-
-    Raises:
-        PromptsDiffer: a token differs, the turn does not end as it was trained to, or special tokens do.
     """
     before, after = load_tokenizer(trained), load_tokenizer(served)
     _check_special_tokens(before, after, packaged)

@@ -67,8 +67,7 @@ def probe_prompts(domain: Domain) -> list[list[int]]:
 def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], limit: float) -> str:
     """Put what was trained into the package's folder, compared with what training left; says what was compared.
 
-    Raises:
-        WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
+    Raises WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
     """
     if weights.adapter is None:
         return _place_model(weights.base, folder, prompts)
@@ -161,8 +160,7 @@ def base_of(domain: Domain, digest: str) -> dict[str, Any]:
 def build(params: Params, domain: Domain, weights: Weights, base_digest: str, target: Path) -> tuple[str, str]:
     """Write the package to `target`, whole or not at all; returns what was compared, and its digest.
 
-    Raises:
-        PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
+    Raises PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
     """
     kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
     own = sorted(weights.base.glob("*.safetensors")) if weights.base != layout.BASE_MODEL else []

@@ -24,8 +24,7 @@ class WeightsRefused(FlywheelError):
 def refuse_broken_weights(path: Path) -> None:
     """Read every tensor of a safetensors file.
 
-    Raises:
-        WeightsRefused: a tensor holds NaN or an infinity, or the file holds no tensor.
+    Raises WeightsRefused: a tensor holds NaN or an infinity, or the file holds no tensor.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -71,8 +70,7 @@ def adapted(model: Any, adapter: Path) -> Any:
 def logits_of(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """For each prompt the logits (1, its tokens, vocabulary); the positions of virtual tokens are left out.
 
-    Raises:
-        WeightsRefused: a logit is not finite.
+    Raises WeightsRefused: a logit is not finite.
     """
     import torch
 
@@ -103,8 +101,7 @@ def largest_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor
 def merge(model: Any) -> Any:
     """The base model with its adapter's change in its weights.
 
-    Raises:
-        WeightsRefused: merging gives weights that are not numbers.
+    Raises WeightsRefused: merging gives weights that are not numbers.
     """
     try:
         return model.merge_and_unload(safe_merge=True).eval()

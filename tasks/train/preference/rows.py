@@ -46,8 +46,7 @@ def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference]
 
     A preference that cannot be encoded is laid aside and named in the log; stage pairs leaves a receipt of each.
 
-    Raises:
-        PromptError: none of them can be encoded.
+    Raises PromptError: none of them can be encoded.
     """
     groups: dict[tuple[Message, ...], Group] = {}
     problems = []

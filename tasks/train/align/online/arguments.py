@@ -16,8 +16,7 @@ def load_policy(job: OnlineJob) -> Any:
 
     It is they that tell transformers of the partition: before, ZeRO-3 is neither seen nor used to load.
 
-    Raises:
-        MethodUnavailable: the method does not work in this partition of the weights.
+    Raises MethodUnavailable: the method does not work in this partition of the weights.
     """
     refuse_partition(job)  # before anything is loaded
     return prepared(load_model(job), job)

@@ -15,13 +15,12 @@ class OutOfBounds(Exception):
 def check(bounds: BoundsParams, figures: Mapping[str, float]) -> None:
     """Compare the figures of an update, as far as they are there, with their bounds.
 
+    Raises OutOfBounds: with the reason, for people.
+
     Args:
         bounds: the settings.
         figures: `kl` in nats an answer, `ratio` (largest of a minibatch, a mean over the update's), `entropy` in nats a
             token, and any others, of which all must be finite.
-
-    Raises:
-        OutOfBounds: with the reason, for people.
     """
     for name, value in figures.items():
         if not math.isfinite(value):

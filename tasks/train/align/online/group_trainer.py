@@ -49,8 +49,7 @@ class Grouped(Judging):
     def _calculate_rewards(self, *given: Any) -> torch.Tensor:
         """TRL's, gathered from all processes.
 
-        Raises:
-            OutOfBounds: in every process, where one reward is no number; TRL would leave it out in silence.
+        Raises OutOfBounds: in every process, where one reward is no number; TRL would leave it out in silence.
         """
         parent: Any = super()
         rewards: torch.Tensor = parent._calculate_rewards(*given)
@@ -78,8 +77,7 @@ class WatchBounds(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Judge it by its answers; a later pass over the same answers by its loss only.
 
-        Raises:
-            OutOfBounds: they are outside of the bounds.
+        Raises OutOfBounds: they are outside of the bounds.
         """
         if not logs or "loss" not in logs:
             return
@@ -96,8 +94,7 @@ class WatchBounds(TrainerCallback):
 def build_group(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Reward) -> Any:
     """Policy, callbacks and trainer put together.
 
-    Raises:
-        MethodUnavailable: `full` from an adapter on, or a method that does not work in this partition.
+    Raises MethodUnavailable: `full` from an adapter on, or a method that does not work in this partition.
     """
     from datasets import Dataset
 

@@ -88,8 +88,7 @@ class PpoTrainer(Judging, Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; before the first of an update, its answers.
 
-        Raises:
-            OutOfBounds: the policy, or what this step would make of it, is outside of the bounds.
+        Raises OutOfBounds: the policy, or what this step would make of it, is outside of the bounds.
         """
         turn = int(inputs["turn"])
         update, self._turn = divmod(turn, self.plan.steps_per_update * self.plan.accumulation)
