@@ -79,8 +79,7 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
     from tasks.core.domain import load_domain
     from tasks.evaluate.bases import Candidate, ask_base, domain_of, losses_of, prepare
     from tasks.evaluate.run.stage import context_length
-    from tasks.evaluate.scoring.items import read_items
-    from tasks.evaluate.scoring.questions import means_of
+    from tasks.evaluate.scoring.questions import means_of, read_items
     from tasks.train.estimate_all import estimate_base
     from tasks.train.sizing.shapes import read_shape
 

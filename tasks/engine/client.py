@@ -16,13 +16,9 @@ import httpx
 
 from tasks.core.errors import FlywheelError
 
-# The name under which an engine of ours serves the base model.
-BASE = "base"
-# Seconds. Generating is slow on a processor; the rest is not.
-ANSWER_SECONDS = 300.0
-OTHER_SECONDS = 30.0
-# A server answers these where it does not have the route.
-ABSENT = (404, 405, 501)
+BASE = "base"  # the name under which an engine of ours serves the base model
+ANSWER_SECONDS, OTHER_SECONDS = 300.0, 30.0  # generating is slow on a processor
+ABSENT = (404, 405, 501)  # a server answers these where it does not have the route
 
 
 class EngineError(FlywheelError):
@@ -60,10 +56,6 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Closes it."""
-        self.close()
-
-    def close(self) -> None:
-        """Give the connections back."""
         self._http.close()
 
     def ready(self) -> bool:
@@ -82,10 +74,7 @@ class Engine:
         return [str(entry["id"]) for entry in found.get("data", [])]
 
     def load_adapter(self, name: str, path: Path) -> None:
-        """Serve the adapter in `path` (a folder the engine can read) as `name`; nothing if that is loaded already.
-
-        Raises EngineError: the engine takes no adapters, or not this one.
-        """
+        """Serve the adapter in `path` as `name`, unless it is loaded already. Raises EngineError: it is not taken."""
         body = {"lora_name": name, "lora_path": str(path.absolute())}
         reply = self._send("POST", "/v1/load_lora_adapter", body, allowed=(400, *ABSENT))
         if reply.status_code in ABSENT:
@@ -101,28 +90,31 @@ class Engine:
         self, model: str, messages: list[dict[str, str]], max_tokens: int, decoding: Mapping[str, float] | None = None
     ) -> str:
         """The whole greedy answer as text; `max_tokens` bounds its length in tokens."""
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0, **(decoding or {})}
-        found = self._json(self._send("POST", "/v1/chat/completions", body, seconds=ANSWER_SECONDS))
-        return str(self._first(found).get("message", {}).get("content") or "")
+        body = {"messages": messages, "max_tokens": max_tokens, **(decoding or {})}
+        return str(self._answer("chat/completions", model, body).get("message", {}).get("content") or "")
 
     def complete(
         self, model: str, prompt_ids: Sequence[int], max_tokens: int, decoding: Mapping[str, float] | None = None
     ) -> str:
         """The greedy continuation of a prompt that is already tokens; it ends at the model's end-of-turn token."""
-        body = {"model": model, "prompt": list(prompt_ids), "max_tokens": max_tokens, "temperature": 0.0}
-        body |= decoding or {}
-        found = self._json(self._send("POST", "/v1/completions", body, seconds=ANSWER_SECONDS))
-        return str(self._first(found).get("text") or "")
+        body = {"prompt": list(prompt_ids), "max_tokens": max_tokens, **(decoding or {})}
+        return str(self._answer("completions", model, body).get("text") or "")
+
+    def _answer(self, route: str, model: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The first choice of a greedy answer."""
+        body |= {"model": model, "temperature": 0.0}
+        choices = self._json(self._send("POST", f"/v1/{route}", body, seconds=ANSWER_SECONDS)).get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise EngineError(f"the engine at {self.root} answered without a choice")
+        return choices[0]
 
     def prompt_ids(self, model: str, messages: list[dict[str, str]]) -> list[int] | None:
         """The tokens that it makes of chat messages, up to where the answer begins; None where it cannot say."""
-        body = {"model": model, "messages": messages, "add_generation_prompt": True}
-        return self._tokens(self._send("POST", "/tokenize", body, allowed=ABSENT))
+        return self._tokens({"model": model, "messages": messages, "add_generation_prompt": True})
 
     def text_ids(self, model: str, text: str) -> list[int] | None:
         """The tokens of a rendered text, nothing added; None where it cannot say."""
-        body = {"model": model, "prompt": text, "add_special_tokens": False}
-        return self._tokens(self._send("POST", "/tokenize", body, allowed=ABSENT))
+        return self._tokens({"model": model, "prompt": text, "add_special_tokens": False})
 
     def end_of_turn(self) -> str | None:
         """The text of its tokenizer's end-of-turn token; None where it cannot say."""
@@ -133,9 +125,9 @@ class Engine:
         return self._end_of_turn
 
     def answer_nll(self, model: str, prompt_text: str, answer_text: str) -> float | None:
-        """The evaluation's answer loss as this engine sees it: see `score`. None where it tells no likelihoods.
+        """The evaluation's answer loss as this engine sees it (see `score`), with its own end-of-turn token behind it.
 
-        The answer is tokenised apart from the prompt, with the engine's own end-of-turn token behind it.
+        None where it tells no likelihoods.
         """
         if (end := self.end_of_turn()) is None:
             return None
@@ -148,9 +140,8 @@ class Engine:
         Raises EngineError: the engine gives no likelihoods of prompt tokens.
         """
         ids = [*prompt_ids, *answer_ids]
-        body = {"model": model, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-        found = self._json(self._send("POST", "/v1/completions", body, seconds=ANSWER_SECONDS))
-        known = self._first(found).get("prompt_logprobs")
+        body = {"prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
+        known = self._answer("completions", model, body).get("prompt_logprobs")
         if not isinstance(known, list) or len(known) != len(ids) or not answer_ids:
             raise EngineError(f"{self.root} gives no likelihoods of prompt tokens; evaluate with another backend")
         losses = [-known[at][str(ids[at])]["logprob"] for at in range(len(prompt_ids), len(ids))]
@@ -174,7 +165,8 @@ class Engine:
             raise EngineError(f"the engine at {self.root} refused {route}: {_cause(reply)}")
         return reply
 
-    def _tokens(self, reply: httpx.Response) -> list[int] | None:
+    def _tokens(self, body: dict[str, Any]) -> list[int] | None:
+        reply = self._send("POST", "/tokenize", body, allowed=ABSENT)
         if reply.status_code in ABSENT:
             return None
         return [int(token) for token in self._json(reply)["tokens"]]
@@ -187,12 +179,6 @@ class Engine:
         if not isinstance(found, dict):
             raise EngineError(f"the engine at {self.root} answered something that is not a JSON object")
         return found
-
-    def _first(self, found: dict[str, Any]) -> dict[str, Any]:
-        choices = found.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise EngineError(f"the engine at {self.root} answered without a choice")
-        return choices[0]
 
 
 def _cause(reply: httpx.Response) -> str:

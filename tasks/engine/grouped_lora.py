@@ -1,14 +1,10 @@
 """vLLM's worker on a processor, with adapters applied to groups of tokens instead of to each token by itself.
 
-vLLM 0.32 copies an adapter's whole weights once for every token on a processor: with an adapter it answers ten times
-slower than without. Worse, it takes "no adapter" (slot -1) for the last slot, so once every slot is in use the base
-model answers with somebody's adapter. Here the tokens of one adapter are one matrix product, and tokens without an
-adapter are left alone.
-
-Runs only in the engine's environment, inside the worker that vLLM starts (`--worker-cls`); nothing else imports it.
-vLLM for GPUs has kernels of its own and does not use this. Adapters are kept in fp32 here, which vLLM's command line
-does not offer: products as narrow as theirs are several times faster than in bf16, which prepares itself anew for
-every number of tokens. Limit: adapters of the layers between embeddings and output only.
+vLLM 0.32 copies an adapter's whole weights once for every token on a processor, and takes "no adapter" (slot -1) for
+the last slot, so once every slot is in use the base model answers with somebody's adapter. Here the tokens of one
+adapter are one matrix product, in fp32 (several times faster than bf16 for products so narrow).
+Runs only in the engine's environment, inside the worker that vLLM starts (`--worker-cls`); vLLM for GPUs does not use
+it. Limit: adapters of the layers between embeddings and output only.
 """
 
 from __future__ import annotations
@@ -75,11 +71,7 @@ class GroupedLora(punica_cpu.PunicaWrapperCPU):
             start += width
 
     def add_lora_logits(self, *_: Any, **__: Any) -> None:
-        """Nothing: Worker.add_lora refuses adapters that change the output layer.
-
-        vLLM comes here for every token it samples, adapter or not, and for the likelihoods of a prompt with other rows
-        than it has told us of.
-        """
+        """Nothing: Worker.add_lora refuses adapters that change the output layer; vLLM calls this for every token."""
 
 
 class Worker(CPUWorker):

@@ -52,15 +52,11 @@ def check(
     min_agreement: float = 0.5,
     decoding: Mapping[str, float] | None = None,
 ) -> ParityReport:
-    """Put the probes to a model of the engine.
+    """Put the probes to a model of the engine, its answers drawn by `decoding`.
 
+    `tolerance` bounds a loss's difference, in nats a token; `min_agreement` is the least share of characters alike, in
+    the mean, where the engine tells neither tokens nor losses.
     Raises EngineError: the engine failed or refused a probe, or there are no probes.
-
-    Args:
-        tolerance: largest difference of any probe's loss, in nats per token.
-        min_agreement: where tokens or losses are not told, the least mean share of characters in which greedy
-            answers agree with the evaluation's.
-        decoding: what else the engine is asked, to answer as the evaluation did (client.decoding).
     """
     if not probes:
         raise EngineError("there is nothing to compare the engine's answers with: no probes")

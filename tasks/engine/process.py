@@ -1,8 +1,7 @@
 """The inference engine as a process of ours: checked, started, watched, stopped; on the loopback address only.
 
-vLLM runs in its own environment, `transformers serve` in the main one. Either is supervised, so that nothing of it is
-left however it or we end. Its output goes to .flywheel/logs/engine.log; the one before is kept beside it.
-Limits: one engine a port; an engine elsewhere (kind `url`) is not ours to start.
+vLLM runs in its own environment, `transformers serve` in the main one. Its output goes to .flywheel/logs/engine.log;
+the one before is kept beside it. Limits: one engine a port.
 """
 
 from __future__ import annotations
@@ -20,25 +19,17 @@ from tasks.core.params import EngineParams
 from tasks.core.processes import LOOPBACK, start, stop
 from tasks.engine.client import BASE, Engine, EngineError
 
-# The folder that holds the package `tasks`.
-OUR_CODE = Path(__file__).resolve().parents[2]
-# Seconds the engine's processes get to end by themselves.
-GRACE = 10.0
+OUR_CODE = Path(__file__).resolve().parents[2]  # the folder that holds the package `tasks`
+GRACE = 10.0  # seconds its processes get to end by themselves
 GIB = 2**30
-# Tokens of one step on a processor: likelihoods of prompts need memory for this many times the vocabulary.
-STEP_TOKENS = 512
+STEP_TOKENS = 512  # of one step on a processor: likelihoods of prompts need memory for this many times the vocabulary
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 class EngineProcess:
     """An engine that runs as long as the `with` block.
 
-    Args:
-        settings: params.engine; `kind` must be vllm or transformers.
-        base_model: the model's folder, in safetensors.
-        home: the repository root, below which environments and .flywheel lie.
-        port: in the place of settings.port.
-        name: of its log file.
+    `home` is the repository root, below which environments and .flywheel lie; `name` is that of its log file.
     """
 
     def __init__(
@@ -72,10 +63,7 @@ class EngineProcess:
         self.stop()
 
     def start(self) -> None:
-        """Start it; it is not ready yet.
-
-        Raises EngineError: the kind is not ours to start, the environment or the base model is missing, the port taken.
-        """
+        """Start it; it is not ready yet. Raises EngineError: something that it needs is missing, or the port taken."""
         command = self.command()
         check_base_model(self.base_model)
         check_port(self.port)
@@ -97,7 +85,7 @@ class EngineProcess:
         return transformers_command(self.settings, self.port, self._built(layout.MAIN_PYTHON))
 
     def _built(self, python: Path) -> Path:
-        """Not resolved: an environment is found through the link's own place."""
+        # Not resolved: an environment is found through the link's own place.
         if not (self.home / python).exists():
             raise EngineError(f"{python} is missing: `make environments` builds the engine's environment")
         return self.home / python
@@ -203,10 +191,7 @@ def transformers_command(settings: EngineParams, port: int, python: Path) -> lis
 
 
 def adapter_rank(rank: int) -> int:
-    """The least rank that vLLM has room for and that holds `rank`.
-
-    Raises EngineError: no engine of ours serves such a rank.
-    """
+    """The least rank that vLLM has room for and that holds `rank`. Raises EngineError: there is none."""
     ranks = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > ranks[-1]:
         raise EngineError(f"engine.max_adapter_rank is {rank}; vLLM serves adapters up to rank {ranks[-1]}")

@@ -1,7 +1,7 @@
 """The engine that params.yaml names, in the foreground: `python -m tasks.engine.serve`. A platform supervises this.
 
-Ends with status 1 when the engine ends, so that the supervisor starts it again; on SIGTERM it ends the engine and all
-its processes. Before there is a base model it waits for one, and says so.
+Before there is a base model it waits for one, and says so. Ends with status 1 when the engine ends, so that the
+supervisor starts it again; on SIGTERM it ends the engine and all its processes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from tasks.engine.process import EngineProcess, check_base_model
 
 
 def serve(home: Path = Path(), pause: float = 2.0) -> str:
-    """Run the engine until it ends or we are told to stop.
-
-    Raises EngineError: it could not be started, or ended by itself.
-    """
+    """Run the engine until we are told to stop. Raises EngineError: it could not be started, or ended by itself."""
     settings = load_params(home / layout.PARAMS).engine
     base_model = home / layout.BASE_MODEL
     wait_for(base_model, settings.start_seconds, pause)
@@ -34,10 +31,7 @@ def serve(home: Path = Path(), pause: float = 2.0) -> str:
 
 
 def wait_for(base_model: Path, seconds: float, pause: float) -> None:
-    """Wait until the base model is whole; the manifest is what its stage writes last.
-
-    Raises EngineError: it did not come within `seconds`.
-    """
+    """Wait until the base model has its manifest, which is written last. Raises EngineError: not within `seconds`."""
     deadline = time.monotonic() + seconds
     told = False
     while not (base_model / "MANIFEST.json").is_file():

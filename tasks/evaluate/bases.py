@@ -1,9 +1,7 @@
 """Which base model to begin from: candidates asked the domain's own questions before anything is trained.
 
-Every candidate goes through the same OpenCompass run as a release does, and stands next to what decides too: size,
-licence, languages, and what the estimate says its training costs. A recommendation comes with its reasons.
-Losses a token cannot be compared between tokenizers: a reference's loss is taken over its characters instead, which
-are the same for all (the bits-per-character convention; Gao et al. 2020, arXiv 2101.00027, section 3.1).
+Losses a token cannot be compared between tokenizers: a reference's loss is taken over its characters instead (the
+bits-per-character convention; Gao et al. 2020, arXiv 2101.00027, section 3.1).
 Limits: it says which model answers best before tuning; tuning can reorder models that are close.
 """
 
@@ -79,10 +77,7 @@ def known_bases(root: Path = Path()) -> dict[str, KnownBase]:
 
 
 def domain_of(name: str, known: Mapping[str, KnownBase], here: Domain) -> Domain:
-    """A domain that has this base model; for a `source` of its own, the present one with that base.
-
-    Raises BasesError: no such base model; those that are known are named.
-    """
+    """A domain that has this base model, else the present one with it. Raises BasesError: it is not known."""
     if name not in known:
         raise BasesError(f"no base model {name!r} is described in {BASES} or a domain; known: {', '.join(known)}")
     entry = known[name]
@@ -110,10 +105,7 @@ def prepare(name: str, owner: Domain, here: Domain, accepted: Sequence[str]) -> 
 
 
 def converted_from(owner: Domain, folder: Path) -> bool:
-    """Whether a folder is whole and was converted from the domain's base model as that is described now.
-
-    Its notice names the source, its SHA-256 and what was changed; the chat template is compared itself.
-    """
+    """Whether a folder is whole and its notice and chat template are those of the domain's base model of now."""
     source, files = owner.base_model, owner.paths(owner.base_model)
     wanted = {"NOTICE.txt": base_model.notice(source, files[0])} if files else {}
     try:
@@ -135,10 +127,7 @@ def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Param
 
 
 def losses_of(name: str, scores: Sequence[Score], items: Sequence[EvaluationItem]) -> dict[str, float]:
-    """Item id → loss of its reference, turned from nats a token into nats a character.
-
-    Raises BasesError: there is none.
-    """
+    """Item id → loss of its reference, in nats a character. Raises BasesError: there is none."""
     characters = {item.id: len(item.reference) for item in items if item.set == SUPPORT}
     losses = {
         score.id: score.value * (score.tokens or 1) / characters[score.id]
@@ -153,23 +142,15 @@ def losses_of(name: str, scores: Sequence[Score], items: Sequence[EvaluationItem
 def against(best: Candidate, other: Candidate, params: Params) -> Interval:
     """How much less the best loses a character than another, item by item; above 0 it is better."""
     ids = [item for item in best.losses if item in other.losses]
-    gate = params.gate
-    return paired_interval(
-        [other.losses[item] for item in ids],
-        [best.losses[item] for item in ids],
-        level=gate.level,
-        resamples=gate.resamples,
-        seed=params.seed,
-    )
+    theirs, own = ([candidate.losses[item] for item in ids] for candidate in (other, best))
+    return paired_interval(theirs, own, level=params.gate.level, resamples=params.gate.resamples, seed=params.seed)
 
 
 def recommend(candidates: Sequence[Candidate], language: str, params: Params) -> tuple[str, list[str]]:
     """The base model to take, and why, in sentences.
 
-    The best on the domain's references among those whose training fits here. Where a smaller one is not shown to be
-    worse (the interval of the difference reaches 0), the smaller one.
-
-    Raises BasesError: none fits here.
+    The best on the domain's references among those whose training fits here, or a smaller one that is not shown to be
+    worse (the interval of the difference reaches 0). Raises BasesError: none fits here.
     """
     fitting = [candidate for candidate in candidates if candidate.estimate["fits"]]
     if not fitting:

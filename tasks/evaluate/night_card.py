@@ -43,15 +43,10 @@ def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
     rows += [(title, facts[key]) for key, title in FACTS.items() if key in facts]
     lines = [f"# Night {night.number} of {night.domain}: {ended}", "", night.reason, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows]
-    lines += _listed("Dropped in cleaning", facts.get("dropped", {}))
-    lines += _listed("Personal data masked", facts.get("masked", {}))
+    for title, counts in (("Dropped in cleaning", facts.get("dropped")), ("Personal data masked", facts.get("masked"))):
+        if counts:
+            lines += ["", f"## {title}", "", *(f"- {name}: {count}" for name, count in counts.items())]
     return "\n".join(lines) + "\n"
-
-
-def _listed(title: str, counts: dict[str, int]) -> list[str]:
-    if not counts:
-        return []
-    return ["", f"## {title}", "", *(f"- {name}: {count}" for name, count in counts.items())]
 
 
 def write_night(home: Path, number: int, text: str) -> Path:

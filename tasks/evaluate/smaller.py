@@ -1,8 +1,6 @@
-"""The gate for a smaller form of a version: quantised or distilled, evaluated and judged against the version itself.
+"""The gate for a smaller form of a version, against the version: the run, items, intervals and margins of a release.
 
-The same OpenCompass run, items, intervals and margins as a release. Since nothing is to be gained on the domain, the
-domain is asked for no harm, as it is of a night. What the version scored is mostly in the score cache already.
-Runs outside the graph: `flywheel smaller` calls it, and its verdict lies beside the smaller package.
+Since nothing is to be gained on the domain, it is asked for no harm. Runs outside the graph, for `flywheel smaller`.
 """
 
 from __future__ import annotations
@@ -14,20 +12,14 @@ from tasks.core.params import load_params
 from tasks.evaluate.gate.requirements import SMALLER
 from tasks.evaluate.gate.stage import Table, Verdict, ids_of, judge, table_of
 from tasks.evaluate.run.stage import load_tokenizer, responses_to, write_evaluation
-from tasks.evaluate.scoring.items import read_items
-from tasks.evaluate.scoring.questions import questions_of
+from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, load_subject
 
 
 def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
-    """Evaluate models/package and its smaller form, and write the verdict and the smaller form's scores to `folder`.
+    """Evaluate models/package and its smaller form (safetensors; the digest of its package); verdict to `folder`.
 
-    Raises SubjectError: models/package is missing or not whole; EvaluationError: OpenCompass failed; NoVerdict: no
-    verdict is possible.
-
-    Args:
-        weights: the smaller form as safetensors with tokenizer and manifest.
-        digest: of its package.
+    Raises SubjectError, EvaluationError, NoVerdict: models/package is not whole, OpenCompass failed, nothing to judge.
     """
     params = load_params()
     version = load_subject("candidate")

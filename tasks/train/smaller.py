@@ -1,18 +1,11 @@
 """Smaller forms of the packaged version: its weights in eight or four bits, or a student of fewer layers.
 
-Either is a package with one GGUF file and a Modelfile, which llama.cpp, Ollama and engines like them serve. It lies in
-.flywheel/smaller/<name>: `package/` is what is handed on, `weights/` the file read back, which is what is measured and
-judged, and the verdict comes beside them. A form that is there, whole and of this version is not made again. Outside
-of the graph, so that no release waits for it.
-
-The gguf library quantises and writes, in block formats without importance weights; embeddings and output stay at eight
-bits, norms in fp32. What else such a file holds (architecture, vocabulary, merges) is taken from the GGUF file that the
-base model came from, so that every architecture whose tensors are named alike works.
-
-A student keeps the first and the last layer of the model and evenly spaced ones between (Sajjad et al. 2023, arXiv
-2004.03844, compare which to drop), with embeddings and head as they are. Its answers come from the teacher, greedily,
-to the questions of the training set (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947). Stage sft's own
-workers train it, with sft's settings and every weight open, so that a kill costs no more than there.
+Either is a package with one GGUF file and a Modelfile, for llama.cpp, Ollama and engines like them, in
+.flywheel/smaller/<name>: `package/` is handed on, `weights/` is the file read back, which is measured and judged.
+The gguf library quantises, without importance weights; embeddings and output stay at eight bits, norms in fp32. What
+else a file holds is taken from the one that the base model came from. A student keeps the first and the last layer and
+evenly spaced ones between (Sajjad et al. 2023, arXiv 2004.03844); stage sft's workers train it on the teacher's greedy
+answers to the training questions (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947).
 Limits: one form of each name; decoder layers that are all alike or listed in the configuration.
 """
 
@@ -81,12 +74,16 @@ class SmallerError(FlywheelError):
 
 @dataclass(frozen=True)
 class Smaller:
-    """A smaller form: its folder, its package's digest, the weights to measure, and what is known of it."""
+    """A smaller form: its folder, its package's digest, and what is known of it."""
 
     folder: Path
     digest: str
-    weights: Path
     about: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The weights to measure."""
+        return self.folder / "weights"
 
 
 def quantised(kind: Quantisation) -> Smaller:
@@ -101,8 +98,6 @@ def quantised(kind: Quantisation) -> Smaller:
 
 def distilled(layers: int) -> Smaller:
     """A student with fewer layers in eight bits, trained on the teacher's answers; goes on where it was killed.
-
-    The teacher is the endpoint that construct.teacher names, else the packaged version itself, on an engine of ours.
 
     Raises SmallerError, TeacherError, LaunchError: it cannot be.
     """
@@ -128,13 +123,17 @@ def distilled(layers: int) -> Smaller:
             finish_model(whole)
         make_student(weight_parity.load(teaching), layers, student)
     data = {"train": folder / "train.jsonl", "validation": layout.MIX / "validation.jsonl"}
-    examples = _teach(params, domain.system_text(), teaching, data["train"])
+    unique = {example.id: example for example in read_own_jsonl(layout.MIX / "train.jsonl", Example)}
+    tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
+    with _open_teacher(params, teaching) as asked:
+        examples = taught(list(unique.values()), domain.system_text(), asked, teacher.max_tokens, tokenizer)
+    write_jsonl(data["train"], examples)
     job = describe_student(params, domain, student, verify_manifest(student), data)
     run = run_folder(job)
     write_trained(execute(job, run), folder / "trained", domain.base_model.name)
     for path in (folder / "trained/model").glob("*.safetensors"):
         weight_parity.refuse_broken_weights(path)
-    form = _written(folder, weight_parity.load(folder / "trained/model"), "q8_0", wanted, examples=examples)
+    form = _written(folder, weight_parity.load(folder / "trained/model"), "q8_0", wanted, examples=len(examples))
     for path in (folder / "trained", teaching):
         shutil.rmtree(path)
     forget(run)
@@ -149,15 +148,11 @@ def known(folder: Path, wanted: dict[str, Any]) -> Smaller | None:
         verify_manifest(folder / "weights")
     except (ManifestError, OSError, ValueError):
         return None
-    return Smaller(folder, digest, folder / "weights", about) if wanted.items() <= about.items() else None
+    return Smaller(folder, digest, about) if wanted.items() <= about.items() else None
 
 
 def whole_model() -> Any:
-    """The packaged version as one model in fp32, its adapter merged.
-
-    Raises SmallerError: it has virtual tokens, which no weights can hold; ManifestError: models/package or the base
-    model is not whole.
-    """
+    """The packaged version as one model in fp32, its adapter merged. Raises SmallerError: no weights can hold it."""
     verify_manifest(layout.PACKAGE)
     package = read_package(layout.PACKAGE)
     if not package.servable:
@@ -196,8 +191,7 @@ def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any
 def modelfile(tokenizer: Any, system: str) -> str:
     """Ollama's description of the file beside it: how a conversation is written, the system prompt, where turns end.
 
-    Its template repeats for every turn, the system prompt in the first alone. One that cannot write what the chat
-    template does is left out: Ollama then looks for the GGUF file's own among those it knows.
+    Its template repeats for every turn; one that cannot write what the chat template does is left out.
     """
     lines, end = [f"FROM ./{GGUF}"], tokenizer.eos_token
     words = ("%ASKED%", "%SAID%", "%ASKED AGAIN%")
@@ -220,14 +214,9 @@ def modelfile(tokenizer: Any, system: str) -> str:
 
 
 def quantise(model: Any, domain: Domain, kind: Quantisation, target: Path) -> dict[str, int]:
-    """Write a model to a GGUF file; returns bytes and number of weights.
+    """Write a model of the base model's architecture to a GGUF file; returns bytes and number of weights.
 
-    Raises SmallerError: a tensor has no name in the base model's file format; BaseModelError: the base model's GGUF
-    file is not here.
-
-    Args:
-        model: transformers' model, of the architecture of the domain's base model.
-        target: the file; its folder is there.
+    Raises SmallerError: a tensor has no name in that format; BaseModelError: the base model's GGUF file is not here.
     """
     import gguf
 
@@ -295,10 +284,7 @@ def _as_in_file(values: np.ndarray, name: str, architecture: str, config: Any) -
 
 
 def read_back(file: Path, target: Path) -> Any:
-    """The weights as they stand in the file, as a folder of safetensors that can be measured; returns the model.
-
-    Raises SmallerError: the file's tokenizer counts other tokens than the base model's.
-    """
+    """The file's weights as a folder of safetensors, and the model. Raises SmallerError: its tokenizer is another."""
     tokenizer, model = load_gguf(file)
     before = weight_parity.load_tokenizer(layout.BASE_MODEL)
     if tokenizer.get_vocab() != before.get_vocab() or tokenizer.eos_token_id != before.eos_token_id:
@@ -319,20 +305,14 @@ def logit_error(one: Any, other: Any, prompts: list[list[int]]) -> float:
 
 
 def kept_layers(layers: int, keep: int) -> list[int]:
-    """Which layers of a model stay: the first, the last, and evenly spaced ones between.
-
-    Raises SmallerError: not fewer layers than there are, or fewer than two.
-    """
+    """Which layers stay: both ends and evenly spaced ones between. Raises SmallerError: no such number."""
     if not 2 <= keep < layers:
         raise SmallerError(f"a student of a model with {layers} layers has 2 to {layers - 1}, not {keep}")
     return [round(at * (layers - 1) / (keep - 1)) for at in range(keep)]
 
 
 def make_student(model: Any, keep: int, target: Path) -> list[int]:
-    """Write the student as a model's folder with tokenizer and manifest; returns the layers it keeps.
-
-    Raises SmallerError: the model's layers cannot be told apart, or the number is wrong.
-    """
+    """Write the student as a model's folder; returns the layers kept. Raises SmallerError: none can be told."""
     import torch
 
     decoder: Any = getattr(model, "model", None)
@@ -353,17 +333,6 @@ def make_student(model: Any, keep: int, target: Path) -> list[int]:
     return kept
 
 
-def _teach(params: Params, system: str, weights: Path, target: Path) -> int:
-    """Write the training set with the teacher's answers; returns how many there are."""
-    examples = read_own_jsonl(layout.MIX / "train.jsonl", Example)
-    unique = list({example.id: example for example in examples}.values())
-    tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
-    with _open_teacher(params, weights) as teacher:
-        found = taught(unique, system, teacher, params.construct_.teacher.max_tokens, tokenizer)
-    write_jsonl(target, found)
-    return len(found)
-
-
 def _open_teacher(params: Params, weights: Path) -> Teacher:
     """construct.teacher's endpoint, or an engine of ours on the packaged version; replies are kept either way."""
     settings = params.construct_.teacher
@@ -378,10 +347,7 @@ def _open_teacher(params: Params, weights: Path) -> Teacher:
 
 
 def taught(examples: Sequence[Example], system: str, teacher: Teacher, tokens: int, tokenizer: Any) -> list[Example]:
-    """The examples with the teacher's answers; those that it did not end, or marked, are left out.
-
-    Raises SmallerError: none is left; TeacherError: the teacher cannot be asked.
-    """
+    """The examples with the teacher's answers, but those not ended or marked. Raises SmallerError: none."""
     asks = []
     for example in examples:
         rows = messages_of(example.system or system, example.prompt, example.history)
@@ -400,10 +366,7 @@ def taught(examples: Sequence[Example], system: str, teacher: Teacher, tokens: i
 
 
 def describe_student(params: Params, domain: Domain, student: Path, digest: str, data: dict[str, Path]) -> SftJob:
-    """The job that trains a student on `data` (train, validation): sft's, with every weight open.
-
-    It begins from the student, also where sft would go on from a champion, as a night does.
-    """
+    """The job that trains a student on `data`: sft's with every weight open, never from a champion, as in a night."""
     sft = params.sft.model_copy(update={"method": "full"})
     job = describe(params.model_copy(update={"sft": sft}), domain)
     afresh = job.settings.model_copy(update={"learning_rate": sft.learning_rate})

@@ -24,8 +24,7 @@ from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem
 from tasks.evaluate.run.stage import load_tokenizer, responses_to
-from tasks.evaluate.scoring.items import read_items
-from tasks.evaluate.scoring.questions import questions_of, scores_of
+from tasks.evaluate.scoring.questions import questions_of, read_items, scores_of
 from tasks.evaluate.scoring.subject import base_alone
 
 PILOTED = {"mmlu": "p_correct", "safety": "refusal"}

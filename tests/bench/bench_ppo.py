@@ -66,7 +66,7 @@ def peer_rewards(folder: Path) -> list[float]:
 
 def our_rewards(folder: Path) -> list[float]:
     """What our final policies earn."""
-    from tasks.train.align.online.worker import build_ppo
+    from tasks.train.align.online.ppo_trainer import build
     from tests import online_toy as toy
     from tests.online_jobs import online_job
 
@@ -82,7 +82,7 @@ def our_rewards(folder: Path) -> list[float]:
     rewards = []
     for seed in SETTINGS["seeds"]:
         job = online_job(folder, settings, seed=seed)
-        trainer = build_ppo(job, folder / f"run{seed}", toy.tokenizer(), toy.prompts(), toy.earned)
+        trainer = build(job, folder / f"run{seed}", toy.tokenizer(), toy.prompts(), toy.earned)
         trainer.train()
         rewards.append(toy.mean_reward(trainer.policy, seed))
         print(f"ours, seed {seed}: {rewards[-1]:.3f}", flush=True)
@@ -91,7 +91,7 @@ def our_rewards(folder: Path) -> list[float]:
 
 def main() -> None:
     """Train both, print the table; ends with an error where the intervals do not overlap."""
-    from tasks.train.align.online.held_out import paired_interval
+    from tasks.train.align.online.judging import paired_interval
     from tests import online_toy as toy
 
     os.environ["DS_ACCELERATOR"] = "cpu"

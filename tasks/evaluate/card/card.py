@@ -1,7 +1,7 @@
 """The release card: one page (HTML, and Markdown) that says what was released, why, and what it is worth.
 
-Rendered outside the stages from their files, with charts inlined as SVG: no script, no network, nothing but the page.
-Every text that a model or a source wrote is escaped.
+Rendered outside the stages from their files, with charts inlined as SVG: no script, no network. Every text that a model
+or a source wrote is escaped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import yaml
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
+from tasks.core.graph import training_stages
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
-from tasks.evaluate.card.training import TrainingCost, read_costs
 
 TEMPLATES = Path(__file__).parent
 SAMPLES = 5
@@ -66,7 +66,7 @@ class Card:
     params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
-    costs: list[TrainingCost] = field(default_factory=list)
+    costs: list[dict[str, str]] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,10 +76,7 @@ def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -> Path:
-    """Write reports/release_card.html and .md from the files of a finished release; returns the HTML's path.
-
-    Raises CardError: there is no verdict yet.
-    """
+    """Write reports/release_card.html and .md; returns the HTML's path. Raises CardError: there is no verdict yet."""
     card = collect(root, dict(lineage or {}))
     write_text(root / layout.CARD_HTML, _render("template.html", card, draw(card), escape=True))
     write_text(root / layout.CARD_MARKDOWN, _render("template.md", card, {}, escape=False))
@@ -92,7 +89,8 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
     if not path.is_file():
         raise CardError(f"{path} is missing: run a release first (`make run`)")
     params = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))
-    domain = _yaml(root / layout.DOMAINS / params["domain"] / "domain.yaml")
+    about = root / layout.DOMAINS / params["domain"] / "domain.yaml"
+    domain = yaml.safe_load(about.read_text(encoding="utf-8")) if about.is_file() else {}
     return Card(
         domain=params["domain"],
         title=str(domain.get("title", params["domain"])),
@@ -135,6 +133,39 @@ def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
         for item in items
         if before[item["id"]] != after[item["id"]]
     ][:count]
+
+
+def read_costs(root: Path) -> list[dict[str, str]]:
+    """What each training was predicted to take and what it took, a row for each figure that is known.
+
+    A prediction speaks of the fullest GPU, or of the main memory of all processes together; a run that died and went
+    on is not what was predicted. Both lie outside of the stages' outputs.
+    """
+    rows = []
+    for stage in training_stages():
+        before, after = (_json(root / layout.MEASURED / f"{stage}{end}.json") for end in (".predicted", ""))
+        time, memory, parameters = (before.get(name, {}) for name in ("time", "memory", "parameters"))
+        tries = after.get("attempts", 1)
+        gpu = max((one["peak_gpu_bytes"] for one in after.get("processes", [])), default=0)
+        peak, trained = gpu or after.get("peak_bytes"), after.get("trainable_parameters")
+        figures = (
+            (
+                f"time ({tries} attempts)" if tries > 1 else "time",
+                time.get("seconds"),
+                after.get("seconds"),
+                1,
+                "0f} s",
+            ),
+            ("peak memory", memory.get("needed"), peak, 1 << 30, "2f} GiB"),
+            ("energy", before.get("energy_kwh"), after.get("energy_kwh"), 1, "3f} kWh"),
+            ("trained parameters", parameters.get("trained"), trained, 1, "0f}"),
+        )
+        for what, predicted, actual, unit, form in figures:
+            if actual:
+                told = [f"{{:,.{form}".format(value / unit) if value else "–" for value in (predicted, actual)]
+                off = f"{(predicted - actual) / actual:+.0%}" if predicted else "–"
+                rows.append({"stage": stage, "what": what, "predicted": told[0], "actual": told[1], "off": off})
+    return rows
 
 
 def licences(domain: dict[str, Any]) -> list[dict[str, str]]:
@@ -195,14 +226,13 @@ def _escaped(value: str) -> str:
 
 def draw(card: Card) -> dict[str, str]:
     """SVG charts by name: scores, funnel, loss; a chart without data is left out."""
-    charts = {}
-    if card.scores:
-        charts["scores"] = _draw_scores(card.scores)
-    if card.funnel is not None and card.funnel.lanes:
-        charts["funnel"] = _svg(draw_funnel(card.funnel.lanes))
-    if card.loss:
-        charts["loss"] = _draw_loss(card.loss)
-    return charts
+    lanes = card.funnel.lanes if card.funnel else []
+    charts = {
+        "scores": _draw_scores(card.scores) if card.scores else None,
+        "funnel": draw_funnel(lanes) if lanes else None,
+        "loss": _draw_loss(card.loss) if card.loss else None,
+    }
+    return {name: _svg(drawing) for name, drawing in charts.items() if drawing is not None}
 
 
 def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
@@ -216,7 +246,7 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any
     return drawing, list(axes)
 
 
-def _draw_scores(rows: list[ScoreRow]) -> str:
+def _draw_scores(rows: list[ScoreRow]) -> Any:
     """One panel a metric, since units differ: both sides with their intervals."""
     drawing, axes = _figure(1.9 * len(rows) + 0.6, 2.6, len(rows))
     for ax, row in zip(axes, rows, strict=True):
@@ -227,10 +257,10 @@ def _draw_scores(rows: list[ScoreRow]) -> str:
                 ax.errorbar(place, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=3)
         ax.set_xticks([0, 1], ["before", "after"])
         ax.set_title(f"{row.set}\n{row.metric}".replace("_", " "), fontsize=9, color=INK)
-    return _svg(drawing)
+    return drawing
 
 
-def _draw_loss(points: list[tuple[int, str, float]]) -> str:
+def _draw_loss(points: list[tuple[int, str, float]]) -> Any:
     drawing, (ax,) = _figure(6.4, 2.6)
     for split in dict.fromkeys(split for _, split, _ in points):
         line = [(step, value) for step, of, value in points if of == split]
@@ -238,7 +268,7 @@ def _draw_loss(points: list[tuple[int, str, float]]) -> str:
     ax.set_xlabel("step", fontsize=8)
     ax.set_ylabel("loss, nats per token", fontsize=8)
     ax.legend(frameon=False, fontsize=8)
-    return _svg(drawing)
+    return drawing
 
 
 def _svg(drawing: Any) -> str:
@@ -252,8 +282,12 @@ def _svg(drawing: Any) -> str:
     return text[text.index("<svg") :]
 
 
-def _yaml(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+def _json(path: Path) -> dict[str, Any]:
+    """A file's content; empty where it is missing or torn (it decides nothing)."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")).items())
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _csv(path: Path) -> list[dict[str, str]]:

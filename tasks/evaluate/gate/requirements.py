@@ -1,4 +1,8 @@
-"""What the gate asks: of a release a gain on the domain, of a night that it learnt its corrections, of both no harm."""
+"""What the gate asks: of a release a gain on the domain, of a night that it learnt its corrections, of both no harm.
+
+Ten corrections cannot show a gain on a hundred other questions, so a night may lose no more on the domain than its
+margins allow. It is trained on them: that they became likelier shows that they were learnt, not that they generalise.
+"""
 
 from __future__ import annotations
 

@@ -5,19 +5,10 @@ Every criterion is a mean over items, candidate against champion on the same ite
     superiority      the gain; passes when the whole interval lies above 0
     non_inferiority  the loss; passes when the whole interval lies at or below the margin
 
-Below compare.EXACT_BELOW items an exact sign-flip test has to agree before either passes.
-
-A release has to be better on the domain. A night has to be better on what users corrected, and may lose no more on the
-domain than its margins allow: ten corrections cannot show a gain on a hundred other questions. It is trained on those
-corrections, so that criterion shows that they were learnt, not that they generalise; the others stand guard. Only a
-night is judged so: one whose flow wrote its number into the champion's pointer, whose training went on from that very
-champion, and which has corrections. Whatever else is run over the same files is judged as a release.
-
-promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown, that is, a loss whose whole
-interval lies above its margin, or a gain whose whole interval lies below 0. hold: neither; the items at hand do not
-settle it, or nobody could ask the candidate. The gate fails closed: scores that are missing, too many, doubled, not
-finite, of other models than those at hand, or evaluated under unequal conditions stop the stage, and no verdict is left
-behind.
+Below EXACT_BELOW items an exact sign-flip test has to agree before either passes. promote: all pass, and an engine of
+ours can serve the candidate. reject: harm is shown by a whole interval. hold: neither. What is asked of a release and
+of a night is in requirements.py. The gate fails closed: scores that are missing, too many, doubled, not finite, of
+other models than those at hand, or evaluated under unequal conditions stop it, and no verdict is left behind.
 """
 
 from __future__ import annotations
@@ -43,8 +34,7 @@ from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
 from tasks.core.stage import run_stage
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
-from tasks.evaluate.scoring.items import read_items
-from tasks.evaluate.scoring.questions import FEEDBACK, METRICS
+from tasks.evaluate.scoring.questions import FEEDBACK, METRICS, read_items
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject
 
 STAGE = "gate"
@@ -148,10 +138,7 @@ def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
 
 
 def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
-    """The scores of one side, for exactly the expected items.
-
-    Raises NoVerdict: the file is missing, or a score in it is missing, doubled, unexpected or not a finite number.
-    """
+    """One side's scores. Raises NoVerdict: one is missing, doubled, unexpected or no finite number."""
     path = layout.EVALUATION / who / "scores.jsonl"
     remedy = f"run the stage evaluate_{who} again"
     if not path.is_file():
@@ -192,10 +179,7 @@ def read_conditions(who: Who) -> dict[str, Any]:
 
 
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
-    """Both sides were evaluated alike, and they are the models at hand, each under its own system prompt.
-
-    Raises NoVerdict: they were not, or are not.
-    """
+    """Raises NoVerdict unless both sides were evaluated alike and are the models at hand under their own prompts."""
     for conditions, subject in ((after, candidate), (before, champion)):
         if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
             raise NoVerdict(
@@ -225,12 +209,11 @@ def judge(
     seed: int,
     asked: Sequence[Requirement] = RELEASE,
 ) -> Verdict:
-    """The verdict on the candidate's scores `after` against the champion's `before`, by what is `asked`.
-
-    Raises NoVerdict: a comparison is not possible.
-    """
+    """The verdict on the scores `after` against the champion's `before`. Raises NoVerdict: they cannot be compared."""
     criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
-    outcome = outcome_of(criteria)
+    outcome: Outcome = "reject" if any(map(shows_harm, criteria)) else "hold"
+    if all(criterion.passed for criterion in criteria):
+        outcome = "promote"
     sentence = SENTENCES[outcome]
     if outcome == "promote" and candidate.unservable:
         outcome, sentence = "hold", UNSERVABLE.format(why=candidate.unservable)
@@ -280,16 +263,11 @@ def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Re
     """MMLU accuracy, for the reader: a few hundred items settle nothing finer than six points."""
     column = ("mmlu", "accuracy")
     found = _difference(*_sides(after[column], before[column], True), settings, seed)
-    return Reported(
-        name="mmlu_accuracy",
-        unit="share of items",
-        **vars(found),
-        level=settings.level,
-        reason=(
-            f"MMLU accuracy changed by {found.estimate:+.3f} ({_range(found, settings.level)}); reported only, "
-            f"because {found.n} items cannot settle a small change."
-        ),
+    reason = (
+        f"MMLU accuracy changed by {found.estimate:+.3f} ({_range(found, settings.level)}); reported only, "
+        f"because {found.n} items cannot settle a small change."
     )
+    return Reported(name="mmlu_accuracy", unit="share of items", **vars(found), level=settings.level, reason=reason)
 
 
 def _sides(after: Values, before: Values, candidate_first: bool) -> tuple[list[float], list[float]]:
@@ -306,18 +284,9 @@ def _difference(minuend: list[float], subtrahend: list[float], settings: GatePar
         raise NoVerdict(str(error)) from None
 
 
-def outcome_of(criteria: Sequence[Criterion]) -> Outcome:
-    """promote, reject or hold, by the rules at the top of this module."""
-    if all(criterion.passed for criterion in criteria):
-        return "promote"
-    return "reject" if any(shows_harm(criterion) for criterion in criteria) else "hold"
-
-
 def shows_harm(criterion: Criterion) -> bool:
     """The whole interval lies on the wrong side: below no gain at all, or beyond the loss that is allowed."""
-    if criterion.kind == "superiority":
-        return criterion.high < 0
-    return criterion.low > criterion.margin
+    return criterion.high < 0 if criterion.kind == "superiority" else criterion.low > criterion.margin
 
 
 def reason_of(requirement: Requirement, found: Interval, level: float, margin: float, too_few: str) -> str:

@@ -1,7 +1,7 @@
 """What OpenCompass is given: its Python configuration, and the questions as JSON lines, one file for each data set.
 
-One task holds all data sets, so the model is loaded once. Rows run from long to short: neighbours in a batch are
-of like length, the time left is not underestimated, and memory peaks at the start.
+One task holds all data sets, so the model is loaded once. Rows run from long to short, so that neighbours in a batch
+are of like length and memory peaks at the start.
 """
 
 from __future__ import annotations
@@ -47,19 +47,15 @@ def data_sets_of(questions: Iterable[Question]) -> list[DataSet]:
     for question in questions:
         grouped.setdefault((question.item.set, question.kind), []).append(question)
     return [
-        DataSet(f"{name}_{kind}", kind, tuple(row for question in _ordered(group) for row in rows_of(question)))
+        DataSet(f"{name}_{kind}", kind, tuple(row for one in sorted(group, key=_order) for row in rows_of(one)))
         for (name, kind), group in sorted(grouped.items())
     ]
 
 
-def _ordered(questions: list[Question]) -> list[Question]:
+def _order(question: Question) -> tuple[int, str]:
     """Longest first; equal lengths by id, so that the order is always the same."""
-
-    def length(question: Question) -> int:
-        answers = 0 if question.kind == "generation" else sum(map(len, question.answers))
-        return len(question.prompt) + answers
-
-    return sorted(questions, key=lambda question: (-length(question), question.item.id))
+    answers = () if question.kind == "generation" else question.answers
+    return -sum(map(len, (question.prompt, *answers))), question.item.id
 
 
 def rows_of(question: Question) -> list[PromptRow]:

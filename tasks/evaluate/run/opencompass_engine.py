@@ -1,7 +1,6 @@
 """OpenCompass's model class for an engine: the same rows and scores as opencompass_model, asked over HTTP.
 
-Runs only in the evaluation environment. Prompts go out as token ids, made by the base model's own tokenizer exactly as
-the other backend makes them, so that both are asked the same. Nothing is averaged or truncated here either.
+Runs only in the evaluation environment. Prompts go out as token ids, made exactly as the other backend makes them.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from transformers import AutoTokenizer
 from tasks.engine.client import Engine, decoding
 from tasks.evaluate.run.opencompass_model import split_at
 
-# Requests under way at a time; the engine makes its own batches of them.
-TOGETHER = 16
+TOGETHER = 16  # requests under way; the engine makes its own batches of them
 
 
 @MODELS.register_module()

@@ -14,14 +14,10 @@ from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.processes import start, stop
 
-# The folder that holds the package `tasks`.
-OUR_CODE = Path(__file__).resolve().parents[3]
-# Seconds between two progress lines of one data set.
-QUIET = 5.0
-# Seconds between two looks at its log.
-LOOK = 0.2
-# Seconds its processes get to end by themselves.
-GRACE = 5.0
+OUR_CODE = Path(__file__).resolve().parents[3]  # the folder that holds the package `tasks`
+QUIET = 5.0  # seconds between two progress lines of one data set
+LOOK = 0.2  # seconds between two looks at its log
+GRACE = 5.0  # seconds its processes get to end by themselves
 STARTED = re.compile(r"Start inferencing \[[^/]+/(?P<name>\w+)\]")
 BAR = re.compile(r"(?P<done>\d+)/(?P<total>\d+) \[(?P<spent>[\d:]+)<(?P<left>[\d:?]+)")
 
@@ -45,8 +41,11 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
     log = folder / "opencompass.log"
     deadline = time.monotonic() + 60 * minutes
     progress, status = ProgressLines(label), None
+    # One thread a pass: opencompass_model runs passes side by side.
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
     with log.open("wb") as stream, log.open("rb") as written:
-        child = start(command, grace=GRACE, cwd=folder, env=_environment(), out=stream)
+        child = start(command, grace=GRACE, cwd=folder, env=environment, out=stream)
         try:
             while status is None:
                 time.sleep(LOOK)
@@ -62,12 +61,6 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
             stop(child)
     if status != 0:
         raise EvaluationError(_cause(status, log))
-
-
-def _environment() -> dict[str, str]:
-    """Offline, our own package importable, one thread a pass (opencompass_model runs passes side by side)."""
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
 
 
 class ProgressLines:

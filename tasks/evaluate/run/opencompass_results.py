@@ -22,13 +22,9 @@ AGAIN = "no score was written; run the stage again"
 def read_responses(
     folder: Path, who: str, data_sets: Sequence[DataSet], questions: Sequence[Question]
 ) -> list[Response]:
-    """The response to each question, in their order.
+    """The response to each question, in their order; `folder` holds one run of OpenCompass.
 
     Raises EvaluationError: a file, a row or a value is missing, doubled, not finite, or not of what was asked.
-
-    Args:
-        folder: what was given to OpenCompass as its folder; it holds one run.
-        who: the model's abbreviation in the configuration.
     """
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if len(runs) != 1:
@@ -105,10 +101,7 @@ def _only(detail: Any, column: str) -> Any:
 
 
 def checked_value(value: Any, metric: str, where: str) -> float:
-    """`value` as a number that can be one: finite, not negative, and at most 1 for ROUGE-L.
-
-    Raises EvaluationError: it is not.
-    """
+    """`value` as a number. Raises EvaluationError: it is not finite, negative, or above 1 for ROUGE-L."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= (1 if metric == "rouge_l" else sys.float_info.max):
         raise EvaluationError(f"{where} has the {metric} {value!r}, which is no number or out of range; {AGAIN}")

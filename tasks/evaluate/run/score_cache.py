@@ -1,7 +1,6 @@
 """Responses to questions already asked, kept by the digest of everything that shaped them.
 
-A changed adapter, prompt, reference, setting, library or line of our own OpenCompass code is another key, so nothing
-has to be invalidated. An entry that cannot be read counts as missing.
+Whatever changes is another key, so nothing has to be invalidated. An entry that cannot be read counts as missing.
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ def source_digest(backend: str = "huggingface") -> str:
 
 def lock_digest(backend: str = "huggingface") -> str:
     """The digest of the locks of the environments that an evaluation runs in."""
-    if backend == "engine":
-        return digest_of([sha256_file(LOCK), sha256_file(engine_lock())])
-    return sha256_file(LOCK)
+    own = sha256_file(LOCK)
+    return digest_of([own, sha256_file(engine_lock())]) if backend == "engine" else own
 
 
 def engine_lock() -> Path:
@@ -57,15 +55,8 @@ def engine_lock() -> Path:
 
 def key_of(question: Question, identity: dict[str, str | None], conditions: Conditions) -> str:
     """The digest of all that shapes one response."""
-    return digest_of(
-        {
-            "model": identity,
-            "conditions": asdict(conditions),
-            "kind": question.kind,
-            "prompt": question.prompt,
-            "answers": question.answers,
-        }
-    )
+    asked = {name: getattr(question, name) for name in ("kind", "prompt", "answers")}
+    return digest_of({"model": identity, "conditions": asdict(conditions), **asked})
 
 
 def find(key: str, question: Question, folder: Path = SCORES) -> Response | None:

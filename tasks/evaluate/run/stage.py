@@ -1,9 +1,10 @@
 """Stages `evaluate_candidate` and `evaluate_champion`: scores of one model on every evaluation item.
 
-Each side is asked under its own system prompt: a version is weights and prompt, and is served as both.
-Only questions whose response is not in the cache go to OpenCompass; with none left it is not even started. Anything
-that is not whole and in order stops the stage before a single score is written, and earlier scores are gone by then,
-so the gate cannot take old ones for new.
+Each side is asked under its own system prompt. Only questions whose response is not in the cache go to OpenCompass.
+Anything that is not whole and in order stops the stage before a single score is written, and earlier scores are gone
+by then, so the gate cannot take old ones for new.
+Limits: an engine (evaluate.backend) is vLLM only, because likelihoods are needed; it is the stage's own and not the
+platform's, and other items in a batch move a loss in its last digits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,25 +26,29 @@ from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
 from tasks.core.metrics import write_metrics
 from tasks.core.params import EvaluateParams, Params, load_params
-from tasks.core.records import Score, write_jsonl
+from tasks.core.processes import free_port
+from tasks.core.records import Score, make_item, write_jsonl
 from tasks.core.stage import run_stage
-from tasks.evaluate.run.engine_backend import serving
-from tasks.evaluate.run.opencompass_config import data_sets_of, write_inputs
-from tasks.evaluate.run.opencompass_process import run_opencompass
+from tasks.engine.client import BASE, Engine
+from tasks.engine.process import EngineProcess
+from tasks.evaluate.run.opencompass_config import data_sets_of, engine_model, local_model, rows_of, write_inputs
+from tasks.evaluate.run.opencompass_process import EvaluationError, run_opencompass
 from tasks.evaluate.run.opencompass_results import read_responses
-from tasks.evaluate.run.prompt_parity import check_prompts
 from tasks.evaluate.run.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
-from tasks.evaluate.scoring.items import read_items
 from tasks.evaluate.scoring.questions import (
+    BOUNDARY,
     GeneratedAnswer,
     Question,
     Response,
     check_fits,
     means_of,
     questions_of,
+    read_items,
     scores_of,
 )
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject, tokenizer_digest
+from tasks.text.parity import CONVERSATIONS, Conversation, Reading, as_trained, refuse_differing
+from tasks.text.prompts import encode_text
 
 OPENCOMPASS = "opencompass-0.5.4"
 
@@ -68,11 +74,23 @@ def evaluate(who: Who) -> str:
 def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Question]:
     """All that is asked of one model, under its own system prompt, or under the domain's where it has none.
 
-    Raises PromptsDiffer: they would be put otherwise than the model was trained.
+    Raises PromptsDiffer: they would be put otherwise than the model was trained (earlier turns, which standing items
+    have not, are not compared).
     """
     system = domain.system_text() if subject.system is None else subject.system
-    check_prompts(tokenizer, system)
+    for conversation in CONVERSATIONS:
+        if not conversation.history:
+            trained = as_trained(tokenizer, system, conversation)
+            refuse_differing([trained, as_evaluated(tokenizer, system, conversation)])
     return questions_of(read_items(corrections=True), tokenizer, system)
+
+
+def as_evaluated(tokenizer: Any, system: str, conversation: Conversation) -> Reading:
+    """As OpenCompass is sent a question about an answer's likelihood, and its model splits it again."""
+    item = make_item(set="dialogue", prompt=conversation.user, reference=conversation.answer)
+    line = rows_of(questions_of([item], tokenizer, system)[0])[0].text
+    prompt, answer = line.split(BOUNDARY)
+    return Reading("evaluation", prompt, *(tuple(encode_text(tokenizer, text)) for text in (prompt, answer)))
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -127,11 +145,34 @@ def ask(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     data_sets = data_sets_of(questions)
-    end_of_turn = load_tokenizer(subject.base).eos_token_id
-    with serving(subject, conditions, settings, context_length(subject.base), end_of_turn) as model:
+    with serving(subject, conditions, settings) as model:
         inputs = write_inputs(folder, data_sets, model, conditions)
         run_opencompass(inputs, folder, subject.who, settings.timeout_minutes)
     return read_responses(folder / "runs", subject.who, data_sets, questions)
+
+
+@contextmanager
+def serving(subject: Subject, conditions: Conditions, settings: EvaluateParams) -> Iterator[dict[str, Any]]:
+    """OpenCompass's configuration of the model: its own, or that of an engine which serves it within the block.
+
+    Raises EvaluationError: the engine that params.yaml names tells no likelihoods; EngineError: it cannot be started or
+    does not take the adapter.
+    """
+    if settings.backend != "engine":
+        end_of_turn = load_tokenizer(subject.base).eos_token_id
+        yield local_model(subject, conditions, context_length(subject.base), end_of_turn)
+        return
+    engine = load_params().engine
+    if engine.kind != "vllm":
+        raise EvaluationError("evaluate.backend: engine needs engine.kind: vllm, which tells likelihoods")
+    engine = engine.model_copy(update={"precision": settings.precision})
+    name = (subject.adapter_digest or BASE)[:16]
+    with EngineProcess(engine, subject.base, port=free_port(), name=f"engine-{subject.who}") as process:
+        if subject.adapter is not None:
+            with Engine(process.url) as client:
+                client.load_adapter(name, subject.adapter)
+        room = min(context_length(subject.base), engine.max_model_tokens)
+        yield engine_model(subject, conditions, room, process.url, name)
 
 
 def context_length(folder: Path) -> int:

@@ -21,8 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.records import DECIMALS, EvaluationItem, Record, Score
+from tasks.core.records import DECIMALS, EvaluationItem, Record, Score, read_own_jsonl
 from tasks.text.prompts import encode_answer, encode_text, render_prompt, smuggled_markers
 
 QuestionKind = Literal["generation", "nll", "choices"]
@@ -44,6 +45,27 @@ KINDS: dict[str, tuple[QuestionKind, ...]] = {
 }
 # Stands between prompt and answer on the way to OpenCompass (the information separator of records).
 BOUNDARY = "\x1e"
+
+
+class ItemsUnusable(FlywheelError):
+    """A set of items is missing, or holds what it should not."""
+
+
+def read_items(corrections: bool = False) -> list[EvaluationItem]:
+    """The items of every evaluation set; with `corrections`, what users corrected too, where a night is to learn it.
+
+    Raises ItemsUnusable: a set is missing or empty, an id stands twice, or an item is in the wrong file.
+    """
+    files = {name: layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS}
+    items = []
+    for name, path in (files | ({FEEDBACK: layout.CORRECTION_ITEMS} if corrections else {})).items():
+        found = read_own_jsonl(path, EvaluationItem) if path.is_file() else []
+        if name in files and not found:
+            raise ItemsUnusable(f"{path} holds no items; run the stage ingest again")
+        if any(item.set != name for item in found) or len({item.id for item in found}) != len(found):
+            raise ItemsUnusable(f"{path} holds another set's items or one item twice; run dvc repro")
+        items += found
+    return items
 
 
 class UnaskableItem(FlywheelError):
@@ -125,13 +147,8 @@ def _problem(item: EvaluationItem, kind: QuestionKind, tokenizer: Any) -> str | 
 def check_fits(questions: Iterable[Question], tokenizer: Any, room: int, max_new_tokens: int) -> None:
     """Refuse before anything is asked what a model cannot read at once: it would answer from positions it never saw.
 
+    `room` is how many tokens the model, or the engine in front of it, reads at once.
     Raises UnaskableItem: names the longest question that does not fit, and how many do not.
-
-    Args:
-        questions: all that will be asked.
-        tokenizer: the model's own.
-        room: tokens that the model, or the engine in front of it, reads at once.
-        max_new_tokens: of a generated answer.
     """
     sizes = []
     for question in questions:
@@ -166,7 +183,7 @@ def scores_of(question: Question, response: Response) -> list[Score]:
 
 
 def softmax_of_negatives(losses: tuple[float, ...]) -> list[float]:
-    """exp(-loss) of each, normalised to sum to 1; shifted by the smallest loss so that nothing overflows."""
+    """exp(-loss) of each over their sum, shifted by the smallest loss so that nothing overflows."""
     smallest = min(losses)
     weights = [math.exp(smallest - loss) for loss in losses]
     total = math.fsum(weights)

@@ -1,7 +1,6 @@
-"""Who is measured: a model, with or without an adapter, checked against its manifests.
+"""Who is measured: models/package or what data/champion holds, checked against its manifests.
 
-The candidate is models/package; the champion is what data/champion holds: the base itself, or the parts of an earlier
-version. Either is an adapter over the base, whole weights of its own, or both (tasks/core/package.py).
+Either is an adapter over the base, whole weights of its own, or both (tasks/core/package.py).
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ class SubjectError(FlywheelError):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. `version` is null for a candidate: it gets one only after it is judged.
+    """A model to measure; a candidate has no version yet.
 
     `base` holds the weights to load, the base model's or the version's own; `unservable` says why no engine of ours
-    can answer with it, and is empty where one can. `system` is the system prompt that it was trained with and is served
-    with; the base model has none of its own, and is asked with the domain's.
+    can answer with it, or nothing. `system` is the system prompt that it was trained and is served with; the base model
+    has none, and is asked with the domain's.
     """
 
     who: str
@@ -82,9 +81,7 @@ def base_alone(who: str) -> Subject:
 def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_digest: str, stages: str) -> Subject:
     """The model that a package's folder holds, over the base model of this digest where it has no weights of its own.
 
-    Raises PackageUnreadable: the folder has no parts of a package, or does not say what it was trained over and with;
-    SubjectError: it was trained over another base model, its own weights do not match their manifest, or the adapter is
-    incomplete; `stages` are those to run again.
+    Raises PackageUnreadable; SubjectError: see load_subject; `stages` are those to run again.
     """
     parts = read_package(folder)
     if parts.trained_over != base_digest:

@@ -1,8 +1,7 @@
 """Stage align: the SFT policy is brought nearer to what people prefer; off by default.
 
-DPO and KTO learn from preferences directly (tasks/train/align/worker.py); PPO, RLOO and GRPO let the policy answer
-and the reward model judge (tasks/train/align/online/worker.py). All begin from the SFT policy and are held to it. Like
-sft, the stage itself imports no torch, and a run that was killed goes on from its last complete checkpoint.
+DPO and KTO learn from preferences directly (worker.py); PPO, RLOO and GRPO let the policy answer and the reward model
+judge (online/worker.py). All begin from the SFT policy and are held to it. The stage itself imports no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tasks.core.params import Params
 from tasks.core.start import goes_on
 from tasks.core.training_params import AlignParams
 from tasks.train.entry.training import TrainingStage, common_fields, counted
-from tasks.train.reward.stage import NoPreferences, no_preferences
+from tasks.train.reward.stage import pairs
 from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of
 from tasks.train.run.job import TrainingJob
 
@@ -28,11 +27,7 @@ class NoReward(FlywheelError):
 
 
 class AlignJob(TrainingJob):
-    """What both kinds of alignment have.
-
-    The policy that training begins from, and is held to, is `base_model` with the adapter `start` over it where there
-    is one: the SFT policy, never the plain base model where an SFT adapter exists.
-    """
+    """What both kinds have. Training begins from `base_model` with the adapter `start` over it: the SFT policy."""
 
     code: ClassVar[tuple[str, ...]] = ("text", "train/run", "train/preference", "train/align")
     plot: ClassVar[Path] = layout.PLOTS / "align.csv"
@@ -73,31 +68,16 @@ class OnlineJob(AlignJob):
 def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
     """The job that the settings ask for; `planned`: to be sized only, before there is a reward model.
 
-    Raises NoPreferences: DPO or KTO, and stage pairs left none; NoReward: an online alignment, and stage reward left no
-    model.
+    Raises NoPreferences (DPO or KTO) or NoReward (online): the stage before left nothing to learn from.
     """
     common = common_fields("align", params.align, params, domain, after_sft())
-    return _online(common, planned) if params.align.online else _preference(common, domain)
-
-
-def _preference(common: dict[str, Any], domain: Domain) -> PreferenceJob:
-    data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
-    if not data["train"].stat().st_size:
-        raise NoPreferences(no_preferences(domain))
-    held = held_to()
-    if held is None:
-        return PreferenceJob(data=data, **common)
-    return PreferenceJob(
-        data=data,
-        reference_base=held.base,
-        reference_base_digest=held.base_digest,
-        reference=held.adapter,
-        reference_digest=held.adapter_digest,
-        **common,
-    )
-
-
-def _online(common: dict[str, Any], planned: bool) -> OnlineJob:
+    if not params.align.online:
+        held = held_to()
+        fields: dict[str, Any] = {"data": pairs(domain), **common}
+        if held is not None:
+            fields |= {"reference_base": held.base, "reference_base_digest": held.base_digest}
+            fields |= {"reference": held.adapter, "reference_digest": held.adapter_digest}
+        return PreferenceJob(**fields)
     kind, before = kind_of(layout.REWARD), before_sft()
     if kind == "none" and not planned:
         raise NoReward("there is no reward model for an online alignment; run the stage reward: dvc repro reward")
@@ -126,10 +106,9 @@ def nothing_to_align(params: Params) -> str:
     """Why there is nothing to align, or ""."""
     if params.align.alignment == "none":
         return "align.alignment is none"
-    learns_pairs = not params.align.online and goes_on()
-    if learns_pairs and not (layout.PAIRS / "train.jsonl").stat().st_size:
-        return "the champion has learnt every preference that there is"
-    return ""
+    if params.align.online or not goes_on() or (layout.PAIRS / "train.jsonl").stat().st_size:
+        return ""
+    return "the champion has learnt every preference that there is"
 
 
 STAGE = TrainingStage(

@@ -1,10 +1,8 @@
-"""One process of DPO or KTO, started by `accelerate launch`; tasks.train.align.stage owns all of them.
+"""One process of DPO (Rafailov et al. 2023, arXiv 2305.18290) or KTO (Ethayarajh et al. 2024, arXiv 2402.01306).
 
-The trainers are TRL's: DPO (Rafailov et al. 2023, arXiv 2305.18290) and KTO (Ethayarajh et al. 2024, arXiv
-2402.01306). Rows come encoded as in SFT and serving, and with the log-probabilities of the reference policy: that is
-the policy as it stands before the first step, so the SFT policy, whatever is trained of it (an adapter that goes on, a
-new one, every weight); in a night, the first champion of its line. No second model stays in memory.
-See tasks/train/run/worker.py for what it is started with and what it leaves.
+Rows come encoded as in SFT and serving, with the log-probabilities of the reference policy: the SFT policy as it stands
+before the first step, whatever is trained of it; in a night, the first champion of its line. No second model stays in
+memory. See tasks/train/run/worker.py for what a worker is started with and what it leaves.
 """
 
 from __future__ import annotations
@@ -46,10 +44,7 @@ def train(job: PreferenceJob, run: Path, checkpoint: str | None) -> None:
 
 
 def rows_of(job: PreferenceJob, tokenizer: Any, name: str) -> Rows:
-    """The encoded rows of train or validation.
-
-    Raises PreferenceSettings: KTO with less than two rows a process at a time.
-    """
+    """The encoded rows of train or validation. Raises PreferenceSettings: KTO with less than two rows at a time."""
     settings = job.settings
     groups = encode_groups(tokenizer, job.system, read_own_jsonl(job.data[name], Preference), settings.max_tokens)
     if settings.alignment == "dpo":
@@ -99,7 +94,7 @@ def balanced(rows: Rows, desirable: float, undesirable: float) -> tuple[float, f
 
 def model_beside_reference(job: PreferenceJob, rows: Rows, arguments: Any) -> Any:
     """The policy to train; `rows` get the reference's log-probabilities. One of the two is in memory at a time."""
-    from tasks.train.align.reference import add_reference
+    from tasks.train.align.trainers import add_reference
 
     if job.reference_base is not None:
         held = job.model_copy(update={"base_model": job.reference_base, "start": job.reference})

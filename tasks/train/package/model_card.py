@@ -1,7 +1,4 @@
-"""The model card of a package: what it is, from what, how; Hugging Face's front matter on top.
-
-Written from the settings and from what each training stage counted. Limits: no scores, which the release card has.
-"""
+"""The model card of a package: what it is, from what, how; Hugging Face's front matter on top. No scores."""
 
 from __future__ import annotations
 
@@ -46,16 +43,13 @@ def how(params: Params, stage: str, training: dict[str, Any]) -> str:
     settings: TrainingParams = getattr(params, stage)
     name = STAGES.get(stage) or f"Alignment by {params.align.alignment}"
     section = params.methods.of(settings.method).model_dump()
-    words = ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in section.items())
+    listed = {key: "/".join(map(str, value)) if isinstance(value, list) else value for key, value in section.items()}
+    words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in listed.items())
     return (
         f"{name}. Method {settings.method} ({words}): {training.get('trainable_parameters', 0):,} of "
         f"{training.get('parameters', 0):,} parameters. AdamW, learning rate {settings.learning_rate} with cosine "
         f"decay, {training['steps']} steps, {settings.precision}, seed {params.seed}."
     )
-
-
-def _value(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def model_card(params: Params, domain: Domain, kind: Kind) -> str:

@@ -1,11 +1,9 @@
 """Stage package: everything a server needs to answer as the model was trained to, in one checked folder.
 
-models/package holds an adapter over the pinned base or whole weights (tasks/core/package.py says which and why), the
-prompt it was trained with, which base it belongs to, and a model card; the manifest comes last. Nothing is packaged
-that was not loaded and compared: weights are finite and change answers, merged weights agree with the adapter that
-training left, copies are equal to the last bit, and a question is the same tokens in training, evaluation and serving.
-Otherwise the stage fails. One model in fp32 is held at a time.
-Limits: merged weights are written in fp32, whole ones as training left them. The scores are in the release card.
+Nothing is packaged that was not loaded and compared: weights are finite and change answers, merged weights agree with
+the adapter that training left, copies are equal to the last bit, and a question is the same tokens in training and
+serving. One model in fp32 is held at a time.
+Limits: merged weights are written in fp32, whole ones as training left them.
 """
 
 from __future__ import annotations
@@ -70,7 +68,9 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
     Raises WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
     """
     if weights.adapter is None:
-        return _place_model(weights.base, folder, prompts)
+        weight_parity.refuse_unchanged(_logits_of(weights.base, prompts), _logits_of(layout.BASE_MODEL, prompts))
+        _copy_model(weights.base, folder / MODEL)
+        return "whole weights, bit by bit as they were trained"
     model = weight_parity.load(weights.base)
     plain = weight_parity.logits_of(model, prompts)
     model = weight_parity.adapted(model, weights.adapter)
@@ -99,13 +99,6 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
 def _logits_of(model: Path, prompts: list[list[int]]) -> list[Any]:
     """What whole weights answer; they are held no longer than that."""
     return weight_parity.logits_of(weight_parity.load(model), prompts)
-
-
-def _place_model(source: Path, folder: Path, prompts: list[list[int]]) -> str:
-    """Whole weights, file by file as training left them."""
-    weight_parity.refuse_unchanged(_logits_of(source, prompts), _logits_of(layout.BASE_MODEL, prompts))
-    _copy_model(source, folder / MODEL)
-    return "whole weights, bit by bit as they were trained"
 
 
 def _copy_model(source: Path, target: Path) -> None:
@@ -144,19 +137,6 @@ def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
     }
 
 
-def base_of(domain: Domain, digest: str) -> dict[str, Any]:
-    """Which base model it was made from."""
-    source = domain.base_model
-    return {
-        "name": source.name,
-        "digest": digest,
-        "licence": source.licence,
-        "licence_url": source.licence_url,
-        "source_package": source.package,
-        "source_sha256": source.sha256,
-    }
-
-
 def build(params: Params, domain: Domain, weights: Weights, base_digest: str, target: Path) -> tuple[str, str]:
     """Write the package to `target`, whole or not at all; returns what was compared, and its digest.
 
@@ -174,7 +154,10 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
         check_prompts(domain.system_text(), weights.base, served, prompt)
         write_json(folder / KIND, kind.model_dump())
         write_json(folder / PROMPT, prompt)
-        write_json(folder / BASE, base_of(domain, base_digest))
+        source = domain.base_model
+        made_from = {name: getattr(source, name) for name in ("name", "licence", "licence_url")}
+        made_from |= {"digest": base_digest, "source_package": source.package, "source_sha256": source.sha256}
+        write_json(folder / BASE, made_from)
         write_text(folder / "README.md", model_card(params, domain, kind))
         return compared, write_manifest(folder)
 
@@ -182,9 +165,8 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
 def stage() -> str:
     """Check base and what was trained, then pack it."""
     params = load_params()
-    domain = load_domain(params.domain)
     base_digest = verify_manifest(layout.BASE_MODEL)
-    compared, digest = build(params, domain, final(), base_digest, layout.PACKAGE)
+    compared, digest = build(params, load_domain(params.domain), final(), base_digest, layout.PACKAGE)
     return f"{layout.PACKAGE}, digest {digest[:12]}; {compared}"
 
 

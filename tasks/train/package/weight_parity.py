@@ -1,9 +1,4 @@
-"""Are the weights that are packaged the ones that were trained? Compared by their logits, in fp32.
-
-An adapter that is served as one must answer as its merged weights do; weights that are packaged must answer, read back
-from their files, as the adapter or the model that training left. Weights that are not numbers, or change no answer,
-are refused. Runs in the stage's own process; the model is held once, merged in place.
-"""
+"""Are the weights that are packaged the ones that were trained? Compared by their logits, in fp32."""
 
 from __future__ import annotations
 
@@ -22,10 +17,7 @@ class WeightsRefused(FlywheelError):
 
 
 def refuse_broken_weights(path: Path) -> None:
-    """Read every tensor of a safetensors file.
-
-    Raises WeightsRefused: a tensor holds NaN or an infinity, or the file holds no tensor.
-    """
+    """Raises WeightsRefused where a tensor of a safetensors file holds NaN or an infinity, or it holds no tensor."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -68,10 +60,7 @@ def adapted(model: Any, adapter: Path) -> Any:
 
 
 def logits_of(model: Any, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """For each prompt the logits (1, its tokens, vocabulary); the positions of virtual tokens are left out.
-
-    Raises WeightsRefused: a logit is not finite.
-    """
+    """For each prompt the logits (1, its tokens, vocabulary), no virtual tokens. Raises WeightsRefused: not finite."""
     import torch
 
     with torch.no_grad():
@@ -99,10 +88,7 @@ def largest_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor
 
 
 def merge(model: Any) -> Any:
-    """The base model with its adapter's change in its weights.
-
-    Raises WeightsRefused: merging gives weights that are not numbers.
-    """
+    """The base model with its adapter's change in its weights. Raises WeightsRefused: they are not numbers."""
     try:
         return model.merge_and_unload(safe_merge=True).eval()
     except ValueError as error:  # what peft raises where a merged weight is not a number
@@ -110,7 +96,7 @@ def merge(model: Any) -> Any:
 
 
 def refuse_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor], limit: float) -> None:
-    """Raises WeightsRefused where adapter and merged weights differ by more than the limit, or by no number."""
+    """Raises WeightsRefused where a logit of adapter and merged weights differs by more than the limit, or by NaN."""
     difference = largest_difference(one, other)
     if not difference <= limit:
         raise WeightsRefused(

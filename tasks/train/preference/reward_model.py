@@ -16,11 +16,7 @@ from tasks.train.run.handover import ADAPTER_CONFIG
 
 
 class RewardModel(torch.nn.Module):
-    """Scores conversations; nothing in it is trained.
-
-    Args:
-        model: a sequence classifier with one label, whose configuration names its padding token.
-    """
+    """Scores conversations: a sequence classifier with one label, of which nothing is trained."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -29,15 +25,9 @@ class RewardModel(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The score of each conversation, read at its last token.
+        """The score of each conversation, (rows,) in fp32, read at its last token.
 
-        Args:
-            input_ids: (rows, columns) token ids of prompt and answer, as tasks/text/prompts.py encodes them; padded on
-                either side with any token.
-            attention_mask: (rows, columns), 1 where a token counts.
-
-        Returns:
-            (rows,) scores in fp32.
+        Token ids of prompt and answer and mask are (rows, columns); padded on either side with any token.
         """
         padded = input_ids.masked_fill(attention_mask == 0, self.pad_token_id)
         scores: torch.Tensor = self.model(input_ids=padded, attention_mask=attention_mask, use_cache=False).logits
@@ -47,15 +37,7 @@ class RewardModel(torch.nn.Module):
 def load_reward_model(
     trained: Path, base: Path, dtype: torch.dtype, pad_token_id: int, attention: str = "eager"
 ) -> RewardModel:
-    """The reward model that stage reward left.
-
-    Args:
-        trained: models/reward/adapter (over `base`) or models/reward/model (whole weights).
-        base: the base model of an adapter; not read for whole weights.
-        dtype: to compute in.
-        pad_token_id: the tokenizer's.
-        attention: transformers' implementation of it.
-    """
+    """The reward model that stage reward left: models/reward/adapter (over `base`) or models/reward/model."""
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 

@@ -24,10 +24,8 @@ from tasks.train.run.worker import shares
 def ranking_loss(scores: torch.Tensor, pairs: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     """The mean over prompts of the mean of −log σ(r_better − r_worse) over the pairs of a prompt, in nats.
 
-    Args:
-        scores: (answers,) of the reward model.
-        pairs: (pairs, 2) numbers of the better and of the worse answer.
-        prompts: (pairs,) number of the prompt that a pair belongs to, counted from 0 without gaps.
+    scores: (answers,). pairs: (pairs, 2), numbers of the better and of the worse answer. prompts: (pairs,), the number
+    of the prompt that a pair belongs to, counted from 0 without gaps.
     """
     losses = -logsigmoid(margins_of(scores, pairs))
     counts = torch.bincount(prompts)
@@ -40,26 +38,23 @@ def margins_of(scores: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     return found[pairs[:, 0]] - found[pairs[:, 1]]
 
 
-class GroupCollator:
-    """Puts groups into one batch: a row an answer, padded on the right."""
+def collate(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """Groups as one batch, padded on the right.
 
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad = pad_token_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Token ids and mask (answers, columns), pairs (pairs, 2) and their prompts (pairs,)."""
-        sequences = [torch.tensor(ids) for row in rows for ids in row["sequences"]]
-        pairs, prompts, answers = [], [], 0
-        for number, row in enumerate(rows):
-            pairs += [[answers + better, answers + worse] for better, worse in row["pairs"]]
-            prompts += [number] * len(row["pairs"])
-            answers += len(row["sequences"])
-        return {
-            "input_ids": pad_sequence(sequences, batch_first=True, padding_value=self._pad),
-            "attention_mask": pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True),
-            "pairs": torch.tensor(pairs),
-            "prompts": torch.tensor(prompts),
-        }
+    Token ids and mask (answers, columns), pairs (pairs, 2) and their prompts (pairs,).
+    """
+    sequences = [torch.tensor(ids) for row in rows for ids in row["sequences"]]
+    pairs, prompts, answers = [], [], 0
+    for number, row in enumerate(rows):
+        pairs += [[answers + better, answers + worse] for better, worse in row["pairs"]]
+        prompts += [number] * len(row["pairs"])
+        answers += len(row["sequences"])
+    return {
+        "input_ids": pad_sequence(sequences, batch_first=True, padding_value=pad),
+        "attention_mask": pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True),
+        "pairs": torch.tensor(pairs),
+        "prompts": torch.tensor(prompts),
+    }
 
 
 def rows_of(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -1,11 +1,8 @@
 """Stage reward: a model that scores answers, learnt from preferences, for the alignments that answer while they train.
 
-It is the base model (or what pretraining left as whole weights) with a score head, trained by the stage's method; the
-SFT adapter is not under it, so that a reward model outlives changes of SFT. Off unless `align.alignment` is online.
-
-What it is worth is measured on prompts it has not seen: accuracy with an interval over prompts (a prompt's pairs are
-not independent), and calibration: when it says 80 %, is it right in 80 of 100 (Guo et al. 2017, arXiv 1706.04599).
-Beside it stands how often the longer answer is the better one, the shortcut that a reward model takes first.
+It is what SFT begins from with a score head, so that it outlives changes of SFT; off unless `align.alignment` is
+online. On prompts it has not seen it is measured by accuracy, with an interval over prompts (a prompt's pairs are not
+independent), and calibration (Guo et al. 2017, arXiv 1706.04599), beside how often the longer answer is the better one.
 Limits: held-out pairs come from where the training pairs come from; accuracy on them says nothing of other prompts.
 """
 
@@ -53,19 +50,19 @@ class HeldOut(NamedTuple):
 
 
 def describe(params: Params, domain: Domain) -> RewardJob:
-    """The job that the settings ask for. Raises NoPreferences: stage pairs left none."""
+    """The job that the settings ask for; see pairs for what is raised."""
+    return RewardJob(data=pairs(domain), **common_fields("reward", params.reward, params, domain, before_sft()))
+
+
+def pairs(domain: Domain) -> dict[str, Path]:
+    """The files of preferences. Raises NoPreferences: stage pairs left none, with what to do."""
     data = {name: layout.PAIRS / f"{name}.jsonl" for name in ("train", "validation")}
     if not data["train"].stat().st_size:
-        raise NoPreferences(no_preferences(domain))
-    return RewardJob(data=data, **common_fields("reward", params.reward, params, domain, before_sft()))
-
-
-def no_preferences(domain: Domain) -> str:
-    """What to do where there are none."""
-    return (
-        f"there are no preferences to learn from: write {domain.folder}/preferences.jsonl (docs/alignment.md "
-        "says how the default domain's was made), collect choices between drafts, or set align.alignment: none"
-    )
+        raise NoPreferences(
+            f"there are no preferences to learn from: write {domain.folder}/preferences.jsonl (docs/alignment.md "
+            "says how the default domain's was made), collect choices between drafts, or set align.alignment: none"
+        )
+    return data
 
 
 def metrics_of(result: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -80,7 +77,7 @@ def metrics_of(result: dict[str, Any], seed: int) -> dict[str, Any]:
 def judged(groups: Sequence[Sequence[HeldOut]], seed: int) -> dict[str, Any]:
     """How good the scores are on held-out prompts, a list of pairs each."""
     pairs = [pair for group in groups for pair in group]
-    by_prompt = [_share([pair.margin > 0 for pair in group]) for group in groups]
+    by_prompt = [_mean([pair.margin > 0 for pair in group]) for group in groups]
     found: dict[str, Any] = {"prompts": len(groups), "pairs": len(pairs), "accuracy": _mean(by_prompt)}
     if len(groups) >= SMALLEST_SAMPLE:
         interval = mean_interval(by_prompt, level=LEVEL, resamples=RESAMPLES, seed=seed)
@@ -88,7 +85,7 @@ def judged(groups: Sequence[Sequence[HeldOut]], seed: int) -> dict[str, Any]:
     kinds = sorted({pair.kind for pair in pairs})
     return {
         **found,
-        "accuracy_by_kind": {kind: _share([p.margin > 0 for p in pairs if p.kind == kind]) for kind in kinds},
+        "accuracy_by_kind": {kind: _mean([p.margin > 0 for p in pairs if p.kind == kind]) for kind in kinds},
         "longer_is_better": _mean([(pair.longer > 0) + (pair.longer == 0) / 2 for pair in pairs]),
         **calibration([pair.margin for pair in pairs]),
     }
@@ -105,7 +102,7 @@ def calibration(margins: Sequence[float]) -> dict[str, Any]:
         at = 0.5 + min(int((confidence - 0.5) * 2 * BINS), BINS - 1) / (2 * BINS)
         bins.setdefault(f"{at:.1f}-{at + 0.1:.1f}", []).append((confidence, margin > 0))
     reliability = {
-        name: {"pairs": len(seen), "confidence": _mean([c for c, _ in seen]), "accuracy": _share([r for _, r in seen])}
+        name: {"pairs": len(seen), "confidence": _mean([c for c, _ in seen]), "accuracy": _mean([r for _, r in seen])}
         for name, seen in sorted(bins.items())
     }
     error = sum(row["pairs"] / len(margins) * abs(row["accuracy"] - row["confidence"]) for row in reliability.values())
@@ -116,18 +113,9 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
-
-
 def losses(history: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """Step, split and loss; accuracies are left out of the curves."""
     return [(step, name.split()[0], value) for step, name, value in history if name.endswith(" loss")]
-
-
-def needless(params: Params) -> str:
-    """Why no reward model is wanted, or ""."""
-    return "" if params.align.online else f"align.alignment is {params.align.alignment}, which needs no reward model"
 
 
 def summary(metrics: dict[str, Any], _: Params) -> str:
@@ -143,7 +131,9 @@ STAGE = TrainingStage(
     describe,
     metrics=lambda result, params, _: metrics_of(result, params.seed),
     summary=summary,
-    off=needless,
+    off=lambda params: (
+        "" if params.align.online else f"align.alignment is {params.align.alignment}, which needs no reward model"
+    ),
     plotted=lambda result: losses(result["history"]),
 )
 

@@ -5,17 +5,15 @@ See tasks/train/run/worker.py for what it is started with and what it leaves.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.core.records import Preference, read_own_jsonl
 from tasks.train.preference.rows import Group, encode_groups, steps_of_epoch
 from tasks.train.reward.stage import RewardJob, losses
 from tasks.train.run.methods import prepared
 from tasks.train.run.worker import common_arguments, evaluation, finish, load_options, load_tokenizer, run_worker
-
-if TYPE_CHECKING:
-    from tasks.train.reward.ranking import RankingTrainer
 
 CURVES = (
     ("loss", "train loss"),
@@ -71,31 +69,24 @@ def training_arguments(
     )
 
 
-def load_scorer(job: RewardJob, tokenizer: Any) -> Any:
-    """The base model with a new head of one score, drawn by the job's seed: the same in every process."""
+def build_trainer(job: RewardJob, tokenizer: Any, groups: list[Group], held_out: list[Group], arguments: Any) -> Any:
+    """Model, data and callbacks put together; the new score head is the same in every process, by the job's seed."""
+    from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, set_seed
 
-    set_seed(job.seed)
-    return AutoModelForSequenceClassification.from_pretrained(
-        job.base_model, num_labels=1, pad_token_id=tokenizer.pad_token_id, **load_options(job)
-    )
-
-
-def build_trainer(
-    job: RewardJob, tokenizer: Any, groups: list[Group], held_out: list[Group], arguments: Any
-) -> RankingTrainer:
-    """Model, data and callbacks put together."""
-    from datasets import Dataset
-
-    from tasks.train.reward.ranking import GroupCollator, RankingTrainer, rows_of
+    from tasks.train.reward.ranking import RankingTrainer, collate, rows_of
     from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
 
     tokens = sum(len(ids) for group in groups for ids in group.sequences) / len(groups)
     a_step = tokens * job.settings.batch_size * job.processes
+    set_seed(job.seed)
+    scorer = AutoModelForSequenceClassification.from_pretrained(
+        job.base_model, num_labels=1, pad_token_id=tokenizer.pad_token_id, **load_options(job)
+    )
     trainer = RankingTrainer(
-        model=prepared(load_scorer(job, tokenizer), job, "SEQ_CLS"),
+        model=prepared(scorer, job, "SEQ_CLS"),
         args=arguments,
-        data_collator=GroupCollator(tokenizer.pad_token_id),
+        data_collator=partial(collate, pad=tokenizer.pad_token_id),
         train_dataset=Dataset.from_list(rows_of(groups)),
         eval_dataset=Dataset.from_list(rows_of(held_out)) if held_out else None,
         processing_class=tokenizer,

@@ -27,7 +27,7 @@ VALIDATION = ("validation", "held_out")
 REPLAYED = "general"  # the origin of examples against forgetting, which the online methods leave out
 ANSWERING = 2  # learning passes that cost as much as to write answers, and to judge them by three models
 JUDGING = 4  # the same in forward passes: the writing counts as one
-HELD_OUT_ANSWERS = 4  # to each held-out prompt, before and after: tasks/train/align/online/held_out.py
+HELD_OUT_ANSWERS = 4  # to each held-out prompt, before and after: tasks/train/align/online/judging.py
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
 
 
 def _prompts(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
-    """The domain's prompts, each once, as tasks/train/align/online/rollouts.py takes them."""
+    """The domain's prompts, each once, as tasks/train/align/online/policy.py takes them."""
     settings: Any = job.settings
     kept: dict[str, int] = {}
     for line, example in enumerate(read_own_jsonl(path, Example)):

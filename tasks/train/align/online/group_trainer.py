@@ -18,14 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
 
-from tasks.train.align.online.arguments import load_policy, online_options
-from tasks.train.align.online.bounds import check
-from tasks.train.align.online.judging import Judging, Reward
-from tasks.train.align.online.state import KeepOnlineState
+from tasks.train.align.online.judging import Judging, KeepOnlineState, Reward, check
+from tasks.train.align.online.policy import load_policy, online_options
 from tasks.train.align.stage import OnlineJob
 from tasks.train.run.callbacks import common_callbacks, unprinted
 from tasks.train.run.held_weights import Held
-from tasks.train.run.methods import MethodUnavailable
+from tasks.train.run.methods import MethodUnavailable, drop_reference
 from tasks.train.run.online_plan import OnlinePlan, plan_online
 
 CURVES = (
@@ -47,10 +45,7 @@ class Grouped(Judging):
         return [list(self.prompts[int(number)]) for number in prompts], None, {}
 
     def _calculate_rewards(self, *given: Any) -> torch.Tensor:
-        """TRL's, gathered from all processes.
-
-        Raises OutOfBounds: in every process, where one reward is no number; TRL would leave it out in silence.
-        """
+        """TRL's. Raises OutOfBounds: in every process where one is no number; TRL would leave it out in silence."""
         parent: Any = super()
         rewards: torch.Tensor = parent._calculate_rewards(*given)
         check(self.job.settings.bounds, {"reward": rewards.mean().item()})
@@ -75,10 +70,7 @@ class WatchBounds(TrainerCallback):
         self._before: Held = self.trainer.sound()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Judge it by its answers; a later pass over the same answers by its loss only.
-
-        Raises OutOfBounds: they are outside of the bounds.
-        """
+        """Judge it by its answers, a later pass over them by its loss only. Raises OutOfBounds: it is outside."""
         if not logs or "loss" not in logs:
             return
         figures, bounds = {"loss": float(logs["loss"])}, self.trainer.job.settings.bounds
@@ -91,7 +83,7 @@ class WatchBounds(TrainerCallback):
         self.trainer.last_good = self._before
 
 
-def build_group(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Reward) -> Any:
+def build(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Reward) -> Any:
     """Policy, callbacks and trainer put together.
 
     Raises MethodUnavailable: `full` from an adapter on, or a method that does not work in this partition.
@@ -144,17 +136,15 @@ def group_arguments(job: OnlineJob, run: Path, plan: OnlinePlan) -> Any:
     return RLOOConfig(**options) if rloo else GRPOConfig(**options, loss_type="grpo")
 
 
+clean = drop_reference  # before a policy is counted, compared and saved
+
+
 def scorer(
     reward: Reward, encoded: Sequence[list[int]], pad: int, size: int, device: torch.device
 ) -> Callable[..., list[float]]:
-    """The reward model as TRL asks for it.
+    """The reward model as TRL asks for it; `encoded` are the prompts' token ids, by number.
 
-    Args:
-        reward: scores answers.
-        encoded: token ids of the prompts, by number.
-        pad: the token that fills rows up.
-        size: answers that are scored at a time, so that it takes the memory of a forward pass in training.
-        device: to score on.
+    `size` answers are scored at a time, so that it takes the memory of a forward pass in training.
     """
 
     def score(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:

@@ -1,31 +1,63 @@
-"""What every online trainer can do besides learning: answer, have answers judged, and say whether its policy is sound.
+"""What every online trainer can do besides learning: answer, be judged, stop at its bounds, and be kept.
 
-Mixed into a Trainer of transformers or TRL, so that PPO, RLOO and GRPO are measured, bounded and kept in one way.
+PPO, RLOO and GRPO are measured, bounded, saved and compared with the SFT policy in one way.
 Needs torch, transformers and trl: import it in a worker process only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import TrainerCallback
 
-from tasks.train.align.online.bounds import OutOfBounds
-from tasks.train.align.online.policy import Reading, read
-from tasks.train.align.online.rollouts import Answers, answer
+from tasks.core.files import write_json
+from tasks.core.training_params import BoundsParams
+from tasks.train.align.online.policy import Answers, Reading, answer, read, seed_of
 from tasks.train.align.stage import OnlineJob
-from tasks.train.run.held_weights import VALUE_HEAD, Held, all_finite, held, lent
+from tasks.train.run.held_weights import VALUE_HEAD, Held, all_finite, held, lent, whole
 from tasks.train.run.online_plan import OnlinePlan
+from tasks.train.run.worker import shares
 
 Reward = Callable[[Tensor, Tensor], Tensor]  # token ids and mask, both (rows, columns) → (rows,) scores
+ANSWERS = 4  # to each held-out prompt, so that the luck of one weighs less
+TENSORS, NUMBERS = "online.safetensors", "online.json"
+GOOD, HEAD = "good.", "head."
+
+
+class OutOfBounds(Exception):
+    """A training left its bounds. Not an error: the run ends with the last good policy and says why."""
+
+
+def check(bounds: BoundsParams, figures: Mapping[str, float]) -> None:
+    """Compare the figures of an update, as far as they are there, with their bounds; all must be finite.
+
+    `kl` is in nats an answer, `ratio` the largest of a minibatch (a mean over the update's), `entropy` in nats a token.
+    Raises OutOfBounds: with the reason, for people.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise OutOfBounds(f"{name} is {value}; lower align.learning_rate")
+    kl, ratio, entropy = figures.get("kl"), figures.get("ratio"), figures.get("entropy")
+    if kl is not None and kl > bounds.max_kl:
+        raise OutOfBounds(f"the policy is {kl:.2f} nats an answer from the SFT policy, over align.bounds.max_kl")
+    if ratio is not None and ratio > bounds.max_ratio:
+        raise OutOfBounds(f"an update changed a token's probability {ratio:.2f} times, over align.bounds.max_ratio")
+    if entropy is not None and entropy < bounds.min_entropy:
+        raise OutOfBounds(f"answers have {entropy:.3f} nats a token left, under align.bounds.min_entropy")
 
 
 class Judging:
     """Answers and judgements of a trainer's policy, against the policy that it began as.
 
-    Call `remember` once the trainer is built and before it trains; the rest needs what it sets.
+    Mixed into a Trainer of transformers or TRL. Call `remember` once that is built and before it trains.
     """
 
     job: OnlineJob
@@ -50,6 +82,11 @@ class Judging:
         """The policy without what accelerate and DeepSpeed wrap around it."""
         return self.accelerator.unwrap_model(self.model)
 
+    @property
+    def value_head(self) -> Any:
+        """The policy's; RLOO and GRPO have none."""
+        return getattr(self.policy, VALUE_HEAD, None)
+
     def sound(self) -> Held:
         """A copy of what the policy trains. Raises OutOfBounds: a number of it is not finite, so it cannot answer."""
         own = held(self.policy)
@@ -73,28 +110,117 @@ class Judging:
         own = self._read_all(answers)
         with lent(self.policy, self.reference):
             reference = self._read_all(answers)
-        batches = [answers.pick(rows) for rows in self._micro(len(answers.tokens))]
-        scores = torch.cat([self.reward(batch.tokens, batch.mask).float() for batch in batches])
+        scores = torch.cat([self.reward(batch.tokens, batch.mask).float() for batch in self._micro(answers)])
         return scores, (own.logps - reference.logps) * answers.answer_mask, own
 
-    def _micro(self, answers: int) -> list[list[int]]:
-        size = self.args.per_device_train_batch_size
-        return [list(range(first, min(first + size, answers))) for first in range(0, answers, size)]
+    def _micro(self, answers: Answers) -> list[Answers]:
+        size, count = self.args.per_device_train_batch_size, len(answers.tokens)
+        return [answers.pick(range(first, min(first + size, count))) for first in range(0, count, size)]
 
     def _read_all(self, answers: Answers) -> Reading:
         """What the policy says of all answers, a few at a time; zero where a column is used by other answers only."""
         self.model.eval()
-        head, width = getattr(self.policy, VALUE_HEAD, None), answers.answer_mask.shape[1]
-        readings = [
-            read(self.model, head, answers.pick(rows), self.job.settings.rollout.temperature)
-            for rows in self._micro(len(answers.tokens))
-        ]
-
-        def joined(tensors: list[Tensor]) -> Tensor:
-            return torch.cat([torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors])
-
-        return Reading(
-            joined([reading.logps for reading in readings]),
-            joined([reading.values for reading in readings]),
-            joined([reading.entropy for reading in readings]),
+        temperature, width = self.job.settings.rollout.temperature, answers.answer_mask.shape[1]
+        readings = [read(self.model, self.value_head, batch, temperature) for batch in self._micro(answers)]
+        padded = (
+            [torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in ts] for ts in zip(*readings, strict=True)
         )
+        return Reading(*map(torch.cat, padded))
+
+
+class KeepOnlineState(TrainerCallback):
+    """Adds value head, price of a nat and last good policy to every checkpoint; stands before what completes them."""
+
+    trainer: Any  # is built after its callbacks, and set then
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """All processes gather, the first writes."""
+        head = _head(self.trainer)
+        with whole(list(head.values())):
+            tensors = {HEAD + name: p.detach().clone().contiguous() for name, p in head.items()}
+        tensors |= {GOOD + name: tensor.contiguous() for name, tensor in self.trainer.last_good.items()}
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_file(tensors, folder / TENSORS)
+            if hasattr(self.trainer, "kl"):
+                write_json(folder / NUMBERS, {"kl_coefficient": self.trainer.kl.coefficient})
+
+
+def _head(trainer: Any) -> dict[str, Any]:
+    return dict(trainer.value_head.named_parameters()) if trainer.value_head is not None else {}
+
+
+@torch.no_grad()
+def restore(trainer: Any, checkpoint: Path) -> None:
+    """Give a new trainer what a checkpoint remembers; call it in every process, before `train`."""
+    tensors, head = load_file(checkpoint / TENSORS), _head(trainer)
+    with whole(list(head.values()), write=True):
+        for name, p in head.items():
+            p.copy_(tensors[HEAD + name])
+    good = {name.removeprefix(GOOD): tensor for name, tensor in tensors.items() if name.startswith(GOOD)}
+    trainer.last_good = {name: tensor.to(trainer.args.device) for name, tensor in good.items()}
+    if (checkpoint / NUMBERS).is_file():
+        trainer.kl.coefficient = json.loads((checkpoint / NUMBERS).read_text())["kl_coefficient"]
+
+
+def compare_held_out(trainer: Any, prompts: Sequence[list[int]]) -> dict[str, Any]:
+    """Mean rewards of the SFT policy and of the trained one on prompts (token ids) that it never saw.
+
+    Both answer with the same random numbers; with fewer than two prompts nothing is compared. What is not finite is
+    left out.
+
+    Returns:
+        Their names begin with held_out: `_prompts`; `_reward_sft` and `_reward`; `_gain` with `_gain_low` and
+        `_gain_high`, a paired interval of 95% by Student's t over prompts, in units of the reward model; `_kl` (nats an
+        answer) and `_entropy` (nats a token) of the trained policy.
+    """
+    if len(prompts) < 2:
+        return {"held_out_prompts": len(prompts)}
+    with lent(trainer.policy, trainer.reference):
+        before = _judged(trainer, prompts)
+    after = _judged(trainer, prompts)
+    pairs = [(before[number][0], after[number][0]) for number in sorted(after)]
+    low, high = paired_interval([new - old for old, new in pairs])
+    figures = {
+        "prompts": len(pairs),
+        "reward_sft": sum(old for old, _ in pairs) / len(pairs),
+        "reward": sum(new for _, new in pairs) / len(pairs),
+        "gain": sum(new - old for old, new in pairs) / len(pairs),
+        "gain_low": low,
+        "gain_high": high,
+        "kl": sum(row[1] for row in after.values()) / len(pairs),
+        "entropy": sum(row[2] for row in after.values()) / sum(row[3] for row in after.values()),
+    }
+    return {f"held_out_{name}": value for name, value in figures.items() if math.isfinite(value)}
+
+
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """A 95% interval of the mean of at least two differences, by Student's t."""
+    from scipy.stats import ttest_1samp
+
+    interval = ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
+
+
+@torch.no_grad()
+def _judged(trainer: Any, prompts: Sequence[list[int]]) -> dict[int, list[float]]:
+    """By prompt: mean score, mean drift of an answer, summed entropy and number of tokens of its answers."""
+    rank, world, size = trainer.args.process_index, trainer.args.world_size, trainer.plan.answers
+    mine = shares(len(prompts), rank, world)
+    asked = [number for number in mine for _ in range(ANSWERS)]
+    rows: list[list[float]] = []
+    for first in range(0, len(asked), size):
+        batch = [prompts[number] for number in asked[first : first + size]]
+        answers = trainer.sample(batch, seed_of(trainer.job.seed, "held out", first, rank))
+        scores, drift, reading = trainer.judge(answers)
+        mask = answers.answer_mask
+        columns = (scores, drift.sum(1), (reading.entropy * mask).sum(1), mask.sum(1).float())
+        rows += torch.stack(columns, dim=1).tolist()
+    by_prompt = []
+    for place, number in enumerate(mine):
+        if number != rank + place * world:  # another process's, which counts there
+            continue
+        given = rows[place * ANSWERS : (place + 1) * ANSWERS]
+        score, kl, entropy, tokens = (sum(column) for column in zip(*given, strict=True))
+        by_prompt.append((number, [score / ANSWERS, kl / ANSWERS, entropy, tokens]))
+    return dict(gather_object(by_prompt))

@@ -1,6 +1,7 @@
 """PPO's arithmetic: what a token earns, how much better it was than expected, and the two losses.
 
-Needs torch: import it in a worker process only.
+Shapes are (answers, tokens) unless said; masks are 1 up to and with an answer's last token, of which there is one.
+`total` sums a tensor over all processes. Needs torch: import it in a worker process only.
 """
 
 from __future__ import annotations
@@ -18,12 +19,7 @@ def token_rewards(scores: Tensor, drift: Tensor, mask: Tensor, coefficient: floa
     """What PPO maximises: −β (log π − log π_ref) at every token, and the answer's score at its last one.
 
     Ziegler et al. 2019 (arXiv 1909.08593), eq. 2; Ouyang et al. 2022 (arXiv 2203.02155), eq. 2 with γ = 0.
-
-    Args:
-        scores: (answers,) of the reward model.
-        drift: (answers, tokens), log π − log π_ref in nats.
-        mask: (answers, tokens), 1 up to and with an answer's last token, of which there is at least one.
-        coefficient: β, reward a nat.
+    `scores` are (answers,), `drift` is log π − log π_ref in nats, and β is the coefficient, in reward a nat.
     """
     rewards = -coefficient * drift * mask
     last = mask.long().sum(dim=1) - 1
@@ -35,12 +31,7 @@ class AdaptiveKl:
     """The price β of a nat, raised where the policy drifts further than the target and lowered where less.
 
     β ← β (1 + n/horizon · clip(KL/target − 1, ±0.2)) after n answers: Ziegler et al. 2019 (arXiv 1909.08593),
-    section 2.2, whose K_β is n/horizon here, as in the authors' code.
-
-    Args:
-        coefficient: the first β; 0 stays 0.
-        target: nats an answer.
-        horizon: answers.
+    section 2.2, whose K_β is n/horizon here, as in the authors' code. The target is in nats an answer; a β of 0 stays.
     """
 
     def __init__(self, coefficient: float, target: float, horizon: float) -> None:
@@ -54,20 +45,10 @@ class AdaptiveKl:
 
 
 def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Advantages and returns of answers that end where their mask does.
+    """Advantages and returns (A_t + V_t) of answers, in units of the reward and zero outside of the mask.
 
     δ_t = r_t + γ V_{t+1} − V_t and A_t = δ_t + γλ A_{t+1}, with V and A zero after an answer's last token (Schulman et
     al. 2016, arXiv 1506.02438, eq. 16). An answer that was cut at the longest length allowed counts as ended.
-
-    Args:
-        rewards: (answers, tokens), in units of the reward model.
-        values: (answers, tokens), what was expected from each token on.
-        mask: (answers, tokens), 1 up to and with an answer's last token.
-        gamma: discount of the next token's reward.
-        lam: λ; 1 gives the plain return, 0 the one-step error.
-
-    Returns:
-        Advantages and returns (A_t + V_t), both (answers, tokens) and zero outside of the mask.
     """
     rewards, values = rewards * mask, values * mask
     ahead = torch.zeros_like(values[:, 0])
@@ -83,13 +64,7 @@ def advantages_of(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, l
 
 
 def whitened(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor], centred: bool = True) -> Tensor:
-    """Values with variance one, and mean zero where `centred`, over the mask of all processes together.
-
-    Args:
-        values: any shape.
-        mask: the same shape, 1 where a value counts.
-        total: sums a tensor over all processes.
-    """
+    """Values with variance one, and mean zero where `centred`, over the mask of all processes together."""
     mask = mask.to(values.dtype)
     count, first = total(torch.stack([mask.sum(), (values * mask).sum()]))
     mean = first / count
@@ -102,13 +77,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Cal
     """The share of the returns' variance that the value head foresaw: 1 − Var(returns − values) / Var(returns).
 
     1 is perfect, 0 no better than a constant, and below 0 worse than that; 0 too where all returns are alike. Over the
-    mask of all processes together.
-
-    Args:
-        values: any shape, in units of the reward; as the answers were judged, before they were learnt from.
-        returns: the same shape.
-        mask: the same shape, 1 where a token counts.
-        total: sums a tensor over all processes.
+    mask of all processes together; the values as the answers were judged, before they were learnt from.
     """
     shown = mask.to(returns.dtype)
     both = torch.stack([returns, returns - values])
@@ -120,14 +89,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Cal
 
 
 def policy_losses(logps: Tensor, old_logps: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """−min(ρA, clip(ρ, 1±ε)A) with ρ = π/π_old: Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
-
-    Args:
-        logps: log-probabilities of the chosen tokens now, in nats; any shape.
-        old_logps: as they were when the answers were given; the same shape.
-        advantages: the same shape.
-        clip: ε.
-    """
+    """−min(ρA, clip(ρ, 1±ε)A) with ρ = π/π_old: Schulman et al. 2017 (arXiv 1707.06347), eq. 7."""
     ratio = torch.exp(logps - old_logps)
     return -torch.min(ratio * advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * advantages)
 
@@ -136,10 +98,6 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: floa
     """Half the squared error, the larger of the values' own and of values held within ±clip of the old ones.
 
     The clipping is that of the authors' code (Huang et al. 2022, "The 37 implementation details of PPO", no. 9).
-
-    Args:
-        values: what is expected now; any shape, as are old_values and returns.
-        clip: in units of the reward.
     """
     held = torch.clamp(values, old_values - clip, old_values + clip)
     return 0.5 * torch.max((values - returns) ** 2, (held - returns) ** 2)

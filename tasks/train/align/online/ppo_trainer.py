@@ -12,16 +12,27 @@ trained weights are kept three times (now, SFT, last good); dropout is off.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
+from trl.trainer.utils import disable_dropout_in_model
 
-from tasks.train.align.online.bounds import check
-from tasks.train.align.online.judging import Judging, Reward
-from tasks.train.align.online.policy import Reading, read
+from tasks.train.align.online.judging import Judging, KeepOnlineState, Reward, check
+from tasks.train.align.online.policy import (
+    Reading,
+    add_value_head,
+    bare,
+    load_policy,
+    online_options,
+    prompts_of_update,
+    read,
+    seed_of,
+)
 from tasks.train.align.online.ppo_math import (
     AdaptiveKl,
     advantages_of,
@@ -31,39 +42,38 @@ from tasks.train.align.online.ppo_math import (
     value_losses,
     whitened,
 )
-from tasks.train.align.online.rollouts import Judged, prompts_of_update, seed_of
 from tasks.train.align.stage import OnlineJob
 from tasks.train.run import heartbeat
+from tasks.train.run.callbacks import common_callbacks, unprinted
 from tasks.train.run.held_weights import VALUE_HEAD
-from tasks.train.run.online_plan import OnlinePlan
+from tasks.train.run.online_plan import OnlinePlan, plan_online
+
+FIGURES = ("reward", "kl", "entropy", "kl_coefficient", "answer_tokens")
+LOSSES = ("policy_loss", "value_loss", "explained_variance", "clipped", "ratio")
+CURVES = tuple((name, name) for name in FIGURES + LOSSES)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of each answer token, all (answers, answer columns)."""
+
+    logps: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def pick(self, rows: Sequence[int], columns: int) -> Judged:
+        """That of some answers, cut to their first columns."""
+        return Judged(*(getattr(self, field.name)[list(rows), :columns] for field in fields(self)))
 
 
 class PpoTrainer(Judging, Trainer):
-    """Trains a policy with a value head. Build it, then `train`; it raises OutOfBounds where the bounds are left.
-
-    Args:
-        job: the settings.
-        plan: their sizes.
-        policy: from `methods.prepared`, with `add_value_head`.
-        tokenizer: the base model's own.
-        reward: scores answers; called without gradients.
-        prompts: token ids.
-        arguments: transformers' configuration of the run.
-        callbacks: more of them.
-    """
+    """Trains a policy with a value head on prompts (token ids); `given` goes to transformers' Trainer."""
 
     def __init__(
-        self,
-        job: OnlineJob,
-        plan: OnlinePlan,
-        policy: Any,
-        tokenizer: Any,
-        reward: Reward,
-        prompts: Sequence[list[int]],
-        arguments: Any,
-        callbacks: list[Any],
+        self, job: OnlineJob, plan: OnlinePlan, reward: Reward, prompts: Sequence[list[int]], **given: Any
     ) -> None:
-        super().__init__(model=policy, args=arguments, processing_class=tokenizer, callbacks=callbacks)
+        super().__init__(**given)
         self.prompts = prompts
         self.remember(job, plan, reward)
         ppo = job.settings.ppo
@@ -107,7 +117,7 @@ class PpoTrainer(Judging, Trainer):
         rows, minibatch = self._turns[self._turn]
         answers = self._answers.pick(rows)
         known = self._judged.pick(rows, answers.answer_mask.shape[1])
-        now = read(model, getattr(self.policy, VALUE_HEAD), answers, settings.rollout.temperature)
+        now = read(model, self.value_head, answers, settings.rollout.temperature)
         mask = answers.answer_mask
         policy = (policy_losses(now.logps, known.logps, known.advantages, ppo.clip) * mask).sum()
         value = (value_losses(now.values, known.values, known.returns, ppo.value_clip) * mask).sum()
@@ -187,3 +197,23 @@ class PpoTrainer(Judging, Trainer):
             sums += [(tensor * kept).sum().float(), kept.sum().float()]
         totals = self._total(torch.stack(sums)).tolist()
         return {name: totals[2 * i] / totals[2 * i + 1] for i, name in enumerate(figures)}
+
+
+def build(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Reward) -> Any:
+    """Policy, callbacks and trainer put together."""
+    plan = plan_online(job.settings, job.processes, len(prompts))
+    arguments = TrainingArguments(**online_options(job, run, plan))
+    policy = load_policy(job)
+    disable_dropout_in_model(policy)
+    add_value_head(policy)
+    keep = KeepOnlineState()
+    callbacks = [keep, *common_callbacks(job, CURVES)]
+    keep.trainer = trainer = PpoTrainer(
+        job, plan, reward, prompts, model=policy, args=arguments, processing_class=tokenizer, callbacks=callbacks
+    )
+    return unprinted(trainer)
+
+
+def clean(policy: Any) -> None:
+    """Take the value head away, before a policy is counted, compared and saved."""
+    delattr(bare(policy), VALUE_HEAD)

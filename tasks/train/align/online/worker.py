@@ -8,26 +8,18 @@ says why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks.core.records import Example, read_own_jsonl
-from tasks.train.align.online.arguments import load_policy, online_options
 from tasks.train.align.stage import OnlineJob
-from tasks.train.run.methods import drop_reference
-from tasks.train.run.online_plan import plan_online
-from tasks.train.run.worker import Curve, finish, load_options, load_tokenizer, run_worker
-
-FIGURES = ("reward", "kl", "entropy", "kl_coefficient", "answer_tokens")
-LOSSES = ("policy_loss", "value_loss", "explained_variance", "clipped", "ratio")
-CURVES = tuple((name, name) for name in FIGURES + LOSSES)
+from tasks.train.run.worker import finish, load_options, load_tokenizer, run_worker
 
 
 def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
-    from tasks.train.align.online.rollouts import prompt_rows
-    from tasks.train.align.online.state import restore
+    from tasks.train.align.online.judging import restore
+    from tasks.train.align.online.policy import prompt_rows
 
     tokenizer = load_tokenizer(job)
     longest = job.settings.rollout.max_prompt_tokens
@@ -35,35 +27,32 @@ def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
         prompt_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), longest)
         for name in ("prompts", "held_out")
     )
-    build, clean, shown = parts_of(job)
-    trainer = build(job, run, tokenizer, prompts, load_reward(job, tokenizer))
+    method = method_of(job)
+    trainer = method.build(job, run, tokenizer, prompts, load_reward(job, tokenizer))
     if checkpoint:
         restore(trainer, Path(checkpoint))
     result = trained(trainer, checkpoint, held_out)
-    clean(trainer.policy)
-    finish(trainer, run, shown, prompts=len(prompts), prompts_too_long=left_out, **result)
+    method.clean(trainer.policy)
+    finish(trainer, run, method.CURVES, prompts=len(prompts), prompts_too_long=left_out, **result)
 
 
-def parts_of(job: OnlineJob) -> tuple[Callable[..., Any], Callable[[Any], None], tuple[Curve, ...]]:
-    """What differs between PPO and its peers: the trainer's builder, what cleans its policy, and its curves."""
+def method_of(job: OnlineJob) -> Any:
+    """The module of PPO, or that of its peers: its `build`, what is to be `clean`ed off its policy, its `CURVES`."""
     if job.settings.alignment == "ppo":
-        from tasks.train.align.online.policy import drop_value_head
+        from tasks.train.align.online import ppo_trainer
 
-        return build_ppo, drop_value_head, CURVES
+        return ppo_trainer
     from tasks.train.align.online import group_trainer
 
-    return group_trainer.build_group, drop_reference, group_trainer.CURVES
+    return group_trainer
 
 
 def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> dict[str, Any]:
-    """Train, and judge what came out on prompts that it never saw; outside of the bounds the last good policy is put
-    back and judged.
+    """Train, and judge what came out on held-out prompts; outside of the bounds the last good policy is put back.
 
-    Returns:
-        `stopped`: why the run ended by itself, or nothing; and the figures of compare_held_out.
+    Returns `stopped`, which says why the run ended by itself, or nothing; and the figures of compare_held_out.
     """
-    from tasks.train.align.online.bounds import OutOfBounds, check
-    from tasks.train.align.online.held_out import compare_held_out
+    from tasks.train.align.online.judging import OutOfBounds, check, compare_held_out
     from tasks.train.run.held_weights import put
 
     stopped = ""
@@ -76,46 +65,12 @@ def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> 
             check(trainer.job.settings.bounds, watched)
     except OutOfBounds as reason:
         stopped = str(reason)
-        stop(trainer, stopped)
+        if trainer.is_world_process_zero():
+            print(f"{trainer.job.stage}: stopped by itself: {stopped}; the last good policy is kept", flush=True)
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         put(trainer.policy, trainer.last_good)
         result = compare_held_out(trainer, held_out)
     return {"stopped": stopped, **result}
-
-
-def stop(trainer: Any, why: str) -> None:
-    """End a training that left its bounds as transformers would have, and say so."""
-    if trainer.is_world_process_zero():
-        print(f"{trainer.job.stage}: stopped by itself: {why}; the last good policy is kept", flush=True)
-    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-
-
-def build_ppo(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Any) -> Any:
-    """Policy, callbacks and trainer put together; `reward` as in PpoTrainer."""
-    from transformers import TrainingArguments
-    from trl.trainer.utils import disable_dropout_in_model
-
-    from tasks.train.align.online.policy import add_value_head
-    from tasks.train.align.online.ppo_trainer import PpoTrainer
-    from tasks.train.align.online.state import KeepOnlineState
-    from tasks.train.run.callbacks import common_callbacks, unprinted
-
-    plan = plan_online(job.settings, job.processes, len(prompts))
-    arguments = TrainingArguments(**online_options(job, run, plan))
-    policy = load_policy(job)
-    disable_dropout_in_model(policy)
-    add_value_head(policy)
-    keep = KeepOnlineState()
-    keep.trainer = trainer = PpoTrainer(
-        job=job,
-        plan=plan,
-        policy=policy,
-        tokenizer=tokenizer,
-        reward=reward,
-        prompts=prompts,
-        arguments=arguments,
-        callbacks=[keep, *common_callbacks(job, CURVES)],
-    )
-    return unprinted(trainer)
 
 
 def load_reward(job: OnlineJob, tokenizer: Any) -> Any:

@@ -13,8 +13,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_manifest
 from tasks.core.params import load_params
-from tasks.train.align.reference import add_reference, log_probability
 from tasks.train.align.stage import PreferenceJob, describe
+from tasks.train.align.trainers import add_reference, log_probability
 from tasks.train.align.worker import model_beside_reference
 from tests.preferences import lay_alignment, write_adapter
 
@@ -52,7 +52,7 @@ def test_a_process_scores_its_share_and_reads_the_others(model: Any, monkeypatch
         shared.extend(mine)
         return [(((1,), (number,)), float(number)) for number in (60, 61, 62)]
 
-    monkeypatch.setattr("tasks.train.align.reference.gather_object", gather)
+    monkeypatch.setattr("tasks.train.align.trainers.gather_object", gather)
     add_reference(model, rows, SimpleNamespace(world_size=2, process_index=1, device=torch.device("cpu")))
     assert shared == [(((1,), (61,)), log_probability(model, (1,), (61,)))]
     assert [row["ref_logps"] for row in rows] == [60.0, 61.0, 62.0]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tasks.train.reward.ranking import GroupCollator, ranking_loss
+from tasks.train.reward.ranking import collate, ranking_loss
 
 
 def nats(margin: float) -> float:
@@ -35,7 +35,7 @@ def test_a_batch_has_a_row_an_answer_and_counts_on_through_its_prompts() -> None
         {"sequences": [[5, 6], [5, 7, 8], [5]], "pairs": [[0, 1], [1, 2]]},
         {"sequences": [[9, 9], [9]], "pairs": [[1, 0]]},
     ]
-    batch = {name: value.tolist() for name, value in GroupCollator(0)(rows).items()}
+    batch = {name: value.tolist() for name, value in collate(rows, 0).items()}
     assert batch == {
         "input_ids": [[5, 6, 0], [5, 7, 8], [5, 0, 0], [9, 9, 0], [9, 0, 0]],
         "attention_mask": [[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0]],

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tasks.core.training_params import AlignParams, BoundsParams
-from tasks.train.align.online.bounds import OutOfBounds, check
+from tasks.train.align.online.judging import OutOfBounds, check
 from tasks.train.run.online_plan import OnlineError, OnlinePlan, plan_online
 from tests.online_jobs import PARAMS
 

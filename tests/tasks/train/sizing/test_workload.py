@@ -73,7 +73,7 @@ def test_preferences_are_grouped_as_training_groups_them(preferring: Any, tmp_pa
 def test_prompts_of_an_online_training_come_once_and_without_general_ones(online: Any, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from tasks.train.align.online.rollouts import prompt_rows
+    from tasks.train.align.online.policy import prompt_rows
 
     asked = [
         ("One?", "human"),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.train.align.online.bounds import OutOfBounds
-from tasks.train.align.online.group_trainer import build_group, scorer
+from tasks.train.align.online.group_trainer import build, scorer
+from tasks.train.align.online.judging import OutOfBounds
 from tests import online_toy as toy
 from tests.online_jobs import online_job
 
@@ -31,7 +31,7 @@ def trainer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.chdir(tmp_path)
     job = online_job(tmp_path, {"alignment": request.param, "rollout": {"updates": 1}})
-    return build_group(job, tmp_path / "run", beginning_tokenizer(), toy.prompts(), toy.earned)
+    return build(job, tmp_path / "run", beginning_tokenizer(), toy.prompts(), toy.earned)
 
 
 def test_prompts_reach_the_policy_with_no_token_put_before_them(trainer: Any) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.train.align.online.held_out import ANSWERS, _judged, paired_interval
-from tasks.train.align.online.policy import Reading
-from tasks.train.align.online.rollouts import Answers
+from tasks.train.align.online.judging import ANSWERS, _judged, paired_interval
+from tasks.train.align.online.policy import Answers, Reading
 from tasks.train.run.worker import shares
 
 

@@ -200,9 +200,9 @@ def test_a_method_that_needs_whole_weights_is_refused_under_zero_3_before_anythi
     def arguments(*_: Any, **__: Any) -> None:
         told.append(HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}))
 
-    monkeypatch.setattr("transformers.TrainingArguments", arguments)
+    monkeypatch.setattr("tasks.train.align.online.ppo_trainer.TrainingArguments", arguments)
     monkeypatch.setattr("tasks.train.align.online.group_trainer.group_arguments", arguments)
-    monkeypatch.setattr("tasks.train.align.online.arguments.load_model", lambda job: pytest.fail("it was loaded"))
+    monkeypatch.setattr("tasks.train.align.online.policy.load_model", lambda job: pytest.fail("it was loaded"))
     with pytest.raises(MethodUnavailable, match="ZeRO-3"):
         trained(tmp_path, {"alignment": alignment, "method": "osf"})
 

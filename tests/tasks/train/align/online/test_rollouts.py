@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from tasks.core.records import Example, make_example
-from tasks.train.align.online.policy import add_value_head, read
-from tasks.train.align.online.rollouts import Answers, answer, prompt_rows, prompts_of_update
+from tasks.train.align.online.policy import (
+    Answers,
+    add_value_head,
+    answer,
+    prompt_rows,
+    prompts_of_update,
+    read,
+)
 from tasks.train.run.held_weights import held, lent
 from tests import online_toy as toy
 
