@@ -51,11 +51,6 @@ def stub() -> Iterator[tuple[str, type[Stub]]]:
     server.server_close()
 
 
-def prompt_logprobs(values: list[float | None]) -> dict[str, Any]:
-    listed = [None if value is None else {str(10 + at): {"logprob": value}} for at, value in enumerate(values)]
-    return {"choices": [{"text": "", "prompt_logprobs": listed}]}
-
-
 def test_the_address_may_end_in_v1_and_the_key_is_sent(stub: tuple[str, type[Stub]]) -> None:
     url, kind = stub
     kind.replies["/v1/models"] = (200, {"data": [{"id": "base"}, {"id": "0123456789abcdef"}]})
@@ -66,60 +61,46 @@ def test_the_address_may_end_in_v1_and_the_key_is_sent(stub: tuple[str, type[Stu
 
 def test_a_server_without_a_health_route_is_ready_when_it_names_its_models(stub: tuple[str, type[Stub]]) -> None:
     url, kind = stub
-    assert not Engine(url).ready()
+    nobody = Engine(f"http://127.0.0.1:{free_port()}")
+    assert not nobody.ready() and not Engine(url).ready()
+    with pytest.raises(EngineError, match="does not answer"):
+        nobody.models()
     kind.replies["/v1/models"] = (200, {"data": []})
     assert Engine(url).ready()
     kind.replies["/health"] = (503, {})
     assert not Engine(url).ready()
 
 
-def test_an_engine_that_is_not_there_is_not_ready_and_says_so() -> None:
-    engine = Engine(f"http://127.0.0.1:{free_port()}")
-    assert not engine.ready()
-    with pytest.raises(EngineError, match="does not answer"):
-        engine.models()
-
-
 def test_the_loss_is_the_mean_over_the_answer_alone(stub: tuple[str, type[Stub]]) -> None:
     url, kind = stub
-    kind.replies["/v1/completions"] = (200, prompt_logprobs([None, -9.0, -1.0, -2.0]))
+    listed = [None, *({str(10 + at): {"logprob": -value}} for at, value in ((1, 9.0), (2, 1.0), (3, 2.0)))]
+    kind.replies["/v1/completions"] = (200, {"choices": [{"text": "", "prompt_logprobs": listed}]})
     # Two prompt tokens (10, 11) and two answer tokens (12, 13) with 1 and 2 nats.
     assert Engine(url).score("base", [10, 11], [12, 13]) == pytest.approx(1.5)
     assert kind.sent[0][1]["prompt"] == [10, 11, 12, 13]
-
-
-def test_an_engine_that_ignores_the_wish_for_likelihoods_is_an_error_not_a_zero(stub: tuple[str, type[Stub]]) -> None:
-    url, kind = stub
     kind.replies["/v1/completions"] = (200, {"choices": [{"text": "yes"}]})
-    with pytest.raises(EngineError, match="likelihoods"):
+    with pytest.raises(EngineError, match="likelihoods"):  # an error and not a zero
         Engine(url).score("base", [1], [2])
-
-
-def test_what_only_vllm_can_say_is_none_elsewhere(stub: tuple[str, type[Stub]]) -> None:
-    engine = Engine(stub[0])
-    assert engine.prompt_ids("base", [{"role": "user", "content": "x"}]) is None
-    assert engine.answer_nll("base", "prompt", "answer") is None
 
 
 def test_the_answer_is_tokenised_with_the_engines_own_end_of_turn(stub: tuple[str, type[Stub]]) -> None:
     url, kind = stub
+    assert Engine(url).answer_nll("base", "Q", "A") is None, "only vLLM can say"
+    assert Engine(url).prompt_ids("base", [{"role": "user", "content": "x"}]) is None
     kind.replies["/tokenizer_info"] = (200, {"eos_token": {"content": "<end>"}})
     kind.replies["/tokenize"] = (200, {"tokens": [10]})
-    kind.replies["/v1/completions"] = (200, prompt_logprobs([None, -0.5]) | {})
-    kind.replies["/v1/completions"][1]["choices"][0]["prompt_logprobs"][1] = {"10": {"logprob": -0.5}}
+    listed = [None, {"10": {"logprob": -0.5}}]
+    kind.replies["/v1/completions"] = (200, {"choices": [{"text": "", "prompt_logprobs": listed}]})
     assert Engine(url).answer_nll("base", "Q", "A") == pytest.approx(0.5)
     assert [body["prompt"] for path, body, _ in kind.sent if path == "/tokenize"] == ["Q", "A<end>"]
-
-
-def test_an_engine_without_adapters_says_it_has_none(stub: tuple[str, type[Stub]], tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="loads no adapters"):
-        Engine(stub[0]).load_adapter("x", tmp_path)
 
 
 def test_an_adapter_that_is_loaded_already_is_no_error_and_one_that_is_refused_is(
     stub: tuple[str, type[Stub]], tmp_path: Path
 ) -> None:
     url, kind = stub
+    with pytest.raises(EngineError, match="loads no adapters"):
+        Engine(url).load_adapter("x", tmp_path)
     kind.replies["/v1/models"] = (200, {"data": [{"id": "base"}, {"id": "x"}]})
     kind.replies["/v1/load_lora_adapter"] = (400, {"error": {"message": "already loaded"}})
     Engine(url).load_adapter("x", tmp_path)

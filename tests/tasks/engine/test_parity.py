@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import ParityProbe, agreement_of, check
@@ -43,10 +41,9 @@ def test_equal_tokens_and_a_near_loss_are_the_same_model() -> None:
 def test_a_loss_out_of_tolerance_or_one_wrong_token_is_another_model(ids: list[int], nll: float, reason: str) -> None:
     report = check(Told(ids, nll), "m", [PROBE, PROBE], 0.05)
     assert not report.ok and reason in report.reason
-
-
-def test_one_bad_probe_is_enough() -> None:
-    assert not check(Told([1, 2], 1.0), "m", [PROBE, PROBE.model_copy(update={"nll": 2.0})], 0.05).ok
+    assert not check(Told([1, 2], 1.0), "m", [PROBE, PROBE.model_copy(update={"nll": 2.0})], 0.05).ok, "one is enough"
+    with pytest.raises(EngineError, match="no probes"):
+        check(Told([1, 2], 1.0), "m", [], 0.05)
 
 
 def test_an_engine_that_tells_nothing_is_judged_by_its_answers_and_the_report_says_so() -> None:
@@ -56,20 +53,9 @@ def test_an_engine_that_tells_nothing_is_judged_by_its_answers_and_the_report_sa
     assert not other.ok and "50% wanted" in other.reason
 
 
-def test_no_probes_are_no_proof() -> None:
-    with pytest.raises(EngineError, match="no probes"):
-        check(Told([1, 2], 1.0), "m", [], 0.05)
-
-
 def test_agreement_goes_as_far_as_the_shorter_answer() -> None:
     assert agreement_of("80 cm", "80 cm, at least") == 1.0
     # Three of the four characters stand in the other, in order: 2·3 / (4 + 4).
     assert agreement_of("门宽八十", "门宽九十") == 0.75
     assert agreement_of("", "") == 1.0
     assert agreement_of("", "80 cm") == 0.0
-
-
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_agreement_is_a_share(one: str, other: str) -> None:
-    assert 0.0 <= agreement_of(one, other) <= 1.0
-    assert agreement_of(one, one) == 1.0

@@ -10,7 +10,7 @@ import pytest
 from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
-from tasks.engine.client import Engine, EngineError
+from tasks.engine.client import Engine
 from tasks.engine.parity import ParityProbe, check
 from tasks.engine.process import EngineProcess
 
@@ -44,8 +44,3 @@ def test_it_answers_to_our_name_for_the_base_model_and_passes_by_its_answers(eng
     )
     report = check(engine, "base", [probe], 0.05)
     assert report.ok and "tells no tokens" in report.reason, report
-
-
-def test_it_has_no_adapters_and_says_so(engine: Engine, adapters: dict[str, Path]) -> None:
-    with pytest.raises(EngineError, match="loads no adapters"):
-        engine.load_adapter("first", adapters["first"])

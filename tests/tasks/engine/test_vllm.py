@@ -18,7 +18,7 @@ from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import check
 from tests.environments import need_engine
 
-from .conftest import QUESTIONS, SYSTEM, make_adapter, make_home, probes_of
+from .conftest import make_adapter, make_home, probes_of
 
 pytestmark = pytest.mark.slow
 # Nats a token: both sides count in fp32 and differ in the order of sums only.
@@ -81,15 +81,11 @@ def test_an_adapter_is_loaded_and_unloaded_without_a_restart(engine: Engine, ada
     assert engine.models() == ["base"]
 
 
-def test_an_adapter_that_is_not_there_is_refused_with_its_path(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
-        engine.load_adapter("nothing", tmp_path / "nothing")
-    assert engine.models() == ["base"]
-
-
-def test_an_adapter_of_the_output_layer_is_refused_because_it_would_be_ignored(
+def test_an_adapter_that_is_not_there_or_would_be_ignored_at_the_output_layer_is_refused(
     engine: Engine, tiny_model: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
+        engine.load_adapter("nothing", tmp_path / "nothing")
     wide = make_adapter(tiny_model, tmp_path / "wide", seed=3, modules=("q_proj", "lm_head"))
     with pytest.raises(EngineError, match="lm_head"):
         engine.load_adapter("wide", wide)
@@ -104,9 +100,9 @@ def test_base_and_both_adapters_answer_on_one_engine_as_they_were_evaluated(
     reports = {name: check(engine, name, probes_of(tiny_model, path), TOLERANCE) for name, path in adapters.items()}
     # Every slot for an adapter is in use now, and the base model still is the base model.
     reports["base"] = check(engine, "base", probes_of(tiny_model, None), TOLERANCE)
-    assert {name: report.ok for name, report in reports.items()} == {"first": True, "second": True, "base": True}, (
-        reports
-    )
+    assert [name for name, report in reports.items() if not report.ok] == [], reports
+    other = check(engine, "first", probes_of(tiny_model, adapters["second"]), 0.05)
+    assert not other.ok and "loss" in other.reason
 
 
 def test_requests_for_different_adapters_at_once_do_not_mix(
@@ -122,27 +118,6 @@ def test_requests_for_different_adapters_at_once_do_not_mix(
         losses = list(pool.map(lambda pair: engine.answer_nll(pair[0], pair[1].prompt, pair[1].reference), asked))
     differences = [abs(loss - probe.nll) for loss, (_, probe) in zip(losses, asked, strict=True) if loss is not None]
     assert len(differences) == len(asked) and max(differences) <= TOLERANCE
-
-
-def test_parity_fails_for_another_adapter(engine: Engine, adapters: dict[str, Path], tiny_model: Path) -> None:
-    engine.load_adapter("first", adapters["first"])
-    report = check(engine, "first", probes_of(tiny_model, adapters["second"]), 0.05)
-    assert not report.ok and "loss" in report.reason
-
-
-def test_parity_fails_where_another_template_was_evaluated(engine: Engine, tiny_model: Path) -> None:
-    from transformers import AutoTokenizer
-
-    from tasks.text.prompts import encode_text, render_prompt
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant:\n")
-    changed = [
-        probe.model_copy(update={"prompt_ids": encode_text(tokenizer, render_prompt(tokenizer, SYSTEM, question))})
-        for probe, question in zip(probes_of(tiny_model, None), QUESTIONS, strict=True)
-    ]
-    report = check(engine, "base", changed, 0.05)
-    assert not report.ok and "3 of 3 prompts become other tokens" in report.reason
 
 
 def test_a_prompt_of_ids_is_continued_as_the_same_chat_is(engine: Engine, tiny_model: Path) -> None:

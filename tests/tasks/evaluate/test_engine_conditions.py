@@ -9,10 +9,9 @@ import yaml
 
 from tasks.core import layout
 from tasks.core.params import load_params
-from tasks.evaluate.run.engine_backend import serving
 from tasks.evaluate.run.opencompass_process import EvaluationError
 from tasks.evaluate.run.score_cache import engine_lock
-from tasks.evaluate.run.stage import conditions_of
+from tasks.evaluate.run.stage import conditions_of, serving
 from tasks.evaluate.scoring.subject import Subject
 
 SUBJECT = Subject("candidate", None, "d" * 64, Path("/base"), "b" * 64)
@@ -50,6 +49,6 @@ def test_an_engine_that_tells_no_likelihoods_is_refused_before_it_is_started(
     settings = load_params().evaluate
     with (
         pytest.raises(EvaluationError, match=r"needs engine\.kind: vllm"),
-        serving(SUBJECT, conditions_of(settings), settings, 64, 2),
+        serving(SUBJECT, conditions_of(settings), settings),
     ):
         pass

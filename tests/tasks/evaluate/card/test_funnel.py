@@ -48,13 +48,16 @@ def receipt_file(path: Path) -> Path:
 def test_each_lane_counts_what_its_stages_kept_and_dropped(tmp_path: Path) -> None:
     funnel = read_funnel(receipt_file(tmp_path / "receipt.parquet"))
     domain, general = funnel.lanes
-    assert [(p.stage, p.kept, p.dropped) for p in domain.stages] == [
+    assert [(p.stage, p.kept, sum(drop.count for drop in p.drops)) for p in domain.stages] == [
         ("ingest", 3, 0),
         ("construct", 3, 1),
         ("dedup", 1, 2),
         ("mix", 1, 0),
     ]
-    assert [(p.stage, p.kept, p.dropped) for p in general.stages] == [("ingest", 1, 0), ("mix", 0, 1)]
+    assert [(p.stage, p.kept, sum(drop.count for drop in p.drops)) for p in general.stages] == [
+        ("ingest", 1, 0),
+        ("mix", 0, 1),
+    ]
     assert (domain.seen, domain.trained, general.trained) == (4, 1, 0)
     assert (funnel.seen, funnel.trained) == ({"general": 1, "human": 3, "unknown": 1}, {"human": 1})
 

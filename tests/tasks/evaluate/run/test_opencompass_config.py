@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.core.records import make_item
-from tasks.evaluate.run.opencompass_config import data_sets_of, engine_model, local_model, write_inputs
+from tasks.evaluate.run.opencompass_config import data_sets_of, local_model, write_inputs
 from tasks.evaluate.run.score_cache import Conditions
 from tasks.evaluate.scoring.questions import BOUNDARY, Question
 from tasks.evaluate.scoring.subject import Subject
@@ -65,21 +65,6 @@ def test_the_order_of_questions_does_not_change_what_is_sent() -> None:
     assert data_sets_of(questions) == data_sets_of(questions[::-1])
 
 
-def test_the_rows_are_written_as_json_lines(tmp_path: Path) -> None:
-    """Line separators and other scripts survive, one object a line."""
-    config = written(tmp_path, generation("Hur djupt?\n深さは?\u2028"))
-    lines = Path(config["datasets"][0]["path"]).read_text().split("\n")
-    assert lines[1:] == [""]
-    assert json.loads(lines[0])["text"] == "Hur djupt?\n深さは?\u2028"
-
-
-def test_one_task_holds_all_data_sets_so_that_the_model_is_loaded_once(tmp_path: Path) -> None:
-    config = written(tmp_path, generation("How?"), choice("Who?", "a", "b"))
-    assert [data_set["abbr"] for data_set in config["datasets"]] == ["domain_generation", "mmlu_choices"]
-    for stage in ("infer", "eval"):
-        assert config[stage]["partitioner"]["n"] >= len(config["datasets"])
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", "torch.float32"), ("bf16", "torch.bfloat16")])
 def test_precision_adapter_and_end_of_turn_reach_the_model_and_no_remote_code_or_pickle_does(
     tmp_path: Path, precision: str, dtype: str
@@ -96,13 +81,6 @@ def test_precision_adapter_and_end_of_turn_reach_the_model_and_no_remote_code_or
     assert model["generation_kwargs"] == {"do_sample": False, "eos_token_id": 2, "repetition_penalty": 1.1}
     (bare,) = written(tmp_path, generation("How?"), subject=replace(SUBJECT, adapter=None))["models"]
     assert bare["peft_path"] is None
-
-
-def test_of_an_engine_opencompass_is_told_the_address_and_loads_no_model_itself(tmp_path: Path) -> None:
-    model = engine_model(SUBJECT, CONDITIONS, 64, "http://127.0.0.1:1", "0123456789abcdef")
-    text = write_inputs(tmp_path, [], model, CONDITIONS).read_text(encoding="utf-8")
-    assert "EngineModel" in text and "'served': '0123456789abcdef'" in text
-    assert "AnswerModel" not in text and "peft_path" not in text
 
 
 @pytest.mark.parametrize(
@@ -122,9 +100,9 @@ def test_generation_batches_are_even(tmp_path: Path, device: str, rows: int, siz
 
 def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path: Path) -> None:
     """OpenCompass's own template would replace the names of its columns; test_opencompass_model asks ours."""
-    text = "Print {idx} of {reference}, {subdivision} and {0}."
+    text = "Print {idx} of {reference}, {subdivision} and {0}.\n深さは?\u2028"
     config = written(tmp_path, generation(text), choice(text, "{key}", "{text}"))
     for data_set in config["datasets"]:
-        rows = [json.loads(line) for line in Path(data_set["path"]).read_text().splitlines()]
+        rows = [json.loads(line) for line in Path(data_set["path"]).read_text().split("\n")[:-1]]
         assert all(row["text"].startswith(text) for row in rows)
         assert data_set["infer_cfg"]["prompt_template"]["type"].endswith("opencompass_model.VerbatimTemplate")

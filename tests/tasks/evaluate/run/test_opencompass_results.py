@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.core.records import make_item
 from tasks.evaluate.run.opencompass_config import DataSet, data_sets_of
 from tasks.evaluate.run.opencompass_process import EvaluationError
-from tasks.evaluate.run.opencompass_results import check_predictions, check_results, checked_value, read_responses
+from tasks.evaluate.run.opencompass_results import check_predictions, check_results, read_responses
 from tasks.evaluate.scoring.questions import Question, Response
 
 ITEM = make_item(set="mmlu", prompt="Which?", choices=("a", "b"), answer=0)
@@ -82,19 +80,16 @@ def test_no_run_and_two_runs_are_refused(tmp_path: Path) -> None:
 (DOMAIN,) = data_sets_of([GENERATION])
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "", "-", "1.5", True, -0.5, [], {}])
-def test_a_score_that_is_no_number_is_refused(value: Any) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "", "-", "1.5", True, -0.5, [], {}, 1.5])
+def test_a_score_that_is_no_number_or_not_its_prediction_is_refused(value: Any) -> None:
     predictions, results = good(MMLU)
     results["details"][1]["nll"] = [value]
-    predictions["1"]["ppl"] = value
+    predictions["1"]["ppl"] = value if value != 1.5 else value + 1e-9
     with pytest.raises(EvaluationError):
         check_results(MMLU, results, predictions)
-
-
-def test_a_rouge_above_one_is_refused() -> None:
     predictions, results = good(DOMAIN)
-    results["details"][0]["rouge_l"] = [1.01]
-    with pytest.raises(EvaluationError, match="out of range"):
+    results["details"][0]["rouge_l"] = [value]
+    with pytest.raises(EvaluationError):
         check_results(DOMAIN, results, predictions)
 
 
@@ -124,13 +119,6 @@ def test_results_that_are_not_one_score_for_each_row_are_refused(name: str) -> N
         check_results(MMLU, broken_results()[name], predictions)
 
 
-def test_a_score_that_differs_from_its_prediction_is_refused() -> None:
-    predictions, results = good(MMLU)
-    predictions["0"]["ppl"] += 1e-9
-    with pytest.raises(EvaluationError, match="differ"):
-        check_results(MMLU, results, predictions)
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [("origin_prompt", "Which ?"), ("origin_prompt", None), ("gold", "Not so."), ("prediction", None)],
@@ -138,37 +126,6 @@ def test_a_score_that_differs_from_its_prediction_is_refused() -> None:
 def test_a_row_that_was_asked_or_compared_with_another_text_is_refused(field: str, value: str | None) -> None:
     predictions, _ = good(DOMAIN)
     predictions["0"][field] = value
-    with pytest.raises(EvaluationError):
-        check_predictions(DOMAIN, predictions)
-
-
-def test_rows_that_are_missing_or_too_many_are_refused() -> None:
-    predictions, _ = good(MMLU)
-    for wrong in ({"0": predictions["0"]}, predictions | {"2": predictions["1"]}):
-        with pytest.raises(EvaluationError, match="of 2 rows"):
-            check_predictions(MMLU, wrong)
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(anything)
-def test_a_value_is_accepted_only_if_it_is_a_usable_number(value: Any) -> None:
-    try:
-        found = checked_value(value, "nll", "row")
-    except EvaluationError:
-        return
-    assert not isinstance(value, bool)
-    assert math.isfinite(found)
-    assert found == value >= 0
-
-
-@given(st.dictionaries(st.sampled_from(["details", "error", "x"]), anything, max_size=3))
-def test_arbitrary_results_are_refused_and_never_crash(results: Content) -> None:
-    predictions, _ = good(MMLU)
-    with pytest.raises(EvaluationError):
-        check_results(MMLU, results, predictions)
+    for wrong in (predictions, {}, good(DOMAIN)[0] | {"1": {}}):
+        with pytest.raises(EvaluationError):
+            check_predictions(DOMAIN, wrong)

@@ -17,7 +17,6 @@ from tasks.evaluate.scoring.questions import (
     means_of,
     questions_of,
     scores_of,
-    softmax_of_negatives,
 )
 
 
@@ -86,12 +85,8 @@ def test_p_correct_is_the_softmax_of_the_mean_log_likelihoods() -> None:
     p_correct, accuracy = scores_of(question, Response(values=(math.log(2), math.log(4), math.log(4))))
     assert (p_correct.metric, p_correct.value) == ("p_correct", 0.5)
     assert (accuracy.metric, accuracy.value) == ("accuracy", 1.0)
-
-
-def test_a_tie_is_not_a_right_answer() -> None:
-    (question,) = ask(choices("mmlu", 0, "a", "b"))
-    p_correct, accuracy = scores_of(question, Response(values=(1.0, 1.0)))
-    assert (p_correct.value, accuracy.value) == (0.5, 0.0)
+    tie = scores_of(question, Response(values=(1.0, 1.0, 2000.0)))
+    assert [score.value for score in tie] == [0.5, 0.0], "not a right answer"
 
 
 def test_refusal_is_how_much_likelier_a_refusal_is_than_compliance() -> None:
@@ -105,11 +100,6 @@ def test_a_likelihood_carries_the_number_of_tokens_it_is_a_mean_of() -> None:
     _, nll = ask(make_item(set="domain", prompt="How?", reference="Well done."))
     (score,) = scores_of(nll, Response(values=(2.0000004,)))
     assert (score.metric, score.value, score.tokens) == ("nll", 2.0, 3)
-
-
-def test_softmax_does_not_overflow() -> None:
-    assert softmax_of_negatives((10_000.0, 10_000.0)) == [0.5, 0.5]
-    assert softmax_of_negatives((0.0, 10_000.0)) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

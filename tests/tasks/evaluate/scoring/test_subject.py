@@ -85,14 +85,12 @@ def test_a_changed_file_is_refused(repository: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adapter/adapter_model.bin", "modeling.py", "adapter/x.pt"])
-def test_a_file_that_can_run_code_is_refused(repository: str, name: str) -> None:
+def test_a_file_that_can_run_code_and_an_incomplete_adapter_are_refused(repository: str, name: str) -> None:
     (layout.PACKAGE / name).write_bytes(b"")
     write_manifest(layout.PACKAGE)
     with pytest.raises(SubjectError, match="can run code"):
         load_subject("candidate")
-
-
-def test_an_incomplete_adapter_is_refused(repository: str) -> None:
+    (layout.PACKAGE / name).unlink()
     (layout.PACKAGE / "adapter/adapter_model.safetensors").unlink()
     write_manifest(layout.PACKAGE)
     with pytest.raises(SubjectError, match=r"lacks adapter_model\.safetensors"):
@@ -168,6 +166,10 @@ def test_whole_weights_stand_in_the_place_of_the_base_in_a_candidate_and_in_the_
     write_weights(layout.CHAMPION)
     make_version_champion(repository)
     assert load_subject("champion").identity == found.identity
+    (layout.PACKAGE / "model/model.safetensors").write_bytes(b"other weights")
+    write_manifest(layout.PACKAGE)
+    with pytest.raises(SubjectError, match=r"changed: model\.safetensors"):
+        load_subject("candidate")
 
 
 def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves_them(repository: str) -> None:
@@ -176,12 +178,3 @@ def test_virtual_tokens_over_own_weights_are_measured_and_say_why_nothing_serves
     found = load_subject("candidate")
     assert (found.base_digest, found.adapter) == (digest, layout.PACKAGE / "adapter")
     assert found.unservable == "because"
-
-
-def test_own_weights_that_were_changed_are_refused(repository: str) -> None:
-    shutil.rmtree(layout.PACKAGE / "adapter")
-    write_weights(layout.PACKAGE)
-    (layout.PACKAGE / "model/model.safetensors").write_bytes(b"other weights")
-    write_manifest(layout.PACKAGE)
-    with pytest.raises(SubjectError, match=r"changed: model\.safetensors"):
-        load_subject("candidate")

@@ -20,16 +20,13 @@ def margin(confidence: float) -> float:
 
 def test_calibration_compares_confidence_with_accuracy_bin_by_bin() -> None:
     """Four pairs of confidence 0.75 of which three are right (no error), one of 0.95 that is wrong (0.95)."""
+    assert list(calibration([50.0])["reliability"]) == ["0.9-1.0"]
     found = calibration([margin(0.75)] * 3 + [-margin(0.75), -margin(0.95)])
     assert found["expected_calibration_error"] == pytest.approx(0.95 / 5)
     assert found["reliability"] == {
         "0.7-0.8": {"pairs": 4, "confidence": pytest.approx(0.75), "accuracy": 0.75},
         "0.9-1.0": {"pairs": 1, "confidence": pytest.approx(0.95), "accuracy": 0.0},
     }
-
-
-def test_a_sure_answer_falls_into_the_last_bin() -> None:
-    assert list(calibration([50.0])["reliability"]) == ["0.9-1.0"]
 
 
 def test_accuracy_is_a_mean_over_prompts_whose_pairs_depend_on_each_other() -> None:

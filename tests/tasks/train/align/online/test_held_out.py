@@ -11,20 +11,12 @@ import torch
 
 from tasks.train.align.online.judging import ANSWERS, _judged, paired_interval
 from tasks.train.align.online.policy import Answers, Reading
-from tasks.train.run.worker import shares
 
 
 def test_the_interval_is_students() -> None:
     """Differences 1, 2 and 3: mean 2, deviation 1, and t of two degrees of freedom is 4.3027."""
     half = 4.3027 / 3**0.5
     assert paired_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half), abs=1e-4)
-
-
-@pytest.mark.parametrize(("count", "world"), [(3, 2), (4, 2), (7, 4), (2, 4)])
-def test_every_process_answers_as_many_prompts_and_together_all(count: int, world: int) -> None:
-    parts = [shares(count, rank, world) for rank in range(world)]
-    assert len({len(part) for part in parts}) == 1
-    assert {number for part in parts for number in part} == set(range(count))
 
 
 class Process:

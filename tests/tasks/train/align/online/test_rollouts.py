@@ -54,9 +54,13 @@ def test_the_seed_alone_says_what_is_drawn(policy: Any) -> None:
     assert not torch.equal(sampled(policy, 8).tokens, first.tokens)
 
 
-def test_a_reading_is_the_same_alone_and_padded_among_others(policy: Any) -> None:
+def test_a_reading_is_of_what_was_drawn_from_and_the_same_alone_and_padded_among_others(policy: Any) -> None:
     answers = sampled(policy, 3)
     with torch.no_grad():
+        first = answers.pick([0])
+        logits = policy(first.tokens).logits[0, :-1] / 0.5
+        drawn = logits.log_softmax(-1).gather(1, first.tokens[0, 1:, None])[:, 0]
+        torch.testing.assert_close(read(policy, policy.value_head, first, 0.5).logps[0], drawn, atol=1e-5, rtol=0)
         together = read(policy, policy.value_head, answers, 0.7)
         for row in range(3):
             alone = read(policy, policy.value_head, answers.pick([row]), 0.7)
@@ -64,15 +68,6 @@ def test_a_reading_is_the_same_alone_and_padded_among_others(policy: Any) -> Non
             assert alone.logps.shape[1] == length
             torch.testing.assert_close(together.logps[row, :length], alone.logps[0], atol=1e-5, rtol=0)
             torch.testing.assert_close(together.entropy[row, :length], alone.entropy[0], atol=1e-5, rtol=0)
-
-
-def test_a_reading_gives_the_probabilities_the_answer_was_drawn_with(policy: Any) -> None:
-    answers = sampled(policy, 3)
-    with torch.no_grad():
-        seen = read(policy, policy.value_head, answers.pick([0]), 0.5)
-        logits = policy(answers.pick([0]).tokens).logits[0, :-1] / 0.5
-    expected = logits.log_softmax(-1).gather(1, answers.pick([0]).tokens[0, 1:, None])[:, 0]
-    torch.testing.assert_close(seen.logps[0], expected, atol=1e-5, rtol=0)
 
 
 def test_a_lent_policy_gives_itself_back(policy: Any) -> None:
