@@ -21,12 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.core.params import GateParams
 from tasks.evaluate.gate.requirements import DOMAIN_GAIN, ELSEWHERE
 from tasks.evaluate.gate.stage import answer
+from tests.bench.table import show
 
 TRIALS, RESAMPLES, MARGIN = 4000, 1000, 0.1
 RARE = 0.02  # the share of items that lose 1, and the margin
@@ -84,12 +83,12 @@ def error(draw: Draw, n: int, margin: float | None, trials: int) -> str:
 
 def main(trials: int = TRIALS) -> None:
     """Print the table."""
-    table = Table("shape", "n", "false gain", "false within margin", title=f"% of {trials} draws that pass")
+    rows = []
     for name, draw, n in SHAPES:
         margin = RARE if name == "rare" else MARGIN
         gain = "–" if name == "rare" else error(draw, n, None, trials)
-        table.add_row(name, str(n), gain, error(draw, n, margin, trials))
-    Console(width=100).print(table)
+        rows.append((name, n, gain, error(draw, n, margin, trials)))
+    show(f"% of {trials} draws that pass", ("shape", "n", "false gain", "false within margin"), rows)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -26,94 +25,46 @@ from tasks.core.records import EvaluationItem
 from tasks.evaluate.run.stage import load_tokenizer, responses_to
 from tasks.evaluate.scoring.questions import questions_of, read_items, scores_of
 from tasks.evaluate.scoring.subject import base_alone
+from tests.bench.table import show
 
 PILOTED = {"mmlu": "p_correct", "safety": "refusal"}
 SIGNIFICANCE, POWER = 0.95, 0.80
 
+WORDINGS = {
+    "asked politely": {"prompt": "Please answer the following.\n\n{prompt}"},
+    "asked to answer": {"prompt": "{prompt}\n\nGive your answer."},
+    "general system": {"system": "You are a helpful assistant."},
+}
 Values = dict[tuple[str, str], float]
 
 
-@dataclass(frozen=True)
-class Wording:
-    """One way to put an item; an empty system prompt stands for the domain's own."""
-
-    name: str
-    prompt: str = "{prompt}"
-    system: str = ""
-
-
-PLAIN = Wording("plain")
-OTHERS = (
-    Wording("asked politely", prompt="Please answer the following.\n\n{prompt}"),
-    Wording("asked to answer", prompt="{prompt}\n\nGive your answer."),
-    Wording("general system", system="You are a helpful assistant."),
-)
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """One wording against the plain one: mean shift, paired standard deviation, the margin `n` items resolve."""
-
-    set: str
-    metric: str
-    wording: str
-    n: int
-    shift: float
-    deviation: float
-    margin: float
-
-
-def smallest_margin(differences: Sequence[float]) -> float:
-    """The margin of the formula above, in the unit of the differences; needs two of them at least."""
-    normal = statistics.NormalDist()
-    factor = normal.inv_cdf(SIGNIFICANCE) + normal.inv_cdf(POWER)
-    return factor * statistics.stdev(differences) / math.sqrt(len(differences))
-
-
-def reworded(item: EvaluationItem, wording: Wording) -> EvaluationItem:
-    """The item as `wording` puts it, under its own id."""
-    return item.model_copy(update={"prompt": wording.prompt.format(prompt=item.prompt)})
-
-
-def resolutions() -> list[Resolution]:
-    """Measure the base model in every wording (cached like any evaluation) and compare each with the plain one."""
-    items = [item for item in read_items() if item.set in PILOTED]
-    plain = _values(items, PLAIN)
-    return [resolution for wording in OTHERS for resolution in _compared(plain, _values(items, wording), wording)]
-
-
-def _values(items: Sequence[EvaluationItem], wording: Wording) -> Values:
-    """(set, item id) → the piloted metric."""
-    params = load_params()
-    subject = base_alone("pilot")
-    tokenizer = load_tokenizer(subject.base)
-    system = wording.system or load_domain(params.domain).system_text()
-    questions = questions_of([reworded(item, wording) for item in items], tokenizer, system)
+def values(items: Sequence[EvaluationItem], prompt: str = "{prompt}", system: str = "") -> Values:
+    """(set, item id) → the piloted metric of the base model (cached like any evaluation), asked in this wording."""
+    params, subject = load_params(), base_alone("pilot")
+    reworded = [item.model_copy(update={"prompt": prompt.format(prompt=item.prompt)}) for item in items]
+    system = system or load_domain(params.domain).system_text()
+    questions = questions_of(reworded, load_tokenizer(subject.base), system)
     responses, _ = responses_to(questions, subject, params.evaluate)
     scores = [score for pair in zip(questions, responses, strict=True) for score in scores_of(*pair)]
     return {(score.set, score.id): score.value for score in scores if score.metric == PILOTED[score.set]}
 
 
-def _compared(plain: Values, other: Values, wording: Wording) -> list[Resolution]:
-    found = []
-    for name, metric in PILOTED.items():
-        differences = [other[key] - value for key, value in plain.items() if key[0] == name]
-        shift, deviation = statistics.fmean(differences), statistics.stdev(differences)
-        margin = smallest_margin(differences)
-        found.append(Resolution(name, metric, wording.name, len(differences), shift, deviation, margin))
-    return found
-
-
 def main() -> None:
-    """Print the table of resolutions."""
+    """Compare every wording with the plain one."""
     os.environ.update(layout.OFFLINE)
-    found = resolutions()
-    print(f"{'set':<8}{'metric':<11}{'wording':<17}{'items':>6}{'shift':>9}{'sd':>9}{'margin':>9}")
-    for row in sorted(found, key=lambda row: (row.set, row.margin)):
-        print(
-            f"{row.set:<8}{row.metric:<11}{row.wording:<17}{row.n:>6}"
-            f"{row.shift:>9.4f}{row.deviation:>9.4f}{row.margin:>9.4f}"
-        )
+    items = [item for item in read_items() if item.set in PILOTED]
+    plain, normal = values(items), statistics.NormalDist()
+    factor = normal.inv_cdf(SIGNIFICANCE) + normal.inv_cdf(POWER)
+    rows = []
+    for wording, changes in WORDINGS.items():
+        other = values(items, **changes)
+        for name, metric in PILOTED.items():
+            changed = [other[key] - value for key, value in plain.items() if key[0] == name]
+            deviation = statistics.stdev(changed)
+            figures = statistics.fmean(changed), deviation, factor * deviation / math.sqrt(len(changed))
+            rows.append((name, metric, wording, len(changed), *(f"{value:.4f}" for value in figures)))
+    columns = ("set", "metric", "wording", "items", "shift", "sd", "margin")
+    show("what so many items can settle", columns, sorted(rows, key=lambda row: (row[0], row[-1])))
 
 
 if __name__ == "__main__":

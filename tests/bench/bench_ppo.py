@@ -17,22 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks.core import layout
+from tests.bench.table import show
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PEER = ROOT / ".flywheel/bench-trl"
 LOCK = ROOT / "infra/locks/bench-trl.txt"
 UV = ROOT / ".flywheel/tools/bin/uv"
-SETTINGS: dict[str, Any] = {
-    "seeds": [1, 2, 3, 4, 5],
-    "updates": 40,
-    "prompts": 4,
-    "answers": 32,
+PPO = {
     "epochs": 4,
-    "learning_rate": 3e-3,
     "kl_coefficient": 0.02,
     "clip": 0.2,
     "value_clip": 0.2,
@@ -40,28 +33,25 @@ SETTINGS: dict[str, Any] = {
     "gamma": 1.0,
     "gae_lambda": 0.95,
 }
-
-
-def peer_environment() -> Path:
-    """TRL 1.12.0's Python, installed once."""
-    done = PEER / ".complete"
-    if not done.exists() or done.read_text() != LOCK.read_text():
-        python = PEER / "bin/python"
-        subprocess.run([UV, "venv", "-q", "--clear", "--python", "3.11", PEER], check=True)
-        subprocess.run([UV, "pip", "install", "-q", "--no-deps", "--python", python, "-r", LOCK], check=True)
-        done.write_text(LOCK.read_text())
-    return PEER / "bin/python"
+ROLLOUT = {"updates": 40, "prompts": 4, "answers": 32}
+LEARNING_RATE, SEEDS = 3e-3, (1, 2, 3, 4, 5)
 
 
 def peer_rewards(folder: Path) -> list[float]:
-    """What TRL's final policies earn."""
-    (folder / "settings.json").write_text(json.dumps(SETTINGS))
-    command: list[str | Path] = [peer_environment(), "-m", "tests.bench.ppo_peer", folder / "settings.json", folder]
+    """What TRL's final policies earn; its Python is installed once."""
+    done, python = PEER / ".complete", PEER / "bin/python"
+    if not done.exists() or done.read_text() != LOCK.read_text():
+        subprocess.run([UV, "venv", "-q", "--clear", "--python", "3.11", PEER], check=True)
+        subprocess.run([UV, "pip", "install", "-q", "--no-deps", "--python", python, "-r", LOCK], check=True)
+        done.write_text(LOCK.read_text())
+    settings = PPO | ROLLOUT | {"learning_rate": LEARNING_RATE, "seeds": SEEDS}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    command: list[str | Path] = [python, "-m", "tests.bench.ppo_peer", folder / "settings.json", folder]
     environment = layout.child_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr[-4000:])
-    return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("reward ")]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(run.stderr[-4000:])
+    return [float(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("reward ")]
 
 
 def our_rewards(folder: Path) -> list[float]:
@@ -70,22 +60,20 @@ def our_rewards(folder: Path) -> list[float]:
     from tests import online_toy as toy
     from tests.online_jobs import online_job
 
-    names = ("epochs", "clip", "value_clip", "value_coefficient", "gamma", "gae_lambda", "kl_coefficient")
-    settings = {
-        "learning_rate": SETTINGS["learning_rate"],
-        "batch_size": SETTINGS["prompts"] * SETTINGS["answers"],
+    settings: dict[str, Any] = {
+        "learning_rate": LEARNING_RATE,
+        "batch_size": ROLLOUT["prompts"] * ROLLOUT["answers"],
         "save_every": 1000,
         "max_grad_norm": 1000.0,  # TRL's cuts no gradients
-        "rollout": {name: SETTINGS[name] for name in ("updates", "answers", "prompts")},
-        "ppo": {"minibatches": 1, "kl_horizon": 1e12} | {name: SETTINGS[name] for name in names},
+        "rollout": ROLLOUT,
+        "ppo": {"minibatches": 1, "kl_horizon": 1e12} | PPO,
     }
     rewards = []
-    for seed in SETTINGS["seeds"]:
+    for seed in SEEDS:
         job = online_job(folder, settings, seed=seed)
         trainer = build(job, folder / f"run{seed}", toy.tokenizer(), toy.prompts(), toy.earned)
         trainer.train()
         rewards.append(toy.mean_reward(trainer.policy, seed))
-        print(f"ours, seed {seed}: {rewards[-1]:.3f}", flush=True)
     return rewards
 
 
@@ -95,24 +83,20 @@ def main() -> None:
     from tests import online_toy as toy
 
     os.environ["DS_ACCELERATOR"] = "cpu"
-    table = Table(title=f"PPO on the toy task, {len(SETTINGS['seeds'])} seeds")
-    for name in ("trainer", "mean reward", "low", "high", "each seed", "seconds"):
-        table.add_column(name)
-    intervals = []
+    rows, intervals = [], []
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         for trainer, rewards_of in (("ours", our_rewards), ("TRL 1.12.0", peer_rewards)):
             began = time.perf_counter()
             rewards = rewards_of(Path(name))
-            low, high = paired_interval(rewards)
-            intervals.append((low, high))
+            intervals.append(paired_interval(rewards))
             each = " ".join(f"{reward:.3f}" for reward in rewards)
-            mean = sum(rewards) / len(rewards)
-            cells = (f"{mean:.3f}", f"{low:.3f}", f"{high:.3f}", each, f"{time.perf_counter() - began:.0f}")
-            table.add_row(trainer, *cells)
+            figures = (sum(rewards) / len(rewards), *intervals[-1])
+            rows.append((trainer, *(f"{value:.3f}" for value in figures), each, f"{time.perf_counter() - began:.0f}"))
         os.chdir(ROOT)
     best = toy.best_rewards()
-    Console(width=120).print(table, f"the best there is: {sum(best) / len(best):.3f}")
+    columns = ("trainer", "mean reward", "low", "high", "each seed", "seconds")
+    show(f"PPO on the toy task; the best there is: {sum(best) / len(best):.3f}", columns, rows)
     (ours_low, ours_high), (peer_low, peer_high) = intervals
     if ours_low > peer_high or peer_low > ours_high:
         sys.exit("the intervals do not overlap")

@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from tasks.core import layout
 from tasks.core.files import write_json, write_manifest
 from tasks.core.params import load_params
 from tasks.core.records import Example, Preference, read_own_jsonl, write_jsonl
+from tests.bench.table import show
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACE = ROOT / ".flywheel/bench/ppo_real"
 LINKED = ("infra", "domains", "data/base_model", "data/ingest", "data/embed", ".flywheel/packages")
-# One in so many of the domain's training examples, of those that the reward model knows nothing of, is held out here,
-# beside the validation's.
-EVERY = 4
+EVERY = 4  # one in so many of the examples that the reward model knows nothing of is held out beside the validation's
 SETTINGS: dict[str, dict[str, Any]] = {
     "reward": {"precision": "bf16", "epochs": 2},
     "align": {
@@ -59,7 +56,8 @@ def lay() -> None:
     write_manifest(PLACE / "data/start")
     train = read_own_jsonl(ROOT / layout.MIX / "train.jsonl", Example)
     domain = [example for example in train if example.origin != "general"]
-    rewarded = {one.prompt[-1].content for one in read_own_jsonl(preferences(), Preference)}
+    pairs = ROOT / layout.DOMAINS / load_params(ROOT / "params.yaml").domain / "preferences.jsonl"
+    rewarded = {one.prompt[-1].content for one in read_own_jsonl(pairs, Preference)}
     unknown = [example for example in domain if example.prompt not in rewarded]
     held_out = unknown[::EVERY] + read_own_jsonl(ROOT / layout.MIX / "validation.jsonl", Example)
     asked = {example.prompt for example in held_out}
@@ -70,11 +68,6 @@ def lay() -> None:
         for name, value in changes.items():
             settings[section][name] = settings[section][name] | value if isinstance(value, dict) else value
     (PLACE / "params.yaml").write_text(yaml.safe_dump(settings))
-
-
-def preferences() -> Path:
-    """The pairs that the reward model is trained and validated on."""
-    return ROOT / layout.DOMAINS / load_params(ROOT / "params.yaml").domain / "preferences.jsonl"
 
 
 def run(module: str, output: str) -> float:
@@ -98,13 +91,9 @@ def main() -> None:
     run("tasks.train.reward.stage", "reports/details/reward.json")
     seconds = run("tasks.train.align.stage", "reports/details/align.json")
     metrics = json.loads((PLACE / "reports/details/align.json").read_text())
-    table = Table(title="PPO on the default domain, real base model")
-    for name in ("figure", "value"):
-        table.add_column(name)
-    for name in sorted(key for key in metrics if key.startswith(("held_out", "stopped", "kl", "reward", "steps"))):
-        table.add_row(name, str(metrics[name]))
-    table.add_row("seconds of align in this start", f"{seconds:.0f}")
-    Console().print(table)
+    names = sorted(key for key in metrics if key.startswith(("held_out", "stopped", "kl", "reward", "steps")))
+    rows = [*((name, metrics[name]) for name in names), ("seconds of align in this start", f"{seconds:.0f}")]
+    show("PPO on the default domain, real base model", ("figure", "value"), rows)
     if metrics["held_out_gain_low"] <= 0.0:
         sys.exit("the interval of the gain does not lie above zero")
 

@@ -1,4 +1,4 @@
-"""The release card."""
+"""The release card, its funnel, and its table of predicted against actual."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.core.records import Receipt
-from tasks.core.tables import table_of
+from tasks.core import layout
+from tasks.core.files import write_json
+from tasks.core.records import Example, Receipt, RecordError
+from tasks.core.tables import table_of, write_records
+from tasks.curate.mix.stage import write_counts
 from tasks.curate.receipt.stage import join
 from tasks.curate.receipt.texts import said_schema
-from tasks.evaluate.card.card import CardError, ScoreRow, collect, markdown_cell, markdown_quote, render_card
+from tasks.evaluate.card.card import (
+    CardError,
+    ScoreRow,
+    collect,
+    markdown_cell,
+    markdown_quote,
+    read_costs,
+    render_card,
+)
+from tasks.evaluate.card.funnel import read_funnel
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\n# heading [link](javascript:alert(1)) `code` |'
 
@@ -133,3 +145,117 @@ def test_what_is_missing_is_left_out_but_a_verdict_must_be_there(release: Path) 
 def test_markdown_is_escaped_by_character() -> None:
     assert markdown_cell("a|b\n*c*") == "a\\|b \\*c\\*"
     assert markdown_quote("<b>\n# x") == "> &lt;b&gt;\n> \\# x"
+
+
+def step(identity: str, stage: str, kept: bool, reason: str, score: float | None = None) -> Receipt:
+    return Receipt(example_id=identity, stage=stage, kept=kept, reason=reason, score=score)
+
+
+# a is trained on; b and c are duplicates; d is general replay; e was generated twice, the second time in vain.
+STEPS = [
+    *(step(identity, "ingest", True, "read") for identity in "abcd"),
+    step("e", "construct", True, "self_qa"),
+    step("e", "construct", False, "not novel"),
+    *(step(identity, "construct", True, "human") for identity in "abc"),
+    step("a", "dedup", True, "no better duplicate"),
+    step("b", "dedup", False, "near duplicate", 0.9),
+    step("c", "dedup", False, "near duplicate", 0.8),
+    step("a", "mix", True, "training"),
+    step("d", "mix", False, "replay has enough"),
+]
+
+
+def receipt_file(path: Path) -> Path:
+    said: list[dict[str, object]] = [
+        {"id": i, "origin": "general" if i == "d" else "human", "source": [], "instruction": f"{i}?", "output": ""}
+        for i in "abcd"
+    ]
+    table = join(table_of(STEPS, Receipt), pa.Table.from_pylist(said, schema=said_schema()), pa.array(["a"]))
+    pq.write_table(table, path)
+    return path
+
+
+def test_each_lane_counts_what_its_stages_kept_and_dropped(tmp_path: Path) -> None:
+    funnel = read_funnel(receipt_file(tmp_path / "receipt.parquet"))
+    domain, general = funnel.lanes
+    assert [(p.stage, p.kept, sum(drop.count for drop in p.drops)) for p in domain.stages] == [
+        ("ingest", 3, 0),
+        ("construct", 3, 1),
+        ("dedup", 1, 2),
+        ("mix", 1, 0),
+    ]
+    assert [(p.stage, p.kept, sum(drop.count for drop in p.drops)) for p in general.stages] == [
+        ("ingest", 1, 0),
+        ("mix", 0, 1),
+    ]
+    assert (domain.seen, domain.trained, general.trained) == (4, 1, 0)
+    assert (funnel.seen, funnel.trained) == ({"general": 1, "human": 3, "unknown": 1}, {"human": 1})
+
+
+def test_every_reason_has_its_samples_and_says_whether_they_are_of_other_use(tmp_path: Path) -> None:
+    drops = {drop.reason: drop for drop in read_funnel(receipt_file(tmp_path / "receipt.parquet")).drops}
+    assert list(drops) == ["not novel", "near duplicate", "replay has enough"]
+    assert [(s["instruction"], s["score"]) for s in drops["near duplicate"].samples] == [("b?", 0.9), ("c?", 0.8)]
+    assert [drop.reserved for drop in drops.values()] == [False, False, True]
+
+
+def test_the_plot_counts_the_rows_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for stage in ("ingest", "feedback", "construct", "validate", "dedup"):
+        write_records(layout.INGEST.parent / stage / "examples.parquet", [], Example)
+    counts = {"domain": 5, "replay": 3, "train": 7}
+    with pytest.raises(RecordError, match="select"):
+        write_counts(counts)
+    write_records(layout.SELECT / "examples.parquet", [], Example)
+    write_counts(counts)
+    lines = (layout.PLOTS / "data_counts.csv").read_text().splitlines()
+    assert lines[0] == "stage,examples" and lines[-3:] == ["leak guard,5", "replay added,3", "train,7"]
+
+
+ACTUAL = {
+    "attempts": 1,
+    "seconds": 80.0,
+    "peak_bytes": 2 << 30,
+    "energy_kwh": None,
+    "trainable_parameters": 1000,
+}
+PREDICTED = {
+    "time": {"seconds": 100.0},
+    "memory": {"needed": 1 << 30},
+    "energy_kwh": 0.002,
+    "parameters": {"trained": 1000},
+}
+
+
+def row(*cells: str) -> dict[str, str]:
+    return dict(zip(("stage", "what", "predicted", "actual", "off"), cells, strict=True))
+
+
+def test_each_figure_stands_beside_what_was_predicted(tmp_path: Path) -> None:
+    """100 s for 80 is a quarter too much, 1 GiB for 2 half too little; energy that was not measured has no row."""
+    write_json(tmp_path / layout.MEASURED / "sft.json", ACTUAL)
+    write_json(tmp_path / layout.MEASURED / "sft.predicted.json", PREDICTED)
+    assert read_costs(tmp_path) == [
+        row("sft", "time", "100 s", "80 s", "+25%"),
+        row("sft", "peak memory", "1.00 GiB", "2.00 GiB", "-50%"),
+        row("sft", "trained parameters", "1,000", "1,000", "+0%"),
+    ]
+
+
+def test_on_gpus_the_fullest_one_counts_because_a_prediction_is_for_each(tmp_path: Path) -> None:
+    processes = [{"rank": 0, "peak_gpu_bytes": 1 << 30}, {"rank": 1, "peak_gpu_bytes": 2 << 30}]
+    write_json(tmp_path / layout.MEASURED / "sft.json", {**ACTUAL, "peak_gpu_bytes": 3 << 30, "processes": processes})
+    write_json(tmp_path / layout.MEASURED / "sft.predicted.json", PREDICTED)
+    assert read_costs(tmp_path)[1] == row("sft", "peak memory", "1.00 GiB", "2.00 GiB", "-50%")
+
+
+def test_what_was_not_predicted_is_a_dash_and_a_run_that_went_on_says_so(tmp_path: Path) -> None:
+    write_json(tmp_path / layout.MEASURED / "sft.json", {**ACTUAL, "attempts": 2})
+    assert read_costs(tmp_path)[0] == row("sft", "time (2 attempts)", "–", "80 s", "–")
+
+
+def test_nothing_trained_or_a_torn_file_gives_no_row(tmp_path: Path) -> None:
+    assert read_costs(tmp_path) == []
+    (tmp_path / layout.MEASURED).mkdir(parents=True)
+    (tmp_path / layout.MEASURED / "sft.json").write_text('{"sec')
+    assert read_costs(tmp_path) == []
