@@ -49,10 +49,10 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> EngineProcess:
-        """Itself, ready to answer; see start and wait_ready for what is raised."""
-        self.start()
+        """Itself, ready to answer. Raises EngineError: it cannot be started, ended, or is not ready in time."""
+        self._start()
         try:
-            self.wait_ready()
+            self._wait_ready()
         except BaseException:
             self.stop()
             raise
@@ -62,8 +62,7 @@ class EngineProcess:
         """Stops it."""
         self.stop()
 
-    def start(self) -> None:
-        """Start it; it is not ready yet. Raises EngineError: something that it needs is missing, or the port taken."""
+    def _start(self) -> None:
         command = self.command()
         check_base_model(self.base_model)
         check_port(self.port)
@@ -120,12 +119,11 @@ class EngineProcess:
         link.symlink_to(self.base_model)
         return folder
 
-    def wait_ready(self) -> None:
-        """Return when it answers. Raises EngineError: it ended, or did not answer within settings.start_seconds."""
+    def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.settings.start_seconds
         with Engine(self.url) as engine:
             while not engine.ready():
-                if (status := self.poll()) is not None:
+                if self._process and (status := self._process.poll()) is not None:
                     raise EngineError(f"the engine ended with status {status} before it was ready. {self.last_words()}")
                 if time.monotonic() > deadline:
                     raise EngineError(
@@ -133,10 +131,6 @@ class EngineProcess:
                         f"params.yaml). {self.last_words()}"
                     )
                 time.sleep(0.25)
-
-    def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
-        return self._process.poll() if self._process else None
 
     def wait(self) -> int:
         """Its exit status, when it has ended."""

@@ -22,7 +22,6 @@ from tasks.core.files import write_text
 from tasks.core.graph import training_stages
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 
-TEMPLATES = Path(__file__).parent
 SAMPLES = 5
 INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
 
@@ -53,9 +52,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Card:
-    """All that the page shows."""
+    """All that the page shows; `loss` has rows of step, split and value."""
 
-    domain: str
     title: str
     verdict: dict[str, Any]
     scores: list[ScoreRow]
@@ -63,7 +61,6 @@ class Card:
     loss: list[tuple[int, str, float]]
     samples: list[Sample]
     licences: list[dict[str, str]]
-    params: dict[str, Any]
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
     costs: list[dict[str, str]] = field(default_factory=list)
@@ -88,22 +85,18 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
     path = root / layout.VERDICT
     if not path.is_file():
         raise CardError(f"{path} is missing: run a release first (`make run`)")
-    params = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))
-    about = root / layout.DOMAINS / params["domain"] / "domain.yaml"
+    name = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))["domain"]
+    about = root / layout.DOMAINS / name / "domain.yaml"
     domain = yaml.safe_load(about.read_text(encoding="utf-8")) if about.is_file() else {}
+    loss = _csv(root / layout.PLOTS / "sft_loss.csv")
     return Card(
-        domain=params["domain"],
-        title=str(domain.get("title", params["domain"])),
+        title=str(domain.get("title", name)),
         verdict=json.loads(path.read_text(encoding="utf-8")),
         scores=read_scores(root / layout.PLOTS / "scores.csv"),
         counts=[(row["stage"], int(row["examples"])) for row in _csv(root / layout.PLOTS / "data_counts.csv")],
-        loss=[
-            (int(float(row["step"])), row["split"], float(row["loss"]))
-            for row in _csv(root / layout.PLOTS / "sft_loss.csv")
-        ],
+        loss=[(int(float(row["step"])), row["split"], float(row["loss"])) for row in loss],
         samples=read_samples(root),
         licences=licences(domain),
-        params=params,
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
         costs=read_costs(root),
@@ -125,14 +118,12 @@ def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
         {row["id"]: row["text"] for row in _jsonl(root / layout.EVALUATION / who / "answers.jsonl")}
         for who in ("champion", "candidate")
     )
-    items = [
-        item for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl") if item["id"] in before.keys() & after
-    ]
+    differ = {key for key in before.keys() & after if before[key] != after[key]}
+    items = [item for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl") if item["id"] in differ]
     return [
         Sample(item["prompt"], item.get("reference", ""), before[item["id"]], after[item["id"]])
-        for item in items
-        if before[item["id"]] != after[item["id"]]
-    ][:count]
+        for item in items[:count]
+    ]
 
 
 def read_costs(root: Path) -> list[dict[str, str]]:
@@ -185,7 +176,7 @@ def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> 
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=escape,  # noqa: S701 - Markdown is escaped by its own filters
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -235,33 +226,33 @@ def draw(card: Card) -> dict[str, str]:
     return {name: _svg(drawing) for name, drawing in charts.items() if drawing is not None}
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Any, list[Any]]:
+def _panels(width: float, count: int = 1) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(width, height), layout="constrained")
-    axes = drawing.subplots(1, panels, squeeze=False)[0]
+    drawing = Figure(figsize=(width, 2.6), layout="constrained")
+    axes = list(drawing.subplots(1, count, squeeze=False)[0])
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(colors=INK, labelsize=8)
-    return drawing, list(axes)
+    return drawing, axes
 
 
 def _draw_scores(rows: list[ScoreRow]) -> Any:
     """One panel a metric, since units differ: both sides with their intervals."""
-    drawing, axes = _figure(1.9 * len(rows) + 0.6, 2.6, len(rows))
+    drawing, axes = _panels(1.9 * len(rows) + 0.6, len(rows))
     for ax, row in zip(axes, rows, strict=True):
         for place, (side, colour) in enumerate(((row.before, BEFORE), (row.after, AFTER))):
             if side is not None:
                 value, low, high = side
-                ax.bar(place, value, color=colour, width=0.65)
-                ax.errorbar(place, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=INK, capsize=3)
+                ends = [[max(0, value - low)], [max(0, high - value)]]
+                ax.bar(place, value, color=colour, width=0.65, yerr=ends, ecolor=INK, capsize=3)
         ax.set_xticks([0, 1], ["before", "after"])
         ax.set_title(f"{row.set}\n{row.metric}".replace("_", " "), fontsize=9, color=INK)
     return drawing
 
 
 def _draw_loss(points: list[tuple[int, str, float]]) -> Any:
-    drawing, (ax,) = _figure(6.4, 2.6)
+    drawing, (ax,) = _panels(6.4)
     for split in dict.fromkeys(split for _, split, _ in points):
         line = [(step, value) for step, of, value in points if of == split]
         ax.plot(*zip(*line, strict=True), label=split, marker="." if len(line) < 30 else "")

@@ -89,8 +89,8 @@ def test_an_engine_that_cannot_be_started_says_why_and_what_to_do(
 ) -> None:
     if gone:
         (home / gone).unlink()
-    with pytest.raises(EngineError, match=reason):
-        engine_in(home, settings, **other).start()
+    with pytest.raises(EngineError, match=reason), engine_in(home, settings, **other):
+        pass
 
 
 def test_serve_waits_for_the_base_model_and_then_gives_up_with_the_reason(
@@ -106,8 +106,9 @@ def test_a_taken_port_is_named(home: Path, settings: EngineParams) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(EngineError, match=f"port {port} is taken"):
-            EngineProcess(settings, home / layout.BASE_MODEL, home, port).start()
+        process = EngineProcess(settings, home / layout.BASE_MODEL, home, port)
+        with pytest.raises(EngineError, match=f"port {port} is taken"), process:
+            pass
     check_port(port)
 
 
@@ -119,7 +120,7 @@ def test_an_engine_that_dies_at_once_is_reported_and_the_log_of_the_run_before_i
     process.log.write_text("why it died")
     with pytest.raises(EngineError, match=r"ended with status 1 before it was ready.*engine\.log"), process:
         pass
-    assert process.poll() is None
+    assert process.wait() == 0
     assert process.log.with_suffix(".log.1").read_text() == "why it died"
 
 
