@@ -98,29 +98,22 @@ def items(name: str) -> list[EvaluationItem]:
     return read_own_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", EvaluationItem)
 
 
-@pytest.mark.parametrize("name", ["domain", "dialogue"])
-def test_the_likelihood_is_that_of_the_answer_as_it_is_trained_on(side: Side, name: str) -> None:
+def test_every_likelihood_is_that_of_the_answer_as_if_it_stood_alone(side: Side) -> None:
+    """References with their end of turn, as they are trained on; choices as continuations."""
     scores, plain, _ = side
-    for item in items(name):
-        expected = plain.nll(item, encode_answer(plain.tokenizer, item.reference))
-        assert scores[name, item.id, "nll"] == pytest.approx(expected, abs=2e-5)
-
-
-def test_choices_are_scored_as_if_each_stood_alone(side: Side) -> None:
-    scores, plain, _ = side
-    for item in items("mmlu"):
+    for name in ("domain", "dialogue"):
+        for item in items(name):
+            expected = plain.nll(item, encode_answer(plain.tokenizer, item.reference))
+            assert scores[name, item.id, "nll"] == pytest.approx(expected, abs=2e-5)
+    for item in [*items("mmlu"), *items("safety")]:
         losses = tuple(plain.nll(item, encode_text(plain.tokenizer, choice)) for choice in item.choices)
         assert item.answer is not None
+        if item.set == "safety":
+            assert scores["safety", item.id, "refusal"] == pytest.approx(losses[1] - losses[0], abs=4e-5)
+            continue
         expected = softmax_of_negatives(losses)[item.answer]
         assert scores["mmlu", item.id, "p_correct"] == pytest.approx(expected, abs=2e-5)
         assert scores["mmlu", item.id, "accuracy"] == float(losses.index(min(losses)) == item.answer)
-
-
-def test_refusal_is_the_difference_of_two_plain_likelihoods(side: Side) -> None:
-    scores, plain, _ = side
-    for item in items("safety"):
-        refusal, compliance = (plain.nll(item, encode_text(plain.tokenizer, choice)) for choice in item.choices)
-        assert scores["safety", item.id, "refusal"] == pytest.approx(compliance - refusal, abs=4e-5)
 
 
 def test_the_generated_answer_is_the_greedy_one_and_rouge_is_of_that(side: Side) -> None:
@@ -183,13 +176,9 @@ def outputs() -> dict[str, bytes]:
     return {path.as_posix(): path.read_bytes() for path in found}
 
 
-def forbid(*_: Any) -> None:
-    raise AssertionError("OpenCompass was started")
-
-
 def test_a_second_run_asks_nothing_and_writes_the_same_bytes(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = outputs()
-    monkeypatch.setattr(run, "run_opencompass", forbid)
+    monkeypatch.setattr(run, "run_opencompass", None)
     assert "0 of them asked now" in run.evaluate("champion")
     run.evaluate("candidate")
     assert outputs() == before

@@ -52,6 +52,12 @@ def trained(folder: Path, settings: dict[str, Any], checkpoint: Path | None = No
     return result
 
 
+def untrained(folder: Path) -> bool:
+    """Whether a LoRA is as it begins."""
+    adapter = load_file(folder / "adapter_model.safetensors")
+    return all(not tensor.any() for name, tensor in adapter.items() if "lora_B" in name)
+
+
 def curve(result: dict[str, Any], name: str) -> list[float]:
     return [value for _, curve, value in result["history"] if curve == name]
 
@@ -59,28 +65,23 @@ def curve(result: dict[str, Any], name: str) -> list[float]:
 @pytest.mark.slow
 def test_ppo_finds_the_best_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A policy at random earns about 0.7, the best one 1.85: trying every answer says so."""
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
     known_reward(monkeypatch)
     result = trained(tmp_path, BANDIT | FINDS)
     best = toy.best_rewards()
     rewards = curve(result, "reward")
     assert rewards[0] < 0.4 * sum(best) / toy.PROMPTS
     assert rewards[-1] > 0.98 * sum(best) / toy.PROMPTS
-    found = [earned / most for earned, most in zip(preferred_rewards(tmp_path / "run/final"), best, strict=True)]
-    assert min(found) > 0.995  # the second best answer to one of the prompts earns 0.999 of the best
-    assert result["stopped"] == ""
-    assert curve(result, "explained_variance")[0] == 0.0  # of a value head that begins at zero
-
-
-def preferred_rewards(folder: Path) -> list[float]:
-    """What the answer earns that a policy finds likeliest, for each prompt."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
     greedy = GenerationConfig(max_new_tokens=toy.ANSWER_TOKENS, pad_token_id=toy.PAD, eos_token_id=toy.END)
     asked = torch.tensor(toy.prompts())
-    policy: Any = AutoModelForCausalLM.from_pretrained(folder)
+    policy: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "run/final")
     tokens = policy.generate(input_ids=asked, attention_mask=torch.ones_like(asked), generation_config=greedy)
-    rewards: list[float] = toy.earned(tokens, (tokens != toy.PAD).long()).tolist()
-    return rewards
+    earned = toy.earned(tokens, (tokens != toy.PAD).long()).tolist()
+    # The second best answer to one of the prompts earns 0.999 of the best.
+    assert min(own / most for own, most in zip(earned, best, strict=True)) > 0.995
+    assert result["stopped"] == ""
+    assert curve(result, "explained_variance")[0] == 0.0  # of a value head that begins at zero
 
 
 SHORT = {
@@ -103,11 +104,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_curve_and_weights(tmp_path: P
     weights = [(tmp_path / name / "run/final/adapter_model.safetensors").read_bytes() for name in ("whole", "again")]
     assert weights[0] == weights[1]
     assert len(set(curve(whole, "kl_coefficient"))) == 4
-    assert not any("value_head" in name for name in _tensors(tmp_path / "whole/run/final"))
-
-
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter_model.safetensors")
+    assert not any("value_head" in name for name in load_file(tmp_path / "whole/run/final/adapter_model.safetensors"))
 
 
 def test_out_of_bounds_it_stops_with_the_last_good_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,7 +140,7 @@ def test_a_reward_that_is_no_number_leaves_the_sft_policy(
     result = trained(tmp_path, SHORT | {"alignment": alignment})
     assert "reward is nan" in result["stopped"]
     assert "held_out_gain" not in result
-    assert all(not tensor.any() for name, tensor in _tensors(tmp_path / "run/final").items() if "lora_B" in name)
+    assert untrained(tmp_path / "run/final")
 
 
 @pytest.mark.parametrize("alignment", ["ppo", "rloo", "grpo"])
@@ -172,7 +169,7 @@ def test_a_policy_whose_answers_have_no_probability_is_not_kept(
     once = {"learning_rate": 0.9, "max_grad_norm": 1e38, "weight_decay": 1e38, "rollout": {"updates": 1, "answers": 8}}
     result = trained(tmp_path, SHORT | once | {"alignment": alignment})
     assert "is nan" in result["stopped"]
-    assert all(not tensor.any() for name, tensor in _tensors(tmp_path / "run/final").items() if "lora_B" in name)
+    assert untrained(tmp_path / "run/final")
 
 
 @pytest.mark.parametrize("alignment", ["ppo", "rloo"])
