@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import yaml
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import Message, Preference, make_preference, write_jsonl
 from tests.training import lay_training
+
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def some_preferences(first: int, count: int) -> list[Preference]:
@@ -54,19 +56,21 @@ def lay_alignment(
     return folder
 
 
-def write_adapter(target: Path, model: Path, scale: float = 0.02) -> None:
+def write_adapter(
+    target: Path, model: Path, scale: float = 0.02, seed: int = 7, modules: Sequence[str] = MODULES
+) -> Path:
     """A LoRA of the default settings whose weights are noise, so that it does change the model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(modules), task_type="CAUSAL_LM")
     tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
-    generator = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(seed)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator) * scale
     tuned.save_pretrained(target)
     (target / "README.md").unlink(missing_ok=True)
     write_manifest(target)
+    return target

@@ -30,9 +30,7 @@ def train(job: RewardJob, run: Path, checkpoint: str | None) -> None:
         encode_groups(tokenizer, job.system, read_own_jsonl(job.data[name], Preference), job.settings.max_tokens)
         for name in ("train", "validation")
     )
-    trainer = build_trainer(
-        job, tokenizer, groups, held_out, training_arguments(job, run, checkpoint, groups, held_out)
-    )
+    trainer = build_trainer(job, run, checkpoint, tokenizer, groups, held_out)
     trainer.train(resume_from_checkpoint=checkpoint)
     margins = trainer.held_out_margins() if held_out else []
     finish(
@@ -54,29 +52,24 @@ def _judged(group: Group, margins: list[float]) -> list[list[Any]]:
     ]
 
 
-def training_arguments(
-    job: RewardJob, run: Path, checkpoint: str | None, groups: list[Group], held_out: list[Group]
+def build_trainer(
+    job: RewardJob, run: Path, checkpoint: str | None, tokenizer: Any, groups: list[Group], held_out: list[Group]
 ) -> Any:
-    """TRL's configuration of a job."""
+    """Model, data and callbacks put together; the new score head is the same in every process, by the job's seed."""
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig
 
-    return RewardConfig(
+    from tasks.train.reward.ranking import RankingTrainer, collate, rows_of
+    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
+
+    arguments = RewardConfig(
         **common_arguments(job, run),
         **evaluation(steps_of_epoch(len(groups), job.settings, job.processes), bool(held_out), checkpoint),
         max_length=None,
         remove_unused_columns=False,
         disable_dropout=True,
     )
-
-
-def build_trainer(job: RewardJob, tokenizer: Any, groups: list[Group], held_out: list[Group], arguments: Any) -> Any:
-    """Model, data and callbacks put together; the new score head is the same in every process, by the job's seed."""
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, set_seed
-
-    from tasks.train.reward.ranking import RankingTrainer, collate, rows_of
-    from tasks.train.run.callbacks import StopAtNan, common_callbacks, unprinted
-
     tokens = sum(len(ids) for group in groups for ids in group.sequences) / len(groups)
     a_step = tokens * job.settings.batch_size * job.processes
     set_seed(job.seed)

@@ -11,6 +11,7 @@ import yaml
 from tasks.core import layout
 from tasks.engine.parity import ParityProbe
 from tasks.text.prompts import encode_answer, encode_text, messages_of, render_prompt
+from tests.preferences import write_adapter
 
 SYSTEM = "You answer questions about building."
 QUESTIONS = {"How wide is a door?": "At least 80 cm.", "Vad är bygglov?": "Ett tillstånd.", "门有多宽?": "八十厘米。"}
@@ -28,29 +29,11 @@ def make_home(folder: Path, root: Path, model: Path, **engine: Any) -> Path:
     return folder
 
 
-MODULES = ("q_proj", "v_proj", "o_proj", "gate_proj", "down_proj")
-
-
-def make_adapter(model: Path, target: Path, seed: int, modules: tuple[str, ...] = MODULES) -> Path:
-    """An adapter with weights that are not zero: as freshly made they would change nothing."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    config = LoraConfig(r=8, target_modules=list(modules), task_type="CAUSAL_LM")
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
-    for name, weights in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.2)
-    tuned.save_pretrained(target)
-    return target
-
-
 @pytest.fixture(scope="session")
 def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("adapters")
-    return {name: make_adapter(tiny_model, folder / name, seed) for seed, name in enumerate(("first", "second"))}
+    names = enumerate(("first", "second"))
+    return {name: write_adapter(folder / name, tiny_model, scale=0.2, seed=seed) for seed, name in names}
 
 
 def probes_of(model: Path, adapter: Path | None) -> list[ParityProbe]:

@@ -87,6 +87,7 @@ def test_the_answer_is_tokenised_with_the_engines_own_end_of_turn(stub: tuple[st
     url, kind = stub
     assert Engine(url).answer_nll("base", "Q", "A") is None, "only vLLM can say"
     assert Engine(url).prompt_ids("base", [{"role": "user", "content": "x"}]) is None
+    kind.sent.clear()
     kind.replies["/tokenizer_info"] = (200, {"eos_token": {"content": "<end>"}})
     kind.replies["/tokenize"] = (200, {"tokens": [10]})
     listed = [None, {"10": {"logprob": -0.5}}]

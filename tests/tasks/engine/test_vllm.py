@@ -17,8 +17,9 @@ from tasks.core.processes import free_port
 from tasks.engine.client import Engine, EngineError
 from tasks.engine.parity import check
 from tests.environments import need_engine
+from tests.preferences import write_adapter
 
-from .conftest import make_adapter, make_home, probes_of
+from .conftest import make_home, probes_of
 
 pytestmark = pytest.mark.slow
 # Nats a token: both sides count in fp32 and differ in the order of sums only.
@@ -86,7 +87,7 @@ def test_an_adapter_that_is_not_there_or_would_be_ignored_at_the_output_layer_is
 ) -> None:
     with pytest.raises(EngineError, match=str(tmp_path / "nothing")):
         engine.load_adapter("nothing", tmp_path / "nothing")
-    wide = make_adapter(tiny_model, tmp_path / "wide", seed=3, modules=("q_proj", "lm_head"))
+    wide = write_adapter(tmp_path / "wide", tiny_model, modules=("q_proj", "lm_head"))
     with pytest.raises(EngineError, match="lm_head"):
         engine.load_adapter("wide", wide)
     assert engine.models() == ["base"]

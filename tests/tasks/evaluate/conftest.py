@@ -10,6 +10,7 @@ import yaml
 
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import make_item, write_jsonl
+from tests.preferences import write_adapter
 
 # Answers of different lengths, other scripts, choices of one token and of several, two to four of them.
 ITEMS = {
@@ -59,21 +60,9 @@ def repository(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     digest = write_manifest(folder / "data/base_model")
     write_json(folder / "data/champion/champion.json", {"kind": "base", "version": "base", "digest": digest})
     write_manifest(folder / "data/champion")
-    write_adapter(tiny_model, folder / "models/package/adapter")
+    write_adapter(folder / "models/package/adapter", tiny_model, scale=0.2)
     write_json(folder / "models/package/base.json", {"digest": digest})
     system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
     write_json(folder / "models/package/prompt.json", {"system": system})
     write_manifest(folder / "models/package")
     return folder
-
-
-def write_adapter(model: Path, folder: Path) -> None:
-    """A LoRA adapter whose weights are random, so that it changes every answer."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(7)
-    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
