@@ -19,19 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.core import layout
+from tasks.core import files, layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.files import (
-    ManifestError,
-    digest_of,
-    fresh_directory,
-    sha256_file,
-    verify_manifest,
-    write_json,
-    write_manifest,
-    write_text,
-)
 from tasks.core.package import BASE, KIND, PROMPT, Kind, read_package
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Turn, make_example, read_own_jsonl, write_jsonl
@@ -89,7 +79,7 @@ class Smaller:
 def quantised(kind: Quantisation) -> Smaller:
     """The packaged version as a GGUF file in eight or four bits, read back. Raises SmallerError: it cannot be."""
     folder = HOME / kind
-    wanted = {"of": verify_manifest(layout.PACKAGE), "quantisation": kind}
+    wanted = {"of": files.verify_manifest(layout.PACKAGE), "quantisation": kind}
     if found := known(folder, wanted):
         return found
     shutil.rmtree(folder, ignore_errors=True)
@@ -104,21 +94,21 @@ def distilled(layers: int) -> Smaller:
     params = load_params()
     domain, teacher = load_domain(params.domain), params.construct_.teacher
     folder = HOME / f"distilled_{layers}"
-    learnt_from = [sha256_file(layout.MIX / f"{name}.jsonl") for name in ("train", "validation")]
+    learnt_from = [files.sha256_file(layout.MIX / f"{name}.jsonl") for name in ("train", "validation")]
     wanted = {
-        "of": verify_manifest(layout.PACKAGE),
+        "of": files.verify_manifest(layout.PACKAGE),
         "layers": layers,
         "teacher": teacher.model if teacher.kind == "url" else "the packaged version",
-        "training": digest_of([params.sft.model_dump(), params.methods.full.model_dump(), learnt_from]),
+        "training": files.digest_of([params.sft.model_dump(), params.methods.full.model_dump(), learnt_from]),
     }
     if found := known(folder, wanted):
         return found
     if not (folder / BEGUN).is_file() or json.loads((folder / BEGUN).read_text(encoding="utf-8")) != wanted:
         shutil.rmtree(folder, ignore_errors=True)  # another version's student, or another's teaching
-        write_json(folder / BEGUN, wanted)
+        files.write_json(folder / BEGUN, wanted)
     student, teaching = folder / "student", folder / "teacher"
     if not (student / "MANIFEST.json").is_file():
-        with fresh_directory(teaching) as whole:
+        with files.fresh_directory(teaching) as whole:
             whole_model().save_pretrained(whole)
             finish_model(whole)
         make_student(weight_parity.load(teaching), layers, student)
@@ -128,7 +118,7 @@ def distilled(layers: int) -> Smaller:
     with _open_teacher(params, teaching) as asked:
         examples = taught(list(unique.values()), domain.system_text(), asked, teacher.max_tokens, tokenizer)
     write_jsonl(data["train"], examples)
-    job = describe_student(params, domain, student, verify_manifest(student), data)
+    job = describe_student(params, domain, student, files.verify_manifest(student), data)
     run = run_folder(job)
     write_trained(execute(job, run), folder / "trained", domain.base_model.name)
     for path in (folder / "trained/model").glob("*.safetensors"):
@@ -143,22 +133,22 @@ def distilled(layers: int) -> Smaller:
 def known(folder: Path, wanted: dict[str, Any]) -> Smaller | None:
     """The form in a folder, if it is whole and what is wanted."""
     try:
-        digest = verify_manifest(folder / "package")
+        digest = files.verify_manifest(folder / "package")
         about = json.loads((folder / "package" / ABOUT).read_text(encoding="utf-8"))
-        verify_manifest(folder / "weights")
-    except (ManifestError, OSError, ValueError):
+        files.verify_manifest(folder / "weights")
+    except (files.ManifestError, OSError, ValueError):
         return None
     return Smaller(folder, digest, about) if wanted.items() <= about.items() else None
 
 
 def whole_model() -> Any:
     """The packaged version as one model in fp32, its adapter merged. Raises SmallerError: no weights can hold it."""
-    verify_manifest(layout.PACKAGE)
+    files.verify_manifest(layout.PACKAGE)
     package = read_package(layout.PACKAGE)
     if not package.servable:
         raise SmallerError(f"the packaged version has no weights of its own ({package.kind.why})")
     if package.model is None:
-        verify_manifest(layout.BASE_MODEL)
+        files.verify_manifest(layout.BASE_MODEL)
     model = weight_parity.load(package.model or layout.BASE_MODEL)
     return weight_parity.merge(weight_parity.adapted(model, package.adapter)) if package.adapter else model
 
@@ -166,22 +156,22 @@ def whole_model() -> Any:
 def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any], **counts: int) -> Smaller:
     """The form, written whole: the GGUF file and what stands beside it; and the file read back, to be measured."""
     domain = load_domain(load_params().domain)
-    with fresh_directory(folder / "package") as package:
+    with files.fresh_directory(folder / "package") as package:
         sizes = quantise(model, domain, kind, package / GGUF)
         again = read_back(package / GGUF, folder / "weights")
         error = round(logit_error(model, again, probe_prompts(domain)), 6)
         about = {**wanted, **sizes, **counts, "quantisation": kind, "logit_error": error}
         tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
-        write_text(package / "Modelfile", modelfile(tokenizer, domain.system_text()))
+        files.write_text(package / "Modelfile", modelfile(tokenizer, domain.system_text()))
         for name in (PROMPT, BASE):
             shutil.copyfile(layout.PACKAGE / name, package / name)
         why = "a GGUF file: for llama.cpp and engines that read it (engine.kind: url)"
-        write_json(package / KIND, Kind(served_as="nothing", why=why).model_dump())
-        write_json(package / ABOUT, about)
+        files.write_json(package / KIND, Kind(served_as="nothing", why=why).model_dump())
+        files.write_json(package / ABOUT, about)
         card = (layout.PACKAGE / "README.md").read_text(encoding="utf-8")
         facts = "\n".join(f"- {key}: {value}" for key, value in sorted(about.items()))
-        write_text(package / "README.md", f"{card}\n## A smaller form\n\n{why}.\n\n{facts}\n")
-        write_manifest(package)
+        files.write_text(package / "README.md", f"{card}\n## A smaller form\n\n{why}.\n\n{facts}\n")
+        files.write_manifest(package)
     found = known(folder, wanted)
     if found is None:
         raise SmallerError(f"{folder} was not written whole; run the command again")
@@ -342,7 +332,7 @@ def _open_teacher(params: Params, weights: Path) -> Teacher:
     def serve() -> AbstractContextManager[Endpoint]:
         return local_engine(params.engine, weights, Path())
 
-    cache = ReplyCache(layout.TEACHER_CACHE, {"base_model": verify_manifest(weights)})
+    cache = ReplyCache(layout.TEACHER_CACHE, {"base_model": files.verify_manifest(weights)})
     return Teacher(settings, cache, serve)
 
 

@@ -17,18 +17,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from tasks.core import layout
+from tasks.core import intervals, layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json, write_text
-from tasks.core.intervals import (
-    EXACT_BELOW,
-    ComparisonError,
-    Interval,
-    differences,
-    mean_interval,
-    paired_interval,
-    sign_flip_p,
-)
+from tasks.core.intervals import Interval
 from tasks.core.metrics import write_metrics
 from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
@@ -243,8 +235,8 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
     found = _difference(*sides, settings, seed)
     margin: float = getattr(settings, requirement.margin) if requirement.margin else 0.0
     within = found.low > margin if superiority else found.high <= margin
-    to_spare = [change - margin if superiority else margin - change for change in differences(*sides)]
-    p = sign_flip_p(to_spare) if found.n < EXACT_BELOW else 0.0
+    to_spare = [change - margin if superiority else margin - change for change in intervals.differences(*sides)]
+    p = intervals.sign_flip_p(to_spare) if found.n < intervals.EXACT_BELOW else 0.0
     passed = within and p <= (1 - settings.level) / 2
     too_few = "" if passed else f"too few items to show it (exact sign-flip test: p = {p:.3f})"
     return Criterion(
@@ -278,9 +270,10 @@ def _sides(after: Values, before: Values, candidate_first: bool) -> tuple[list[f
 
 def _difference(minuend: list[float], subtrahend: list[float], settings: GateParams, seed: int) -> Interval:
     """The mean of minuend − subtrahend with its interval."""
+    level, resamples = settings.level, settings.resamples
     try:
-        return paired_interval(minuend, subtrahend, level=settings.level, resamples=settings.resamples, seed=seed)
-    except ComparisonError as error:
+        return intervals.paired_interval(minuend, subtrahend, level=level, resamples=resamples, seed=seed)
+    except intervals.ComparisonError as error:
         raise NoVerdict(str(error)) from None
 
 
@@ -320,7 +313,7 @@ def score_table(after: Table, before: Table, settings: GateParams, seed: int) ->
     for column in sorted(after):
         for who, table in (("champion", before), ("candidate", after)):
             values = [table[column][key] for key in sorted(table[column])]
-            found = mean_interval(values, level=settings.level, resamples=settings.resamples, seed=seed)
+            found = intervals.mean_interval(values, level=settings.level, resamples=settings.resamples, seed=seed)
             lines.append(",".join(map(str, (*column, who, found.estimate, found.low, found.high))))
     return "\n".join(lines) + "\n"
 

@@ -13,18 +13,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tasks.core import layout
+from tasks.core import files, layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.files import (
-    fresh_directory,
-    sha256_bytes,
-    sha256_file,
-    verify_manifest,
-    write_json,
-    write_manifest,
-    write_text,
-)
 from tasks.core.package import ADAPTER, BASE, KIND, MODEL, PROMPT, Kind, kind_of_adapter
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
@@ -112,7 +103,7 @@ def _copy_model(source: Path, target: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     """Copy a file and read the copy back. Raises PackageError: it is not what was copied."""
     shutil.copyfile(source, target)
-    if target.stat().st_size != source.stat().st_size or sha256_file(target) != sha256_file(source):
+    if target.stat().st_size != source.stat().st_size or files.sha256_file(target) != files.sha256_file(source):
         raise PackageError(f"{target} is not what {source} is, after it was copied: look at the disk, and run again")
 
 
@@ -122,7 +113,7 @@ def finish_model(target: Path) -> None:
         if path.is_file() and path.name not in NOT_THE_TOKENIZER and ".safetensors" not in path.name:
             shutil.copyfile(path, target / path.name)
     strip_local(target)
-    write_manifest(target)
+    files.write_manifest(target)
 
 
 def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
@@ -132,7 +123,7 @@ def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
     return {
         "system": domain.system_text(),
         "chat_template": template,
-        "chat_template_sha256": sha256_bytes(template.encode()),
+        "chat_template_sha256": files.sha256_bytes(template.encode()),
         "special_tokens": {name: settings.get(name) for name in NAMED},
     }
 
@@ -147,25 +138,25 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
     for path in [*([weights.adapter / ADAPTER_WEIGHTS] if weights.adapter else []), *own]:
         weight_parity.refuse_broken_weights(path)
     shutil.rmtree(target, ignore_errors=True)
-    with fresh_directory(target) as folder:
+    with files.fresh_directory(target) as folder:
         limit = params.package.max_logit_difference
         compared = place(weights, kind, folder, probe_prompts(domain), limit)
         served = folder / MODEL if (folder / MODEL).is_dir() else layout.BASE_MODEL
         check_prompts(domain.system_text(), weights.base, served, prompt)
-        write_json(folder / KIND, kind.model_dump())
-        write_json(folder / PROMPT, prompt)
+        files.write_json(folder / KIND, kind.model_dump())
+        files.write_json(folder / PROMPT, prompt)
         source = domain.base_model
         made_from = {name: getattr(source, name) for name in ("name", "licence", "licence_url")}
         made_from |= {"digest": base_digest, "source_package": source.package, "source_sha256": source.sha256}
-        write_json(folder / BASE, made_from)
-        write_text(folder / "README.md", model_card(params, domain, kind))
-        return compared, write_manifest(folder)
+        files.write_json(folder / BASE, made_from)
+        files.write_text(folder / "README.md", model_card(params, domain, kind))
+        return compared, files.write_manifest(folder)
 
 
 def stage() -> str:
     """Check base and what was trained, then pack it."""
     params = load_params()
-    base_digest = verify_manifest(layout.BASE_MODEL)
+    base_digest = files.verify_manifest(layout.BASE_MODEL)
     compared, digest = build(params, load_domain(params.domain), final(), base_digest, layout.PACKAGE)
     return f"{layout.PACKAGE}, digest {digest[:12]}; {compared}"
 

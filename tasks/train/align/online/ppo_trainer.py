@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model
 
+from tasks.train.align.online import ppo_math
 from tasks.train.align.online.judging import Judging, KeepOnlineState, Reward, check
 from tasks.train.align.online.policy import (
     Reading,
@@ -32,15 +33,6 @@ from tasks.train.align.online.policy import (
     prompts_of_update,
     read,
     seed_of,
-)
-from tasks.train.align.online.ppo_math import (
-    AdaptiveKl,
-    advantages_of,
-    explained_variance,
-    policy_losses,
-    token_rewards,
-    value_losses,
-    whitened,
 )
 from tasks.train.align.stage import OnlineJob
 from tasks.train.run import heartbeat
@@ -77,7 +69,7 @@ class PpoTrainer(Judging, Trainer):
         self.prompts = prompts
         self.remember(job, plan, reward)
         ppo = job.settings.ppo
-        self.kl = AdaptiveKl(ppo.kl_coefficient, ppo.kl_target, ppo.kl_horizon)
+        self.kl = ppo_math.AdaptiveKl(ppo.kl_coefficient, ppo.kl_target, ppo.kl_horizon)
         self.figures: dict[str, float] = {}  # of the update that is under way
         self._unlogged: dict[str, float] = {}
         self._passes: list[Tensor] = []  # of the step that is under way
@@ -119,8 +111,8 @@ class PpoTrainer(Judging, Trainer):
         known = self._judged.pick(rows, answers.answer_mask.shape[1])
         now = read(model, self.value_head, answers, settings.rollout.temperature)
         mask = answers.answer_mask
-        policy = (policy_losses(now.logps, known.logps, known.advantages, ppo.clip) * mask).sum()
-        value = (value_losses(now.values, known.values, known.returns, ppo.value_clip) * mask).sum()
+        policy = (ppo_math.policy_losses(now.logps, known.logps, known.advantages, ppo.clip) * mask).sum()
+        value = (ppo_math.value_losses(now.values, known.values, known.returns, ppo.value_clip) * mask).sum()
         self._note(now, known, mask, policy, value)
         tokens = self._total(self._answers.answer_mask[minibatch].sum())
         return (policy + ppo.value_coefficient * value) / tokens * self.args.world_size
@@ -145,17 +137,17 @@ class PpoTrainer(Judging, Trainer):
         self.last_good = own
         heartbeat.note("training")
         self._judged = known = self._advantages(scores, drift, reading)
-        self.figures["explained_variance"] = explained_variance(known.values, known.returns, mask, self._total)
+        self.figures["explained_variance"] = ppo_math.explained_variance(known.values, known.returns, mask, self._total)
         self.kl.update(self.figures["kl"], len(numbers) * rollout.answers * world)
         self._turns = self.plan.turns(seed, update, rank)
 
     def _advantages(self, scores: Tensor, drift: Tensor, reading: Reading) -> Judged:
         ppo, mask = self.job.settings.ppo, self._answers.answer_mask
-        rewards = token_rewards(scores, drift, mask, self.kl.coefficient)
+        rewards = ppo_math.token_rewards(scores, drift, mask, self.kl.coefficient)
         if ppo.whiten_rewards:
-            rewards = whitened(rewards, mask, self._total, centred=False)
-        advantages, returns = advantages_of(rewards, reading.values, mask, ppo.gamma, ppo.gae_lambda)
-        return Judged(reading.logps, reading.values, whitened(advantages, mask, self._total), returns)
+            rewards = ppo_math.whitened(rewards, mask, self._total, centred=False)
+        advantages, returns = ppo_math.advantages_of(rewards, reading.values, mask, ppo.gamma, ppo.gae_lambda)
+        return Judged(reading.logps, reading.values, ppo_math.whitened(advantages, mask, self._total), returns)
 
     @torch.no_grad()
     def _note(self, now: Reading, known: Judged, mask: Tensor, policy: Tensor, value: Tensor) -> None:
