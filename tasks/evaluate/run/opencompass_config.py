@@ -83,7 +83,7 @@ def write_inputs(folder: Path, data_sets: list[DataSet], model: dict[str, Any], 
 def engine_model(subject: Subject, conditions: Conditions, max_tokens: int, url: str, name: str) -> dict[str, Any]:
     """The model as an engine at `url` serves it under `name`."""
     return {
-        "type": "tasks.evaluate.run.opencompass_engine.EngineModel",
+        "type": f"{OURS}.EngineModel",
         "abbr": subject.who,
         "path": str(subject.base.absolute()),
         "url": url,

@@ -10,7 +10,7 @@ Limits: decoder-only models on one device; adapters that add virtual tokens are 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -20,14 +20,19 @@ import numpy as np
 import torch
 from datasets import Dataset
 from opencompass.models import HuggingFaceBaseModel
+from opencompass.models.base import BaseModel
 from opencompass.openicl.icl_evaluator import AveragePPLEvaluator, JiebaRougeEvaluator
 from opencompass.openicl.icl_prompt_template import PromptTemplate
 from opencompass.registry import ICL_EVALUATORS, ICL_PROMPT_TEMPLATES, MODELS
 from peft import PeftModel
+from transformers import AutoTokenizer
+
+from tasks.engine.client import Engine, decoding
 
 # Writing without spaces between words: Thai and Lao, Burmese, Khmer, kana; Chinese characters.
 SYLLABLES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+TOGETHER = 16  # requests to an engine under way
 
 
 def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
@@ -151,6 +156,69 @@ class AnswerModel(HuggingFaceBaseModel):
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
         return torch.tensor(rows, device=self.model.device)
+
+
+@MODELS.register_module()
+class EngineModel(BaseModel):
+    """The same rows and scores, asked of an engine that serves the model as `served`.
+
+    Prompts go out as token ids, made exactly as AnswerModel makes them. The engine batches requests by itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        url: str,
+        served: str,
+        boundary: str,
+        max_seq_len: int,
+        repetition_penalty: float,
+        **settings: Any,
+    ) -> None:
+        super().__init__(path=path, max_seq_len=max_seq_len, **settings)
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        self.engine = Engine(url)
+        self.served = served
+        self.boundary = boundary
+        self.decoding = decoding("vllm", repetition_penalty)
+
+    def generate(self, inputs: list[str], max_out_len: int, **_: Any) -> list[str]:
+        """Greedy continuations, in the order of `inputs`."""
+        prompts = [self._ids(text) for text in inputs]
+        for prompt in prompts:
+            self._check_length(len(prompt) + max_out_len)
+        return self._together(
+            lambda prompt: self.engine.complete(self.served, prompt, max_out_len, self.decoding), prompts
+        )
+
+    def get_ppl(self, inputs: list[str], mask_length: list[int] | None = None) -> np.ndarray:
+        """Mean negative log-likelihood of each answer given its prompt, in nats per answer token."""
+        if mask_length is not None:
+            raise ValueError("the boundary says what is scored; mask_length is not used")
+        pairs = [self._split(text) for text in inputs]
+        return np.array(self._together(lambda pair: self.engine.score(self.served, *pair), pairs))
+
+    def get_token_len(self, prompt: str) -> int:
+        """Tokens of a text; OpenCompass asks."""
+        return len(self._ids(prompt))
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _split(self, text: str) -> tuple[list[int], list[int]]:
+        prompt, answer = split_at(self.boundary, text, self._ids)
+        # The engine generates one token more, which nobody reads.
+        self._check_length(len(prompt) + len(answer) + 1)
+        return prompt, answer
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self.max_seq_len:
+            raise ValueError(f"{tokens} tokens do not fit the engine's {self.max_seq_len}")
+
+    def _together(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            return list(pool.map(work, parts))
 
 
 @ICL_PROMPT_TEMPLATES.register_module()
