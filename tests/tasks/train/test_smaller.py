@@ -55,28 +55,21 @@ def lay_source(model: Path, target: Path) -> None:
     import gguf
 
     content = json.loads((model / "tokenizer.json").read_text())["model"]
-    writer = gguf.GGUFWriter(target, "llama")
-    writer.add_languages(["en"])
-    writer.add_block_count(30)
-    writer.add_context_length(8192)
-    writer.add_embedding_length(576)
-    writer.add_feed_forward_length(1536)
-    writer.add_head_count(9)
-    writer.add_head_count_kv(3)
-    writer.add_rope_freq_base(100000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(64)
-    writer.add_vocab_size(VOCABULARY)
-    writer.add_add_bos_token(False)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(sorted(content["vocab"], key=content["vocab"].__getitem__))
-    writer.add_token_types([3] * 17 + [1] * (VOCABULARY - 17))  # 17 special tokens come first
-    writer.add_token_merges([" ".join(pair) for pair in content["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(2)
-    writer.add_chat_template("the packager's own")
+    writer: Any = gguf.GGUFWriter(target, "llama")
+    fields: dict[str, Any] = {"languages": ["en"], "block_count": 30, "context_length": 8192, "embedding_length": 576}
+    fields |= {"feed_forward_length": 1536, "head_count": 9, "head_count_kv": 3, "rope_freq_base": 100000.0}
+    fields |= {"layer_norm_rms_eps": 1e-5, "rope_dimension_count": 64, "vocab_size": VOCABULARY}
+    fields |= {"add_bos_token": False, "tokenizer_model": "gpt2", "tokenizer_pre": "smollm"}
+    fields |= {"token_list": sorted(content["vocab"], key=content["vocab"].__getitem__)}
+    fields |= {
+        "token_types": [3] * 17 + [1] * (VOCABULARY - 17),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    fields |= {"token_merges": [" ".join(pair) for pair in content["merges"]], "chat_template": "the packager's own"}
+    for name, value in fields.items():
+        getattr(writer, f"add_{name}")(value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()

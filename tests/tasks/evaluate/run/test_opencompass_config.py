@@ -17,17 +17,7 @@ from tasks.evaluate.scoring.questions import BOUNDARY, Question
 from tasks.evaluate.scoring.subject import Subject
 
 SUBJECT = Subject("candidate", None, "d" * 64, Path("/base"), "b" * 64, Path("/adapter"))
-CONDITIONS = Conditions(
-    backend="opencompass",
-    precision="fp32",
-    device="cpu",
-    batch_size=4,
-    max_new_tokens=32,
-    repetition_penalty=1.1,
-    threads=2,
-    lock="",
-    source="",
-)
+CONDITIONS = Conditions("opencompass/huggingface", "fp32", "cpu", 4, 32, 1.1, threads=2, lock="", source="")
 
 
 def generation(prompt: str) -> Question:

@@ -18,20 +18,11 @@ from tasks.evaluate.run.stage import conditions_of, serving
 from tasks.evaluate.scoring.questions import Question, Response
 from tasks.evaluate.scoring.subject import Subject
 
+from .test_opencompass_config import CONDITIONS
+
 ITEM = make_item(set="mmlu", prompt="Which?", choices=("a", "b"), answer=0)
 QUESTION = Question(ITEM, "choices", "user: Which?", ("a", "b"), (1, 1))
 MODEL = {"base": "1" * 64, "adapter": None}
-CONDITIONS = Conditions(
-    backend="opencompass/huggingface",
-    precision="fp32",
-    device="cpu",
-    batch_size=16,
-    max_new_tokens=64,
-    repetition_penalty=1.1,
-    threads=2,
-    lock="2" * 64,
-    source="3" * 64,
-)
 RESPONSE = Response(values=(1.5, 2.25))
 
 
