@@ -61,12 +61,8 @@ def lay_source(model: Path, target: Path) -> None:
     fields |= {"layer_norm_rms_eps": 1e-5, "rope_dimension_count": 64, "vocab_size": VOCABULARY}
     fields |= {"add_bos_token": False, "tokenizer_model": "gpt2", "tokenizer_pre": "smollm"}
     fields |= {"token_list": sorted(content["vocab"], key=content["vocab"].__getitem__)}
-    fields |= {
-        "token_types": [3] * 17 + [1] * (VOCABULARY - 17),
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 2,
-    }
+    fields |= {"token_types": [3] * 17 + [1] * (VOCABULARY - 17)}  # 17 special tokens come first
+    fields |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
     fields |= {"token_merges": [" ".join(pair) for pair in content["merges"]], "chat_template": "the packager's own"}
     for name, value in fields.items():
         getattr(writer, f"add_{name}")(value)
