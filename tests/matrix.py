@@ -70,20 +70,22 @@ CELLS = [Cell(method, alignment) for method in METHODS for alignment in ALIGNMEN
 
 HEAD = """# What is run together
 
-Written by `python -m tests.matrix`; a test compares it with `params.yaml`. Rows are `sft.method` and `align.method`,
-columns `align.alignment`. A cell says which command runs both through `dvc.yaml`, for a few steps of a model of two
-narrow layers on few rows, in a checkout where the default release has run before. *Refused*: the settings are refused,
-by name, before anything runs.
+Written by `python -m tests.matrix`; a test compares it with `params.yaml`. Rows are `sft.method`
+and `align.method`, columns `align.alignment`. A cell says which command runs both through
+`dvc.yaml`, for a few steps of a model of two narrow layers on few rows, in a checkout with a
+finished default release. *Refused*: the settings are refused by name before anything runs.
 
 """
 TAIL = """
-`qlora` needs a GPU: these runs are on processors, whose launches refuse it. Where there is a GPU, `make test` takes it
-through SFT, DPO, KTO, GRPO, PPO and the package, and every other method through SFT (`tests/tasks/train/test_gpu.py`);
-without one it skips that. With `pissa` an alignment other than PPO would copy an adapter that changes the base model.
+`qlora` needs a GPU, and these runs are on processors, whose launches refuse it. Where there is a
+GPU, `make test` takes it through SFT, DPO, KTO, GRPO, PPO and the package, and every other method
+through SFT (`tests/tasks/train/test_gpu.py`); otherwise it skips that. With `pissa` an alignment
+other than PPO would copy an adapter that changes the base model.
 
-`make test` also releases the default domain; `make matrix` the domain `traffic_law`, domains that `flywheel new-domain`
-makes of an English, a Chinese and a Swedish table, and four nights with a rollback between them. All of it has been
-seen to run once, in two hours and forty minutes beside other work; `ia3` alone after its rate here was raised.
+`make test` also releases the default domain; `make matrix` the domain `traffic_law`, domains that
+`flywheel new-domain` makes of an English, a Chinese and a Swedish table, and four nights with a
+rollback between them. All of it has run once, in two hours and forty minutes beside other work;
+`ia3` alone after its learning rate here was raised.
 """
 
 
