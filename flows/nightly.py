@@ -40,7 +40,7 @@ from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, held_nights, line_of
-from tasks.store.nights import close_night, feedback_upto, open_night, update_night
+from tasks.store.nights import close_night, feedback_upto, note_snapshot, open_night
 from tasks.store.schema import Night
 from tasks.store.store import Store
 from tasks.train.start.stage import starting_version
@@ -165,7 +165,7 @@ def take_snapshot(work: Work, night: Night) -> FeedbackPointer:
     if pointer.watermark != night.number:
         reactions = [reaction_of(row) for row in feedback_upto(work.store, work.params.domain, night.number)]
         pointer = point_at(work, night, len(reactions), write_snapshot(reactions, work.place.home))
-        update_night(work.store, night.number, snapshot=pointer.digest)
+        note_snapshot(work.store, night.number, pointer.digest)
     return pointer
 
 

@@ -19,7 +19,7 @@ from tasks.core import layout
 from tasks.core.clock import now
 from tasks.core.params import load_params
 from tasks.registry import deploy
-from tasks.store.overdue import overdue
+from tasks.store.nights import overdue
 from tasks.store.store import Store
 
 

@@ -26,7 +26,7 @@ from tasks.evaluate.card.card import render_card
 from tasks.registry import runs
 from tasks.registry.deploy import promote
 from tasks.registry.inputs import folder_digest
-from tasks.store import approvals
+from tasks.store import ledger
 
 if TYPE_CHECKING:
     from tasks.registry.versions import Version
@@ -133,7 +133,7 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     if version.tags.get("rolled_back") and "champion" not in version.aliases:
         return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
     if work.ask and "champion" not in version.aliases:
-        approvals.ask(work.store, work.domain, version.number, version.manifest)
+        ledger.ask(work.store, work.domain, version.number, version.manifest)
         return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
     before = promote(work.registry, work.store, version, "release", work.reason)
     return promoted(work.registry, work.store, load_params(), version, before)[1]

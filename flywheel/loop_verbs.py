@@ -44,12 +44,12 @@ def approve(version: str, reason: str, refuse: bool) -> Answer:
     """Answer the question whether VERSION may become champion; a yes promotes it."""
     from flows.live import live, promoted
     from tasks.registry import deploy
-    from tasks.store import approvals
+    from tasks.store import ledger
 
     with live(home()) as (params, registry, store):
         chosen = registry.get(version)
         if refuse:
-            approvals.decide(store, registry.domain, chosen.number, False, deploy.this_person(), reason)
+            ledger.decide(store, registry.domain, chosen.number, False, deploy.this_person(), reason)
             return Answer({"refused": chosen.number}, f"version {chosen.number} is refused; the champion stays")
         hours = params.nightly.approval_hours
         before = deploy.approve(registry, store, chosen, deploy.this_person(), reason, hours)

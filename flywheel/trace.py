@@ -19,8 +19,7 @@ from tasks.core.errors import FlywheelError
 from tasks.curate.receipt.stage import find_receipts
 from tasks.registry.runs import flatten, text
 from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
-from tasks.store.answers import get_answer
-from tasks.store.feedback import feedback_on, get_feedback
+from tasks.store.answers import feedback_on, get_answer, get_feedback
 from tasks.store.schema import AnswerRow, FeedbackRow
 from tasks.store.store import Store
 

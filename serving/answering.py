@@ -24,8 +24,7 @@ from serving.service import ChatService
 from serving.upstream import Piece, engine_away, engine_lost, pieces
 from tasks.core.clock import now
 from tasks.store.answers import open_draft, record_answer
-from tasks.store.identities import Identity
-from tasks.store.schema import AnswerRow
+from tasks.store.schema import AnswerRow, Identity
 
 SAMPLE_TEMPERATURE = 0.9  # of a second draft that the champion writes
 _FINISH = {"stop": "stop", "length": "length", "abort": "error", "error": "error"}

@@ -21,7 +21,8 @@ from serving.errors import ServiceError
 from serving.settings import GatewaySettings
 from serving.storage import Storage
 from tasks.core import layout
-from tasks.store.identities import Identity, authenticate, get_identity
+from tasks.store.identities import authenticate, get_identity
+from tasks.store.schema import Identity
 
 COOKIE = "flywheel_login"
 COOKIE_SECONDS = 12 * 3600

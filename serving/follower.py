@@ -28,9 +28,9 @@ from tasks.core.errors import FlywheelError
 from tasks.core.package import Package, read_package
 from tasks.engine.client import Engine
 from tasks.engine.parity import check
-from tasks.registry import probes
+from tasks.registry import pointer
+from tasks.registry.deploy import settled_champion
 from tasks.registry.pointer import fetch_weights
-from tasks.registry.reconcile import settled_champion
 from tasks.registry.versions import Registry, Version
 from tasks.store import ledger
 from tasks.store.store import Store
@@ -192,7 +192,7 @@ class Follower:
 
     def _probe(self, registry: Registry, version: Version, name: str) -> None:
         settings = self.settings.engine
-        found = probes.fetch_probes(registry, version, self.settings.serving.probes)
+        found = pointer.fetch_probes(registry, version, self.settings.serving.probes)
         if not found:
             raise NotServed("it carries no probes, so that its answers cannot be compared; release it again")
         asked = self.settings.decoding

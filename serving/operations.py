@@ -17,7 +17,7 @@ from serving.limits import Buckets
 from serving.page.pages import sign_in_page
 from serving.routes import Service, reply, service_of
 from tasks.core.errors import FlywheelError
-from tasks.store.overdue import last_finished
+from tasks.store.nights import last_finished
 
 LOGINS_PER_MINUTE = 30
 router = APIRouter()

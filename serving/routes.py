@@ -22,8 +22,8 @@ from serving.errors import ServiceError, documented
 from serving.prompt_checks import Wanted
 from serving.service import ChatService
 from serving.sse import EventStream, stream_of, until_gone
-from tasks.store.feedback import FeedbackIn
-from tasks.store.identities import Identity
+from tasks.store.answers import FeedbackIn
+from tasks.store.schema import Identity
 
 SECURITY = [
     Depends(HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")),

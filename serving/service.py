@@ -19,10 +19,8 @@ from serving.settings import GatewaySettings
 from serving.storage import Storage
 from serving.upstream import Upstream
 from tasks.core import layout
-from tasks.store.answers import answers_of, ensure_conversation, get_answer
-from tasks.store.feedback import FeedbackIn, feedback_on, record_feedback
-from tasks.store.identities import Identity
-from tasks.store.schema import AnswerRow, FeedbackRow
+from tasks.store.answers import FeedbackIn, answers_of, ensure_conversation, feedback_on, get_answer, record_feedback
+from tasks.store.schema import AnswerRow, FeedbackRow, Identity
 from tasks.store.store import Store
 from tasks.text.prompts import PromptBook, smuggled_markers
 

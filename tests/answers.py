@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.store.answers import ensure_conversation, record_answer
-from tasks.store.identities import Identity
-from tasks.store.schema import AnswerRow
+from tasks.store.schema import AnswerRow, Identity
 from tasks.store.store import Store, new_id
 
 AN_ANSWER = AnswerRow(

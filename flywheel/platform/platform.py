@@ -26,7 +26,7 @@ from flows.worker import WORKER
 from tasks.core import layout
 from tasks.core.params import Params, load_params
 from tasks.core.processes import LOOPBACK
-from tasks.store.address import database_url
+from tasks.store.store import database_url
 
 LONGEST_SOCKET = 90  # a Unix socket's path holds 107 bytes, and supervisord appends its process id
 

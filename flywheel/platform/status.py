@@ -14,8 +14,7 @@ from flywheel.platform.platform import Platform, Service, ask
 from flywheel.platform.up import is_wanted, states
 from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
-from tasks.store.nights import last_nights
-from tasks.store.overdue import overdue
+from tasks.store.nights import last_nights, overdue
 from tasks.store.store import Store
 
 NIGHTS = 5

@@ -122,7 +122,7 @@ def keys(action: str, name: str | None, role: str) -> Answer:
             identity = disable_identity(store, str(name))
             return Answer({"name": identity.name, "disabled": True}, f"the key of {identity.name} is worthless now")
         rows = [
-            {"name": one.name, "role": one.role, "id": one.id, "disabled": one.disabled}
+            {"name": one.name, "role": one.role, "id": one.id, "disabled": one.disabled_at is not None}
             for one in list_identities(store)
         ]
     lines = [f"{row['name']:<24} {row['role']:<8}{' disabled' if row['disabled'] else ''}".rstrip() for row in rows]
@@ -168,7 +168,7 @@ def backup(file: Path, recipient: tuple[str, ...], passphrase_file: Path | None)
 def restore(file: Path, identity_file: Path | None, passphrase_file: Path | None, force: bool) -> Answer:
     """Put back what `flywheel backup` wrote to FILE. All of it is checked before anything is replaced."""
     from flywheel.platform.up import PlatformFailed, running
-    from tasks.registry.restore import put_back
+    from tasks.registry.backup import put_back
     from tasks.registry.sealing import read_identity, read_passphrase
 
     if running(home()):

@@ -1,6 +1,8 @@
-"""Make a version champion, or go back to the one before, and write it into the ledger.
+"""Make a version champion, or go back to the one before; and what follows from an alias that somebody moved.
 
-The alias moves first. A kill between the two leaves an alias that the reconciler (reconcile.py) honours and records.
+The ledger is the truth, the alias `champion` a request. Our own commands move the alias first, then write the ledger.
+Whoever moves it in MLflow, or was killed between the two, asks for the same: a version that may be honoured is
+recorded, and one that may not is refused and the alias put back. Safe to run again at any moment.
 """
 
 from __future__ import annotations
@@ -8,11 +10,21 @@ from __future__ import annotations
 import getpass
 
 from tasks.core.clock import now
-from tasks.registry.reconcile import MADE_CHAMPION, ledger_champion
-from tasks.registry.versions import BY_PERSON, PromotionRefused, Registry, Version
-from tasks.store import approvals, ledger
-from tasks.store.schema import Approval
+from tasks.registry.versions import (
+    BY_PERSON,
+    ROLLED_BACK,
+    PromotionRefused,
+    Registry,
+    Version,
+    check_verdict,
+    unservable,
+)
+from tasks.store import ledger
+from tasks.store.schema import Approval, LedgerEntry
 from tasks.store.store import Store
+
+MADE_CHAMPION = ("promoted", "rolled_back", "override", "restored")
+BY_HAND = "alias moved in the registry"
 
 
 def promote(registry: Registry, store: Store, version: Version, actor: str, reason: str) -> Version | None:
@@ -51,7 +63,7 @@ def approve(
         PromotionRefused: nobody asked, the question is older than `hours`, or it was answered no.
     """
     open_question(registry, store, version, hours)
-    approvals.decide(store, registry.domain, version.number, True, actor, reason)
+    ledger.decide(store, registry.domain, version.number, True, actor, reason)
     before = promote(registry, store, version, actor, reason or "approved")
     ledger.append(store, registry.domain, "approved", version.number, version.manifest, actor, reason)
     return before
@@ -59,7 +71,7 @@ def approve(
 
 def open_question(registry: Registry, store: Store, version: Version, hours: float) -> Approval:
     """The question about a version, if it may still be answered with yes; see approve."""
-    question = approvals.get(store, registry.domain, version.number)
+    question = ledger.question(store, registry.domain, version.number)
     if question is None or question.digest != version.manifest:
         raise PromotionRefused(f"nobody asked whether version {version.number} may be promoted; use `flywheel promote`")
     if question.approved is False:
@@ -81,3 +93,88 @@ def _write(registry: Registry, store: Store, event: str, version: Version, actor
 def this_person() -> str:
     """Who gives a command on this machine, for the ledger."""
     return getpass.getuser()
+
+
+def ledger_champion(store: Store, domain: str) -> LedgerEntry | None:
+    """The ledger's line that says who is champion."""
+    return ledger.last(store, domain, *MADE_CHAMPION)
+
+
+def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
+    """None where the alias on this version may be honoured, else the reason in words."""
+    truth = ledger_champion(store, registry.domain)
+    if truth is not None and (truth.version, truth.digest) == (version.number, version.manifest):
+        return None
+    if reason := unservable(version):
+        return reason
+    if version.tags.get("override", "").strip():
+        return None
+    if version.tags.get(ROLLED_BACK):
+        return f"version {version.number} was rolled back; only an `override` tag with a reason lifts this"
+    if _was_champion(store, registry.domain, version):
+        return None
+    if truth is None:  # a registry that is older than its ledger
+        passed = version.tags.get("verdict") == "promote"
+        return None if passed else f"version {version.number} has no passing verdict and no `override` tag"
+    return _judged(registry, version, truth)
+
+
+def _was_champion(store: Store, domain: str, version: Version) -> bool:
+    return any(
+        entry.event in MADE_CHAMPION and (entry.version, entry.digest) == (version.number, version.manifest)
+        for entry in ledger.entries(store, domain, limit=1000)
+    )
+
+
+def _judged(registry: Registry, version: Version, truth: LedgerEntry) -> str | None:
+    try:
+        check_verdict(version, registry.verdict(version), _version_of(registry, truth))
+    except PromotionRefused as refused:
+        return str(refused)
+    return None
+
+
+def settled_champion(store: Store, registry: Registry) -> Version | None:
+    """The version that may be served as champion, after recording or undoing what was done by hand."""
+    asked, truth = registry.alias("champion"), ledger_champion(store, registry.domain)
+    if asked is not None and truth is not None and (truth.version, truth.digest) == (asked.number, asked.manifest):
+        return asked
+    if asked is None:
+        return _put_back(store, registry, truth, "the alias champion was removed")
+    if reason := may_serve(store, registry, asked):
+        ledger.append(store, registry.domain, "refused", asked.number, asked.manifest, BY_HAND, reason)
+        return _put_back(store, registry, truth, reason)
+    _record(store, registry, asked, truth)
+    return asked
+
+
+def _record(store: Store, registry: Registry, version: Version, truth: LedgerEntry | None) -> None:
+    """Write down a move that is honoured, and keep `previous` for the way back."""
+    before = _version_of(registry, truth)
+    if _was_champion(store, registry.domain, version):
+        event, reason = "rolled_back", "an earlier champion again"
+    elif override := version.tags.get("override", "").strip():
+        event, reason = "override", override
+    else:
+        event, reason = "promoted", "its verdict passes"
+    if before is not None and before.number != version.number:
+        registry.client.set_registered_model_alias(registry.domain, "previous", before.number)
+        if event == "rolled_back":
+            registry.mark_rolled_back(before)
+    ledger.append(store, registry.domain, event, version.number, version.manifest, BY_HAND, reason)
+
+
+def _put_back(store: Store, registry: Registry, truth: LedgerEntry | None, reason: str) -> Version | None:
+    champion = _version_of(registry, truth)
+    if champion is not None:
+        registry.client.set_registered_model_alias(registry.domain, "champion", champion.number)
+        ledger.append(store, registry.domain, "restored", champion.number, champion.manifest, "flywheel", reason)
+    elif registry.alias("champion") is not None:
+        registry.client.delete_registered_model_alias(registry.domain, "champion")
+    return champion
+
+
+def _version_of(registry: Registry, entry: LedgerEntry | None) -> Version | None:
+    if entry is None:
+        return None
+    return next((version for version in registry.versions() if version.number == entry.version), None)

@@ -1,11 +1,13 @@
-"""The live step before a release: who is champion now, written down as a pointer that stages can depend on.
+"""What a flow or the gateway fetches of a version: its package, and what it answered when it was evaluated.
 
-Reads the registry, so it runs in the flow and never in a stage. Only a release that is going to judge something may
-call it: the pointer is an input of the graph.
+Who is champion is written down as a pointer that stages can depend on; only a release that is going to judge something
+may do that, since the pointer is an input of the graph. Probes are read from the evaluation that is kept with the
+version's run, checked against its digest, to be compared with what an engine makes of them.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,8 +16,16 @@ from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, holds, verify_manifest, write_json
 from tasks.core.pointers import Pointer, read_pointer
+from tasks.core.records import Score, read_own_jsonl
+from tasks.engine.parity import ParityProbe
+from tasks.registry.inputs import folder_digest
 from tasks.registry.runs import PACKAGE_ARTIFACT
 from tasks.registry.versions import Registry, Version
+from tasks.text.prompts import PromptBook, messages_of, render
+
+EVALUATION_ARTIFACT = "reports/evaluation/candidate"
+EVALUATION_TAG = "evaluation_sha256"
+PROBED_SET = "domain"
 
 
 class ChampionUnavailable(FlywheelError):
@@ -60,10 +70,52 @@ def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
             raise ChampionUnavailable(f"version {version.number} cannot be fetched: {error}") from error
         if digest != version.manifest:
             raise ChampionUnavailable(f"version {version.number}: its files are not those it was registered with")
-        _place(found, target)
+        with fresh_directory(target) as fresh:
+            shutil.copytree(found, fresh, dirs_exist_ok=True)
     return target
 
 
-def _place(found: Path, target: Path) -> None:
-    with fresh_directory(target) as folder:
-        shutil.copytree(found, folder, dirs_exist_ok=True)
+class ProbesUnavailable(FlywheelError):
+    """A version's evaluation cannot be read, or is not the one it was registered with."""
+
+
+def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[ParityProbe]:
+    """The first `most` evaluated questions of the domain, with the loss and the answer of this version.
+
+    Raises:
+        ProbesUnavailable: the evaluation is missing, or differs from its digest.
+    """
+    package = fetch_weights(registry, version, registry.home)
+    system = str(json.loads((package / "prompt.json").read_text(encoding="utf-8"))["system"])
+    book = PromptBook(registry.home / layout.BASE_MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        found = _download(registry, version, folder)
+        scores = read_own_jsonl(found / "scores.jsonl", Score)
+        losses = {s.id: s.value for s in scores if (s.set, s.metric) == (PROBED_SET, "nll")}
+        answers = [json.loads(line) for line in (found / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    probes: list[ParityProbe] = []
+    for answer in answers:
+        if answer["set"] == PROBED_SET and answer["id"] in losses and len(probes) < most:
+            messages = messages_of(system, answer["prompt"])
+            prompt = render(book, messages)
+            probes.append(
+                ParityProbe(
+                    messages=messages,
+                    prompt=prompt,
+                    prompt_ids=book.ids(prompt),
+                    reference=answer["reference"],
+                    nll=losses[answer["id"]],
+                    answer=answer["text"],
+                )
+            )
+    return probes
+
+
+def _download(registry: Registry, version: Version, folder: str) -> Path:
+    try:
+        found = Path(registry.client.download_artifacts(version.run_id, EVALUATION_ARTIFACT, folder))
+    except Exception as error:  # every artifact store fails in its own way
+        raise ProbesUnavailable(f"version {version.number}: its evaluation cannot be read: {error}") from error
+    if folder_digest(found) != version.tags.get(EVALUATION_TAG):
+        raise ProbesUnavailable(f"version {version.number}: its evaluation is not the one it was registered with")
+    return found

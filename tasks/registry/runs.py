@@ -22,7 +22,6 @@ from tasks.core import layout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 STORE = layout.HOME / "mlflow"
 PARAM_LIMIT = 6000
@@ -143,9 +142,3 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def text(value: Any) -> str:
     """A parameter's value as MLflow keeps it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def unfinished(client: MlflowClient, home: Path, domain: str) -> list[Run]:
-    """Runs that are open: at work now, or left behind by a crash."""
-    experiment = experiment_id(client, home, domain)
-    return list(client.search_runs([experiment], f"tags.`{RUN_STATE}` = 'open'", max_results=100))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from tasks.core.clock import now
-from tasks.store.columns import storable
-from tasks.store.errors import StoreError, UnknownConversation
-from tasks.store.identities import Identity
-from tasks.store.schema import AnswerRow, ConversationRow, DraftRow
+from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
+from tasks.store.schema import KINDS, AnswerRow, ConversationRow, DraftRow, FeedbackRow, Identity, check_text, storable
 from tasks.store.store import Store, new_id
 
 
@@ -87,3 +88,92 @@ def answers_of(store: Store, conversation_id: str) -> list[AnswerRow]:
     with store.read() as session:
         found = select(AnswerRow).where(AnswerRow.conversation_id == conversation_id)
         return list(session.scalars(found.order_by(AnswerRow.created_at, AnswerRow.id)))
+
+
+MAX_KEY = 200
+NEEDED = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}
+
+
+@dataclass(frozen=True)
+class FeedbackIn:
+    """What somebody sends. Exactly the value of its kind is set; a choice needs none: the answer is what was chosen."""
+
+    key: str
+    answer_id: str
+    kind: str
+    thumb: int | None = None
+    rating: int | None = None
+    text: str | None = None
+
+
+def check_feedback(given: FeedbackIn) -> None:
+    """Refuse what is no feedback of its kind.
+
+    Raises:
+        BadValue: the message names the field and what it must be.
+    """
+    if not 1 <= len(check_text(given.key, "the idempotency key")) <= MAX_KEY:
+        raise BadValue(f"the idempotency key has 1 to {MAX_KEY} characters", "idempotency_key")
+    check_text(given.answer_id, "answer_id")
+    if given.kind not in KINDS:
+        raise BadValue(f"kind must be one of {', '.join(KINDS)}", "kind")
+    for name in ("thumb", "rating", "text"):
+        needs = name == NEEDED.get(given.kind)
+        if (getattr(given, name) is not None) != needs:
+            raise BadValue(f"feedback of kind {given.kind} {'needs' if needs else 'has no'} {name}", name)
+    if given.thumb is not None and (type(given.thumb) is not int or given.thumb not in (-1, 1)):
+        raise BadValue("thumb must be 1 (up) or -1 (down)", "thumb")
+    if given.rating is not None and (type(given.rating) is not int or not 1 <= given.rating <= 5):
+        raise BadValue("rating must be a whole number from 1 to 5", "rating")
+    if given.text is not None and not check_text(given.text, "text").strip():
+        raise BadValue("text must not be empty", "text")
+
+
+def record_feedback(store: Store, identity: Identity, given: FeedbackIn) -> tuple[FeedbackRow, bool]:
+    """The stored row, and whether this call stored it. Durable when this returns; the same call again changes nothing.
+
+    Raises:
+        BadValue: it is no feedback of its kind, or a text cannot be stored.
+        KeyReused: this identity used the key for other content.
+        UnknownAnswer: no such answer was served to this identity.
+        NotADraft: a choice, but the answer was the only one.
+    """
+    check_feedback(given)
+
+    def find_or_add(session: Session) -> tuple[FeedbackRow, bool]:
+        own = (FeedbackRow.identity_id == identity.id, FeedbackRow.key == given.key)
+        known = session.scalar(select(FeedbackRow).where(*own))
+        if known is not None:
+            if any(getattr(known, name) != value for name, value in vars(given).items()):
+                raise KeyReused("this idempotency key was used for other feedback; use a new one")
+            return known, False
+        answer = _answer(session, identity, given)
+        row = FeedbackRow(
+            id=new_id("fb"), identity_id=identity.id, domain=answer.domain, created_at=now(), **vars(given)
+        )
+        session.add(row)
+        return row, True
+
+    return store.write_or_look_again(find_or_add)
+
+
+def _answer(session: Session, identity: Identity, given: FeedbackIn) -> AnswerRow:
+    answer = session.get(AnswerRow, given.answer_id)
+    if answer is None or answer.identity_id != identity.id or answer.finish_reason == "error":
+        raise UnknownAnswer("no such answer was served to you")
+    if given.kind == "choice" and answer.draft_id is None:
+        raise NotADraft("this answer was the only one: there was nothing to choose from")
+    return answer
+
+
+def get_feedback(store: Store, feedback_id: str) -> FeedbackRow | None:
+    """The row of this id."""
+    with store.read() as session:
+        return session.scalar(select(FeedbackRow).where(FeedbackRow.id == feedback_id))
+
+
+def feedback_on(store: Store, *answer_ids: str) -> list[FeedbackRow]:
+    """Everything said about these answers, in the order of arrival."""
+    with store.read() as session:
+        found = select(FeedbackRow).where(FeedbackRow.answer_id.in_(answer_ids))
+        return list(session.scalars(found.order_by(FeedbackRow.seq)))

@@ -10,36 +10,27 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass, field
-from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tasks.core.clock import now
-from tasks.store.columns import check_text
 from tasks.store.errors import BadValue, StoreError
-from tasks.store.schema import ROLES, AnswerRow, Approval, ConversationRow, FeedbackRow, IdentityRow, LedgerEntry
+from tasks.store.schema import (
+    ROLES,
+    AnswerRow,
+    Approval,
+    ConversationRow,
+    FeedbackRow,
+    Identity,
+    LedgerEntry,
+    check_text,
+)
 from tasks.store.store import Store
 
 KEY = re.compile(r"fw_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 FORGOTTEN = "forgotten"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Somebody who may use the gateway."""
-
-    id: str
-    name: str
-    role: str
-    disabled: bool = field(default=False, compare=False)
-    created_at: datetime | None = field(default=None, compare=False)
-
-
-def _identity(row: IdentityRow) -> Identity:
-    return Identity(row.id, row.name, row.role, row.disabled_at is not None, row.created_at)
 
 
 def _sha256(key: str) -> str:
@@ -59,13 +50,13 @@ def create_identity(store: Store, name: str, role: str) -> tuple[Identity, str]:
         raise BadValue("a name has 1 to 200 printable characters")
     number = secrets.token_hex(4)
     key = f"fw_{number}_{secrets.token_urlsafe(32)}"
-    row = IdentityRow(id=number, name=name.strip(), role=role, key_sha256=_sha256(key), created_at=now())
+    row = Identity(id=number, name=name.strip(), role=role, key_sha256=_sha256(key), created_at=now())
     try:
         with store.write() as session:
             session.add(row)
     except IntegrityError:
         raise StoreError(f"there is an identity called {name.strip()!r}; choose another name") from None
-    return _identity(row), key
+    return row, key
 
 
 def authenticate(store: Store, key: str) -> Identity | None:
@@ -74,12 +65,12 @@ def authenticate(store: Store, key: str) -> Identity | None:
     if form is None:
         return None
     with store.read() as session:
-        row = session.get(IdentityRow, form.group(1))
+        row = session.get(Identity, form.group(1))
     expected = row.key_sha256 if row is not None else "0" * 64
     right = hmac.compare_digest(_sha256(key), expected)
     if row is None or not right or row.disabled_at is not None:
         return None
-    return _identity(row)
+    return row
 
 
 def disable_identity(store: Store, name: str) -> Identity:
@@ -91,11 +82,11 @@ def disable_identity(store: Store, name: str) -> Identity:
     with store.write() as session:
         row = _named(session, name)
         row.disabled_at = row.disabled_at or now()
-        return _identity(row)
+        return row
 
 
-def _named(session: Session, name: str) -> IdentityRow:
-    row = session.scalar(select(IdentityRow).where(IdentityRow.name == name))
+def _named(session: Session, name: str) -> Identity:
+    row = session.scalar(select(Identity).where(Identity.name == name))
     if row is None:
         raise StoreError(f"there is no identity called {name!r}")
     return row
@@ -104,15 +95,14 @@ def _named(session: Session, name: str) -> IdentityRow:
 def get_identity(store: Store, identity_id: str) -> Identity | None:
     """The identity of this id, unless it is disabled."""
     with store.read() as session:
-        row = session.get(IdentityRow, identity_id)
-    return _identity(row) if row is not None and row.disabled_at is None else None
+        row = session.get(Identity, identity_id)
+    return row if row is not None and row.disabled_at is None else None
 
 
 def list_identities(store: Store) -> list[Identity]:
     """All of them, oldest first, the disabled ones too."""
     with store.read() as session:
-        rows = session.scalars(select(IdentityRow).order_by(IdentityRow.created_at, IdentityRow.id))
-        return [_identity(row) for row in rows]
+        return list(session.scalars(select(Identity).order_by(Identity.created_at, Identity.id)))
 
 
 def forget_identity(store: Store, name: str) -> dict[str, int]:
@@ -131,5 +121,5 @@ def forget_identity(store: Store, name: str) -> dict[str, int]:
             gone[str(table.__tablename__)] = int(session.execute(count).scalar_one())
         session.execute(update(LedgerEntry).where(LedgerEntry.actor == name).values(actor=FORGOTTEN))
         session.execute(update(Approval).where(Approval.decided_by == name).values(decided_by=FORGOTTEN))
-        session.execute(delete(IdentityRow).where(IdentityRow.id == row.id))
+        session.execute(delete(Identity).where(Identity.id == row.id))
     return gone

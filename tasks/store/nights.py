@@ -7,6 +7,8 @@ next night, whatever its number, so the set behind a night never grows; it shrin
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, select, update
@@ -14,23 +16,14 @@ from sqlalchemy.orm import Session
 
 from tasks.core.clock import now
 from tasks.store.errors import StoreError
+from tasks.store.identities import list_identities
 from tasks.store.schema import AnswerRow, DraftRow, FeedbackRow, Night
 from tasks.store.store import Store
 
 # What feedback_upto gives of the feedback, of the answer it is about, and of the draft's other answer.
-SAID = ("seq", "id", "kind", "thumb", "rating", "text", "night", "identity_id", "answer_id")
-SERVED = (
-    "conversation_id",
-    "messages",
-    "version",
-    "digest",
-    "prompt_sha256",
-    "finish_reason",
-    "who",
-    "draft_id",
-    "position",
-)
-PARTNER = ("text", "version", "digest", "who", "position", "finish_reason")
+SAID = "seq id kind thumb rating text night identity_id answer_id"
+SERVED = "conversation_id messages version digest prompt_sha256 finish_reason who draft_id position"
+PARTNER = "text version digest who position finish_reason"
 
 
 def open_night(store: Store, domain: str, flow_run_id: str) -> Night:
@@ -80,12 +73,9 @@ def _drafts(session: Session, domain: str, night: int) -> dict[str | None, list[
         .join(FeedbackRow, FeedbackRow.answer_id == AnswerRow.id)
         .where(FeedbackRow.domain == domain, FeedbackRow.night <= night, AnswerRow.draft_id.is_not(None))
     )
-    rows = session.scalars(
-        select(AnswerRow).where(AnswerRow.draft_id.in_(spoken_of)).order_by(AnswerRow.draft_id, AnswerRow.position)
-    )
-    drafts: dict[str | None, list[AnswerRow]] = {}
-    for row in rows:
-        drafts.setdefault(row.draft_id, []).append(row)
+    drafts: dict[str | None, list[AnswerRow]] = defaultdict(list)
+    for row in session.scalars(select(AnswerRow).where(AnswerRow.draft_id.in_(spoken_of)).order_by(AnswerRow.position)):
+        drafts[row.draft_id].append(row)
     return drafts
 
 
@@ -95,20 +85,18 @@ def _joined(row: FeedbackRow, answer: AnswerRow, how: str | None, draft: list[An
     return _fields(row, SAID) | _fields(answer, SERVED) | own
 
 
-def _fields(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
+def _fields(row: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
 
 
-def update_night(store: Store, number: int, snapshot: str | None) -> Night:
+def note_snapshot(store: Store, number: int, digest: str | None) -> None:
     """Note the snapshot that a night works on.
 
     Raises:
         StoreError: there is no night of this number.
     """
     with store.write() as session:
-        night = _get(session, number)
-        night.snapshot = snapshot
-        return night
+        _get(session, number).snapshot = digest
 
 
 def close_night(store: Store, number: int, outcome: str, reason: str, version: str | None = None) -> Night:
@@ -138,3 +126,30 @@ def last_nights(store: Store, domain: str, n: int) -> list[Night]:
     """The last `n` nights, newest first."""
     with store.read() as session:
         return list(session.scalars(select(Night).where(Night.domain == domain).order_by(Night.number.desc()).limit(n)))
+
+
+def last_finished(store: Store, domain: str) -> datetime | None:
+    """When the last night that did not fail ended."""
+    nights = last_nights(store, domain, 60)
+    return max((night.closed_at for night in nights if night.closed_at and night.outcome != "failed"), default=None)
+
+
+def overdue(store: Store, domain: str, hours: float, at: datetime) -> str | None:
+    """The alarm: why somebody should look, in a sentence, or None. `hours` is params.nightly.alarm_hours.
+
+    A night counts if it ended with any outcome but `failed`; a reasoned skip is a night too. Before the first night the
+    clock starts with the first identity, which `flywheel up` makes: a new installation is quiet on its first day.
+    """
+    finished = last_finished(store, domain)
+    days = [identity.created_at for identity in list_identities(store)]
+    since = finished or min(days, default=None)
+    if since is None or (at - since).total_seconds() <= hours * 3600:
+        return None
+    ago = f"{(at - since).total_seconds() / 3600:.0f} h"
+    what = f"the last night that finished ended {ago} ago" if finished else f"no night has finished in the first {ago}"
+    newest = last_nights(store, domain, 1)
+    if newest and newest[0].outcome == "failed":
+        what += f"; night {newest[0].number} failed: {newest[0].reason}"
+    elif newest and newest[0].outcome is None:
+        what += f"; night {newest[0].number} was begun and has not ended"
+    return f"{what} (the alarm is set to {hours:g} h)"

@@ -6,13 +6,28 @@ unfinished night a domain, one open question an approval, feedback only on an an
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+import re
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, MetaData, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy.types import TypeDecorator
 
-from tasks.store.columns import Json, Moment, Words
+from tasks.store.errors import BadValue
 
 # The newest migration. Kept here so that opening a store needs no Alembic.
 HEAD = "0002"
@@ -25,6 +40,82 @@ KINDS = ("thumb", "rating", "correction", "comment", "choice")
 OUTCOMES = ("skip", "promote", "hold", "reject", "failed", "nothing")
 
 Number = BigInteger().with_variant(Integer, "sqlite")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for every NUL and lone surrogate. For what a model wrote, never for what people say."""
+    return UNSTORABLE.sub("�", text)
+
+
+def check_text(value: str, what: str = "the text") -> str:
+    """The text as it is.
+
+    Raises:
+        BadValue: it is no text, or holds a NUL character or a lone surrogate; the message says where.
+    """
+    if not isinstance(value, str):
+        raise BadValue(f"{what} must be text, not {type(value).__name__}")
+    found = UNSTORABLE.search(value)
+    if found is not None:
+        kind = "a NUL character" if found.group() == "\x00" else "half of a surrogate pair"
+        raise BadValue(f"{what} holds {kind} at position {found.start()}, which cannot be stored; remove it")
+    return value
+
+
+class Words(TypeDecorator[str]):
+    """Text of any length, checked."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Check before it is sent."""
+        return None if value is None else check_text(value)
+
+
+class Json(TypeDecorator[Any]):
+    """JSON as text: the same bytes in both databases, so a dump of one is a dump of the other."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write it with sorted keys; NaN is refused, and so are texts that `check_text` refuses."""
+        if value is None:
+            return None
+        try:
+            written = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BadValue(f"a JSON field cannot be written: {error}") from None
+        check_text(written.replace("\\\\", "").replace("\\u0000", "\0"), "a JSON field")
+        return written
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read it back."""
+        return None if value is None else json.loads(value)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time, in UTC and aware of it. SQLite has no time zones, so there UTC is what is stored."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; a time without a zone is refused, since it could be anybody's."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise BadValue(f"the time {value.isoformat()} has no time zone; give one, such as UTC")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """As UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -58,17 +149,17 @@ class Base(MappedAsDataclass, DeclarativeBase):
     type_annotation_map = {str: Words, datetime: Moment}  # noqa: RUF012  (SQLAlchemy's own form)
 
 
-class IdentityRow(Base):
-    """Who may use the gateway. Only the hash of a key is here."""
+class Identity(Base):
+    """Somebody who may use the gateway. Only the hash of a key is here."""
 
     __tablename__ = "identities"
     __table_args__ = (one_of("role", ROLES),)
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     role: Mapped[str]
-    key_sha256: Mapped[str]
+    key_sha256: Mapped[str] = mapped_column(repr=False)
     created_at: Mapped[datetime]
-    disabled_at: Mapped[datetime | None] = mapped_column(default=None)
+    disabled_at: Mapped[datetime | None] = mapped_column(default=None, compare=False)
 
 
 class ConversationRow(Base):

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.store.feedback import FeedbackIn, feedback_on, record_feedback
+from tasks.store.answers import FeedbackIn, feedback_on, record_feedback
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store

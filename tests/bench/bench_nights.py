@@ -25,8 +25,7 @@ from tasks.core.params import load_params
 from tasks.core.records import Score, read_own_jsonl
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE
 from tasks.registry.versions import Registry, Version
-from tasks.store.answers import get_answer
-from tasks.store.feedback import FeedbackIn, record_feedback
+from tasks.store.answers import FeedbackIn, get_answer, record_feedback
 from tasks.store.identities import create_identity, list_identities
 from tasks.store.nights import last_nights
 from tasks.store.schema import Night

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tasks.store.identities import Identity
+from tasks.store.schema import Identity
 from tests.e2e.page_gateway import Gateway
 
 CHROMIUM = Path("/usr/bin/chromium")

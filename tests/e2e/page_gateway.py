@@ -23,11 +23,10 @@ from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
-from tasks.store.answers import get_answer
-from tasks.store.feedback import feedback_on
-from tasks.store.identities import Identity, create_identity
+from tasks.store.answers import feedback_on, get_answer
+from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
-from tasks.store.schema import AnswerRow, FeedbackRow
+from tasks.store.schema import AnswerRow, FeedbackRow, Identity
 from tasks.store.store import Store
 
 

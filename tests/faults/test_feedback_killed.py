@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.store.feedback import feedback_on
+from tasks.store.answers import feedback_on
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
@@ -31,7 +31,7 @@ import os, random, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tasks.store.errors import StoreUnavailable
-from tasks.store.feedback import FeedbackIn, record_feedback
+from tasks.store.answers import FeedbackIn, record_feedback
 from tasks.store.identities import list_identities
 from tasks.store.store import Store
 

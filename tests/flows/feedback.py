@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.clock import now
-from tasks.store.answers import ensure_conversation, open_draft
-from tasks.store.feedback import FeedbackIn, record_feedback
+from tasks.store.answers import FeedbackIn, ensure_conversation, open_draft, record_feedback
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store, new_id

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from tasks.registry.backup import ARTIFACTS
-from tasks.registry.restore import move_addresses
+from tasks.registry.backup import ARTIFACTS, move_addresses
 from tasks.registry.versions import Registry
 from tests.flows.toy import environment
 from tests.mlflow_store import DATABASE

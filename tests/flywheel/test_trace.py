@@ -16,9 +16,10 @@ from tasks.core.tables import table_of
 from tasks.curate.receipt.stage import join
 from tasks.curate.receipt.texts import said_schema
 from tasks.registry.versions import Registry
-from tasks.store.feedback import FeedbackIn, record_feedback
-from tasks.store.identities import Identity, create_identity
+from tasks.store.answers import FeedbackIn, record_feedback
+from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
+from tasks.store.schema import Identity
 from tasks.store.store import Store
 from tests.answers import serve_answer
 from tests.mlflow_store import lay_mlflow

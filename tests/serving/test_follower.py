@@ -16,7 +16,7 @@ from openai import OpenAI
 
 from tasks.core.files import write_manifest
 from tasks.engine.parity import ParityProbe
-from tasks.registry import probes
+from tasks.registry import pointer
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry, Version
 from tasks.store import ledger
@@ -105,7 +105,7 @@ def followed(engine: Stub, base_model: Path, tmp_path_factory: pytest.TempPathFa
     registry.client.delete_model_version_tag(DOMAIN, versions["unjudged"].number, "override")
     registry.client.log_text(versions["damaged"].run_id, "forged", "package/adapter/adapter_model.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probes, "fetch_probes", fake_probes)
+        patch.setattr(pointer, "fetch_probes", fake_probes)
         with running(home, engine.url) as gateway:
             wait_for(lambda: gateway.service.ready()[0])
             followed = Followed(gateway, registry, versions)

@@ -13,8 +13,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from tasks.registry.backup import back_up
-from tasks.registry.restore import BackupDamaged, RestoreRefused, put_back
+from tasks.registry.backup import BackupDamaged, RestoreRefused, back_up, put_back
 from tasks.registry.runs import open_run
 from tasks.registry.sealing import SealError, read_identity, read_passphrase, seal, unseal
 from tasks.registry.versions import Registry

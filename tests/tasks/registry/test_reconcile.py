@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks.registry import deploy
-from tasks.registry.reconcile import may_serve, settled_champion
+from tasks.registry.deploy import may_serve, settled_champion
 from tasks.registry.versions import PromotionRefused, Registry, Version
-from tasks.store import approvals, ledger
+from tasks.store import ledger
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
 from tests.tasks.registry.registered import judged
@@ -121,10 +121,10 @@ def test_only_an_open_question_can_be_approved(registry: Registry, store: Store)
     with pytest.raises(PromotionRefused, match="nobody asked"):
         deploy.approve(registry, store, version, "anna", "", hours=1)
     for one in (version, refused):
-        approvals.ask(store, registry.domain, one.number, one.manifest)
+        ledger.ask(store, registry.domain, one.number, one.manifest)
     with pytest.raises(PromotionRefused, match="has expired"):
         deploy.approve(registry, store, version, "anna", "", hours=0.0)
-    approvals.decide(store, registry.domain, "2", False, "bo", "too terse")
+    ledger.decide(store, registry.domain, "2", False, "bo", "too terse")
     with pytest.raises(PromotionRefused, match="refused by bo: too terse"):
         deploy.approve(registry, store, refused, "anna", "", hours=1)
     deploy.approve(registry, store, version, "anna", "read it", hours=1)

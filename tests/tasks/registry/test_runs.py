@@ -58,10 +58,3 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
         "reports",
         "verdict.json",
     }
-
-
-def test_the_embedded_store_lies_under_home_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert runs.tracking_uri(Path("/h")) == "sqlite:////h/.flywheel/mlflow/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example:5000")
-    assert runs.tracking_uri(Path("/h")) == "http://example:5000"

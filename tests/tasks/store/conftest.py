@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tasks.store.identities import Identity, create_identity
+from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
-from tasks.store.schema import AnswerRow, Base
+from tasks.store.schema import AnswerRow, Base, Identity
 from tasks.store.store import Store
 from tests.answers import serve_answer
 from tests.postgres import postgres_server, postgres_url, scratch_url

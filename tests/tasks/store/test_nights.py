@@ -1,10 +1,11 @@
-"""Each row of feedback belongs to exactly one night, and what a night works on does not change when it is run again."""
+"""Each row of feedback belongs to exactly one night, what a night works on stays the same, and a late night is told."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,18 +13,12 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from tasks.store.answers import ensure_conversation, open_draft
+from tasks.core.clock import now
+from tasks.store.answers import FeedbackIn, ensure_conversation, open_draft, record_feedback
 from tasks.store.errors import StoreError
-from tasks.store.feedback import FeedbackIn, record_feedback
-from tasks.store.identities import Identity
-from tasks.store.nights import (
-    close_night,
-    feedback_upto,
-    last_nights,
-    open_night,
-    update_night,
-)
-from tasks.store.schema import AnswerRow
+from tasks.store.identities import create_identity
+from tasks.store.nights import close_night, feedback_upto, last_nights, note_snapshot, open_night, overdue
+from tasks.store.schema import AnswerRow, Identity
 from tasks.store.store import Store, new_id
 
 Serve = Callable[..., AnswerRow]
@@ -34,20 +29,6 @@ def say(store: Store, identity: Identity, answer: AnswerRow, count: int = 1) -> 
         record_feedback(store, identity, FeedbackIn(new_id("k"), answer.id, "thumb", thumb=1))
 
 
-def test_a_night_claims_what_is_there_and_leaves_what_comes_later(store: Store, anna: Identity, serve: Serve) -> None:
-    answer = serve(anna)
-    say(store, anna, answer, 3)
-    first = open_night(store, "construction", "run-1")
-    say(store, anna, answer, 2)
-    assert (first.rows, first.outcome) == (3, None)
-    assert len(feedback_upto(store, "construction", first.number)) == 3
-    close_night(store, first.number, "skip", "too little")
-    second = open_night(store, "construction", "run-2")
-    assert second.rows == 2
-    assert len(feedback_upto(store, "construction", first.number)) == 3
-    assert len(feedback_upto(store, "construction", second.number)) == 5
-
-
 def test_a_night_that_was_not_closed_is_taken_up_with_the_rows_it_has(
     store: Store, anna: Identity, serve: Serve
 ) -> None:
@@ -55,7 +36,7 @@ def test_a_night_that_was_not_closed_is_taken_up_with_the_rows_it_has(
     say(store, anna, answer, 2)
     begun = open_night(store, "construction", "run-1")
     before = feedback_upto(store, "construction", begun.number)
-    update_night(store, begun.number, snapshot="s" * 64)
+    note_snapshot(store, begun.number, "s" * 64)
     say(store, anna, answer, 4)
     again = open_night(store, "construction", "run-2")
     assert (again.number, again.rows, again.snapshot, again.flow_run_id) == (begun.number, 2, "s" * 64, "run-1")
@@ -71,22 +52,16 @@ def test_domains_have_their_own_nights(store: Store, anna: Identity, serve: Serv
     assert [night.number for night in last_nights(store, "law", 5)] == [law.number]
 
 
-def test_threads_that_open_at_once_get_the_same_night(store: Store, anna: Identity, serve: Serve) -> None:
-    say(store, anna, serve(anna), 5)
-    with ThreadPoolExecutor(6) as pool:
-        nights = list(pool.map(lambda n: open_night(store, "construction", f"run-{n}"), range(6)))
-    assert {(night.number, night.rows) for night in nights} == {(nights[0].number, 5)}
-
-
 def test_posts_and_nights_at_once_lose_no_row_and_claim_none_twice(store: Store, anna: Identity, serve: Serve) -> None:
     answer = serve(anna)
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(6) as pool:
         posting = [pool.submit(say, store, anna, answer, 20) for _ in range(2)]
         claimed = 0
         while not all(future.done() for future in posting):
-            night = open_night(store, "construction", "run")
-            claimed += night.rows
-            close_night(store, night.number, "skip", "")
+            nights = list(pool.map(lambda _: open_night(store, "construction", "run"), range(3)))
+            assert len({(night.number, night.rows) for night in nights}) == 1
+            claimed += nights[0].rows
+            close_night(store, nights[0].number, "skip", "")
         for future in posting:
             future.result()
     final = open_night(store, "construction", "run")
@@ -132,41 +107,18 @@ def test_a_row_comes_with_its_answer_and_the_other_draft(store: Store, anna: Ide
     right = serve(anna, **place, position=1, text="右", version="4", who="challenger", digest="e" * 64)
     chosen, _ = record_feedback(store, anna, FeedbackIn("k1", right.id, "choice"))
     record_feedback(store, anna, FeedbackIn("k2", serve(anna).id, "correction", text="Better."))
-    night = open_night(store, "construction", "run")
-    first, second = feedback_upto(store, "construction", night.number)
-    assert first == {
-        "seq": chosen.seq,
-        "id": chosen.id,
-        "kind": "choice",
-        "thumb": None,
-        "rating": None,
-        "text": None,
+    night = open_night(store, "construction", "run").number
+    first, second = feedback_upto(store, "construction", night)
+    said = {name: getattr(chosen, name) for name in ("seq", "id", "kind", "thumb", "rating", "text", "answer_id")}
+    served = ("messages", "version", "digest", "prompt_sha256", "finish_reason", "who", "position")
+    other = ("text", "version", "digest", "who", "position", "finish_reason")
+    assert first == said | {name: getattr(right, name) for name in served} | place | {
         "created_at": chosen.created_at.isoformat(),
-        "night": night.number,
+        "night": night,
         "identity_id": anna.id,
-        "answer_id": right.id,
-        "conversation_id": conversation,
-        "messages": right.messages,
         "answer": "右",
-        "version": "4",
-        "digest": "e" * 64,
-        "prompt_sha256": "p" * 64,
-        "finish_reason": "stop",
-        "who": "challenger",
-        "draft_id": draft,
-        "position": 1,
         "how": "challenger",
-        "others": [
-            {
-                "answer_id": left.id,
-                "text": "Left.",
-                "version": "3",
-                "digest": "d" * 64,
-                "who": "champion",
-                "position": 0,
-                "finish_reason": "stop",
-            }
-        ],
+        "others": [{"answer_id": left.id} | {name: getattr(left, name) for name in other}],
     }
     assert (second["text"], second["others"], second["how"]) == ("Better.", [], None)
     json.dumps([first, second], allow_nan=False)
@@ -183,16 +135,45 @@ def test_a_night_is_closed_once_and_keeps_how_it_ended(store: Store) -> None:
     nights = last_nights(store, "construction", 4)
     assert [night.outcome for night in nights] == [None, "skip", "hold", "promote"]
     assert (nights[-1].version, nights[-1].reason) == ("7", "because") and nights[-1].closed_at is not None
-    with pytest.raises(StoreError, match="no night 99"):
-        close_night(store, 99, "hold", "")
-    with pytest.raises(StoreError, match="no night 99"):
-        update_night(store, 99, "s")
+    for wrong in (lambda: close_night(store, 99, "hold", ""), lambda: note_snapshot(store, 99, "s")):
+        with pytest.raises(StoreError, match="no night 99"):
+            wrong()
     with pytest.raises(IntegrityError):
         close_night(store, nights[0].number, "fine", "")
-
-
-def test_the_database_itself_refuses_a_second_unfinished_night(store: Store) -> None:
-    open_night(store, "construction", "run")
     columns, values = "domain, started_at, flow_run_id, reason, rows", "'construction', '2026-01-01', '', '', 0"
-    with pytest.raises(IntegrityError, match=r"(?i)unique"), store.write() as session:
+    with pytest.raises(IntegrityError, match=r"(?i)unique"), store.write() as session:  # a second unfinished one
         session.execute(text(f"INSERT INTO nights ({columns}) VALUES ({values})"))  # noqa: S608
+
+
+def after(hours: float) -> datetime:
+    return now() + timedelta(hours=hours)
+
+
+def test_the_first_day_is_quiet_and_the_second_is_not(store: Store) -> None:
+    assert overdue(store, "construction", 26, after(1000)) is None  # nobody is in it yet
+    create_identity(store, "admin", "admin")
+    assert overdue(store, "construction", 26, after(25.9)) is None
+    said = overdue(store, "construction", 26, after(27))
+    assert said == "no night has finished in the first 27 h (the alarm is set to 26 h)"
+    close_night(store, open_night(store, "law", "run").number, "promote", "better", version="2")
+    assert "no night has finished" in str(overdue(store, "construction", 26, after(30)))
+    assert overdue(store, "law", 26, after(20)) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        ("skip", "ended 30 h ago"),
+        ("failed", "night 1 failed: out of memory"),
+        (None, "night 1 was begun and has not ended"),
+    ],
+)
+def test_a_skipped_night_is_a_night_a_failed_or_hanging_one_is_told(
+    store: Store, outcome: str | None, told: str
+) -> None:
+    create_identity(store, "admin", "admin")
+    night = open_night(store, "construction", "run")
+    if outcome is not None:
+        close_night(store, night.number, outcome, "out of memory")
+    assert overdue(store, "construction", 26, after(25.9)) is None
+    assert told in str(overdue(store, "construction", 26, after(30)))
