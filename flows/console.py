@@ -6,10 +6,10 @@ every minute. Under a worker nothing is printed here: the same news goes to the 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from flows.timings import clock, seconds_left
+from flows.stages import StageRun, clock, seconds_left
 
 if TYPE_CHECKING:
-    from flows.stages import StageRun
     from flows.summary import Outcome
+
 
 HEARTBEAT_SECONDS = 60.0
 
@@ -109,7 +109,7 @@ class Progress:
 reporter: ContextVar[Progress] = ContextVar("reporter", default=Progress(Console(quiet=True)))  # noqa: B039 - says nothing
 
 
-@contextmanager
+@contextlib.contextmanager
 def reporting(to: Progress) -> Iterator[None]:
     """Send the news of the block to `to`."""
     token = reporter.set(to)

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.web import answers
+from flows.server import answers
 from tasks.core import layout
 from tasks.core.params import Params, load_params
-from tasks.registry.deploy import roll_back, this_person
+from tasks.registry.deploy import promote, roll_back, this_person
 from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, Version
 from tasks.store import ledger
 from tasks.store.migrate import migrate
@@ -82,6 +82,16 @@ def promoted(
     except PromotionRefused:
         return previous, f"{words}{said}, and there is no version to go back to"
     return previous, f"{words}{said}, so version {champion.number} is champion again"
+
+
+def promoted_by_hand(
+    registry: Registry, store: Store, params: Params, name: str, override: str | None, reason: str
+) -> tuple[str | None, str]:
+    """Make a version champion by this person's command; see `promoted`. `override` stands in for a passing verdict."""
+    chosen = registry.get(name)
+    if override is not None:
+        chosen = registry.override(chosen, override)
+    return promoted(registry, store, params, chosen, promote(registry, store, chosen, this_person(), reason))
 
 
 def rolled_back(

@@ -24,8 +24,8 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, State
 
 from flows.console import reporter
-from flows.context import step
 from flows.live import live
+from flows.registration import step
 from flows.release import release, run_up_to
 from flows.workspace import Workspace, commit_results, one_at_a_time, open_workspace
 from tasks.core import layout

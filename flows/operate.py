@@ -1,7 +1,7 @@
 """The small flows that an operator starts or watches: promote, rollback, and the alarm, which is scheduled every hour.
 
 promote and rollback do what `flywheel promote` and `flywheel rollback` do. The alarm is red in Prefect when no night
-has finished for params.nightly.alarm_hours. It also clears away dead runs (flows/dead_runs.py): it has a deployment of
+has finished for params.nightly.alarm_hours. It also clears away dead runs (flows/worker.py): it has a deployment of
 its own, so a dead nightly cannot block it.
 """
 
@@ -13,12 +13,11 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, Failed, State
 
-from flows.dead_runs import sweep
-from flows.live import live, promoted, rolled_back
+from flows.live import live, promoted_by_hand, rolled_back
+from flows.worker import sweep
 from tasks.core import layout
 from tasks.core.clock import now
 from tasks.core.params import load_params
-from tasks.registry import deploy
 from tasks.store.nights import overdue
 from tasks.store.store import Store
 
@@ -34,11 +33,8 @@ def promote(version: str = "candidate", reason: str = "promoted from Prefect", o
     """
     home = layout.home()
     with contextlib.chdir(home), live(home) as (params, registry, store):
-        chosen = registry.get(version)
-        if override:
-            chosen = registry.override(chosen, reason)
-        before = deploy.promote(registry, store, chosen, deploy.this_person(), reason)
-        return Completed(message=promoted(registry, store, params, chosen, before)[1])
+        stands_in = reason if override else None
+        return Completed(message=promoted_by_hand(registry, store, params, version, stands_in, reason)[1])
 
 
 @flow(name="rollback", retries=0, persist_result=False)

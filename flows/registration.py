@@ -7,29 +7,79 @@ written, and the `released` tag comes last.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
 from flows import stages as dvc
-from flows.context import Release, step
 from flows.live import promoted
-from flows.publish import render_data_docs, show_artifacts
 from flows.summary import Outcome
-from flows.workspace import commit_results, is_dirty
+from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_file, verify_manifest
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
-from tasks.evaluate.card.card import render_card
+from tasks.evaluate.card.card import render_card, verdict_rows
 from tasks.registry import runs
 from tasks.registry.deploy import promote
 from tasks.registry.inputs import folder_digest
 from tasks.store import ledger
 
 if TYPE_CHECKING:
-    from tasks.registry.versions import Version
+    from dvc.repo import Repo
+
+    from tasks.registry.versions import Registry, Version
+    from tasks.store.store import Store
+
+
+# No step is retried or cached by Prefect: DVC knows what is up to date, and a stage that failed would fail again.
+STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+
+
+def step(name: str, work: Callable[[], Any], wait_for: Iterable[State] = ()) -> Any:
+    """Do something as a Prefect task of this name; returns what it returns."""
+
+    @task(name=name, task_run_name=name, **STEP)
+    def run() -> Any:
+        return work()
+
+    return run(wait_for=list(wait_for))
+
+
+@dataclass
+class Release:
+    """One run of the flow: where it works, and what it has found so far. `ask`: a person decides on promotion.
+
+    `night`: the number of the night that asks, if one does.
+    """
+
+    place: Workspace
+    domain: str
+    registry: Registry
+    store: Store
+    repo: Repo
+    stages: list[dvc.Stage]
+    inputs: str
+    reason: str
+    flow_run_id: str
+    started: float
+    ask: bool = False
+    night: int | None = None
+    mlflow_run: str = ""
+    runs: list[dvc.StageRun] = field(default_factory=list)
+    states: dict[str, State] = field(default_factory=dict)
+
 
 STATE_NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
 
@@ -150,3 +200,36 @@ def outcome_of(work: Release, version: Version, note: str) -> Outcome:
         runs=tuple(work.runs),
         seconds=time.monotonic() - work.started,
     )
+
+
+COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "met", "reason")
+
+
+def render_data_docs(root: Path) -> None:
+    """Render the data docs in a process of their own: Great Expectations takes 8 s and half a gigabyte to import.
+
+    Raises:
+        FlywheelError: they could not be rendered.
+    """
+    command = [sys.executable, "-m", "tasks.curate.quality.data_docs"]
+    done = subprocess.run(command, cwd=root, env=layout.child_environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        raise FlywheelError(f"the data docs could not be rendered: {done.stderr.strip()[-2000:]}")
+
+
+def verdict_table(verdict: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a criterion, figures to four places."""
+    rows = []
+    for criterion in verdict_rows(verdict):
+        row = {column: criterion.get(column) for column in COLUMNS}
+        rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+    return rows
+
+
+def show_artifacts(verdict: dict[str, Any]) -> None:
+    """Attach the verdict, the card and the links to the current run."""
+    summary = f"{verdict['outcome']}: {'; '.join(verdict.get('reasons', []))}"
+    create_table_artifact(key="verdict", table=verdict_table(verdict), description=summary)
+    create_markdown_artifact(key="release-card", markdown=layout.CARD_MARKDOWN.read_text(encoding="utf-8"))
+    for key, path in (("release-card-page", layout.CARD_HTML), ("data-docs", layout.DATA_DOCS / "index.html")):
+        create_link_artifact(key=key, link=path.absolute().as_uri(), link_text=path.as_posix())

@@ -10,33 +10,37 @@ is known by its package and verdict, and its `released` tag comes last.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Completed, State
 
 from flows import stages as dvc
-from flows.cancel import CancelWatch
 from flows.console import reporter
-from flows.context import STEP, Release
 from flows.idle import judged_already, note_of
 from flows.live import live
 from flows.registration import (
     STATE_NAMES,
+    STEP,
+    Release,
     describe,
     outcome_of,
     publish_reports,
     register,
     trusted_verdict,
 )
+from flows.stages import ReleaseStopped, clock, keep_duration, read_durations
 from flows.summary import Outcome
-from flows.timings import clock, keep_duration, read_durations
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -51,8 +55,74 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
+ASK_SECONDS = 3.0
+
+
 class RejudgeRefused(FlywheelError):
     """`rejudge` was asked for, but there is no finished package to judge."""
+
+
+class CancelWatch:
+    """Watches whether one flow run is being cancelled on Prefect's page or API; an empty id watches nothing.
+
+    A worker ends the flow's process by SIGTERM, and the stage's family ends with it. Where none enforces it
+    (`make run`), the API is asked every few seconds, and the current stage is stopped.
+    """
+
+    def __init__(self, flow_run_id: str) -> None:
+        """`flow_run_id` as Prefect gives it."""
+        self._id = flow_run_id
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cancelled, self._done = threading.Event(), threading.Event()
+        # In this context, so that the thread asks the same API as the flow.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._ask,), name="cancel", daemon=True)
+
+    def watch(self, process: subprocess.Popen[bytes]) -> None:
+        """The stage to stop if the run is cancelled."""
+        self._process = process
+        if self._cancelled.is_set():
+            process.terminate()
+
+    def check(self) -> None:
+        """Raise ReleaseStopped once the run is cancelled."""
+        if self._cancelled.is_set():
+            raise ReleaseStopped("the run was cancelled; its stage was stopped and nothing was promoted")
+
+    def _ask(self) -> None:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            while not self._done.wait(ASK_SECONDS):
+                if _is_cancelled(client, self._id):
+                    self._cancelled.set()
+                    if self._process is not None:
+                        self._process.terminate()
+                    return
+
+    def __enter__(self) -> CancelWatch:
+        """Begin to ask."""
+        if self._id:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Stop asking."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+
+def _is_cancelled(client: Any, flow_run_id: str) -> bool:
+    """False too while the API does not answer: that alone is no reason to stop a long stage."""
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    try:
+        state = client.read_flow_run(UUID(flow_run_id)).state
+    except (httpx.HTTPError, PrefectException):
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
 @flow(name="release", flow_run_name="release-{reason}", log_prints=False, retries=0, persist_result=False)

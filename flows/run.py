@@ -28,11 +28,9 @@ from rich.console import Console
 
 from flows.console import Progress, reporting
 from flows.idle import outcome_at_rest
-from flows.server import EmbeddedServer, prefect_environment
-from flows.stages import StageRun
+from flows.server import EmbeddedServer, answers, prefect_environment
+from flows.stages import StageRun, clock
 from flows.summary import Outcome, print_summary
-from flows.timings import clock
-from flows.web import answers
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.params import load_params

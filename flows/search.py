@@ -1,12 +1,10 @@
 """A search for better settings of supervised fine-tuning: Optuna's sampler, one training a trial, within a budget.
 
-Each trial trains in a copy of the repository made of links (tasks/train/linked_copy.py), by the stage's own module,
-and is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow,
-with its curves, under one parent a search. The study lies in .flywheel/search: a search that was stopped or killed
-takes its training with it and goes on where it was; the trial that died is tried again, from its last checkpoint, and
-its MLflow run is closed as killed. Before a trial starts, the estimate says what it will take: one that does not fit
-into what is left of the budget, or into memory, is pruned.
-Limits: one trial at a time; params.yaml is not changed, the best settings are printed for a person to take over.
+Each trial trains in a copy of the repository made of links (tasks/train/linked_copy.py), by the stage's own module, and
+is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow, with
+its curves. The study lies in .flywheel/search: a search that was stopped or killed takes its training with it, and goes
+on with the trial that died, from its last checkpoint. One that, by the estimate, does not fit into what is left of the
+budget, or into memory, is pruned. params.yaml is not changed: the best settings are printed for a person to take over.
 """
 
 from __future__ import annotations
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOLDER = layout.HOME / "search"
+MOST_IN_VAIN = 5  # trials pruned or failed in a row: then no other settings fit either
 
 
 class SearchError(FlywheelError):
@@ -60,12 +59,6 @@ class Range(Section):
             raise ValueError("low must be below high, and above 0 with log")
         return self
 
-    def draw(self, trial: optuna.Trial, name: str) -> int | float:
-        """A number for the setting of this name."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
-
 
 Space = dict[str, Range | list[Any]]
 
@@ -84,23 +77,15 @@ def read_space(path: Path) -> Space:
 
 def drawn(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """The settings of one trial by dotted name."""
-    return {
-        name: trial.suggest_categorical(name, of) if isinstance(of, list) else of.draw(trial, name)
-        for name, of in space.items()
-    }
-
-
-@dataclass
-class Budget:
-    """Seconds that may be spent, and those that trials were given so far (kept with the study)."""
-
-    seconds: float
-    spent: float = 0.0
-
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return max(0.0, self.seconds - self.spent)
+    found: dict[str, Any] = {}
+    for name, of in space.items():
+        if isinstance(of, list):
+            found[name] = trial.suggest_categorical(name, of)
+        elif isinstance(of.low, int) and isinstance(of.high, int):
+            found[name] = trial.suggest_int(name, of.low, of.high, log=of.log)
+        else:
+            found[name] = trial.suggest_float(name, of.low, of.high, log=of.log)
+    return found
 
 
 def study_name(root: Path, space: Space) -> str:
@@ -118,12 +103,14 @@ def study_name(root: Path, space: Space) -> str:
 def study_of(root: Path, name: str, seed: int) -> optuna.Study:
     """The study of this name, begun or gone on with; trials that a kill left running are marked failed and tried again.
 
-    One SQLite file; the sampler's draws depend on the seed and on the number of trials there are.
+    The sampler's draws depend on the seed and on the number of trials there are.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=_storage(root), study_name=name, load_if_exists=True, direction="minimize")
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{(root / FOLDER / 'studies.db').absolute()}"
+    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction="minimize")
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -131,28 +118,64 @@ def study_of(root: Path, name: str, seed: int) -> optuna.Study:
     return study
 
 
-def _storage(root: Path) -> str:
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(root / FOLDER / 'studies.db').absolute()}"
+@dataclass
+class Search:
+    """A search at work: in the folder of its study, under one MLflow run; `seconds` is all that trials may take."""
 
+    root: Path
+    space: Space
+    study: optuna.Study
+    client: MlflowClient
+    parent: str
+    seconds: float
 
-def close_dead(root: Path, client: MlflowClient, name: str) -> None:
-    """Close as killed what searches that are dead left open in MLflow; forget trials of other studies than `name`.
+    @property
+    def left(self) -> float:
+        """Seconds of the budget, which the trials of earlier calls used too."""
+        return self.seconds - sum(trial.user_attrs.get("seconds", 0.0) for trial in self.study.trials)
 
-    Only the holder of the search's lock may call it: every run that is still open here is then nobody's.
-    """
-    import optuna
+    def run(self, trials: int) -> None:
+        """Try settings until so many trials have ended, the budget is spent, or nothing fits."""
+        import optuna
 
-    for known in optuna.get_all_study_names(_storage(root)):
-        study = optuna.load_study(study_name=known, storage=_storage(root))
-        running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        for attributes in (study.user_attrs, *(trial.user_attrs for trial in running)):
-            run = attributes.get("mlflow_run_id")
-            if run and client.get_run(run).info.status == "RUNNING":
-                client.set_terminated(run, status="KILLED")
-    for folder in (root / FOLDER).glob("sft-*"):
-        if not folder.name.startswith(name):
-            shutil.rmtree(folder)
+        done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        while self.left > 0 and len(self.study.get_trials(deepcopy=False, states=done)) < trials:
+            self.study.optimize(self.objective, n_trials=1, catch=(SearchError,))
+            *_, last = self.study.trials
+            outcome = f"validation loss {last.value:.4f}" if last.value is not None else last.state.name.lower()
+            settings = ", ".join(f"{name}={value}" for name, value in last.params.items())
+            _tell(f"trial {last.number}: {outcome}, {last.user_attrs.get('seconds', 0):.0f} s; {settings}")
+            if [trial.value for trial in self.study.trials[-MOST_IN_VAIN:]] == [None] * MOST_IN_VAIN:
+                return
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """Train with a trial's settings as a child run; returns the validation loss, in nats a token.
+
+        Raises:
+            SearchError: the settings are refused, or the training failed.
+            TrialPruned: it would not fit into memory or what is left of the budget.
+        """
+        import optuna
+
+        changes, folder = drawn(trial, self.space), (self.root / FOLDER / self.study.study_name).absolute()
+        run = _open_run(self.client, self.parent, f"trial-{trial.number}", trial=str(trial.number))
+        for name, value in changes.items():
+            self.client.log_param(run, name, value)
+        began, status = time.monotonic(), "KILLED"
+        try:
+            _fits(self.root, trial, changes, self.left)
+            loss = _train(self.root, folder, changes, run)
+            self.client.log_metric(run, "validation_loss", loss)
+            status = "FINISHED"
+            shutil.rmtree(folder, ignore_errors=True)
+        except Exception as error:  # what ends the search itself is none: then the folder stays, with its checkpoints
+            status = "KILLED" if isinstance(error, optuna.TrialPruned) else "FAILED"
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            trial.set_user_attr("seconds", time.monotonic() - began)
+            self.client.set_terminated(run, status=status)
+        return loss
 
 
 def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
@@ -162,101 +185,70 @@ def search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, A
         SearchError: no trial ended with a loss.
     """
     with one_at_a_time(root, _tell, "search"):
-        return _search(root, space, trials, minutes)
-
-
-def _search(root: Path, space: Space, trials: int, minutes: float) -> dict[str, Any]:
-    import optuna
-
-    params, client = load_params(root / layout.PARAMS), connect(root)
-    name = study_name(root, space)
-    close_dead(root, client, name)
-    study = study_of(root, name, params.seed)
-    parent = _parent(client, root, params.domain, study)
-    budget = Budget(minutes * 60.0, sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials))
-
-    def objective(trial: optuna.Trial) -> float:
-        return _try(root, client, parent, trial, drawn(trial, space), budget)
-
-    done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    status = "KILLED"
-    try:
-        while budget.left > 0 and len(study.get_trials(deepcopy=False, states=done)) < trials:
-            study.optimize(objective, n_trials=1, catch=(SearchError,))
-            _say(study.trials[-1])
-            if _hopeless(study):
-                break
-        status = "FINISHED"
-    finally:
-        client.set_terminated(parent, status=status)
+        params, client = load_params(root / layout.PARAMS), connect(root)
+        name, experiment = study_name(root, space), experiment_id(client, root, params.domain)
+        clear(root, client, experiment, name)
+        study = study_of(root, name, params.seed)
+        parent = _open_run(client, "", f"search-{name}", experiment)
+        status = "KILLED"
+        try:
+            Search(root, space, study, client, parent, minutes * 60.0).run(trials)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(parent, status=status)
     return _found(study, parent)
 
 
-def _hopeless(study: optuna.Study, most: int = 5) -> bool:
-    """Whether the last trials were all pruned or failed: then no other settings fit either."""
-    import optuna
+def clear(root: Path, client: MlflowClient, experiment: str, name: str) -> None:
+    """Close as killed what searches that are dead left open in MLflow; forget trials of other studies than `name`.
 
-    last = study.trials[-most:]
-    return len(last) == most and all(trial.state != optuna.trial.TrialState.COMPLETE for trial in last)
-
-
-def _try(
-    root: Path, client: MlflowClient, parent: str, trial: optuna.Trial, changes: dict[str, Any], budget: Budget
-) -> float:
-    """Train with these settings as a child run; returns the validation loss, in nats a token.
-
-    Raises:
-        SearchError: the settings are refused, or the training failed.
-        TrialPruned: it would not fit into memory or what is left of the budget.
+    Only the holder of the search's lock may call it: every run of a search that is still open is then nobody's.
     """
-    import optuna
-
-    folder = (root / FOLDER / f"{trial.study.study_name}-{digest_of(changes)[:12]}").absolute()
-    child = _child(client, parent, trial.number, changes)
-    trial.set_user_attr("mlflow_run_id", child)
-    began, status = time.monotonic(), "KILLED"
-    try:
-        _fits(root, folder, trial, changes, budget)
-        loss = _train(root, folder, changes, child)
-        client.log_metric(child, "validation_loss", loss)
-        status = "FINISHED"
-    except Exception as error:  # what ends the search itself is none: then the folder stays, with its checkpoints
-        status = "KILLED" if isinstance(error, optuna.TrialPruned) else "FAILED"
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        took = time.monotonic() - began
-        budget.spent += took
-        trial.set_user_attr("seconds", took)
-        client.set_terminated(child, status=status)
-    shutil.rmtree(folder, ignore_errors=True)
-    return loss
+    for run in client.search_runs([experiment], "tags.reason = 'search' and attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, status="KILLED")
+    for folder in (root / FOLDER).glob("sft-*"):
+        if folder.name != name:
+            shutil.rmtree(folder)
 
 
-def _fits(root: Path, folder: Path, trial: optuna.Trial, changes: dict[str, Any], budget: Budget) -> None:
+def _open_run(client: MlflowClient, parent: str, name: str, experiment: str = "", **tags: str) -> str:
+    """A run in MLflow, below the parent where there is one."""
+    own = {"reason": "search", **tags} | ({"mlflow.parentRunId": parent} if parent else {})
+    where = experiment or client.get_run(parent).info.experiment_id
+    return str(client.create_run(where, run_name=name, tags=own).info.run_id)
+
+
+def _fits(root: Path, trial: optuna.Trial, changes: dict[str, Any], left: float) -> None:
     import optuna
 
     try:
         found = estimate_all.estimate(root, "sft", "known", changes)["stages"][0]
     except (KeyError, SettingsError) as error:
         raise SearchError(f"trial {trial.number}: params.yaml does not take these settings: {error}") from None
-    trial.set_user_attr("estimated_seconds", found["time"]["seconds"])
-    if not found["fits"]:
-        raise optuna.TrialPruned("; ".join(found["reasons"]))
-    if found["time"]["seconds"] > budget.left:
+    seconds = found["time"]["seconds"]
+    trial.set_user_attr("estimated_seconds", seconds)
+    if not found["fits"] or seconds > left:
         raise optuna.TrialPruned(
-            f"it would take {found['time']['seconds']:.0f} s, and {budget.left:.0f} s of the budget are left"
+            "; ".join(found["reasons"]) or f"it would take {seconds:.0f} s, and {left:.0f} s of the budget are left"
         )
 
 
 def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> float:
-    """Run the stage in a repository of its own; its curves go to the trial's MLflow run."""
+    """Run the stage in a repository of its own; its curves go to the trial's MLflow run.
+
+    The training ends, with all it started, when this process does, even by kill -9 (tasks/core/supervise.py).
+    """
     link_copy(root, folder, changes, keep_trained=False)
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)
     )
-    status, said = run_owned([sys.executable, "-m", "tasks.train.sft.stage"], folder, environment)
-    if status:
+    command = [sys.executable, "-m", "tasks.train.sft.stage"]
+    process = start(command, grace=GRACE_SECONDS, cwd=folder, env=environment, out=subprocess.PIPE)
+    try:
+        said = process.communicate()[0].decode("utf-8", errors="replace")
+    finally:
+        stop(process)
+    if process.returncode:
         raise SearchError(f"the training failed: {said.strip()[-2000:]}")
     metrics = json.loads((folder / layout.DETAILS / "sft.json").read_text(encoding="utf-8"))
     if "validation_loss" not in metrics:
@@ -264,55 +256,13 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
     return float(metrics["validation_loss"])
 
 
-def run_owned(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command that ends, with all it started, when this process does, even by kill -9 (tasks/core/supervise.py).
-
-    Returns its exit status and all it said.
-    """
-    process = start(command, grace=GRACE_SECONDS, cwd=folder, env=environment, out=subprocess.PIPE)
-    try:
-        said = process.stdout.read() if process.stdout else b""
-        return process.wait(), said.decode("utf-8", errors="replace")
-    finally:
-        stop(process)
-
-
-def _parent(client: MlflowClient, root: Path, domain: str, study: optuna.Study) -> str:
-    """The search's own MLflow run, the same one when it goes on."""
-    if known := study.user_attrs.get("mlflow_run_id"):
-        client.update_run(known, status="RUNNING")
-        return str(known)
-    tags = {"domain": domain, "study": study.study_name, "reason": "search"}
-    run = client.create_run(experiment_id(client, root, domain), run_name=f"search-{study.study_name}", tags=tags)
-    study.set_user_attr("mlflow_run_id", run.info.run_id)
-    return str(run.info.run_id)
-
-
-def _child(client: MlflowClient, parent: str, number: int, changes: dict[str, Any]) -> str:
-    experiment = client.get_run(parent).info.experiment_id
-    tags = {"mlflow.parentRunId": parent, "trial": str(number)}
-    run = client.create_run(experiment, run_name=f"trial-{number}", tags=tags)
-    for name, value in changes.items():
-        client.log_param(run.info.run_id, name, value)
-    return str(run.info.run_id)
-
-
 def _tell(text: str) -> None:
     """Beside the answer, which may be JSON."""
     print(text, file=sys.stderr, flush=True)
 
 
-def _say(trial: optuna.trial.FrozenTrial) -> None:
-    settings = ", ".join(f"{name}={value}" for name, value in trial.params.items())
-    outcome = f"validation loss {trial.value:.4f}" if trial.value is not None else trial.state.name.lower()
-    _tell(f"trial {trial.number}: {outcome}, {trial.user_attrs.get('seconds', 0):.0f} s; {settings}")
-
-
 def _found(study: optuna.Study, parent: str) -> dict[str, Any]:
-    import optuna
-
-    ended = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if not ended:
+    if all(trial.value is None for trial in study.trials):
         raise SearchError("no trial ended with a loss; give the search more minutes, or a space that fits here")
     best = study.best_trial
     return {

@@ -13,11 +13,13 @@ import sys
 import time
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
-from flows.web import answers
+import httpx
+
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.processes import LOOPBACK, free_port, start, stop
+from tasks.core.processes import LOOPBACK, free_port, is_local, start, stop
 
 START_SECONDS = 180.0
 
@@ -100,3 +102,30 @@ class EmbeddedServer:
             str(self._port),
         ]
         return start(command, grace=5, cwd=self._home, env=environment, out=log)
+
+
+def fetch(url: str, body: Any = None, *, key: str = "", ours: bool = False, seconds: float = 5.0) -> httpx.Response:
+    """The reply of an address; POST where there is a body.
+
+    Args:
+        url: what to ask.
+        body: JSON values.
+        key: sent as bearer token.
+        ours: the server is one of ours, also where it listens on another address than the loopback.
+        seconds: patience.
+
+    Raises:
+        httpx.HTTPError: it does not answer.
+    """
+    near = ours or is_local(urlsplit(url).hostname)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(verify=not near, trust_env=not near, timeout=seconds, follow_redirects=True) as client:
+        return client.request("GET" if body is None else "POST", url, json=body, headers=headers)
+
+
+def answers(url: str, *, ours: bool = False) -> bool:
+    """Whether an address answers with success."""
+    try:
+        return fetch(url, ours=ours, seconds=3.0).is_success
+    except httpx.HTTPError:
+        return False

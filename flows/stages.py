@@ -22,12 +22,15 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json
 from tasks.core.processes import start, stop
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 GRACE_SECONDS = 10.0
+# Seconds that each stage took before: no duration may enter a stage's output.
+DURATIONS = layout.HOME / "durations.json"
 LOCKED = re.compile(r"Unable to acquire lock|is being blocked by")
 RUNNING = "Running stage '"
 CHATTER = re.compile(
@@ -212,3 +215,30 @@ def _failure(name: str, status: int, output: list[str]) -> str:
     telling = [line for line in output if not line.startswith(noise)]
     tail = "\n".join(f"    {line}" for line in telling[-12:])
     return f"stage {name} failed (exit {status}); nothing was promoted. Its last lines:\n{tail}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:30 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def read_durations(root: Path) -> dict[str, float]:
+    """Stage → seconds its last real run took; empty where nothing is known."""
+    with contextlib.suppress(OSError, ValueError):
+        return {str(name): float(seconds) for name, seconds in json.loads((root / DURATIONS).read_text()).items()}
+    return {}
+
+
+def keep_duration(root: Path, name: str, seconds: float) -> None:
+    """Remember how long a stage took."""
+    write_json(root / DURATIONS, {**read_durations(root), name: round(seconds, 1)})
+
+
+def seconds_left(waiting: Iterable[str], current: str, elapsed: float, known: dict[str, float]) -> float | None:
+    """Seconds until the last of `waiting` and `current` should be done; None where a duration is not known."""
+    names = list(waiting)
+    if any(name not in known for name in [*names, current]):
+        return None
+    return max(0.0, known[current] - elapsed) + sum(known[name] for name in names)

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.stages import StageRun
-from flows.timings import clock
+from flows.stages import StageRun, clock
 from tasks.core import layout
 from tasks.evaluate.card.card import Card, Sample, collect, figure
 

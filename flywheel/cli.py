@@ -5,21 +5,28 @@ Imports are made inside the verbs, so that `flywheel --help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from flywheel.answers import Answer, brief, json_option, registry, verb
+from flywheel.answers import Answer, brief, is_quiet, json_option, registry, verb
 from flywheel.compare import compare
-from flywheel.loop_verbs import VERBS as LOOP
-from flywheel.new_domain.verb import new_domain
 from flywheel.platform.verbs import VERBS as PLATFORM
-from flywheel.training_verbs import VERBS as TRAINING
+from tasks.core import layout
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
     from tasks.registry.versions import Version
+    from tasks.train.smaller import Quantisation
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +110,228 @@ def card() -> Answer:
     return Answer({"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths)))
 
 
-for command in (doctor, status, card, compare, new_domain, *LOOP, *PLATFORM, *TRAINING):
+@verb
+@click.argument("version")
+@click.option(
+    "--override", metavar="REASON", help="Promote without a passing verdict; the reason is kept with the version."
+)
+def promote(version: str, override: str | None) -> Answer:
+    """Make VERSION (a number, or an alias such as candidate) the champion, and wait until it is served.
+
+    Refused unless its verdict says promote, for this very package, against the present champion.
+    """
+    from flows.live import live, promoted_by_hand
+
+    with live(home()) as (params, registry, store):
+        previous, words = promoted_by_hand(registry, store, params, version, override, "flywheel promote")
+        return Answer({"champion": brief(registry.get("champion")), "previous": previous}, words)
+
+
+@verb
+@click.argument("version")
+@click.option("--reason", default="", help="Kept in the ledger.")
+@click.option("--refuse", is_flag=True, help="Answer no: the version is not promoted.")
+def approve(version: str, reason: str, refuse: bool) -> Answer:
+    """Answer the question whether VERSION may become champion; a yes promotes it."""
+    from flows.live import live, promoted
+    from tasks.registry import deploy
+    from tasks.store import ledger
+
+    with live(home()) as (params, registry, store):
+        chosen = registry.get(version)
+        if refuse:
+            ledger.decide(store, registry.domain, chosen.number, False, deploy.this_person(), reason)
+            return Answer({"refused": chosen.number}, f"version {chosen.number} is refused; the champion stays")
+        hours = params.nightly.approval_hours
+        before = deploy.approve(registry, store, chosen, deploy.this_person(), reason, hours)
+        previous, words = promoted(registry, store, params, chosen, before)
+        return Answer({"champion": brief(registry.get("champion")), "previous": previous}, words)
+
+
+@verb
+@click.option("--reason", default="flywheel rollback", help="Kept in the ledger.")
+def rollback(reason: str) -> Answer:
+    """Make the previous champion the champion again, and wait until it is served."""
+    from flows.live import live, rolled_back
+
+    with live(home()) as (params, registry, store):
+        champion, previous, served, words = rolled_back(registry, store, params, reason)
+        return Answer({"champion": brief(champion), "previous": previous.number, "served": served}, words)
+
+
+@verb
+@click.option("--force", is_flag=True, help="Release even if fewer corrections than nightly.min_examples are new.")
+def nightly(force: bool) -> Answer:
+    """Run one night now: what users said since the last one becomes a version, is judged, and served if it passes.
+
+    With the platform up the night runs there, as the deployment nightly/nightly; otherwise in this process.
+    """
+    from flows.live import live
+    from flywheel.platform.platform import load
+    from flywheel.platform.up import is_up
+    from tasks.store.nights import last_nights
+
+    platform = load(home())
+    if is_up(platform):
+        run = [
+            "prefect",
+            "--no-prompt",
+            "deployment",
+            "run",
+            "nightly/nightly",
+            "--watch",
+            "-p",
+            f"force={force}".lower(),
+        ]
+        environment = platform.environment()
+    else:
+        run = ["flows.run", "--nightly", *(["--force"] if force else [])]
+        environment = layout.child_environment()
+    output = subprocess.DEVNULL if is_quiet() else None
+    done = subprocess.run([sys.executable, "-m", *run], cwd=home(), env=environment, stdout=output)
+    with live(home()) as (params, _, store):
+        newest = last_nights(store, params.domain, 1)
+    rows = asdict(newest[0]).items() if newest else ()
+    found = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in rows}
+    return Answer(found, f"card: {home() / '.flywheel/nights'}", done.returncode)
+
+
+@verb
+@click.argument("identity", metavar="ID")
+@click.option("--all", "everything", is_flag=True, help="Of a version, every setting it was made with.")
+def trace(identity: str, everything: bool) -> Answer:
+    """Show the story of ID: a version, an answer (chatcmpl-…), a feedback row, or an example.
+
+    A version leads to its commit, data, base and settings; an answer to the corrections that its version had learnt.
+    """
+    from flows.live import live
+    from flywheel.trace import trace as story_of
+    from flywheel.trace import words
+
+    with live(home()) as (_, registry, store):
+        found = story_of(registry, store, identity, home() / layout.RECEIPT)
+    return Answer(found, "\n".join(words(found, everything, home() / layout.PARAMS)))
+
+
+@verb
+@click.option(
+    "--stage",
+    type=click.Choice(("pretrain", "sft", "reward", "align")),
+    help="Only this stage; otherwise all that are switched on.",
+)
+@click.option("--probe/--no-probe", default=True, help="Run three real steps (half a minute), or trust the formulas.")
+def estimate(stage: str | None, probe: bool) -> Answer:
+    """Say what training will need: parameters, memory, disk, time, energy and money, here and on GPUs for hire.
+
+    Written to reports/estimate.json too. Exit status 3: it cannot run here; what would fit is said.
+    """
+    from tasks.core import layout
+    from tasks.core.files import write_json
+    from tasks.train import estimate_all
+
+    found = estimate_all.estimate(home(), stage, "always" if probe else "known")
+    write_json(home() / layout.ESTIMATE, found)
+    return Answer(found, estimate_all.words(found), 0 if all(row["fits"] for row in found["stages"]) else 3)
+
+
+@verb
+@click.option("--trials", type=click.IntRange(min=1), default=10, show_default=True, help="Trainings to try, at most.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Time to spend.")
+@click.option("--space", type=click.Path(dir_okay=False), default="infra/search.yaml", show_default=True)
+def search(trials: int, minutes: float, space: str) -> Answer:
+    """Search for settings with a lower validation loss; each trial is a child run in MLflow.
+
+    Goes on where it was when it is called again. params.yaml stays as it is; the best settings are printed.
+    """
+    from flows.search import read_space
+    from flows.search import search as run
+
+    _end_in_order(signal.SIGTERM, signal.SIGINT)  # the trial's training ends, its run is closed
+    found = run(home(), read_space(home() / space), trials, minutes)
+    best = found["best"]
+    lines = [f"best of {len(found['trials'])} trials: validation loss {best['validation_loss']:.4f} nats a token"]
+    return Answer(found, "\n".join([*lines, *(f"  {name}: {value}" for name, value in best["settings"].items())]))
+
+
+@verb
+@click.option("--quantise", type=click.Choice(["q8_0", "q4_1"]), help="Eight or four bits a weight, as a GGUF file.")
+@click.option("--distil", type=int, metavar="LAYERS", help="A student with so many layers, trained on answers.")
+@click.option("--judge/--no-judge", default=True, show_default=True, help="Measure it and put it to the gate.")
+def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> Answer:
+    """Make a smaller form of the packaged version, and judge it against the version.
+
+    It lies in .flywheel/smaller with its verdict. Exit status: 0 made, and the gate says promote where it was asked;
+    1 it could not be made; 2 the gate says hold or reject.
+    """
+    from tasks.core.stage import hush
+    from tasks.evaluate.smaller import judge_smaller
+    from tasks.train import smaller as forms
+
+    if (quantise is None) == (distil is None):
+        raise click.UsageError("name one of --quantise and --distil")
+    _end_in_order(signal.SIGTERM)
+    os.chdir(home())
+    hush()
+    form = forms.quantised(quantise) if quantise else forms.distilled(distil or 0)
+    found = {"package": str(form.folder / "package"), "digest": form.digest, **form.about}
+    words = f"{found['package']}: {form.about['bytes'] / 1e6:.0f} MB, digest {form.digest[:12]}"
+    if not judge:
+        return Answer(found, words)
+    verdict = judge_smaller(form.weights, form.digest, form.folder)
+    said = [words, f"{verdict.outcome}: {verdict.reasons[0]}", *verdict.reasons[1:]]
+    status = 0 if verdict.outcome == "promote" else 2
+    return Answer({**found, "verdict": verdict.model_dump(mode="json")}, "\n".join(said), status)
+
+
+def _end_in_order(*signals: signal.Signals) -> None:
+    """End by SystemExit, so that what was begun is closed; an Exception would count a search's trial as failed."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in signals:
+        signal.signal(number, leave)
+
+
+@verb
+@click.argument("name")
+@click.option(
+    "--from", "folder", required=True, type=click.Path(path_type=Path), help="A folder of PDFs, Word files and a CSV."
+)
+def new_domain(name: str, folder: Path) -> Answer:
+    """Build the domain NAME from a folder of your own material, and say what was decided.
+
+    A table of questions and answers (CSV, XLSX or JSON) is needed; PDF, Word, HTML, Markdown and text files become
+    documents. Language, columns and title are found out; the folder itself is not changed. The first stages of a
+    release are tried, so that what cannot work is refused at once.
+    """
+
+    from flywheel.new_domain.new_domain import new_domain as build
+
+    source = folder.absolute()
+    with contextlib.chdir(home()):
+        built = build(name, source)
+    lines = [f"domains/{name} is built.", *(f"  {decision}" for decision in built.decisions)]
+    lines += ["Next:", *(f"  {step}" for step in built.next)]
+    return Answer(asdict(built), "\n".join(lines))
+
+
+VERBS = (
+    doctor,
+    status,
+    card,
+    compare,
+    estimate,
+    search,
+    smaller,
+    new_domain,
+    nightly,
+    approve,
+    promote,
+    rollback,
+    trace,
+)
+for command in (*VERBS, *PLATFORM):
     main.add_command(command)
 
 

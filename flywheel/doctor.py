@@ -20,7 +20,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 
 GIGABYTE = 2**30
@@ -122,28 +122,21 @@ def check_installation(root: Path) -> Iterator[Check]:
 
 def _environment(root: Path, name: str, folder: str) -> Check:
     title = f"{name} environment" if name in ENVIRONMENTS else "data packages"
-    lock = root / f"infra/locks/{_lock_name(root, name, folder)}.txt"
-    fix = f"`rm -f {folder}/.complete && make environments` installs what the lock says"
+    # The engine's stamp says which of its locks was installed: that for processors or that for GPUs.
+    stamp = root / folder / ".complete"
+    written = stamp.read_text(encoding="utf-8").strip() if name == "engine" and stamp.is_file() else ""
+    lock = root / f"infra/locks/{written or name}.txt"
     if not (root / folder).is_dir():
         return Check(title, False, f"{folder} is missing", "`make environments` builds it")
     if not lock.is_file():
-        return Check(
-            title, False, f"infra/locks/{lock.name} is missing", "`git checkout -- infra/locks` brings it back"
-        )
+        fix = "`git checkout -- infra/locks` brings it back"
+        return Check(title, False, f"infra/locks/{lock.name} is missing", fix)
     wanted, found = dict(read_lock(lock)), installed_versions(root / folder)
-    wrong = [
-        f"{key} {found.get(key, 'missing')} (lock: {value})" for key, value in wanted.items() if found.get(key) != value
-    ]
+    wrong = [f"{key} {found.get(key, 'missing')} (lock: {one})" for key, one in wanted.items() if found.get(key) != one]
     if wrong:
+        fix = f"`rm -f {folder}/.complete && make environments` installs what the lock says"
         return Check(title, False, f"{len(wrong)} differ from the lock: {', '.join(wrong[:5])}", fix)
     return Check(title, True, f"{len(wanted)} packages as locked")
-
-
-def _lock_name(root: Path, name: str, folder: str) -> str:
-    """The engine's stamp says which of its locks was installed: that for processors or that for GPUs."""
-    stamp = root / folder / ".complete"
-    written = stamp.read_text(encoding="utf-8").strip() if name == "engine" and stamp.is_file() else ""
-    return written or name
 
 
 def read_lock(path: Path) -> Iterator[tuple[str, str]]:
@@ -155,11 +148,9 @@ def read_lock(path: Path) -> Iterator[tuple[str, str]]:
 
 def installed_versions(folder: Path) -> dict[str, str]:
     """Normalised name → version of what is installed below an environment or a target folder; local parts dropped."""
-    versions = {}
-    for info in (*folder.glob("lib*/python3*/site-packages/*.dist-info"), *folder.glob("*.dist-info")):
-        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-        versions[_normal(name)] = version.partition("+")[0]
-    return versions
+    places = [str(folder), *map(str, folder.glob("lib*/python3*/site-packages"))]
+    found = metadata.distributions(path=places)
+    return {_normal(one.metadata["Name"]): one.version.partition("+")[0] for one in found}
 
 
 def _normal(name: str) -> str:
@@ -167,28 +158,26 @@ def _normal(name: str) -> str:
 
 
 def _package_files(root: Path) -> Check:
-    packages = root / ".flywheel/packages"
-    bad = [name for record in sorted(packages.glob("*.dist-info/RECORD")) for name in changed_files(packages, record)]
+    bad = changed_files(root / ".flywheel/packages")
     if bad:
         fix = "`rm -rf .flywheel/packages && make environments` installs them again"
         return Check("package files", False, f"{len(bad)} differ from their record: {', '.join(bad[:3])}", fix)
     return Check("package files", True, "as recorded")
 
 
-def changed_files(packages: Path, record: Path) -> Iterator[str]:
+def changed_files(packages: Path) -> list[str]:
     """Files that are missing or whose SHA-256 differs from the RECORD of their package."""
-    with record.open(encoding="utf-8", newline="") as stream:
-        for name, recorded, *_ in csv.reader(stream):
-            if recorded.startswith("sha256=") and not name.startswith("../"):
-                path = packages / name
-                if not path.is_file() or _record_hash(path) != recorded:
-                    yield name
-
-
-def _record_hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").digest()
-    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    bad = []
+    for package in metadata.distributions(path=[str(packages)]):
+        for name, recorded, *_ in csv.reader((package.read_text("RECORD") or "").splitlines()):
+            path = packages / name
+            if not recorded.startswith("sha256=") or name.startswith("../"):
+                continue
+            content = path.read_bytes() if path.is_file() else None
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content or b"").digest()).decode().rstrip("=")
+            if content is None or recorded != f"sha256={digest}":
+                bad.append(name)
+    return bad
 
 
 def check_settings(root: Path) -> Iterator[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def _words(field: dict[str, Any], schema: dict[str, Any]) -> str:
 def commands_page(group: click.Group) -> str:
     """Every verb with its arguments and options."""
     parts = [f"# Command-line reference\n\n{MADE}\n`.venv/bin/flywheel VERB`."]
-    for name, command in _verbs(group, ()):
+    for name, command in sorted(group.commands.items()):
         arguments = [param for param in command.params if isinstance(param, click.Argument)]
         usage = " ".join(argument.make_metavar(click.Context(command)) for argument in arguments)
         parts.append(f"## flywheel {name} {usage}".rstrip())
@@ -92,14 +91,6 @@ def commands_page(group: click.Group) -> str:
         rows = [f"| `{', '.join(option.opts + option.secondary_opts)}` | {option.help or ''} |" for option in options]
         parts.append("\n".join(["| option | |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
-
-
-def _verbs(group: click.Group, above: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
-    for name, command in sorted(group.commands.items()):
-        if isinstance(command, click.Group):
-            yield from _verbs(command, (*above, name))
-        else:
-            yield " ".join((*above, name)), command
 
 
 def params_page(source: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -25,27 +24,11 @@ from tasks.store.store import Store
 
 FEEDBACK_STAGE = "feedback"
 MOST_SHOWN = 5
-DIGESTS = (
-    "dvc_lock_sha256",
-    "manifest_sha256",
-    "data_sha256",
-    "data_snapshot",
-    "base_manifest_sha256",
-    "verdict_sha256",
-)
+DIGESTS = [f"{name}_sha256" for name in ("dvc_lock", "manifest", "data", "base_manifest", "verdict")]
 
 
 class NothingToTrace(FlywheelError):
     """No answer, feedback, example or version of this id."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A correction that a version was trained on."""
-
-    feedback_id: str
-    example_id: str
-    version: str
 
 
 def trace(registry: Registry, store: Store, identity: str, receipt: Path | None = None) -> dict[str, Any]:
@@ -82,7 +65,7 @@ def lineage(registry: Registry, version: Version) -> dict[str, Any]:
         "verdict": version.tags.get("verdict"),
         "git_sha": version.tags.get("git_sha"),
         "dirty": version.tags.get("dirty") == "true",
-        **{key: version.tags.get(key) for key in (*DIGESTS, "inputs_sha256", "prefect_flow_run_id")},
+        **{key: version.tags.get(key) for key in (*DIGESTS, "data_snapshot", "inputs_sha256", "prefect_flow_run_id")},
         "mlflow_run_id": version.run_id,
         "dvc_lock": kept.get("dvc.lock"),
         "receipt": kept.get("receipt.parquet"),
@@ -100,14 +83,13 @@ def receipt_rows(registry: Registry, version: Version, prefix: str = "") -> list
         return find_receipts(path, prefix) if prefix else list(pyarrow.parquet.read_table(path).to_pylist())
 
 
-def lessons(registry: Registry, version: Version) -> list[Lesson]:
-    """Every correction that a version has learnt, also through the versions it goes on from."""
-    learnt: dict[str, Lesson] = {}
+def lessons(registry: Registry, version: Version) -> dict[str, tuple[str, str]]:
+    """Of each correction that a version has learnt, also through those it goes on from: its example, and by whom."""
+    learnt: dict[str, tuple[str, str]] = {}
     for one in line_of(registry, version):
         for row in receipt_rows(registry, one):
-            for said in _corrections(row):
-                learnt[said] = Lesson(said, str(row["example_id"]), one.number)
-    return list(learnt.values())
+            learnt |= {said: (str(row["example_id"]), one.number) for said in _corrections(row)}
+    return learnt
 
 
 def _corrections(row: dict[str, Any]) -> list[str]:
@@ -121,10 +103,8 @@ def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[st
     """An answer: who served it, and the corrections that its version had learnt, the likest question first."""
     question = _question(answer)
     version = next((v for v in registry.versions() if v.manifest == answer.digest), None)
-    behind = []
-    for lesson in lessons(registry, version) if version is not None else []:
-        if corrected := _correction(store, lesson, question):
-            behind.append(corrected)
+    learnt = lessons(registry, version) if version is not None else {}
+    behind = [found for said, by in learnt.items() if (found := _correction(store, said, *by, question))]
     behind.sort(key=lambda item: (-item["similarity"], item["feedback"]))
     return {
         "answer": answer.id,
@@ -144,16 +124,16 @@ def _question(answer: AnswerRow) -> str:
     return next((m["content"] for m in reversed(answer.messages) if m["role"] == "user"), "")
 
 
-def _correction(store: Store, lesson: Lesson, question: str) -> dict[str, Any] | None:
-    row = get_feedback(store, lesson.feedback_id)
+def _correction(store: Store, feedback: str, example: str, by: str, question: str) -> dict[str, Any] | None:
+    row = get_feedback(store, feedback)
     corrected = get_answer(store, row.answer_id) if row is not None else None
     if row is None or corrected is None:  # forgotten since
         return None
     asked = _question(corrected)
     return {
         "feedback": row.id,
-        "example": lesson.example_id,
-        "learnt_by_version": lesson.version,
+        "example": example,
+        "learnt_by_version": by,
         "night": row.night,
         "question": asked,
         "correction": row.text,
@@ -172,11 +152,12 @@ def _brief(row: FeedbackRow) -> dict[str, Any]:
 def trace_feedback(registry: Registry, store: Store, row: FeedbackRow) -> dict[str, Any]:
     """A reaction: the answer it was about, the night that took it up, the versions that learnt it."""
     answer = get_answer(store, row.answer_id)
-    taught = []
-    for version in registry.versions():
-        for receipt in receipt_rows(registry, version):
-            if row.id in _corrections(receipt):
-                taught.append({"version": version.number, "example": receipt["example_id"]})
+    taught = [
+        {"version": version.number, "example": receipt["example_id"]}
+        for version in registry.versions()
+        for receipt in receipt_rows(registry, version)
+        if row.id in _corrections(receipt)
+    ]
     return {
         **_brief(row),
         "answer": row.answer_id,

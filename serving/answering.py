@@ -1,6 +1,6 @@
 """Answers on their way: who gives one, and from the engine's first byte to the durable row.
 
-The row is written before Done is given out. Whatever cuts an answer short (the client goes, time is up, the engine
+The row is written before `events` ends. Whatever cuts an answer short (the client goes, time is up, the engine
 dies, the gateway stops) leaves a row as well, written by a task of its own that no cancellation reaches.
 """
 
@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -30,27 +30,8 @@ SAMPLE_TEMPERATURE = 0.9  # of a second draft that the champion writes
 _FINISH = {"stop": "stop", "length": "length", "abort": "error", "error": "error"}
 
 
-@dataclass(slots=True)
-class Delta:
-    """A piece of text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """The end of an answer whose row is durable."""
-
-    answer_id: str
-    conversation_id: str
-    version: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class Answering:
-    """An answer being given. Read `events` to the end; call `release` in any case."""
+    """An answer being given. Read `events` to the end, which sets `finish`; call `release` in any case."""
 
     def __init__(
         self, service: ChatService, identity: Identity, wanted: Wanted, served: Served, prompt: Prompt, began: float
@@ -63,7 +44,7 @@ class Answering:
         self._first: float | None = None
         self._texts: list[str] = []
         self._pieces = 0
-        self._finish: str | None = None
+        self.finish: str | None = None
         self._usage: tuple[int | None, int | None] = (None, None)
         self._recorded = False
         self._reply: aiohttp.ClientResponse | None = None
@@ -97,8 +78,8 @@ class Answering:
             body["seed"] = (wanted.seed + number) % 2**31
         return body
 
-    async def events(self) -> AsyncGenerator[Delta | Done, None]:
-        """The text in pieces, then Done.
+    async def events(self) -> AsyncGenerator[str, None]:
+        """The text in pieces; when it ends the answer's row is durable.
 
         Raises:
             ServiceError: 503, the engine broke off or took too long, or the row could not be stored.
@@ -108,16 +89,15 @@ class Answering:
             async for piece in pieces(self._reply):
                 self._take(piece)
                 if piece.text:
-                    yield Delta(piece.text)
-            if self._finish is None or self._finish == "error":
+                    yield piece.text
+            if self.finish is None or self.finish == "error":
                 raise engine_lost()
-            await self._record(self._finish)
-            yield self._done(self._finish)
+            await self._record(self.finish)
         except ServiceError:
             await self._record_anyway("error")
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            self._record_detached("cancelled")
+            self.service.in_background(self._record_anyway("cancelled"))
             raise
         finally:
             self.release()
@@ -130,7 +110,7 @@ class Answering:
             self._texts.append(piece.text)
             self._pieces += 1
         if piece.finish_reason is not None:
-            self._finish = _FINISH.get(piece.finish_reason, "stop")
+            self.finish = _FINISH.get(piece.finish_reason, "stop")
         if piece.completion_tokens is not None:
             self._usage = (piece.prompt_tokens, piece.completion_tokens)
 
@@ -140,7 +120,7 @@ class Answering:
         An answer that nobody read, and that nothing was recorded of, was not served: it leaves no row.
         """
         if self._reply is not None:
-            self._reply.close() if self._finish is None else self._reply.release()
+            self._reply.close() if self.finish is None else self._reply.release()
         self._held.close()
 
     @property
@@ -157,10 +137,6 @@ class Answering:
             self._pieces if completion is None else completion,
         )
 
-    def _done(self, finish: str) -> Done:
-        prompt, completion = self.tokens
-        return Done(self.id, self.conversation, self.served.version, finish, prompt, completion)
-
     async def _record(self, finish: str) -> None:
         self._recorded = True
         prompt, completion = self.tokens
@@ -176,10 +152,6 @@ class Answering:
         if not self._recorded:
             with contextlib.suppress(Exception):
                 await self._record(finish)
-
-    def _record_detached(self, finish: str) -> None:
-        if not self._recorded:
-            self.service.in_background(self._record_anyway(finish))
 
     def _row(self, finish: str, prompt: int, completion: int) -> AnswerRow:
         served, wanted = self.served, self.wanted

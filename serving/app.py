@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from serving import conversations, operations, routes
+from serving import operations, routes
 from serving.errors import ServiceError, validation_message
 from serving.guard import Guard
 from serving.limits import Buckets
@@ -29,7 +29,7 @@ def api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None 
     app = FastAPI(
         title="Flywheel", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    for part in (routes, conversations, operations, pages):
+    for part in (routes, operations, pages):
         app.include_router(part.router)
     schema = app.openapi()
     for path in schema["paths"].values():

@@ -18,13 +18,13 @@ from typing import Any
 
 import yaml
 
-from serving.adapters import Adapters
 from serving.errors import without_paths
-from serving.metrics import Metrics
+from serving.monitoring import Metrics
 from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.files import verify_manifest
 from tasks.core.package import Package, read_package
 from tasks.engine.client import Engine
 from tasks.engine.parity import check
@@ -37,6 +37,7 @@ from tasks.store.store import Store
 
 BASE = "base"
 ACTOR = "gateway"
+ADAPTER = "adapter"
 MAX_WAIT_SECONDS = 60.0
 log = logging.getLogger("serving")
 
@@ -50,6 +51,69 @@ def not_an_adapter(parts: Package) -> str:
     if not parts.servable:
         return f"no engine of ours can serve it ({parts.kind.why})"
     return "it is whole weights: it needs an engine of its own, not the base model's (docs/training.md)"
+
+
+class Adapters:
+    """The adapters that this gateway put into the engine: which, from where, and which may go.
+
+    Used by the follower's thread only. The newest `most` stay loaded, so that going back is quick; one that is served
+    or still answering is never unloaded.
+    """
+
+    def __init__(self, engine: Engine, traffic: Traffic, most: int) -> None:
+        self.engine, self.traffic, self.most = engine, traffic, most
+        self._packages: dict[str, Path] = {}  # the newest use last
+
+    def load(self, name: str, package: Path) -> None:
+        """Have the engine hold a checked package's adapter under this name; there already is no change.
+
+        Raises:
+            EngineError: the engine cannot load it.
+        """
+        if name not in self._packages or name not in self.engine.models():
+            self._make_room()
+            self.engine.load_adapter(name, (package / ADAPTER).absolute())
+        self._packages.pop(name, None)
+        self._packages[name] = package
+
+    def unload(self, name: str) -> None:
+        """Let the engine forget an adapter, unless it is answering."""
+        if self.traffic.in_flight(name):
+            return
+        self._packages.pop(name, None)
+        try:
+            self.engine.unload_adapter(name)
+        except FlywheelError as error:
+            log.warning("an adapter could not be unloaded", extra={"adapter": name, "reason": type(error).__name__})
+
+    def _make_room(self) -> None:
+        for name in list(self._packages):
+            if len(self._packages) < self.most:
+                return
+            if name not in self._served():
+                self.unload(name)
+
+    def _served(self) -> set[str]:
+        both = (self.traffic.champion, self.traffic.challenger)
+        return {served.model for served in both if served is not None}
+
+    def lost(self, models: list[str]) -> list[str]:
+        """What is served but not held by the engine any more, because it was started again."""
+        return [name for name in self._packages if name in self._served() and name not in models]
+
+    def restore(self, models: list[str]) -> None:
+        """Load again what the engine lost; what is not served is forgotten.
+
+        Raises:
+            EngineError: the engine cannot load it.
+            ManifestError: the package was changed since.
+        """
+        for name in self.lost(models):
+            verify_manifest(self._packages[name])
+            self.engine.load_adapter(name, (self._packages[name] / ADAPTER).absolute())
+        gone = [name for name in self._packages if name not in models and name not in self._served()]
+        for name in gone:
+            del self._packages[name]
 
 
 class Follower:

@@ -19,7 +19,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import ServiceError
-from serving.metrics import Metrics
+from serving.monitoring import Metrics
 
 BODY_SECONDS = 10.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

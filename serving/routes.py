@@ -16,14 +16,15 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.types import Receive
 
 from serving import schemas
-from serving.answering import Answering, Done, begin, release
+from serving.answering import Answering, begin, begin_drafts, release
 from serving.auth import COOKIE, refuse_other_sites
 from serving.errors import ServiceError, documented
+from serving.page.pages import domain_examples
 from serving.prompt_checks import Wanted
 from serving.service import ChatService
-from serving.sse import EventStream, stream_of, until_gone
+from serving.sse import EventStream, stream_of, until_gone, usage_of
 from tasks.store.answers import FeedbackIn
-from tasks.store.schema import Identity
+from tasks.store.schema import AnswerRow, FeedbackRow, Identity
 
 SECURITY = [
     Depends(HTTPBearer(auto_error=False, description="an API key, fw_…", scheme_name="key")),
@@ -93,8 +94,8 @@ async def create_completion(asked: schemas.ChatRequest, request: Request, servic
     if asked.stream:
         source, seconds = stream_of(answers, asked.model, asked.wants_usage), service.settings.serving.timeout_seconds
         return EventStream(source, headers, seconds, ended=lambda: release(answers))
-    done = await _all_done(answers, request.receive)
-    return reply(_completion(answers, done, asked.model), headers=headers)
+    await _all_done(answers, request.receive)
+    return reply(_completion(answers, asked.model), headers=headers)
 
 
 def check_model(name: str, service: ChatService) -> None:
@@ -107,7 +108,11 @@ def check_model(name: str, service: ChatService) -> None:
 def wanted_of(asked: schemas.ChatRequest) -> Wanted:
     """A request in the service's own words."""
     return Wanted(
-        messages=[{"role": _role(message), "content": message.content} for message in asked.messages],
+        # OpenAI's newer name for the role system is understood too.
+        messages=[
+            {"role": message.role.replace("developer", "system"), "content": message.content}
+            for message in asked.messages
+        ],
         conversation=asked.conversation_id,
         temperature=asked.temperature,
         top_p=asked.top_p,
@@ -117,25 +122,25 @@ def wanted_of(asked: schemas.ChatRequest) -> Wanted:
     )
 
 
-def _role(message: schemas.ChatMessage) -> str:
-    """OpenAI's newer name for the role system is understood too."""
-    return "system" if message.role == "developer" else message.role
-
-
-async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
-    """Every answer to its end, unless the client goes away first.
+async def _all_done(answers: list[Answering], receive: Receive) -> None:
+    """Read every answer to its end, unless the client goes away first.
 
     Raises:
         ServiceError: 503, an answer failed; 400, nobody is there any more to read this.
     """
+
+    async def finish(answer: Answering) -> None:
+        async for _ in answer.events():
+            pass
+
     leaving = asyncio.ensure_future(until_gone(receive))
-    reading: asyncio.Future[list[Done]] = asyncio.gather(*(_finish(answer) for answer in answers))
+    reading: asyncio.Future[list[None]] = asyncio.gather(*map(finish, answers))
     try:
         both: set[asyncio.Future[Any]] = {leaving, reading}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
             raise ServiceError(400, "disconnected", "the client went away")
-        return reading.result()
+        reading.result()
     finally:
         leaving.cancel()
         reading.cancel()
@@ -143,16 +148,7 @@ async def _all_done(answers: list[Answering], receive: Receive) -> list[Done]:
         release(answers)
 
 
-async def _finish(answer: Answering) -> Done:
-    done = None
-    async for event in answer.events():
-        done = event
-    assert isinstance(done, Done)  # noqa: S101 - events end so, or raise
-    return done
-
-
-def _completion(answers: list[Answering], done: list[Done], model: str) -> dict[str, Any]:
-    prompt, completion = done[0].prompt_tokens, sum(one.completion_tokens for one in done)
+def _completion(answers: list[Answering], model: str) -> dict[str, Any]:
     return {
         "id": answers[0].id,
         "object": "chat.completion",
@@ -162,13 +158,13 @@ def _completion(answers: list[Answering], done: list[Done], model: str) -> dict[
             {
                 "index": index,
                 "message": {"role": "assistant", "content": answer.text},
-                "finish_reason": one.finish_reason,
+                "finish_reason": answer.finish,
                 "logprobs": None,
                 "answer_id": answer.id,
             }
-            for index, (answer, one) in enumerate(zip(answers, done, strict=True))
+            for index, answer in enumerate(answers)
         ],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+        "usage": usage_of(answers),
         "version": answers[0].served.version,
         "conversation_id": answers[0].conversation,
     }
@@ -249,3 +245,74 @@ async def get_answer(answer_id: IdInPath, service: Service, identity: Who) -> An
     tokens = {"prompt_tokens": record.prompt_tokens or 0, "completion_tokens": record.completion_tokens or 0}
     found = {name: getattr(record, name) for name in names}
     return reply(found | tokens | {"object": "answer", "created": int(record.created_at.timestamp())})
+
+
+@router.get(
+    "/session",
+    operation_id="getSession",
+    summary="Who asks, and what the domain is called",
+    responses={200: {"model": schemas.SessionReply}, **documented(401, 403, 503)},
+)
+async def get_session(service: Service, identity: Who) -> Any:
+    """`domain` is the model's name; `examples` are questions to begin with, none of which is evaluated on."""
+    domain = service.settings.domain
+    title, examples = domain_examples(domain)
+    found = {"object": "session", "name": identity.name, "role": identity.role, "domain": domain}
+    return reply(found | {"title": title, "examples": examples})
+
+
+@router.get(
+    "/conversations/{conversation_id}",
+    operation_id="getConversation",
+    summary="A conversation of one's own, as it is stored",
+    responses={200: {"model": schemas.ConversationReply}, **documented(400, 401, 403, 404, 503)},
+)
+async def get_conversation(conversation_id: IdInPath, service: Service, identity: Who) -> Any:
+    """Every answer in order, with its question and what was said about it.
+
+    Drafts that nobody has chosen between have no version.
+    """
+    answers, said = await service.read_conversation(identity, conversation_id)
+    chosen = {row.answer_id for row in said if row.kind == "choice"}
+    decided = {None, *(answer.draft_id for answer in answers if answer.id in chosen)}
+    found = [_answered(answer, said, answer.draft_id in decided) for answer in answers]
+    return reply({"id": conversation_id, "object": "conversation", "answers": found})
+
+
+def _answered(answer: AnswerRow, said: list[FeedbackRow], open_: bool) -> dict[str, Any]:
+    names = ("id", "text", "finish_reason", "draft_id", "position")
+    own = [row for row in said if row.answer_id == answer.id]
+    return {name: getattr(answer, name) for name in names} | {
+        "question": answer.messages[-1]["content"],
+        "version": answer.version if open_ else None,
+        "feedback": [{name: getattr(row, name) for name in ("kind", "thumb", "rating", "text")} for row in own],
+        "created": int(answer.created_at.timestamp()),
+    }
+
+
+@router.post(
+    "/drafts",
+    operation_id="createDrafts",
+    summary="Two answers to one question, for a blind choice",
+    responses={
+        200: {
+            "description": "chunks as of a chat completion, choices 0 and 1, as server-sent events",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **documented(*BODY_ERRORS, 404),
+    },
+)
+async def create_drafts(asked: schemas.ChatRequest, request: Request, service: Service, identity: Who) -> Any:
+    """Two drafts in random order, in a conversation that is there already; feedback of the kind choice decides.
+
+    Nothing in the reply says which version wrote which.
+    """
+    check_model(asked.model, service)
+    if asked.conversation_id is None or not asked.stream:
+        field = "stream" if asked.conversation_id else "conversation_id"
+        message = f"drafts are streamed, in a conversation that is there: give {field}"
+        raise ServiceError(400, "invalid_value", message, param=field)
+    answers = await begin_drafts(service, identity, wanted_of(asked))
+    request.scope["flywheel"] |= {"answer": answers[0].id, "n": 2}
+    source = stream_of(answers, asked.model, asked.wants_usage, blind=True)
+    return EventStream(source, {}, service.settings.serving.timeout_seconds, ended=lambda: release(answers))

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serving.app import create_app
-from serving.logs import log_to_stderr
+from serving.monitoring import log_to_stderr
 from serving.settings import GatewaySettings
 from tasks.core.settings import SettingsError
 

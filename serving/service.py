@@ -13,7 +13,7 @@ from serving.auth import Authenticator
 from serving.errors import ServiceError
 from serving.follower import Follower
 from serving.limits import Limits
-from serving.metrics import Metrics
+from serving.monitoring import Metrics
 from serving.served import Traffic
 from serving.settings import GatewaySettings
 from serving.storage import Storage

@@ -12,7 +12,7 @@ import orjson
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from serving.answering import Answering, Delta, Done
+from serving.answering import Answering
 from serving.errors import ServiceError
 
 # Over the time for the answer itself: for a client that reads slowly.
@@ -39,10 +39,15 @@ class Chunks:
         """A piece of the answer, or with `finish` its end: then the answer's row is durable."""
         return event(self._head | {"choices": [self._choice | {"delta": delta, "finish_reason": finish}]})
 
-    def usage(self, prompt: int, completion: int) -> bytes:
+    def usage(self, answers: list[Answering]) -> bytes:
         """The chunk after all choices, where the client asked for it."""
-        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        return event(self._head | {"choices": [], "usage": usage})
+        return event(self._head | {"choices": [], "usage": usage_of(answers)})
+
+
+def usage_of(answers: list[Answering]) -> dict[str, int]:
+    """The tokens of the prompt, which is read once, and of all answers to it."""
+    prompt, completion = answers[0].tokens[0], sum(answer.tokens[1] for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def event(content: Any) -> bytes:
@@ -50,26 +55,23 @@ def event(content: Any) -> bytes:
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
-async def one(answer: Answering, chunks: Chunks) -> AsyncGenerator[bytes | Done, None]:
-    """The chunks of one answer; its Done in between, for the count of tokens."""
+async def one(answer: Answering, chunks: Chunks) -> AsyncGenerator[bytes, None]:
+    """The chunks of one answer."""
     async with aclosing(answer.events()) as events:
-        async for found in events:
-            if isinstance(found, Delta):
-                yield chunks.chunk({"content": found.text})
-            else:
-                yield chunks.chunk({}, found.finish_reason)
-                yield found
+        async for text in events:
+            yield chunks.chunk({"content": text})
+    yield chunks.chunk({}, answer.finish)
 
 
-async def merged(streams: list[AsyncGenerator[bytes | Done, None]]) -> AsyncGenerator[bytes | Done, None]:
+async def merged(streams: list[AsyncGenerator[bytes, None]]) -> AsyncGenerator[bytes, None]:
     """Several streams as one, in the order in which things arrive.
 
     Raises:
         ServiceError: one of them failed; the others are broken off.
     """
-    queue: asyncio.Queue[bytes | Done | Exception | None] = asyncio.Queue(64)
+    queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(64)
 
-    async def drain(stream: AsyncGenerator[bytes | Done, None]) -> None:
+    async def drain(stream: AsyncGenerator[bytes, None]) -> None:
         try:
             async for item in stream:
                 await queue.put(item)
@@ -102,19 +104,14 @@ async def stream_of(
     What fails after it began becomes an event with an error, since the status is sent already.
     """
     every = [Chunks(answer, model, answers[0].id, index, blind) for index, answer in enumerate(answers)]
-    done: list[Done] = []
     try:
         yield b"".join(chunks.chunk({"role": "assistant", "content": ""}) for chunks in every)
         streams = [one(answer, chunks) for answer, chunks in zip(answers, every, strict=True)]
-        source = streams[0] if len(streams) == 1 else merged(streams)
-        async with aclosing(source) as items:
+        async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as items:
             async for item in items:
-                if isinstance(item, Done):
-                    done.append(item)
-                else:
-                    yield item
+                yield item
         if usage:
-            yield every[0].usage(done[0].prompt_tokens, sum(one.completion_tokens for one in done))
+            yield every[0].usage(answers)
         yield DONE
     except ServiceError as error:
         yield event(error.body())

@@ -1,6 +1,6 @@
 """The engine's stream, read as cheaply as Python allows: one aiohttp session, one parse for each piece that arrives.
 
-What arrives in one read becomes one Delta: when the gateway is behind, pieces grow and the cost of each token falls.
+What arrives in one read becomes one piece: when the gateway is behind, pieces grow and the cost of each token falls.
 Speaks OpenAI's streaming form only, which vLLM, transformers and others share.
 """
 

@@ -3,8 +3,8 @@
 The folder is looked through (flywheel/new_domain/folder.py), its files are copied into domains/NAME/sources, evaluation
 items are drawn and frozen, seeds are drawn from the other questions, and domain.yaml is written with the base model,
 benchmarks and general data of a domain that is already here: one in the same language, else the default one. Then the
-first stages of a release are tried (flywheel/new_domain/trial.py). Every decision is returned, so that a person can
-change it, and so is what was used of every file, and what not.
+first stages of a release are tried in a place of their own. Every decision is returned, so that a person can change
+it, and so is what was used of every file, and what not.
 
 Limits: a table with at least 5 × MIN_EVALUATED different questions is needed, or nothing could be judged; triples are
 not looked for, since they need worded templates (docs/domains.md).
@@ -16,6 +16,7 @@ import contextlib
 import json
 import re
 import shutil
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,15 @@ import yaml
 
 from flywheel.new_domain.folder import Found, Use, language_of, look, texts_of
 from flywheel.new_domain.freeze import candidates, draw_spread, freeze
-from flywheel.new_domain.trial import tried
 from tasks.core import layout
 from tasks.core.domain import Columns, Domain, load_domain, own_files
 from tasks.core.errors import FlywheelError
-from tasks.core.files import write_json, write_text
+from tasks.core.files import write_json, write_manifest, write_text
 from tasks.core.params import Params, load_params
 from tasks.core.records import EvaluationItem, Example
-from tasks.corpus.ingest.stage import Pools, human_examples, item_of, read_frozen
+from tasks.core.tables import read_records
+from tasks.corpus.ingest.stage import Pools, human_examples, ingest, item_of, read_frozen
+from tasks.curate.validate.stage import EXAMPLES, validate
 from tasks.similarity.near import duplicate_groups
 
 MIN_EVALUATED, MAX_EVALUATED, EVALUATED_SHARE = 10, 100, 5  # one of five questions is evaluated on
@@ -291,3 +293,63 @@ def _next(domain: Domain, params: Params) -> list[str]:
         lines += [f"# {source.name} has terms of its own: {terms}. To accept them:",
                   f"sed -i 's/^accepted_terms:.*/accepted_terms: [{accepted}]/' params.yaml"]  # fmt: skip
     return [*lines, "make run"]
+
+
+class TrialError(FlywheelError):
+    """A stage would refuse the domain."""
+
+
+def tried(name: str) -> list[str]:
+    """Run ingest and validate on domains/NAME; nothing of the checkout is changed.
+
+    Returns:
+        What happened, as sentences.
+
+    Raises:
+        TrialError: a stage refuses the domain; the words are the stage's.
+    """
+    root = Path.cwd()
+    settings = re.sub(r"^domain:.*$", f"domain: {name}", Path("params.yaml").read_text(encoding="utf-8"), flags=re.M)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        for path in (layout.DOMAINS, layout.PACKAGES, Path("infra")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(root / path)
+        write_text(Path("params.yaml"), settings)
+        try:
+            said = [f"tried: ingest: {ingest(load_domain(name))}"]
+            EXAMPLES.parent.mkdir(parents=True)
+            EXAMPLES.symlink_to(Path.cwd() / layout.INGEST / "examples.parquet")
+            write_text(layout.FEEDBACK / "preferences.jsonl", "")  # nobody has chosen yet
+            return [*said, _validated(load_domain(name), root)]
+        except FlywheelError as error:
+            hint = "what validate refuses hangs on the bounds under `validate` in params.yaml"
+            raise TrialError(f"a release of this domain would stop: {error}\n({hint})") from error
+
+
+def _validated(domain: Domain, root: Path) -> str:
+    params = load_params()
+    if domain.base_model.terms in ("", *params.accepted_terms):
+        _tokenizer(domain, root / layout.BASE_MODEL)
+        return f"tried: validate: {validate()}"
+    rows, least = len(read_records(EXAMPLES, Example)), params.validate_.min_rows
+    if rows < least:
+        raise TrialError(f"{rows} rows are left, fewer than validate.min_rows = {least}")
+    return (
+        f"not tried: validate, whose bounds are in tokens of {domain.base_model.name}: its terms are not accepted; "
+        f"{rows} rows are left, and validate.min_rows = {least}"
+    )
+
+
+def _tokenizer(domain: Domain, built: Path) -> None:
+    """Put the base model's tokenizer where validate looks for it."""
+    from tasks.train.base_model.stage import assembled, checked_files, load_tokenizer, own_template
+
+    with contextlib.suppress(FileNotFoundError):
+        if domain.base_model.sha256 in (built / "NOTICE.txt").read_text(encoding="utf-8"):
+            layout.BASE_MODEL.symlink_to(built)
+            return
+    with assembled(checked_files(domain)) as file:
+        tokenizer = load_tokenizer(file)
+    own_template(tokenizer, domain)
+    tokenizer.save_pretrained(layout.BASE_MODEL)
+    write_manifest(layout.BASE_MODEL)

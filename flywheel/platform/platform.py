@@ -19,10 +19,8 @@ from typing import Any
 
 import httpx
 
-from flows.dead_runs import POOL
-from flows.server import prefect_environment
-from flows.web import fetch
-from flows.worker import WORKER
+from flows.server import fetch, prefect_environment
+from flows.worker import POOL, WORKER
 from tasks.core import layout
 from tasks.core.params import Params, load_params
 from tasks.core.processes import LOOPBACK

@@ -36,7 +36,7 @@ def up() -> Answer:
 
 
 def _addresses(platform: Platform) -> dict[str, Any]:
-    from flywheel.platform.keys import read_key, secret_path
+    from flywheel.platform.up import read_key, secret_path
 
     key = read_key(platform.root, "chat")
     return {

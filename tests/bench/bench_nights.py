@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,10 +32,11 @@ from tasks.store.identities import create_identity, list_identities
 from tasks.store.nights import last_nights
 from tasks.store.schema import Night
 from tests.answers import serve_answer
-from tests.bench.bench_loop import clone, house_rules, run
 from tests.flows.feedback import store_of
 
 NIGHTS, CORRECTIONS = 5, 10
+ROOT = Path(__file__).resolve().parents[2]
+LINKED = (".venv", ".venv-evaluation", ".venv-engine", ".flywheel/packages")
 KEPT = layout.HOME / "bench_nights"
 SCORES = layout.EVALUATION / "candidate/scores.jsonl"
 JUDGED = ("promote", "hold", "reject")
@@ -47,6 +50,39 @@ COLUMNS = {
     "safety_refusal": "refusal (nats a token)",
     "mmlu_p_correct": "MMLU, probability of the right answer",
 }
+
+
+def house_rules() -> list[tuple[str, str]]:
+    """(question, answer) of each rule of the invented firm, fifty of them."""
+    lines = (ROOT / "tests/data/house_rules.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(row["question"], row["answer"]) for row in map(json.loads, lines)]
+
+
+def clone(folder: Path) -> None:
+    """HEAD, with what is expensive shared with this checkout."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    (folder / ".flywheel").mkdir()
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name, target_is_directory=True)
+    if (ROOT / ".flywheel/cache").is_dir():
+        shutil.copytree(ROOT / ".flywheel/cache", folder / ".flywheel/cache")
+    run(folder, "-m", "dvc", "config", "--local", "cache.dir", str(ROOT / ".dvc/cache"))
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run Python in the clone; returns what it printed."""
+    surroundings = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "FLYWHEEL_"))}
+    done = subprocess.run(
+        [str(ROOT / ".venv/bin/python"), *command],
+        cwd=folder,
+        env={**surroundings, "FLYWHEEL_ROOT": str(folder), "PYTHONPATH": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+    return done.stdout
 
 
 def champion_of(folder: Path, domain: str) -> Version:

@@ -46,7 +46,7 @@ def gateway(
         server: PostgresServer = request.getfixturevalue("postgres_server")
         url = server.new_database()
     with started(tmp, base_model, url) as running:
-        running.engine.answers |= {QUESTION: [ANSWER, SAMPLED], ZH_QUESTION: [ZH_ANSWER]}
+        running.engine.behave(answers={QUESTION: [ANSWER, SAMPLED], ZH_QUESTION: [ZH_ANSWER]})
         yield running
 
 
@@ -126,10 +126,11 @@ def test_a_chinese_browser_gets_a_chinese_page_and_its_correction_is_stored(gate
 def test_html_is_shown_as_text_and_not_run(embedded: Gateway, visit: Visit) -> None:
     page, _ = visit(embedded)
     attack = "<img src='http://192.0.2.1/x.png' onerror='window.hacked=1'><script>window.hacked=1</script>"
-    embedded.engine.answers[attack] = [f"![x](http://192.0.2.1/y.png) <b>bold</b> ${{window.hacked=1}} {attack}"]
+    answer = f"![x](http://192.0.2.1/y.png) <b>bold</b> ${{window.hacked=1}} {attack}"
+    embedded.engine.behave(answers={attack: [answer]})
     ask(page, attack)
     assert page.locator(".fw-question .fw-text").inner_text() == attack
-    assert page.locator(".fw-final").inner_text() == embedded.engine.answers[attack][0]
+    assert page.locator(".fw-final").inner_text() == answer
     page.get_by_role("button", name="Comment").click()
     page.fill("#fw-words textarea", attack)
     page.get_by_role("button", name="Save comment").click()
@@ -170,7 +171,7 @@ def test_an_expert_corrects_answer_after_answer_without_the_mouse(embedded: Gate
         expect(page.locator(".fw-tag")).to_have_count(number + 1)
         expect(page.locator("#fw-question textarea")).to_be_focused()
     assert [row.text for row in embedded.said_by(person)] == ["Answer 0", "Answer 1", "Answer 2"]
-    sent = embedded.engine.asked[-1]["messages"]
+    sent = embedded.engine.seen()["asked"][-1]["messages"]
     assert [message["content"] for message in sent[1:]] == [
         "Question 0", "Answer 0", "Question 1", "Answer 1", "Question 2",
     ]  # fmt: skip
@@ -183,15 +184,14 @@ def test_an_expert_corrects_answer_after_answer_without_the_mouse(embedded: Gate
 @contextlib.contextmanager
 def a_long_answer(gateway: Gateway, page: Page) -> Iterator[None]:
     """An answer that has begun and would take minutes."""
-    gateway.engine.answers["Tell me everything"] = ["word " * 2000]
-    gateway.engine.pause = 0.05
+    gateway.engine.behave(answers={"Tell me everything": ["word " * 2000]}, between=0.05)
     try:
         page.fill("#fw-question textarea", "Tell me everything")
         page.keyboard.press("Enter")
         expect(page.locator(".fw-final")).to_contain_text("word word")
         yield
     finally:
-        gateway.engine.pause = 0.0
+        gateway.engine.behave(between=0.0)
 
 
 def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Gateway, visit: Visit) -> None:
@@ -232,7 +232,7 @@ def test_a_reloaded_page_shows_the_conversation_as_it_is_stored(embedded: Gatewa
     expect(page.locator(".fw-turn")).to_have_count(2)
     assert page.locator(".fw-log").inner_text() == before
     ask(page, "Third?")
-    asked = [message["content"] for message in embedded.engine.asked[-1]["messages"]]
+    asked = [message["content"] for message in embedded.engine.seen()["asked"][-1]["messages"]]
     assert asked[-3:] == ["Second?", "As it should be.", "Third?"]
     page.click("#fw-new")
     page.reload()
@@ -241,15 +241,15 @@ def test_a_reloaded_page_shows_the_conversation_as_it_is_stored(embedded: Gatewa
 
 def test_an_engine_that_is_away_is_told_kindly_and_can_be_asked_again(embedded: Gateway, visit: Visit) -> None:
     page, _ = visit(embedded)
-    embedded.engine.down = True
+    embedded.engine.behave(down=True)
     try:
         page.fill("#fw-question textarea", "Are you there?")
         page.keyboard.press("Enter")
         expect(page.locator(".fw-error")).to_contain_text("The model is not available at the moment.")
     finally:
-        embedded.engine.down = False
+        embedded.engine.behave(down=False)
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".fw-final")).to_have_text("I do not know.")
+    expect(page.locator(".fw-final")).to_have_text("base 1 2 3")
     page.fill("#fw-question textarea", "long " * 3990)
     page.keyboard.press("Enter")
     expect(page.locator(".fw-error")).to_contain_text("too long for the model")

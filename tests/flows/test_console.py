@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from flows.console import Progress
-from flows.stages import StageRun
-from flows.timings import clock, keep_duration, read_durations, seconds_left
+from flows.stages import StageRun, clock, keep_duration, read_durations, seconds_left
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])

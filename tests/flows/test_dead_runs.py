@@ -12,7 +12,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 
-from flows.dead_runs import RUN_ID, is_dead, living_runs
+from flows.worker import RUN_ID, is_dead, living_runs
 
 
 def running_since(seconds: float) -> FlowRun:

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from flows import search as subject
-from flows.search import (
-    FOLDER,
-    Budget,
-    Range,
-    SearchError,
-    close_dead,
-    drawn,
-    read_space,
-    search,
-    study_name,
-    study_of,
-)
+from flows.search import FOLDER, Range, SearchError, clear, drawn, read_space, search, study_name, study_of
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import make_example
 from tasks.core.settings import SettingsError
@@ -71,17 +54,8 @@ def test_every_trial_is_a_child_run_with_its_settings_and_loss(home: Path) -> No
     assert parent.info.status == "FINISHED"
 
     again = search(home, SPACE, trials=4, minutes=1.0)
-    assert (again["study"], again["mlflow_run_id"]) == (found["study"], found["mlflow_run_id"])
+    assert again["study"] == found["study"]
     assert again["trials"][:3] == found["trials"] and len(again["trials"]) == 4
-
-
-def test_a_trial_that_a_kill_left_running_is_tried_again(home: Path) -> None:
-    study = study_of(home, "s", 1)
-    dead = study.ask()
-    settings = drawn(dead, SPACE)
-    study = study_of(home, "s", 1)
-    assert study.trials[0].state.name == "FAIL"
-    assert drawn(study.ask(), SPACE) == settings
 
 
 def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
@@ -89,7 +63,7 @@ def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
 ) -> None:
     """Stopped while it trains: what it wrote is there the next time, the same settings come first, no run stays open.
 
-    Every kill leaves what a stop leaves, and the open runs besides: those are laid by hand.
+    Every kill leaves what a stop leaves, and open runs besides: those are laid by hand.
     """
 
     def stopped(root: Path, folder: Path, changes: dict[str, Any], run: str) -> float:
@@ -99,10 +73,11 @@ def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
     monkeypatch.setattr(subject, "_train", stopped)
     with pytest.raises(SystemExit):
         search(home, SPACE, trials=1, minutes=1.0)
-    study = study_of(home, study_name(home, SPACE), 1)
-    client, dead = connect(home), study.trials[0]
-    parent = study.user_attrs["mlflow_run_id"]
-    assert [client.get_run(run).info.status for run in (parent, dead.user_attrs["mlflow_run_id"])] == ["KILLED"] * 2
+    client, dead = connect(home), study_of(home, study_name(home, SPACE), 1).trials[0]
+    experiment = experiment_id(client, home, "construction")
+    assert [run.info.status for run in client.search_runs([experiment])] == ["KILLED"] * 2
+    open_run = client.create_run(experiment, tags={"reason": "search"}).info.run_id
+    (home / FOLDER / "sft-other/models").mkdir(parents=True)
 
     found: list[bool] = []
 
@@ -112,23 +87,18 @@ def test_a_stopped_trial_goes_on_in_its_folder_and_its_run_is_closed(
 
     monkeypatch.setattr(subject, "_train", trained)
     ended = search(home, SPACE, trials=1, minutes=1.0)
-    assert found == [True]
+    assert found == [True] and not list((home / FOLDER).glob("sft-*"))
     assert [row["state"] for row in ended["trials"]] == ["fail", "complete"]
     assert ended["best"]["settings"] == dead.params
-    assert client.get_run(parent).info.status == "FINISHED"
+    assert client.get_run(open_run).info.status == "KILLED"
 
 
-def test_what_a_killed_search_left_open_is_closed_whatever_it_searched_through(home: Path) -> None:
-    client, other = connect(home), study_of(home, "sft-other", 1)
+def test_a_release_at_work_is_left_open(home: Path) -> None:
+    client = connect(home)
     experiment = experiment_id(client, home, "construction")
-    runs = [client.create_run(experiment).info.run_id for _ in range(3)]
-    other.set_user_attr("mlflow_run_id", runs[0])
-    other.ask().set_user_attr("mlflow_run_id", runs[1])
-    (home / FOLDER / "sft-other-1/models").mkdir(parents=True)
-    (home / FOLDER / "sft-mine-1").mkdir()
-    close_dead(home, client, "sft-mine")
-    assert [client.get_run(run).info.status for run in runs] == ["KILLED", "KILLED", "RUNNING"]
-    assert [path.name for path in (home / FOLDER).glob("sft-*")] == ["sft-mine-1"]
+    release = client.create_run(experiment, tags={"reason": "manual"}).info.run_id
+    clear(home, client, experiment, "sft-mine")
+    assert client.get_run(release).info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("what", ["data/base_model", "data/start", "models/pretrain/none"])
@@ -150,34 +120,6 @@ def test_other_data_base_or_start_is_another_study(home: Path, what: str) -> Non
     assert changed != before
     (home / "data/mix/train.jsonl").write_text("{}\n")
     assert study_name(home, SPACE) not in (before, changed)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_training_ends_with_the_search_that_started_it(root: Path, tmp_path: Path, number: signal.Signals) -> None:
-    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(300)"
-    code = (
-        "import os, sys; from pathlib import Path; from flows.search import run_owned; "
-        f"run_owned([sys.executable, '-c', {child!r}], Path('.'), dict(os.environ))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path)
-    wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text().endswith("."))
-    trained = psutil.Process(int((tmp_path / "pid").read_text()[:-1]))
-    process.send_signal(number)
-    process.wait(60)
-    wait_for(lambda: not trained.is_running() or trained.status() == psutil.STATUS_ZOMBIE)
-
-
-def wait_for(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60.0
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_what_a_training_says_comes_with_its_status(tmp_path: Path) -> None:
-    code = "import sys; print('learning', flush=True); sys.exit('and then the disk was full')"
-    status, said = subject.run_owned([sys.executable, "-c", code], tmp_path, dict(os.environ))
-    assert (status, said.split()) == (1, ["learning", *["and", "then", "the", "disk", "was", "full"]])
 
 
 def test_a_spent_budget_ends_the_search(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +148,9 @@ def test_a_trial_longer_than_what_is_left_is_pruned(monkeypatch: pytest.MonkeyPa
     row = {"time": {"seconds": 50.0}, "fits": True, "reasons": []}
     monkeypatch.setattr(estimate_all, "estimate", lambda *_: {"stages": [row]})
     trial = optuna.create_study().ask()
-    subject._fits(tmp_path, tmp_path, trial, {}, Budget(60.0))
+    subject._fits(tmp_path, trial, {}, 60.0)
     with pytest.raises(optuna.TrialPruned, match="50 s, and 20 s of the budget are left"):
-        subject._fits(tmp_path, tmp_path, trial, {}, Budget(60.0, spent=40.0))
+        subject._fits(tmp_path, trial, {}, 20.0)
 
 
 def test_whole_numbers_are_drawn_whole_by_orders_of_magnitude_too() -> None:

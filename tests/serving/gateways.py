@@ -118,14 +118,16 @@ def make_keys(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(home: Path, engine_url: str, keys: dict[str, str] | None = None, **serving: Any) -> Iterator[Gateway]:
+def running(
+    home: Path, engine_url: str, keys: dict[str, str] | None = None, database_url: str | None = None, **serving: Any
+) -> Iterator[Gateway]:
     """A gateway on a free port, until the block ends."""
     from serving.app import create_app
     from serving.server import configuration
     from serving.settings import GatewaySettings
 
     port = free_port()
-    settings = GatewaySettings(params(port=port, **serving), home, None, engine_url, None)
+    settings = GatewaySettings(params(port=port, **serving), home, database_url, engine_url, None)
     app = create_app(settings)
     server = uvicorn.Server(configuration(settings, app))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -134,7 +136,7 @@ def running(home: Path, engine_url: str, keys: dict[str, str] | None = None, **s
     assert thread.is_alive(), "the gateway ended at its start"
     scheme = "https" if settings.tls else "http"
     try:
-        yield Gateway(f"{scheme}://127.0.0.1:{port}", home, app, keys or make_keys(home))
+        yield Gateway(f"{scheme}://127.0.0.1:{port}", home, app, make_keys(home) if keys is None else keys)
     finally:
         server.should_exit = True
         thread.join(timeout=30)

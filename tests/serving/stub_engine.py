@@ -2,7 +2,7 @@
 
 Every answer begins with the name of the model that gave it, so that a test can see whether one answer came from one
 version. `POST /stub` changes how it behaves: seconds to the first token, seconds between tokens, how many tokens,
-where to break off, which words to speak. Run it alone with `python stub_engine.py PORT`.
+where to break off, whether it is away, which answers it knows by heart. Run it alone with `python stub_engine.py PORT`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Behaviour:
     tokens: int = 4
     break_after: int | None = None
     prompt_tokens: int = 7
+    down: bool = False
+    answers: dict[str, list[str]] = field(default_factory=dict)  # by question: greedy, and sampled
     adapters: dict[str, str] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     gone: int = 0
@@ -88,10 +90,15 @@ async def chat(request: web.Request) -> web.StreamResponse:
     state, body = request.app[STATE], await request.json()
     state.asked = [*state.asked[-99:], body]
     model = body["model"]
-    if model != "base" and model not in state.adapters:
+    if model not in ("base", "challenger") and model not in state.adapters:
         return web.json_response({"error": {"message": f"The model `{model}` does not exist."}}, status=404)
+    if state.down:
+        return web.json_response({"error": {"message": "away"}}, status=503)
     count = min(state.tokens, body.get("max_tokens") or state.tokens)
     said = words(model, count)
+    if known := state.answers.get(body["messages"][-1]["content"]):
+        text = known[-1] if body.get("temperature") else known[0]
+        said = [text[place : place + 6] for place in range(0, len(text), 6)]
     finish = "length" if count < state.tokens else "stop"
     usage = {"prompt_tokens": state.prompt_tokens, "completion_tokens": count, "total_tokens": count + 7}
     if not body.get("stream"):

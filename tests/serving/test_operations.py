@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serving.errors import without_paths
-from serving.logs import JsonLines
+from serving.monitoring import JsonLines
 from tasks.store.nights import close_night, open_night
 from tests.serving.gateways import DOMAIN
 

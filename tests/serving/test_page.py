@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import string
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from serving.page.pages import FILES
-from serving.page.texts import STATIC, table
+from serving.page.pages import FILES, MAX_CHARACTERS, STATIC, choose_language, domain_examples, table
+from tasks.core.domain import load_domain
 
+LANGUAGES, TEXTS = table()["languages"], table()["texts"]
 OUTSIDE_OR_MARKUP = r"https?://|url\(|@import|innerHTML|insertAdjacentHTML|\beval\b|new Function"
 
 
@@ -87,3 +91,72 @@ def test_a_wrong_key_is_told_on_the_form(gateway: Any) -> None:
     reply = httpx.post(f"{gateway.url}/login", data={"key": "<script>fw_"})
     assert reply.status_code == 401 and "<script>" not in reply.text and "set-cookie" not in reply.headers
     assert any(attributes.get("role") == "alert" for attributes in Read(reply.text).of("p"))
+
+
+def placeholders(words: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(words) if name}
+
+
+def test_no_text_lacks_a_language_or_a_value_and_no_chinese_text_was_left_in_english() -> None:
+    for key, words in TEXTS.items():
+        assert set(words) == set(LANGUAGES) and all(value.strip() for value in words.values()), key
+        assert len({frozenset(placeholders(value)) for value in words.values()}) == 1, key
+        assert re.search(r"[\u4e00-\u9fff]", words["zh"]), key
+
+
+def test_every_text_is_used_and_every_key_that_is_used_exists() -> None:
+    sources = "".join(path.read_text() for path in (*STATIC.glob("*.js"), STATIC.parent / "pages.py"))
+    assert [key for key in TEXTS if not re.search(rf'["\']{key}["\']', sources)] == []
+    literal = re.findall(r'(?:text|named|hidden)\(["\'](\w+)["\']', sources)
+    assert [key for key in literal if key not in TEXTS] == []
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("en-GB,en;q=0.9,zh;q=0.8", "en"),
+        ("sv-SE,sv;q=0.9,zh-TW;q=0.5,en;q=0.3", "zh"),
+        ("sv-SE,sv;q=0.9", "en"),
+        ("ZH-hans", "zh"),
+        ("*", "en"),
+        (",;=\x00," * 99, "en"),
+    ],
+)
+def test_the_browser_chooses_the_language(header: str, language: str) -> None:
+    assert choose_language(header) == language
+
+
+def test_a_domain_that_is_not_here_gives_its_name_and_no_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert domain_examples("law") == ("law", [])
+
+
+def test_a_source_that_cannot_be_read_gives_the_title_and_no_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.flows.toy import make_toy
+
+    monkeypatch.chdir(make_toy(tmp_path))  # its questions are a bare text file
+    assert domain_examples("toy") == (load_domain("toy").title, [])
+
+
+def test_the_default_domains_examples_are_short_different_and_never_evaluated_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.core.records import make_item
+    from tasks.corpus.ingest.human import read_human
+
+    monkeypatch.chdir(root)
+    title, examples = domain_examples("construction")
+    domain = load_domain("construction")
+    assert title == domain.title and len(examples) == len(set(examples)) == 4
+    assert all(len(example) <= MAX_CHARACTERS for example in examples)
+    frozen = set(json.loads(domain.frozen.read_text())["domain"])
+    [source] = domain.human
+    known, _, _ = read_human(source, domain.paths(source), domain.language)
+    items = [make_item(set="domain", prompt=e.prompt, reference=e.output) for e in known]
+    assert not set(examples) & {item.prompt for item in items if item.id in frozen}

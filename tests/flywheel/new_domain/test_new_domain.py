@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from flywheel.new_domain.folder import columns_in, guess_columns, language_of, look
-from flywheel.new_domain.new_domain import NewDomainError, _sizes, _title, new_domain
-from flywheel.new_domain.trial import TrialError
+from flywheel.new_domain.new_domain import NewDomainError, TrialError, _sizes, _title, new_domain
 from tasks.core import layout
 from tasks.core.domain import Columns, load_domain
 from tasks.core.params import load_params

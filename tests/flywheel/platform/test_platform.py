@@ -19,10 +19,9 @@ from click.testing import CliRunner
 
 from flows.deploy import render
 from flywheel.cli import main
-from flywheel.platform.keys import first_keys, read_key, secret_path
 from flywheel.platform.platform import Platform, load
 from flywheel.platform.status import attention, look, words
-from flywheel.platform.up import PlatformFailed, down, holder, running, states, up
+from flywheel.platform.up import PlatformFailed, down, first_keys, holder, read_key, running, secret_path, states, up
 from tasks.core import layout, processes
 from tasks.core.files import write_json
 from tasks.core.params import load_params
