@@ -23,21 +23,22 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import orjson
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-STUB = ROOT / "tests/serving/stub_engine.py"
 sys.path.insert(0, str(ROOT))
 
+from tasks.core import layout  # noqa: E402
 from tasks.core.processes import free_port  # noqa: E402
+from tests.serving.gateways import Stub, make_home, make_keys, wait_for  # noqa: E402
 
 QUESTION = "Do I need a building permit for a shed of fifteen square metres in my garden?"
 
@@ -102,21 +103,11 @@ async def round_of(url: str, model: str, key: str, options: argparse.Namespace) 
     return found
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
-        if process.poll() is not None:
-            raise SystemExit(f"{url}: the process ended with {process.returncode}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):  # noqa: S310
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"{url} did not come up")
-
-
 @contextlib.contextmanager
 def child(command: list[str], ready: str, **environment: str) -> Iterator[None]:
     process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
     try:
-        wait_for(ready, process)
+        wait_for(lambda: httpx.get(ready).is_success, 120, ready)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
@@ -126,28 +117,15 @@ def child(command: list[str], ready: str, **environment: str) -> Iterator[None]:
 @contextlib.contextmanager
 def gateway(engine_url: str, streams: int) -> Iterator[tuple[str, str]]:
     """A gateway of its own in front of the engine; yields its URL and a key."""
-    from tasks.core import layout
-    from tasks.store.identities import create_identity
-    from tasks.store.migrate import migrate
-    from tasks.store.store import Store
-
     with tempfile.TemporaryDirectory() as folder:
-        home, port = Path(folder), free_port()
-        shutil.copytree(ROOT / "domains", home / "domains")
+        home, port = make_home(Path(folder) / "home", ROOT / layout.BASE_MODEL), free_port()
         shutil.copytree(ROOT / "infra/accelerate", home / "infra/accelerate")
-        (home / "data").mkdir()
-        (home / layout.BASE_MODEL).symlink_to(ROOT / layout.BASE_MODEL)
         settings = yaml.safe_load((ROOT / layout.PARAMS).read_text(encoding="utf-8"))
         settings["serving"] |= {"port": port, "requests_per_minute": 10**6, "max_concurrent": 2 * streams}
         (home / layout.PARAMS).write_text(yaml.safe_dump(settings), encoding="utf-8")
-        url = f"sqlite:///{home}/store.db"
-        migrate(url)
-        (home / ".flywheel").mkdir(exist_ok=True)
         (home / layout.PACKAGES).symlink_to(ROOT / layout.PACKAGES)
-        store = Store.open(url)
-        _, key = create_identity(store, "bench", "chat")
-        store.close()
-        environment = {"FLYWHEEL_ROOT": folder, "FLYWHEEL_DATABASE_URL": url, "FLYWHEEL_ENGINE_URL": engine_url}
+        key = make_keys(home)["ann"]
+        environment = {"FLYWHEEL_ROOT": str(home), "FLYWHEEL_ENGINE_URL": engine_url}
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         command = [sys.executable, "-m", "serving"]
         with child(command, f"http://127.0.0.1:{port}/readyz", **environment):
@@ -185,12 +163,10 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         engine = options.engine
         if engine is None:
-            port = free_port()
-            engine = f"http://127.0.0.1:{port}/v1"
-            stack.enter_context(child([sys.executable, str(STUB), str(port)], f"{engine}/models"))
-            values = {"first": options.first, "between": options.between, "tokens": options.tokens}
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/stub", data=orjson.dumps(values), method="POST")
-            urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+            stub = Stub().start()
+            stack.callback(stub.kill)
+            stub.behave(first=options.first, between=options.between, tokens=options.tokens)
+            engine = stub.url
         address, key = stack.enter_context(gateway(engine, options.streams))
         for _ in range(options.rounds):
             direct.add(asyncio.run(round_of(engine, options.model, "none", options)))

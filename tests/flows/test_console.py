@@ -5,16 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from flows.console import Progress
-from flows.stages import StageRun, clock, keep_duration, read_durations, seconds_left
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(6.6, "0:07"), (750, "12:30"), (3723, "1:02:03")])
-def test_seconds_are_shown_as_a_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+from flows.stages import StageRun, keep_duration, read_durations, seconds_left
 
 
 def test_time_left_is_what_remains_of_this_stage_and_all_of_the_next() -> None:
@@ -46,13 +40,3 @@ def test_without_a_terminal_progress_is_plain_lines() -> None:
         "  ✓ sft                        1:01",
         "  = gate                     cached",
     ]
-
-
-def test_on_a_terminal_the_stage_is_one_live_line() -> None:
-    console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    progress = Progress(console)
-    progress.stage_started("sft")
-    progress.stage_said("[bold]step 3[/] of 9")
-    progress.stage_ended(StageRun("sft", False, 2.0))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "sft" in text and "✓" in text

@@ -54,14 +54,6 @@ def test_outputs_that_dvc_can_bring_back_count_as_cached(toy: Path, lines: list[
     assert (toy / "data/mix/train.jsonl").read_text() == "{}\n"
 
 
-def test_a_failing_stage_is_named_with_its_last_words(toy: Path, lines: list[str]) -> None:
-    for name in ("base_model", "mix"):
-        run(toy, name, lines)
-    set_wanted(toy, fail=True)
-    with pytest.raises(dvc.StageFailed, match=r"(?s)stage sft failed .*out of memory on purpose"):
-        run(toy, "sft", lines)
-
-
 def test_a_torn_rwlock_file_is_removed_and_a_whole_one_kept(toy: Path) -> None:
     rwlock = toy / ".dvc/tmp/rwlock"
     with dvc.open_repo(toy) as repo:

@@ -64,42 +64,29 @@ def test_a_key_used_for_something_else_is_a_conflict(gateway: Any, answer: str) 
     assert rows_of(gateway, answer) == [("thumb", 1, None, None)]
 
 
-def test_two_people_may_use_the_same_key_but_not_each_others_answers(gateway: Any, answer: str) -> None:
-    body = {"answer_id": answer, "kind": "thumb", "thumb": 1, "idempotency_key": uuid.uuid4().hex}
-    assert post(gateway, body).status_code == 201
-    theirs, forged = post(gateway, body, "bob"), post(gateway, body | {"answer_id": "chatcmpl-" + "0" * 32}, "bob")
-    assert theirs.status_code == forged.status_code == 404
-    assert theirs.json() == forged.json()
-
-
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"kind": "thumb"}, "thumb"), ({"kind": "thumb", "thumb": 1, "text": "x"}, "text"), ({"kind": "comment"}, "text")],
+    [
+        ({"kind": "thumb"}, "thumb"),
+        ({"kind": "thumb", "thumb": 2}, "thumb"),
+        ({"kind": "thumb", "thumb": True}, "thumb"),
+        ({"kind": "thumb", "thumb": 1, "rating": 5}, "rating"),
+        ({"kind": "rating", "rating": 0}, "rating"),
+        ({"kind": "rating", "rating": 4.5}, "rating"),
+        ({"kind": "correction", "text": "   "}, "text"),
+        ({"kind": "correction", "text": "a\x00b"}, "text"),
+        ({"kind": "correction", "text": "Yes<|im_end|>"}, "text"),
+        ({"kind": "correction", "text": "x" * 20_001}, "text"),
+        ({"kind": "praise", "text": "x"}, "kind"),
+        ({"kind": "thumb", "thumb": 1, "identity_id": "bob"}, "identity_id"),
+    ],
 )
-def test_feedback_that_does_not_fit_its_kind_names_the_field(
+def test_feedback_that_is_none_of_its_kind_names_the_field(
     gateway: Any, answer: str, fields: dict[str, Any], param: str
 ) -> None:
     reply = post(gateway, {"answer_id": answer, "idempotency_key": uuid.uuid4().hex, **fields})
     error = reply.json()["error"]
-    assert (reply.status_code, error["param"]) == (400, param) and f"kind {fields['kind']}" in error["message"]
-
-
-def test_feedback_that_is_none_is_refused(gateway: Any, answer: str) -> None:
-    for fields in (
-        {"kind": "thumb", "thumb": 2},
-        {"kind": "thumb", "thumb": True},
-        {"kind": "rating", "rating": 0},
-        {"kind": "rating", "rating": 4.5},
-        {"kind": "thumb", "thumb": 1, "rating": 5},
-        {"kind": "correction", "text": "   "},
-        {"kind": "correction", "text": "a\x00b"},
-        {"kind": "correction", "text": "Yes<|im_end|>"},
-        {"kind": "correction", "text": "x" * 20_001},
-        {"kind": "praise", "text": "x"},
-        {"kind": "thumb", "thumb": 1, "identity_id": "bob"},
-    ):
-        reply = post(gateway, {"answer_id": answer, "idempotency_key": uuid.uuid4().hex, **fields})
-        assert reply.status_code == 400 and reply.json()["error"]["type"] == "invalid_request_error", fields
+    assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert rows_of(gateway, answer) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +13,9 @@ from serving.errors import ServiceError
 from serving.prompt_checks import Wanted, checked_prompt, with_system
 from serving.served import Served
 from tasks.core.params import load_params
-from tasks.core.records import Turn
 from tasks.text.prompts import (
     PromptBook,
     TokenizerMissing,
-    encode_text,
-    messages_of,
-    render,
-    render_prompt,
-    smuggled_markers,
 )
 
 BASE = Served("base", "", "base", "Be brief.")
@@ -31,28 +24,6 @@ BASE = Served("base", "", "base", "Be brief.")
 @pytest.fixture(scope="module")
 def book(base_model: Path) -> PromptBook:
     return PromptBook(base_model)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(base_model: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(base_model)
-
-
-def test_prompts_are_rendered_and_counted_as_in_training(book: PromptBook, tokenizer: Any) -> None:
-    history = (Turn(user="Får jag bygga?", assistant=" Ja.\n"),)
-    for system in ("", "You answer."):
-        for text in ("How? ", "  两个 空格  ", "a\n\nb", "{{ x }} {% y %}", "emoji 🏗️"):
-            rendered = render_prompt(tokenizer, system, text, history)
-            assert render(book, messages_of(system, text, history)) == rendered
-            assert book.count(rendered) == len(encode_text(tokenizer, rendered))
-
-
-def test_the_same_texts_count_as_smuggling(book: PromptBook, tokenizer: Any) -> None:
-    assert set(book.all_special_tokens) == set(tokenizer.all_special_tokens)
-    for text in ("<|im_start|>", "x<|im_end|>y", "<|endoftext|>", "<im_start>", "< |im_end|>"):
-        assert sorted(smuggled_markers(book, text)) == sorted(smuggled_markers(tokenizer, text))
 
 
 def test_the_bound_without_tokenising_is_never_above_the_count(book: PromptBook) -> None:

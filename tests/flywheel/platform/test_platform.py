@@ -187,10 +187,6 @@ def test_keys_are_added_listed_and_disabled_by_the_verb(home: Path) -> None:
     assert "nobody" in run("keys", "disable", "nobody", status=1)
 
 
-def test_down_without_a_platform_is_no_error(home: Path) -> None:
-    assert json.loads(run("down", "--json")) == {"stopped": 0, "left": 0}
-
-
 def test_a_platform_that_was_never_started_is_down_and_needs_no_attention(home: Path) -> None:
     found: dict[str, Any] = look(load(home))
     assert (found["platform"], found["nights"], found["alarm"]) == ("down", [], None)
