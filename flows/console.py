@@ -21,16 +21,16 @@ from rich.text import Text
 from flows.stages import StageRun, clock, seconds_left
 
 if TYPE_CHECKING:
-    from flows.summary import Outcome
+    from flows.summary import ReleaseOutcome
 
 
 HEARTBEAT_SECONDS = 60.0
 
 
-class Progress:
+class RunProgress:
     """Progress on the console. One that is quiet says nothing: for runs that nobody watches."""
 
-    outcome: Outcome | None = None
+    outcome: ReleaseOutcome | None = None
 
     def __init__(self, console: Console) -> None:
         """`console` decides whether there is a terminal to draw on."""
@@ -74,7 +74,7 @@ class Progress:
         mark, took = ("=", "cached") if run.cached else ("✓", clock(run.seconds))
         self.say(f"  {mark} {run.name:<22} {took:>8}")
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: ReleaseOutcome) -> None:
         """The release ended with a verdict, or with nothing to do."""
         self.outcome = outcome
 
@@ -106,11 +106,11 @@ class Progress:
         return self._spinner
 
 
-reporter: ContextVar[Progress] = ContextVar("reporter", default=Progress(Console(quiet=True)))  # noqa: B039 - says nothing
+reporter: ContextVar[RunProgress] = ContextVar("reporter", default=RunProgress(Console(quiet=True)))  # noqa: B039 - says nothing
 
 
 @contextlib.contextmanager
-def reporting(to: Progress) -> Iterator[None]:
+def reporting(to: RunProgress) -> Iterator[None]:
     """Send the news of the block to `to`."""
     token = reporter.set(to)
     try:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from flows.stages import Stage, changed_stages, open_repo, read_stages
-from flows.summary import Outcome
+from flows.summary import ReleaseOutcome
 from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.registry.inputs import inputs_digest
@@ -29,7 +29,7 @@ def note_of(version: Version) -> str:
     return f"nothing to do: version {version.number}, verdict {version.tags.get('verdict')}"
 
 
-def outcome_at_rest(home: Path) -> tuple[Outcome, list[Stage]] | None:
+def outcome_at_rest(home: Path) -> tuple[ReleaseOutcome, list[Stage]] | None:
     """What a release of this checkout would end with and its stages, if there is nothing to do; None where there is.
 
     Raises:
@@ -46,4 +46,4 @@ def outcome_at_rest(home: Path) -> tuple[Outcome, list[Stage]] | None:
         return None
     verdict = version.tags.get("verdict", "")
     seconds = time.monotonic() - started
-    return Outcome(verdict, domain, version.number, version.aliases, note_of(version), (), seconds), stages
+    return ReleaseOutcome(verdict, domain, version.number, version.aliases, note_of(version), (), seconds), stages

@@ -22,7 +22,7 @@ from prefect.states import State
 
 from flows import stages as dvc
 from flows.live import promoted
-from flows.summary import Outcome
+from flows.summary import ReleaseOutcome
 from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
@@ -151,10 +151,10 @@ def feedback_tags() -> dict[str, str]:
     }
 
 
-def register(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> Outcome:
+def register(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> ReleaseOutcome:
     """Keep everything with the MLflow run, register the version, and promote it if it may be."""
 
-    def keep() -> Outcome:
+    def keep() -> ReleaseOutcome:
         client, run_id, root = work.registry.client, work.mlflow_run, work.place.root
         runs.log_params(client, run_id, root / layout.PARAMS)
         runs.log_metrics(client, run_id, root / layout.REPORTS)
@@ -164,7 +164,7 @@ def register(work: Release, verdict: dict[str, Any], tags: dict[str, str]) -> Ou
         work.registry.finish(version, work.inputs)
         return outcome_of(work, work.registry.get(version.number), note)
 
-    outcome: Outcome = step("register", keep, [work.states["gate"]])
+    outcome: ReleaseOutcome = step("register", keep, [work.states["gate"]])
     return outcome
 
 
@@ -189,9 +189,9 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     return promoted(work.registry, work.store, load_params(), version, before)[1]
 
 
-def outcome_of(work: Release, version: Version, note: str) -> Outcome:
+def outcome_of(work: Release, version: Version, note: str) -> ReleaseOutcome:
     """What the summary shows."""
-    return Outcome(
+    return ReleaseOutcome(
         outcome=version.tags.get("verdict", ""),
         domain=work.domain,
         version=version.number,

@@ -40,7 +40,7 @@ from flows.registration import (
     trusted_verdict,
 )
 from flows.stages import ReleaseStopped, clock, keep_duration, read_durations
-from flows.summary import Outcome
+from flows.summary import ReleaseOutcome
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -165,7 +165,7 @@ def release(
     return Completed(name=state_name(outcome), message=outcome.note)
 
 
-def state_name(outcome: Outcome) -> str:
+def state_name(outcome: ReleaseOutcome) -> str:
     """How Prefect's page names the end of a release."""
     if outcome.note.startswith("nothing to do"):
         return "NothingToDo"
@@ -234,7 +234,7 @@ def run_up_to(place: Workspace, last: str, reason: str) -> None:
         run_stages(replace(work, stages=[stage for stage in work.stages if stage.name in wanted]), rejudge=False)
 
 
-def perform(work: Release, rejudge: bool) -> Outcome:
+def perform(work: Release, rejudge: bool) -> ReleaseOutcome:
     """Run what is not up to date, then register; or find that there is nothing to do."""
     changed = dvc.changed_stages(work.repo, work.stages)
     if not rejudge and (known := judged_already(work.registry, work.inputs, changed)):
@@ -248,7 +248,7 @@ def perform(work: Release, rejudge: bool) -> Outcome:
     return carry_out(work, rejudge)
 
 
-def carry_out(work: Release, rejudge: bool) -> Outcome:
+def carry_out(work: Release, rejudge: bool) -> ReleaseOutcome:
     """The stages and what follows them, inside one MLflow run, which is closed whatever happens."""
     client = work.registry.client
     work.mlflow_run = open_run(client, work.place.home, work.domain, work.inputs, work.reason)

@@ -26,11 +26,11 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from flows.console import Progress, reporting
+from flows.console import RunProgress, reporting
 from flows.idle import outcome_at_rest
 from flows.server import EmbeddedServer, answers, prefect_environment
 from flows.stages import StageRun, clock
-from flows.summary import Outcome, print_summary
+from flows.summary import ReleaseOutcome, print_summary
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.params import load_params
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console, home: Path, started: float) -> int:
-    news, named = Progress(console), named_api(home)
+    news, named = RunProgress(console), named_api(home)
     special = options.nightly or options.rejudge or options.dry_run or options.workspace
     if not special and not named and (found := outcome_at_rest(home)):
         outcome, stages = found
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace, console: Console, home: Path, started: flo
     return _ended(news.outcome, options, console, home, time.monotonic() - started)
 
 
-def _flow(options: argparse.Namespace, news: Progress, seconds: float) -> Any:
+def _flow(options: argparse.Namespace, news: RunProgress, seconds: float) -> Any:
     """Run the flow that is asked for; returns its final state. `seconds` is what Prefect took to start."""
     from flows.nightly import nightly
     from flows.release import release
@@ -171,7 +171,9 @@ def _failed(state: Any, console: Console) -> int:
     return FAILED
 
 
-def _ended(outcome: Outcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float) -> int:
+def _ended(
+    outcome: ReleaseOutcome | None, options: argparse.Namespace, console: Console, home: Path, seconds: float
+) -> int:
     """Print the summary; its total counts Prefect's start too."""
     if outcome is None:  # a dry run, or a night without a release
         return 0

@@ -18,7 +18,7 @@ CUT = 400
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReleaseOutcome:
     """What a release ended with, for the summary; times in seconds."""
 
     outcome: str
@@ -30,7 +30,7 @@ class Outcome:
     seconds: float
 
 
-def print_summary(console: Console, outcome: Outcome, root: Path) -> None:
+def print_summary(console: Console, outcome: ReleaseOutcome, root: Path) -> None:
     """Print it all. Texts that a model or a source wrote are printed without markup."""
     console.print()
     words = Text(f"{outcome.outcome.upper()}  ", style=f"bold {COLOURS.get(outcome.outcome, 'white')}")
@@ -64,7 +64,7 @@ def _print_sample(console: Console, sample: Sample | None) -> None:
         console.print(Text(f"{label}  ", style="bold").append(" ".join(short.split()), style="not bold"))
 
 
-def _print_times(console: Console, outcome: Outcome) -> None:
+def _print_times(console: Console, outcome: ReleaseOutcome) -> None:
     inside = sum(run.seconds for run in outcome.runs)
     ran = "   ".join(f"{run.name} {clock(run.seconds)}" for run in outcome.runs if not run.cached)
     cached = sum(run.cached for run in outcome.runs)
@@ -79,7 +79,7 @@ def _print_times(console: Console, outcome: Outcome) -> None:
     )
 
 
-def _print_places(console: Console, outcome: Outcome) -> None:
+def _print_places(console: Console, outcome: ReleaseOutcome) -> None:
     database = f"sqlite:///{(layout.HOME / 'mlflow' / 'mlflow.db').as_posix()}"
     places = {
         "Card": layout.CARD_HTML.as_posix(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.console import Progress
+from flows.console import RunProgress
 from flows.stages import StageRun, keep_duration, read_durations, seconds_left
 
 
@@ -29,7 +29,7 @@ def test_durations_are_kept_across_runs_and_a_torn_file_is_no_error(tmp_path: Pa
 
 def test_without_a_terminal_progress_is_plain_lines() -> None:
     console = Console(file=io.StringIO(), width=80)
-    progress = Progress(console)
+    progress = RunProgress(console)
     progress.plan(["sft", "gate"], {"sft": 60.0, "gate": 5.0})
     progress.stage_started("sft")
     progress.stage_ended(StageRun("sft", False, 61.0))

@@ -43,7 +43,7 @@ MIN_INSTRUCTION, MAX_INSTRUCTION = 5, 400  # characters
 
 
 @dataclass
-class Pool:
+class TaskPool:
     """Every instruction there is, and those that may be shown: seeds, and the teacher's own with their source."""
 
     seeds: list[Seed]
@@ -93,7 +93,7 @@ class SelfInstruct(Method):
 
         `others` are instructions that must not come again.
         """
-        pool = Pool(list(seeds), [*(seed.instruction for seed in seeds), *others])
+        pool = TaskPool(list(seeds), [*(seed.instruction for seed in seeds), *others])
         rng = random.Random(self.params.seed)
         waiting: list[Task] = []
         while len(self.examples) < self.settings.examples and self.teacher and not self.teacher.exhausted:
@@ -112,7 +112,7 @@ class SelfInstruct(Method):
         for task in waiting:
             self.drop(self._example(task), "not answered", "enough examples, or no requests left")
 
-    def _instructions(self, prompts: int, pool: Pool, rng: random.Random) -> list[Task]:
+    def _instructions(self, prompts: int, pool: TaskPool, rng: random.Random) -> list[Task]:
         """Step 1, and the filters on instructions."""
         shown = [pool.shown(self.settings.seeds_per_prompt, rng) for _ in range(prompts)]
         asked = [[self._list_prompt([text for _, text in part])] for part in shown]
@@ -144,7 +144,7 @@ class SelfInstruct(Method):
             language=self.prompts.language,
         )
 
-    def _is_new(self, task: Task, pool: Pool) -> bool:
+    def _is_new(self, task: Task, pool: TaskPool) -> bool:
         """Whether an instruction may join the pool, which it does."""
         if problem := self._instruction_problem(task.instruction):
             self.drop(self._example(task), *problem)
@@ -178,7 +178,7 @@ class SelfInstruct(Method):
             for task, reply in zip(tasks, self.ask(asked, "kinds", exact=True), strict=True)
         ]
 
-    def _instances(self, tasks: Sequence[Task], pool: Pool) -> None:
+    def _instances(self, tasks: Sequence[Task], pool: TaskPool) -> None:
         """Step 3, and the filters on instances."""
         shown = {
             kind: [seed for seed in pool.seeds if seed.classification is kind][:SHOWN_KINDS] for kind in (True, False)

@@ -62,7 +62,7 @@ class SuiteFailed(FlywheelError):
 
 
 @dataclass
-class Judge:
+class ExampleJudge:
     """Judges batches of examples: which are kept, which fail and why, which repeat an earlier one."""
 
     checker: Checker
@@ -72,7 +72,7 @@ class Judge:
     _seen: set[bytes] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
 
-    def batch(self, examples: list[Example], suite: str) -> Batch:
+    def batch(self, examples: list[Example], suite: str) -> JudgedBatch:
         """Judge a batch; `suite` is that of all of them, or "" for that of each one's origin."""
         first, repeats = self._without_repeats(examples)
         by_suite: dict[str, list[Example]] = {}
@@ -84,7 +84,7 @@ class Judge:
             outcome = self.outcomes.setdefault(name, Outcome(name))
             failures |= outcome.add(self.checker.check(name, frame(name, rows)), rows)
         self._failed |= failures.keys()
-        return Batch(
+        return JudgedBatch(
             kept=[example for example in first if example.id not in failures],
             failed=[(example, failures[example.id]) for example in first if example.id in failures],
             repeats=[example for example in repeats if example.id not in self._failed],
@@ -101,7 +101,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Batch:
+class JudgedBatch:
     """What became of a batch of examples. Repeats of a row that failed are left out: they fail with it."""
 
     kept: list[Example]
@@ -120,7 +120,7 @@ class Batch:
             yield Receipt(example_id=example.id, stage=STAGE, kept=True, reason="exact repeat", detail=source)
 
 
-def judge_file(path: Path, suite: str, judge: Judge, folder: Path, receipts: TableWriter) -> Counter[str]:
+def judge_file(path: Path, suite: str, judge: ExampleJudge, folder: Path, receipts: TableWriter) -> Counter[str]:
     """Judge a file of examples into `folder`: the kept ones under its name, the others to quarantine.jsonl.
 
     Returns:
@@ -204,7 +204,7 @@ def validate() -> str:
         files = {}
         with table_writer(folder / "receipt.parquet", schema_of(Receipt)) as receipts:
             for path, suite in ((EXAMPLES, ""), (GENERAL, "example.general"), (SAFETY, "example.safety")):
-                judge = Judge(checker, tokenizer, domain.system_text())
+                judge = ExampleJudge(checker, tokenizer, domain.system_text())
                 files[path.stem] = judge_file(path, suite, judge, folder, receipts)
                 judged[path.stem] = list(judge.outcomes.values())
         judged |= {name: [outcome] for name, outcome in judge_material(checker).items()}

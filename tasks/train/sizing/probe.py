@@ -26,7 +26,16 @@ from tasks.train.run.launch import LaunchError, launch
 from tasks.train.run.precision import CPU_INFO
 from tasks.train.sizing.formula import Training, operations
 from tasks.train.sizing.machines import gpu_bytes
-from tasks.train.sizing.workload import VALIDATION, Row, Workload, is_online, items, learnt_from, read_rows, workload_of
+from tasks.train.sizing.workload import (
+    VALIDATION,
+    RowSize,
+    Workload,
+    is_online,
+    items,
+    learnt_from,
+    read_rows,
+    workload_of,
+)
 
 STEPS = 4  # of which the first warms up
 PROBE_SECONDS = 1800.0  # more, and the formula has to do
@@ -80,7 +89,7 @@ def _read(path: Path) -> Probe | None:
     return None
 
 
-def run_probe(job: TrainingJob, training: Training, rows: Sequence[Row], held: Sequence[Row]) -> Probe:
+def run_probe(job: TrainingJob, training: Training, rows: Sequence[RowSize], held: Sequence[RowSize]) -> Probe:
     """Probe a job through the module of its worker, and keep what was found.
 
     Raises:
@@ -142,7 +151,7 @@ def probe_of(seen: Sequence[dict[str, Any]], training: Training, work: Workload,
     )
 
 
-def choose(rows: Sequence[Row], job: TrainingJob) -> list[Row]:
+def choose(rows: Sequence[RowSize], job: TrainingJob) -> list[RowSize]:
     """The examples, or prompts with their preferences, to probe with: a step of the longest, three of all lengths."""
     if is_online(job):
         return list(rows)  # of the prompts only those are used that an update asks for
@@ -152,17 +161,17 @@ def choose(rows: Sequence[Row], job: TrainingJob) -> list[Row]:
     return [*order[:count], *_spread(order[count:], (STEPS - 1) * count)]
 
 
-def _by_length(rows: Sequence[Row]) -> list[Row]:
+def _by_length(rows: Sequence[RowSize]) -> list[RowSize]:
     return sorted(rows, key=lambda row: row.longest, reverse=True)
 
 
-def _spread(rows: Sequence[Row], count: int) -> list[Row]:
+def _spread(rows: Sequence[RowSize], count: int) -> list[RowSize]:
     """As many, evenly from first to last."""
     count = min(count, len(rows))
     return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
 
 
-def shortened(job: TrainingJob, run: Path, chosen: Sequence[Row], validated: Sequence[Row]) -> TrainingJob:
+def shortened(job: TrainingJob, run: Path, chosen: Sequence[RowSize], validated: Sequence[RowSize]) -> TrainingJob:
     """The job with only these of its examples, one epoch long; the files are written into `run`."""
     data = dict(job.data)
     for name, path in job.data.items():

@@ -19,7 +19,7 @@ from tasks.train.run.precision import multiplies_bf16
 from tasks.train.sizing.formula import Training, checkpoint_bytes, memory_of, operations, result_bytes, training_of
 from tasks.train.sizing.machines import Prices, free_memory, gpu_bytes, read_prices
 from tasks.train.sizing.probe import Probe, ProbeError, known_probe, known_rate, run_probe
-from tasks.train.sizing.workload import Row, Workload, is_online, read_rows, workload_of
+from tasks.train.sizing.workload import RowSize, Workload, is_online, read_rows, workload_of
 
 GIB = 1 << 30
 # A run holds more than a probe saw: freed blocks of other sizes that the allocator keeps. Measured by bench_estimate.
@@ -41,8 +41,8 @@ class Sizing:
     job: TrainingJob
     training: Training
     work: Workload
-    rows: list[Row]  # what `work` was planned from: learnt from, and validated on
-    held: list[Row]
+    rows: list[RowSize]  # what `work` was planned from: learnt from, and validated on
+    held: list[RowSize]
     machines: int
     probe: Probe | None = None
     unexplained: int = 0  # bytes by which the probe's peak is above the formula's

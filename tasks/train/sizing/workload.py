@@ -31,7 +31,7 @@ HELD_OUT_ANSWERS = 4  # to each held-out prompt, before and after: tasks/train/a
 
 
 @dataclass(frozen=True)
-class Row:
+class RowSize:
     """One example, or one prompt with all that is preferred over something else as an answer to it.
 
     Tokens of the prompt and of each answer; of each pair, those of the chosen and of the rejected answer; and the
@@ -110,7 +110,7 @@ def learnt_from(job: TrainingJob) -> str:
     return next(name for name in LEARNT if name in job.data)
 
 
-def read_rows(job: TrainingJob) -> tuple[list[Row], list[Row]]:
+def read_rows(job: TrainingJob) -> tuple[list[RowSize], list[RowSize]]:
     """Lengths of what is learnt from, and of what is validated on: examples, or prompts with their preferences.
 
     Raises:
@@ -125,15 +125,15 @@ def read_rows(job: TrainingJob) -> tuple[list[Row], list[Row]]:
     return read(job, tokenizer, learnt), read(job, tokenizer, held) if held and held.is_file() else []
 
 
-def _examples(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
+def _examples(job: TrainingJob, tokenizer: Any, path: Path) -> list[RowSize]:
     rows = []
     for line, example in enumerate(read_own_jsonl(path, Example)):
         prompt, answer = encode_example(tokenizer, job.system, example, job.settings.max_tokens)
-        rows.append(Row(len(prompt), (len(answer),), lines=(line,)))
+        rows.append(RowSize(len(prompt), (len(answer),), lines=(line,)))
     return rows
 
 
-def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
+def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[RowSize]:
     """By prompt, each answer once, as in tasks/train/preference/rows.py; what that lays aside is left out."""
     groups: dict[tuple[Message, ...], tuple[int, dict[str, int], list[tuple[int, int]], list[int]]] = {}
     for line, preference in enumerate(read_own_jsonl(path, Preference)):
@@ -146,12 +146,12 @@ def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
         pairs.append((len(chosen), len(rejected)))
         lines.append(line)
     return [
-        Row(prompt, tuple(answers.values()), tuple(pairs), tuple(lines))
+        RowSize(prompt, tuple(answers.values()), tuple(pairs), tuple(lines))
         for prompt, answers, pairs, lines in groups.values()
     ]
 
 
-def _prompts(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
+def _prompts(job: TrainingJob, tokenizer: Any, path: Path) -> list[RowSize]:
     """The domain's prompts, each once, as tasks/train/align/online/policy.py takes them."""
     settings: Any = job.settings
     kept: dict[str, int] = {}
@@ -159,11 +159,11 @@ def _prompts(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
         if example.origin != REPLAYED:
             system = example.system or job.system
             kept.setdefault(render_prompt(tokenizer, system, example.prompt, example.history), line)
-    rows = [Row(tokenizer.count(text), (0,), lines=(line,)) for text, line in kept.items()]
+    rows = [RowSize(tokenizer.count(text), (0,), lines=(line,)) for text, line in kept.items()]
     return [row for row in rows if row.prompt <= settings.rollout.max_prompt_tokens]
 
 
-def _pretraining(job: TrainingJob, tokenizer: Any, path: Path) -> tuple[list[Row], list[Row]]:
+def _pretraining(job: TrainingJob, tokenizer: Any, path: Path) -> tuple[list[RowSize], list[RowSize]]:
     """Full rows of the domain's text and the general text that goes with it; one in HELD_OUT is only validated on."""
     import pyarrow.parquet as pq
 
@@ -172,21 +172,21 @@ def _pretraining(job: TrainingJob, tokenizer: Any, path: Path) -> tuple[list[Row
     tokens = sum(tokenizer.count(text) + 1 for text in texts)  # one ends each document
     count = max(job.processes, round(tokens * (1.0 + settings.general_ratio) / settings.max_tokens))
     held = count // HELD_OUT
-    row = Row(0, (settings.max_tokens,))
+    row = RowSize(0, (settings.max_tokens,))
     return [row] * (count - held), [row] * held
 
 
-def items(job: TrainingJob, rows: Sequence[Row]) -> list[Row]:
+def items(job: TrainingJob, rows: Sequence[RowSize]) -> list[RowSize]:
     """What a batch counts: a prompt with all its answers (reward), a pair (dpo), an answer (kto); else the row."""
     alignment = getattr(job.settings, "alignment", "none")
     if alignment == "dpo":
-        return [Row(row.prompt, pair) for row in rows for pair in row.pairs]
+        return [RowSize(row.prompt, pair) for row in rows for pair in row.pairs]
     if alignment == "kto":
-        return [Row(row.prompt, (answer,)) for row in rows for answer in row.answers]
+        return [RowSize(row.prompt, (answer,)) for row in rows for answer in row.answers]
     return list(rows)
 
 
-def workload_of(job: TrainingJob, rows: Sequence[Row], held: Sequence[Row]) -> Workload:
+def workload_of(job: TrainingJob, rows: Sequence[RowSize], held: Sequence[RowSize]) -> Workload:
     """All that a job computes for what `read_rows` found.
 
     Raises:
@@ -216,7 +216,7 @@ def workload_of(job: TrainingJob, rows: Sequence[Row], held: Sequence[Row]) -> W
     )
 
 
-def _epoch(job: TrainingJob, rows: Sequence[Row], epoch: int) -> list[Step]:
+def _epoch(job: TrainingJob, rows: Sequence[RowSize], epoch: int) -> list[Step]:
     """The steps of an epoch, each as the batches of its slowest process, which decides how long it takes."""
     size, count = job.settings.batch_size, job.processes
     if job.stage == "sft":
@@ -231,7 +231,7 @@ def _epoch(job: TrainingJob, rows: Sequence[Row], epoch: int) -> list[Step]:
     return [tuple(batches[i : i + every]) for i in range(0, len(batches), every)]
 
 
-def _batch(job: TrainingJob, rows: Sequence[Row]) -> Batch:
+def _batch(job: TrainingJob, rows: Sequence[RowSize]) -> Batch:
     """Sequences padded to the longest; the head is asked for the columns in which one of them has an answer.
 
     Packed, they lie end to end, and the head is asked for the answers only. A reward model has no words to score.
@@ -243,7 +243,7 @@ def _batch(job: TrainingJob, rows: Sequence[Row]) -> Batch:
     return Batch(count, tokens, 0 if job.stage == "reward" else tokens - min(row.prompt for row in rows))
 
 
-def _online(job: TrainingJob, rows: Sequence[Row], held: Sequence[Row]) -> Workload:
+def _online(job: TrainingJob, rows: Sequence[RowSize], held: Sequence[RowSize]) -> Workload:
     """Updates of a few steps each, as run/online_plan.py makes them; the first of an update has the answers.
 
     The held-out prompts are answered twice at the end, as the SFT policy and as the trained one.

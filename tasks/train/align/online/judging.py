@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from tasks.core.files import write_json
 from tasks.core.training_params import BoundsParams
-from tasks.train.align.online.policy import Answers, Reading, answer, read, seed_of
+from tasks.train.align.online.policy import Answers, PolicyReading, answer, read, seed_of
 from tasks.train.align.stage import OnlineJob
 from tasks.train.run.held_weights import VALUE_HEAD, Held, all_finite, held, lent, whole
 from tasks.train.run.online_plan import OnlinePlan
@@ -105,7 +105,7 @@ class Judging:
             return answer(policy, self.processing_class, prompts, rollout.max_answer_tokens, rollout.temperature, seed)
 
     @torch.no_grad()
-    def judge(self, answers: Answers) -> tuple[Tensor, Tensor, Reading]:
+    def judge(self, answers: Answers) -> tuple[Tensor, Tensor, PolicyReading]:
         """Scores (answers,), drift from the SFT policy (answers, answer columns; nats) and the policy's own reading."""
         own = self._read_all(answers)
         with lent(self.policy, self.reference):
@@ -117,7 +117,7 @@ class Judging:
         size, count = self.args.per_device_train_batch_size, len(answers.tokens)
         return [answers.pick(range(first, min(first + size, count))) for first in range(0, count, size)]
 
-    def _read_all(self, answers: Answers) -> Reading:
+    def _read_all(self, answers: Answers) -> PolicyReading:
         """What the policy says of all answers, a few at a time; zero where a column is used by other answers only."""
         self.model.eval()
         temperature, width = self.job.settings.rollout.temperature, answers.answer_mask.shape[1]
@@ -125,7 +125,7 @@ class Judging:
         padded = (
             [torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in ts] for ts in zip(*readings, strict=True)
         )
-        return Reading(*map(torch.cat, padded))
+        return PolicyReading(*map(torch.cat, padded))
 
 
 class KeepOnlineState(TrainerCallback):

@@ -50,7 +50,7 @@ class Answers:
         return Answers(self.tokens[index, left:right], mask[:, left:right], answer_mask[:, : right - prompt_columns])
 
 
-class Reading(NamedTuple):
+class PolicyReading(NamedTuple):
     """What the policy says of answers, all (answers, answer columns): nats, units of the reward, nats."""
 
     logps: Tensor
@@ -146,7 +146,7 @@ def answer(
     return Answers(torch.cat([tokens, given], dim=1), torch.cat([mask, answer_mask], dim=1), answer_mask)
 
 
-def read(model: Any, head: Any, answers: Answers, temperature: float) -> Reading:
+def read(model: Any, head: Any, answers: Answers, temperature: float) -> PolicyReading:
     """Log-probabilities of the answers' tokens under the sampling's temperature, with values and entropies.
 
     The model may be wrapped; without a value head all values are zero.
@@ -168,9 +168,9 @@ def read(model: Any, head: Any, answers: Answers, temperature: float) -> Reading
         temperature=temperature,
     )
     if head is None:
-        return Reading(logps, torch.zeros_like(logps), entropy)
+        return PolicyReading(logps, torch.zeros_like(logps), entropy)
     hidden = output.hidden_states[-1][:, -columns - 1 : -1]
-    return Reading(logps, head(hidden.to(head.weight.dtype)).squeeze(-1).float(), entropy)
+    return PolicyReading(logps, head(hidden.to(head.weight.dtype)).squeeze(-1).float(), entropy)
 
 
 def bare(model: Any) -> Any:

@@ -25,7 +25,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from tasks.train.align.online import ppo_math
 from tasks.train.align.online.judging import Judging, KeepOnlineState, Reward, check
 from tasks.train.align.online.policy import (
-    Reading,
+    PolicyReading,
     add_value_head,
     bare,
     load_policy,
@@ -141,7 +141,7 @@ class PpoTrainer(Judging, Trainer):
         self.kl.update(self.figures["kl"], len(numbers) * rollout.answers * world)
         self._turns = self.plan.turns(seed, update, rank)
 
-    def _advantages(self, scores: Tensor, drift: Tensor, reading: Reading) -> Judged:
+    def _advantages(self, scores: Tensor, drift: Tensor, reading: PolicyReading) -> Judged:
         ppo, mask = self.job.settings.ppo, self._answers.answer_mask
         rewards = ppo_math.token_rewards(scores, drift, mask, self.kl.coefficient)
         if ppo.whiten_rewards:
@@ -150,7 +150,7 @@ class PpoTrainer(Judging, Trainer):
         return Judged(reading.logps, reading.values, ppo_math.whitened(advantages, mask, self._total), returns)
 
     @torch.no_grad()
-    def _note(self, now: Reading, known: Judged, mask: Tensor, policy: Tensor, value: Tensor) -> None:
+    def _note(self, now: PolicyReading, known: Judged, mask: Tensor, policy: Tensor, value: Tensor) -> None:
         """Keep this pass's sums: tokens, both losses, tokens outside of the clip, and the largest ratio either way."""
         change = ((now.logps - known.logps) * mask).detach()
         outside = ((change.exp() - 1.0).abs() > self.job.settings.ppo.clip).sum()

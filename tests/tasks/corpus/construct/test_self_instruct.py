@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.records import Seed
-from tasks.corpus.construct.self_instruct import Pool, SelfInstruct, labelled
+from tasks.corpus.construct.self_instruct import SelfInstruct, TaskPool, labelled
 from tasks.corpus.teacher.cache import Reply
 from tests.construct_root import seed
 from tests.said_teacher import SaidTeacher, at_work
@@ -45,8 +45,8 @@ def made_of(
 
 def test_rouge_l_is_by_characters() -> None:
     # LCS of abcde and aXcYe is ace: 2 × 3 / (5 + 5).
-    assert Pool([], ["abcde"]).nearest("aXcYe", 0) == ("abcde", pytest.approx(0.6))
-    assert Pool([], ["高速公路"]).nearest("高速铁路", 0) == ("高速公路", pytest.approx(0.75))
+    assert TaskPool([], ["abcde"]).nearest("aXcYe", 0) == ("abcde", pytest.approx(0.6))
+    assert TaskPool([], ["高速公路"]).nearest("高速铁路", 0) == ("高速公路", pytest.approx(0.75))
 
 
 def test_a_plain_task_gets_its_input_first_and_is_shown_plain_seeds(root: Path) -> None:
@@ -166,6 +166,6 @@ def test_it_works_in_chinese(root: Path) -> None:
 @given(st.integers(0, 30), st.integers(1, 10))
 def test_a_quarter_of_what_is_shown_is_the_models_own(own: int, count: int) -> None:
     seeds: list[Seed] = [seed(f"Task {n}", "x") for n in range(20)]
-    shown = Pool(seeds, [], [(f"own {n}", f"Own {n}") for n in range(own)]).shown(count, random.Random(1))
+    shown = TaskPool(seeds, [], [(f"own {n}", f"Own {n}") for n in range(own)]).shown(count, random.Random(1))
     assert len(shown) == count
     assert sum(identity.startswith("own") for identity, _ in shown) == min(own, count // 4)

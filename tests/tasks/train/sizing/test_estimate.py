@@ -23,7 +23,7 @@ from tasks.train.sizing.formula import operations
 from tasks.train.sizing.machines import SHIPPED, gpu_bytes, read_prices
 from tasks.train.sizing.probe import Probe, ProbeError
 from tasks.train.sizing.sizing import GROWTH, Sizing, alternatives, size
-from tasks.train.sizing.workload import Batch, Row, workload_of
+from tasks.train.sizing.workload import Batch, RowSize, workload_of
 
 PRICES = read_prices(SHIPPED)
 PROBE = Probe(precision="fp32", startup=10.0, rate=1e9, forward_rate=1e9, saving=0.5, peak=3 << 29)
@@ -135,7 +135,7 @@ def test_a_hired_gpu_is_paid_for_validating_too(job: TrainingJob) -> None:
     assert more == pytest.approx(6 * operations(sizing.training, batch, backward=False) / 3e6, abs=0.11)
 
 
-def sizing_of(job: TrainingJob, rows: list[Row]) -> Sizing:
+def sizing_of(job: TrainingJob, rows: list[RowSize]) -> Sizing:
     training = subject.training_of(job, subject.read_launch(job.settings.launch))
     return Sizing(job, training, workload_of(job, rows, []), rows, [], 1)
 
@@ -146,7 +146,7 @@ def offered(sizing: Sizing) -> list[str]:
 
 def test_the_online_methods_are_offered_no_accumulation(online: Any) -> None:
     """They refuse it."""
-    words = offered(sizing_of(online("ppo"), [Row(40, (9,))] * 16))
+    words = offered(sizing_of(online("ppo"), [RowSize(40, (9,))] * 16))
     assert words[0] == "align.batch_size: 1"
     assert not any("gradient_accumulation" in entry for entry in words)
 

@@ -13,12 +13,12 @@ from tasks.train.sizing import probe as subject
 from tasks.train.sizing.formula import operations
 from tasks.train.sizing.probe import choose, probe_of, shortened
 from tasks.train.sizing.sizing import size
-from tasks.train.sizing.workload import Batch, Row, Workload, items, read_rows, workload_of
+from tasks.train.sizing.workload import Batch, RowSize, Workload, items, read_rows, workload_of
 
 
 def test_a_probe_sees_the_longest_examples_and_others_of_all_lengths(job: TrainingJob) -> None:
     """Steps of four: the four longest of forty, and twelve spread over the others."""
-    rows = [Row(1, (length,)) for length in range(40)]
+    rows = [RowSize(1, (length,)) for length in range(40)]
     chosen = [row.answers[0] for row in choose(rows, job)]
     assert chosen[:4] == [39, 38, 37, 36]
     assert chosen[4:] == [34, 31, 28, 25, 22, 19, 16, 13, 10, 7, 4, 1]

@@ -10,7 +10,7 @@ from tasks.core.records import Example, Preference, make_example, read_own_jsonl
 from tasks.text.prompts import PromptBook
 from tasks.train.preference.rows import encode_groups
 from tasks.train.run.job import TrainingJob
-from tasks.train.sizing.workload import Batch, Row, read_rows, workload_of
+from tasks.train.sizing.workload import Batch, RowSize, read_rows, workload_of
 from tasks.train.tuning.batches import encode_rows, plan_epoch
 from tests.small_tokenizer import lay_tokenizer
 
@@ -44,7 +44,7 @@ def test_a_template_that_marks_what_the_assistant_says_is_counted(root: Path, jo
     prompt = "<start_of_turn>user\nAnswer.\n\n?<end_of_turn>\n<start_of_turn>model\n"
     model = lay_tokenizer(tmp_path / "model", template)
     changes = {"base_model": model, "system": "Answer.", "data": {"train": tmp_path / "train.jsonl"}}
-    assert read_rows(job.model_copy(update=changes)) == ([Row(1 + len(prompt), (4,), (), (0,))], [])
+    assert read_rows(job.model_copy(update=changes)) == ([RowSize(1 + len(prompt), (4,), (), (0,))], [])
 
 
 def test_preferences_are_grouped_as_training_groups_them(preferring: Any, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_online_update_answers_in_its_first_step(online: Any) -> None:
 
     So 8 steps an update, each of 2 forward passes, and in the first of them twice 4 more.
     """
-    work = workload_of(online("ppo"), [Row(40, (9,))] * 16, [])
+    work = workload_of(online("ppo"), [RowSize(40, (9,))] * 16, [])
     assert [len(step) for step in work.steps] == [10, 2, 2, 2, 2, 2, 2, 2] * 3
     assert work.largest == Batch(rows=2, tokens=40 + 32, scored=32)
     assert (work.forward, work.update) == ((), 8)
@@ -139,7 +139,7 @@ def test_held_out_prompts_are_answered_twice_at_the_end(online: Any) -> None:
 
     A single prompt is not compared.
     """
-    rows, held = [Row(40, (9,))] * 16, [Row(30, (9,))] * 5
+    rows, held = [RowSize(40, (9,))] * 16, [RowSize(30, (9,))] * 5
     assert len(workload_of(online("ppo"), rows, held).forward) == 48
     assert workload_of(online("ppo"), rows, held[:1]).forward == ()
     assert len(workload_of(online("rloo", {"rollout": {"answers": 2}}), rows, held).forward) == 48
@@ -157,4 +157,4 @@ def test_pretraining_is_full_rows_of_documents_and_general_text(job: TrainingJob
     tokens = 10 * (PromptBook(job.base_model).count("building permit " * 100) + 1)
     learnt, held = read_rows(other)
     assert len(learnt) + len(held) == round(tokens * 6 / 512)
-    assert set(learnt) == {Row(0, (512,))} and len(held) == (len(learnt) + len(held)) // 20
+    assert set(learnt) == {RowSize(0, (512,))} and len(held) == (len(learnt) + len(held)) // 20

@@ -13,7 +13,7 @@ from tasks.core.records import Example, make_example
 from tasks.train.align.online.judging import ANSWERS, _judged, paired_interval
 from tasks.train.align.online.policy import (
     Answers,
-    Reading,
+    PolicyReading,
     add_value_head,
     answer,
     prompt_rows,
@@ -117,9 +117,9 @@ class Process:
         tokens = torch.tensor(prompts)
         return Answers(tokens, torch.ones_like(tokens), torch.ones_like(tokens))
 
-    def judge(self, answers: Answers) -> tuple[Any, Any, Reading]:
+    def judge(self, answers: Answers) -> tuple[Any, Any, PolicyReading]:
         of_prompt = answers.tokens.float()
-        return of_prompt[:, 0] + 100 * self.rank, of_prompt / 10, Reading(of_prompt, of_prompt, of_prompt / 2)
+        return of_prompt[:, 0] + 100 * self.rank, of_prompt / 10, PolicyReading(of_prompt, of_prompt, of_prompt / 2)
 
 
 def test_an_uneven_share_is_padded_and_the_padding_counts_nowhere() -> None:
