@@ -1,11 +1,7 @@
 """The nightly flow: what users said becomes a release, or a reasoned skip.
 
-Claim the feedback of this night in the database (exactly once), lay it down as a snapshot, write the pointer
-state/feedback.json, run the data stages, decide by what they leave whether it is worth a release, run the release flow,
-close the night. It decides WHEN; cleaning, training and judging are stages.
-
-Safe to kill anywhere: a night that was begun is taken up again with the same rows, a snapshot that was written is found
-again by its digest, a pointer of this night is not written twice, and the release finds what it did before.
+Safe to kill anywhere: a night that was begun is taken up again with the rows it claimed, a snapshot that was written is
+found by its digest, a pointer of this night is not written twice, and the release finds what it did before.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The release flow: DVC's stages, one Prefect task each, then the version, promoted if its verdict says so.
 
-It decides WHEN; every computation is a stage (tasks/) or a function of tasks/registry. It needs a Prefect API
-(flows/run.py starts one), git, and the project as working directory or in FLYWHEEL_ROOT.
-
-Safe to run again after any kill: stages resume from DVC, the MLflow run of the same inputs is taken up again, a version
-is known by its package and verdict, and its `released` tag comes last.
+It needs a Prefect API (flows/run.py starts one), git, and the project as working directory or in FLYWHEEL_ROOT. Safe to
+run again after any kill: stages resume from DVC, the MLflow run of the same inputs is taken up again, a version is
+known by its package and verdict, and its `released` tag comes last.
 """
 
 from __future__ import annotations
@@ -149,11 +147,7 @@ def release(
     """
     place = open_workspace(layout.home(), workspace)
     os.environ.update(layout.OFFLINE)
-    with (
-        contextlib.chdir(place.root),
-        one_at_a_time(place.root, reporter.get().say),
-        dvc.open_repo(place.root) as repo,
-    ):
+    with contextlib.chdir(place.root), one_at_a_time(place.root, reporter.get().say), dvc.open_repo(place.root) as repo:
         try:
             with prepare(place, repo, reason, workspace, ask, night) as work:
                 if dry_run:

@@ -1,10 +1,8 @@
 """A search for better settings of supervised fine-tuning: Optuna's sampler, one training a trial, within a budget.
 
-Each trial trains in a copy of the repository made of links (tasks/train/linked_copy.py), by the stage's own module, and
-is judged by its loss on mix's validation examples; no evaluation item is looked at. It is a child run in MLflow, with
-its curves. The study lies in .flywheel/search: a search that was stopped or killed takes its training with it, and goes
-on with the trial that died, from its last checkpoint. One that, by the estimate, does not fit into what is left of the
-budget, or into memory, is pruned. params.yaml is not changed: the best settings are printed for a person to take over.
+Each trial trains in a linked copy of the repository and is judged by its loss on mix's validation examples; it is a
+child run in MLflow. A search that was stopped goes on with the trial that died, from its last checkpoint. A trial that
+by the estimate does not fit into memory, or what is left of the budget, is pruned. params.yaml is not changed.
 """
 
 from __future__ import annotations
@@ -234,10 +232,7 @@ def _fits(root: Path, trial: optuna.Trial, changes: dict[str, Any], left: float)
 
 
 def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> float:
-    """Run the stage in a repository of its own; its curves go to the trial's MLflow run.
-
-    The training ends, with all it started, when this process does, even by kill -9 (tasks/core/supervise.py).
-    """
+    """Run the stage in a repository of its own; its curves go to the trial's MLflow run."""
     link_copy(root, folder, changes, keep_trained=False)
     environment = layout.child_environment(
         PYTHONPATH=str(Path(__file__).parent.parent), MLFLOW_RUN_ID=run_id, MLFLOW_TRACKING_URI=tracking_uri(root)

@@ -89,18 +89,8 @@ class EmbeddedServer:
         if not self._services:
             for name in ("SCHEDULER", "LATE_RUNS"):
                 environment[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "prefect",
-            "server",
-            "start",
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(self._port),
-        ]
+        where = ["--host", LOOPBACK, "--port", str(self._port)]
+        command = [sys.executable, "-P", "-m", "prefect", "server", "start", *where]
         return start(command, grace=5, cwd=self._home, env=environment, out=log)
 
 

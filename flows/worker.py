@@ -1,12 +1,8 @@
 """The worker of the platform: clears away runs that died with the last worker, then becomes Prefect's own.
 
-`python -m flows.worker` is what supervisord keeps running. PREFECT_API_URL and FLYWHEEL_ROOT must be set; the working
-directory is the repository. Its name is fixed, so that Prefect sees one worker however often it is started again.
-
-After kill -9 of a flow, Prefect goes on showing it as Running; its concurrency lease may never end, and a nightly with
-one slot and CANCEL_NEW would be cancelled night after night. So whenever the worker starts, and every hour
-(flows/operate.py), runs of deployments that no process on this machine works on are set to Crashed. A process that
-works on a run carries PREFECT__FLOW_RUN_ID. The pool `flywheel` is this machine's: workers elsewhere need another.
+After kill -9 of a flow, Prefect goes on showing it as Running, and a nightly with one slot and CANCEL_NEW would be
+cancelled night after night. So whenever the worker starts, and every hour (flows/operate.py), runs that no process on
+this machine works on are set to Crashed. The pool `flywheel` is this machine's: workers elsewhere need another.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Where a release works: this checkout, or a git worktree of its own, one a domain.
 
-A deployment must not depend on what somebody is editing, so it runs in .flywheel/workspaces/<domain> on the branch
-release/<domain>: code and params from the commit that HEAD names, state and dvc.lock from the branch. All workspaces
-share one DVC cache, the environments and the packages. Before a version is registered, what the release wrote is
-committed there, and that commit is the version's git_sha.
+A deployment must not depend on what somebody is editing: it runs in .flywheel/workspaces/<domain> on the branch
+release/<domain>, with code and params of HEAD, state and dvc.lock of the branch, and the checkout's cache, environments
+and packages. What a release wrote is committed there before a version is registered: the version's git_sha.
 """
 
 from __future__ import annotations

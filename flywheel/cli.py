@@ -62,9 +62,7 @@ def status() -> Answer:
     platform = platform_status.look(load(home()))
     platform["attention"] = platform_status.attention(platform)
     return Answer(
-        {**found, **platform},
-        f"{words}\n{platform_status.words(platform)}",
-        1 if platform["attention"] else 0,
+        {**found, **platform}, f"{words}\n{platform_status.words(platform)}", 1 if platform["attention"] else 0
     )
 
 
@@ -173,16 +171,8 @@ def nightly(force: bool) -> Answer:
 
     platform = load(home())
     if is_up(platform):
-        run = [
-            "prefect",
-            "--no-prompt",
-            "deployment",
-            "run",
-            "nightly/nightly",
-            "--watch",
-            "-p",
-            f"force={force}".lower(),
-        ]
+        asked = ["--watch", "-p", f"force={force}".lower()]
+        run = ["prefect", "--no-prompt", "deployment", "run", "nightly/nightly", *asked]
         environment = platform.environment()
     else:
         run = ["flows.run", "--nightly", *(["--force"] if force else [])]

@@ -132,10 +132,7 @@ class Answering:
     def tokens(self) -> tuple[int, int]:
         """Prompt and completion tokens: the engine's count, else ours and one token a piece."""
         prompt, completion = self._usage
-        return (
-            self.prompt.tokens if prompt is None else prompt,
-            self._pieces if completion is None else completion,
-        )
+        return (self.prompt.tokens if prompt is None else prompt, self._pieces if completion is None else completion)
 
     async def _record(self, finish: str) -> None:
         self._recorded = True

@@ -1,10 +1,8 @@
 """Follows the registry: when `champion` moves, the new version is fetched, checked, loaded, probed, then served.
 
-Runs in a thread of its own and looks every params.serving.follow_seconds. Nothing of what is served changes before
-the new version has passed everything; requests in flight keep the version they began with, whose adapter stays loaded.
-Whatever fails leaves the old version where it is, and is told in the ledger, in /readyz and in the metrics; it is tried
-again, less and less often. A gateway that starts while `champion` cannot be served takes up the version that was served
-last, else the base model. Without a champion the base model answers, with the domain's own system prompt.
+Runs in a thread of its own. Requests in flight keep the version they began with. Whatever fails leaves the old version
+where it is, is told in the ledger, /readyz and the metrics, and is tried again, less and less often. A gateway that
+starts while `champion` cannot be served takes up what was served last, else the base model with the domain's prompt.
 """
 
 from __future__ import annotations
@@ -227,12 +225,7 @@ class Follower:
         self._serve(served, time.monotonic() - began, "champion")
 
     def _load(self, registry: Registry, version: Version) -> Served:
-        """A version fetched, verified, loaded and probed.
-
-        Raises:
-            NotServed: it is not what was evaluated.
-            FlywheelError: its files are damaged, or the engine cannot load it.
-        """
+        """A version fetched, verified, loaded and probed."""
         package = fetch_weights(registry, version, self.settings.root)
         parts = read_package(package)
         if parts.kind.served_as != "adapter":

@@ -1,9 +1,8 @@
 """The outermost layer: what every request meets before any of our code reads it.
 
-Bodies are read here, whole, against a cap of bytes and a clock, so that a million-token prompt or a client that sends
-one byte a second costs nothing but the refusal. Gives every request an id, a line in the log and a place in the
-metrics, and turns what nobody caught into a 500 that tells nothing.
-Plain ASGI, because Starlette's middleware base costs more than the rest of the gateway together.
+Bodies are read here, whole, against a cap of bytes and a clock. Gives every request an id, a line in the log and a
+place in the metrics, and turns what nobody caught into a 500 that tells nothing. Plain ASGI: Starlette's middleware
+base costs more than the rest of the gateway.
 """
 
 from __future__ import annotations
@@ -51,11 +50,7 @@ class Guard:
             self._account(scope, request)
 
     async def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-        """The whole body of a request that has one.
-
-        Raises:
-            ServiceError: 413 too large, 408 too slow, 415 not JSON.
-        """
+        """The whole body of a request that has one."""
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
             return None
         most = self.max_body_bytes

@@ -123,11 +123,7 @@ def wanted_of(asked: schemas.ChatRequest) -> Wanted:
 
 
 async def _all_done(answers: list[Answering], receive: Receive) -> None:
-    """Read every answer to its end, unless the client goes away first.
-
-    Raises:
-        ServiceError: 503, an answer failed; 400, nobody is there any more to read this.
-    """
+    """Read every answer to its end, unless the client goes away first."""
 
     async def finish(answer: Answering) -> None:
         async for _ in answer.events():

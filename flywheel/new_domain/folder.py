@@ -84,11 +84,7 @@ def look(folder: Path) -> Found:
 
 
 def _table(path: Path) -> Use:
-    """What can be used of a table of questions and answers.
-
-    Raises:
-        SourceError: nothing; the message says why, with the counts of rows by cause.
-    """
+    """What can be used of a table of questions and answers."""
     columns = columns_in(path)
     use, bad, unused = Use(0, columns), list[BadLine](), Counter[str]()
     source = HumanSource(name="folder", files=["*"], columns=columns, advertising=[], licence="-", attribution="-")
@@ -223,11 +219,7 @@ def _asking(texts: dict[str, list[str]]) -> str:
 
 
 def _document(path: Path) -> Use:
-    """What can be used of a file of documents.
-
-    Raises:
-        SourceError: no text can be taken from it; the message says why.
-    """
+    """What can be used of a file of documents."""
     bad: list[BadLine] = []
     count = sum(1 for _ in read_documents(DOCUMENTS, [path], bad))
     if not count:

@@ -1,13 +1,8 @@
 """A working domain from a folder of PDFs, Word files and a table of questions and answers, with nothing asked.
 
-The folder is looked through (flywheel/new_domain/folder.py), its files are copied into domains/NAME/sources, evaluation
-items are drawn and frozen, seeds are drawn from the other questions, and domain.yaml is written with the base model,
-benchmarks and general data of a domain that is already here: one in the same language, else the default one. Then the
-first stages of a release are tried in a place of their own. Every decision is returned, so that a person can change
-it, and so is what was used of every file, and what not.
-
-Limits: a table with at least 5 × MIN_EVALUATED different questions is needed, or nothing could be judged; triples are
-not looked for, since they need worded templates (docs/domains.md).
+The base model, benchmarks and general data are those of a domain that is here: one in the same language, else the
+default one. The first stages of a release are tried. Limits: at least 5 × MIN_EVALUATED different questions are needed;
+triples are not looked for, since they need worded templates (docs/domains.md).
 """
 
 from __future__ import annotations

@@ -97,34 +97,15 @@ class Platform:
         asked = f"{self.engine}/models" if elsewhere else f"{self.engine.removesuffix('/v1')}/health"
         key = os.environ.get("FLYWHEEL_ENGINE_KEY", "") if elsewhere else ""
         late = engine.start_seconds + 30  # after its own limit it says itself what went wrong
+        own_prefect, own_mlflow = prefect == self.own_prefect, mlflow == self.own_mlflow
+        ready = partial(problem, f"{gateway}/readyz", ours=True)  # once the engine is
+        shown, up = prefect.removesuffix("/api"), partial(problem, f"{prefect}/health")
         return [
-            Service(
-                "prefect",
-                prefect.removesuffix("/api"),
-                partial(problem, f"{prefect}/health"),
-                180,
-                ports.prefect_port,
-                ours=prefect == self.own_prefect,
-            ),
-            Service(
-                "mlflow",
-                mlflow,
-                partial(problem, f"{mlflow}/health"),
-                240,
-                ports.mlflow_port,
-                ours=mlflow == self.own_mlflow,
-            ),
+            Service("prefect", shown, up, 180, ports.prefect_port, ours=own_prefect),
+            Service("mlflow", mlflow, partial(problem, f"{mlflow}/health"), 240, ports.mlflow_port, ours=own_mlflow),
             Service("engine", self.engine, partial(problem, asked, key), late, engine.port, ours=not elsewhere),
             Service("worker", f"pool {POOL}", partial(self._worker, since), 180, None, ("prefect",)),
-            # It is ready once the engine is.
-            Service(
-                "gateway",
-                gateway,
-                partial(problem, f"{gateway}/readyz", ours=True),
-                late + 210,
-                serving.port,
-                ("mlflow",),
-            ),
+            Service("gateway", gateway, ready, late + 210, serving.port, ("mlflow",)),
         ]
 
     def _worker(self, since: str) -> str:

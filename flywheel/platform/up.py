@@ -145,11 +145,7 @@ def _supervisord(platform: Platform) -> Any:
 
 
 def _start_supervisord(platform: Platform) -> None:
-    """Start supervisord in the background, and wait until it takes orders.
-
-    Raises:
-        PlatformFailed: it did not come up; the message carries its own words.
-    """
+    """Start supervisord in the background, and wait until it takes orders."""
     platform.state.chmod(0o700)
     (platform.root / layout.CACHE / "hub").mkdir(parents=True, exist_ok=True)
     platform.socket.unlink(missing_ok=True)
@@ -157,12 +153,7 @@ def _start_supervisord(platform: Platform) -> None:
     command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(platform.root / CONFIG)]
     with log.open("ab") as stream:
         process = processes.start(
-            command,
-            grace=GRACE_SECONDS,
-            cwd=platform.root,
-            env=platform.environment(),
-            out=stream,
-            outlives_us=True,
+            command, grace=GRACE_SECONDS, cwd=platform.root, env=platform.environment(), out=stream, outlives_us=True
         )
     record = {"since": now().isoformat(timespec="seconds"), "pid": process.pid}
     write_json(platform.root / layout.PLATFORM_UP, record | {"born": psutil.Process(process.pid).create_time()})
@@ -202,11 +193,7 @@ def _one_at_a_time(platform: Platform) -> Iterator[None]:
 
 
 def _check_ports(platform: Platform) -> None:
-    """Every port must be free.
-
-    Raises:
-        PlatformFailed: one is taken; the message names the process that holds it.
-    """
+    """Every port must be free."""
     problems = []
     for service in platform.services():
         if service.ours and service.port:
@@ -249,11 +236,7 @@ def _bring_up(platform: Platform, say: Say) -> None:
 
 
 def _look(work: Start) -> None:
-    """Start what can be started, and see how far the rest has come.
-
-    Raises:
-        PlatformFailed: a service died or is late, or the flows cannot be deployed.
-    """
+    """Start what can be started, and see how far the rest has come."""
     found = states(work.platform)
     if found is None:
         raise PlatformFailed(f"supervisord ended: {last_lines(work.platform.state / 'supervisord.log')}")

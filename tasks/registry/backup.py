@@ -1,13 +1,8 @@
 """One encrypted file that brings an installation back: store, registry, state, settings, secrets.
 
-Taken while the platform runs: the store is copied as it is at one moment, MLflow's database by SQLite's own
-backup, and only then are the artifacts of its versions read (a version is registered after its artifacts are there).
-The plain copies lie in .flywheel/ for that time, readable by this user only. A manifest with the SHA-256 of every file
-comes last. A restore reads and checks everything before it puts anything in place, which is a row of renames; the
-caller makes sure that nothing is running.
-
-Not in it: the git repository (push its branches, release/* too), the DVC cache, runs that led to no version, and
-whatever a remote MLflow server or artifact store keeps.
+Taken while the platform runs: both databases are copied as they are at one moment, and only then are the artifacts of
+the versions read. A restore checks everything before it puts anything in place, by renaming. Not in it: the git
+repository, the DVC cache, runs that led to no version, and what a remote MLflow server or artifact store keeps.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""A file that only the holder of a passphrase or an age identity can read.
+"""A file that only the holder of a passphrase or an age identity can read, in the format age (age-encryption.org).
 
-The format is age (age-encryption.org): X25519, ChaCha20-Poly1305 in blocks of 64 KiB, each authenticated, so that a
-changed or shortened file is noticed. One line comes before it. For recipients it says so; for a passphrase it carries,
-encrypted with the passphrase (scrypt), the identity that opens the rest: age's own passphrase mode is not bounded in
-memory here.
-By hand: `head -1 FILE | cut -d' ' -f4 | base64 -d | age -d > identity; tail -n +2 FILE | age -d -i identity`.
+One line comes before it. For recipients it says so; for a passphrase it carries, encrypted with the passphrase, the
+identity that opens the rest: age's own passphrase mode is not bounded in memory here. By hand: `head -1 FILE | cut -d'
+' -f4 | base64 -d | age -d > identity; tail -n +2 FILE | age -d -i identity`.
 """
 
 from __future__ import annotations

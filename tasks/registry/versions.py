@@ -1,11 +1,8 @@
-"""Versions of a domain's model in the MLflow registry, and who is champion.
+"""Versions of a domain's model in the MLflow registry (aliases candidate, champion, previous), and who is champion.
 
-The registered model has the domain's name. A version is known by what it holds (manifest_sha256) and how it was judged
-(verdict_sha256): registering the same pair again finds the version that is there, so a run that was killed anywhere can
-be run again. `released` is set last: it says that nothing of that release is left to do.
-
-`candidate` is the version that a release judged last, `champion` the one that is to be served, `previous` the champion
-before. Promotion does not trust the caller: it reads the verdict kept with the version and compares digests.
+A version is known by what it holds (manifest_sha256) and how it was judged (verdict_sha256): registering the same pair
+again finds the one that is there. `released`, set last, says that nothing of that release is left to do. Promotion does
+not trust the caller: it reads the verdict kept with the version and compares digests.
 """
 
 from __future__ import annotations

@@ -97,8 +97,7 @@ def test_the_order_of_drafts_is_random(gateway: Any, plain: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "param"),
-    [({}, "conversation_id"), ({"conversation_id": "conv_x", "stream": False}, "stream")],
+    ("changes", "param"), [({}, "conversation_id"), ({"conversation_id": "conv_x", "stream": False}, "stream")]
 )
 def test_drafts_need_a_conversation_and_are_streamed(gateway: Any, changes: dict[str, Any], param: str) -> None:
     reply = drafts(gateway, **changes)

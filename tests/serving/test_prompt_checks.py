@@ -13,10 +13,7 @@ from serving.errors import ServiceError
 from serving.prompt_checks import Wanted, checked_prompt, with_system
 from serving.served import Served
 from tasks.core.params import load_params
-from tasks.text.prompts import (
-    PromptBook,
-    TokenizerMissing,
-)
+from tasks.text.prompts import PromptBook, TokenizerMissing
 
 BASE = Served("base", "", "base", "Be brief.")
 

@@ -9,14 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from tasks.store.answers import (
-    FeedbackIn,
-    ensure_conversation,
-    feedback_on,
-    get_answer,
-    open_draft,
-    record_feedback,
-)
+from tasks.store.answers import FeedbackIn, ensure_conversation, feedback_on, get_answer, open_draft, record_feedback
 from tasks.store.errors import BadValue, StoreError
 from tasks.store.identities import (
     KEY,

@@ -15,14 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
 
 from tasks.store import ledger
-from tasks.store.answers import (
-    FeedbackIn,
-    ensure_conversation,
-    feedback_on,
-    get_answer,
-    open_draft,
-    record_feedback,
-)
+from tasks.store.answers import FeedbackIn, ensure_conversation, feedback_on, get_answer, open_draft, record_feedback
 from tasks.store.errors import StoreError, StoreOutdated, StoreUnavailable
 from tasks.store.identities import authenticate, create_identity, list_identities
 from tasks.store.migrate import configuration, copy_store, migrate
