@@ -1,4 +1,4 @@
-"""The end of a release: the verdict is checked, the version registered, promoted if it may be, and seen to be served.
+"""What one run of the release flow knows, and its end: the version registered, promoted if it may be, seen to be served.
 
 Everything here bears repeating: a version is known by its package and verdict, the ledger is asked before it is
 written, and the `released` tag comes last.
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # No step is retried or cached by Prefect: DVC knows what is up to date, and a stage that failed would fail again.
 STEP: dict[str, Any] = {"retries": 0, "cache_policy": NO_CACHE, "persist_result": False}
+STATE_NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
+COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "met", "reason")
 
 
 def step(name: str, work: Callable[[], Any], wait_for: Iterable[State] = ()) -> Any:
@@ -79,9 +81,6 @@ class Release:
     mlflow_run: str = ""
     runs: list[dvc.StageRun] = field(default_factory=list)
     states: dict[str, State] = field(default_factory=dict)
-
-
-STATE_NAMES = {"promote": "Promoted", "hold": "Held", "reject": "Rejected"}
 
 
 class GateBlocked(FlywheelError):
@@ -200,9 +199,6 @@ def outcome_of(work: Release, version: Version, note: str) -> ReleaseOutcome:
         runs=tuple(work.runs),
         seconds=time.monotonic() - work.started,
     )
-
-
-COLUMNS = ("name", "kind", "n", "estimate", "low", "high", "margin", "unit", "met", "reason")
 
 
 def render_data_docs(root: Path) -> None:

@@ -1,8 +1,7 @@
-"""A real Prefect server for one run: on a free loopback port, with its database under .flywheel/prefect.
+"""A real Prefect server for one run, on a free loopback port with its database under .flywheel; and asking servers.
 
-Used where PREFECT_API_URL is not set. It runs under tasks/core/supervise.py, so it ends with this process, however
-that ends.
-It takes 11 to 20 s to answer on two cores; Prefect's own temporary server times out on a busy machine.
+Used where PREFECT_API_URL is not set. It ends with this process, however that ends (tasks/core/supervise.py). It takes
+11 to 20 s to answer on two cores; Prefect's own temporary server times out on a busy machine.
 """
 
 from __future__ import annotations

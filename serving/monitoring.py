@@ -1,4 +1,7 @@
-"""One line of JSON for each request and each event, on stderr. Never a message's text, a key or a query string."""
+"""The log, one line of JSON for each request and event, and what Prometheus may ask.
+
+Never a message's text, a key or a query string; no label holds an identity or a conversation.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TOTAL = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class JsonLines(logging.Formatter):
@@ -46,12 +51,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         logger.setLevel(at)
 
 
-_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_TOTAL = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
-
 class Metrics:
-    """All of a gateway's metrics."""
+    """All of a gateway's metrics, in a registry of its own, so that two in one process (tests) do not mix."""
 
     def __init__(self, domain: str) -> None:
         self.registry = CollectorRegistry()

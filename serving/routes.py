@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's chat completions and models, and ours for feedback and answers.
+"""The HTTP API: OpenAI's chat completions and models; ours for feedback, answers, conversations, drafts, the session.
 
 Routes translate between HTTP and ChatService; they decide nothing. Everything here needs an identity.
 """

@@ -39,6 +39,7 @@ DEPLOY_SECONDS = 180.0
 LOST = (OSError, HTTPException, Error)  # what a call of supervisord raises
 
 Say = Callable[["list[Step]"], None]
+FIRST = ("admin", "chat")  # names, and roles
 
 
 class PlatformFailed(FlywheelError):
@@ -303,9 +304,6 @@ def last_lines(path: Path, count: int = 15) -> str:
     except OSError:
         return "(no log)"
     return "\n".join(lines[-count:]) or "(its log is empty)"
-
-
-FIRST = ("admin", "chat")  # names, and roles
 
 
 def secret_path(root: Path, name: str) -> Path:

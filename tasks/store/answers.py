@@ -1,4 +1,7 @@
-"""Conversations, and the answers that were served in them."""
+"""Conversations, the answers that were served in them, and what people say about these.
+
+Feedback is stored once for each key, only on answers they were served, durable when returned.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ from tasks.core.clock import now
 from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
 from tasks.store.schema import KINDS, AnswerRow, ConversationRow, DraftRow, FeedbackRow, Identity, check_text, storable
 from tasks.store.store import Store, new_id
+
+MAX_KEY = 200
+NEEDED = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}
 
 
 def ensure_conversation(store: Store, conversation_id: str | None, identity: Identity, domain: str) -> str:
@@ -88,10 +94,6 @@ def answers_of(store: Store, conversation_id: str) -> list[AnswerRow]:
     with store.read() as session:
         found = select(AnswerRow).where(AnswerRow.conversation_id == conversation_id)
         return list(session.scalars(found.order_by(AnswerRow.created_at, AnswerRow.id)))
-
-
-MAX_KEY = 200
-NEEDED = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""The open database. One Store a process, safe for all its threads: every call has a session of its own.
+"""The open database, and which it is. One Store a process, safe for all its threads: every call has its own session.
 
-A call either committed before it returned, or changed nothing. Where the database cannot be reached or is too busy the
-error is StoreUnavailable, and the same call may be made again: all writes of the other modules bear repeating.
+A call either committed before it returned, or changed nothing; where the database cannot be reached or is too busy the
+error is StoreUnavailable, and the same call may be made again. SQLite: write-ahead log, synchronous FULL, foreign keys,
+and BEGIN IMMEDIATE for writers, so that two queue instead of failing half way. PostgreSQL: psycopg 3; a connection
+whose commits would not wait for the disk is told to.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tasks.store.schema import HEAD
 
 MIGRATE = "python -m tasks.store.migrate"
 Result = TypeVar("Result")
+PATIENCE_SECONDS = 30
 
 
 def new_id(kind: str) -> str:
@@ -151,9 +154,6 @@ def _plain_errors() -> Iterator[None]:
 def first_line(error: DBAPIError) -> str:
     """What the database itself says, without statement and values."""
     return str(error.orig).strip().split("\n")[0][:200]
-
-
-PATIENCE_SECONDS = 30
 
 
 def database_url(url: str | None = None, home: Path | None = None) -> URL:
