@@ -1,4 +1,4 @@
-"""What one run of the release flow knows, and its end: the version registered, promoted if it may be, seen to be served.
+"""What one run of the release flow knows, and its end: a version registered, promoted if it may be, seen to be served.
 
 Everything here bears repeating: a version is known by its package and verdict, the ledger is asked before it is
 written, and the `released` tag comes last.

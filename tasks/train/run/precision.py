@@ -52,10 +52,15 @@ def multiplies_bf16(on_cpu: bool) -> bool:
 @functools.cache
 def gpu_capabilities() -> tuple[float, ...]:
     """The compute capability of each NVIDIA GPU that may be used here; empty where there is none."""
+    return tuple(ask_gpus("compute_cap"))
+
+
+def ask_gpus(figure: str) -> list[float]:
+    """What nvidia-smi says of each GPU that may be used here, sizes in MiB; none where there is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = ["-i", visible] if visible else []
-    command = ["nvidia-smi", *chosen, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    command = ["nvidia-smi", *chosen, f"--query-gpu={figure}", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return tuple(map(float, found.stdout.split()))
-    return ()
+        return [float(line) for line in found.stdout.split()]
+    return []

@@ -6,14 +6,13 @@ Needs no torch: memory is read from the kernel (a container's limit counts), GPU
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from tasks.core.settings import Above, Section, parse_settings
+from tasks.train.run.precision import ask_gpus
 
 PRICES = Path("infra/prices.yaml")
 SHIPPED = Path(__file__).parents[3] / PRICES  # for a folder of links that holds no table of its own
@@ -85,10 +84,4 @@ def free_memory() -> int:
 
 def gpu_bytes(figure: str) -> list[int]:
     """Memory of each NVIDIA GPU that may be used here; none where there is none. `figure`: total or free."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = ["-i", visible] if visible else []
-    command = ["nvidia-smi", *chosen, f"--query-gpu=memory.{figure}", "--format=csv,noheader,nounits"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return [int(line) << 20 for line in found.stdout.split()]
-    return []
+    return [int(size) << 20 for size in ask_gpus(f"memory.{figure}")]
