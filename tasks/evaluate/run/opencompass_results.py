@@ -85,7 +85,10 @@ def check_results(data_set: DataSet, results: Mapping[str, Any], predictions: Ma
         key, value = _only(detail, "key"), _only(detail, metric)
         if not isinstance(key, str) or key in found:
             raise EvaluationError(f"{data_set.name}: a score has no row or the row of another ({key!r}); {AGAIN}")
-        found[key] = checked_value(value, metric, f"{data_set.name}: row {key}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= (1 if metric == "rouge_l" else sys.float_info.max):
+            raise EvaluationError(f"{data_set.name}: row {key} has the {metric} {value!r}, which cannot be; {AGAIN}")
+        found[key] = float(value)
     if found.keys() != {row.key for row in data_set.rows}:
         raise EvaluationError(f"{data_set.name}: {len(found)} scores for {len(data_set.rows)} rows; {AGAIN}")
     for index, row in enumerate(data_set.rows if metric == "nll" else ()):
@@ -98,11 +101,3 @@ def _only(detail: Any, column: str) -> Any:
     """OpenCompass wraps each field of a detail in a list, one entry for each repetition; there is one repetition."""
     wrapped = detail.get(column) if isinstance(detail, dict) else None
     return wrapped[0] if isinstance(wrapped, list) and len(wrapped) == 1 else None
-
-
-def checked_value(value: Any, metric: str, where: str) -> float:
-    """`value` as a number. Raises EvaluationError: it is not finite, negative, or above 1 for ROUGE-L."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= (1 if metric == "rouge_l" else sys.float_info.max):
-        raise EvaluationError(f"{where} has the {metric} {value!r}, which is no number or out of range; {AGAIN}")
-    return float(value)

@@ -47,29 +47,25 @@ KINDS: dict[str, tuple[QuestionKind, ...]] = {
 BOUNDARY = "\x1e"
 
 
-class ItemsUnusable(FlywheelError):
-    """A set of items is missing, or holds what it should not."""
+class UnaskableItem(FlywheelError):
+    """An item cannot be asked as it stands, or a set of them is not what it should be."""
 
 
 def read_items(corrections: bool = False) -> list[EvaluationItem]:
     """The items of every evaluation set; with `corrections`, what users corrected too, where a night is to learn it.
 
-    Raises ItemsUnusable: a set is missing or empty, an id stands twice, or an item is in the wrong file.
+    Raises UnaskableItem: a set is missing or empty, an id stands twice, or an item is in the wrong file.
     """
     files = {name: layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS}
     items = []
     for name, path in (files | ({FEEDBACK: layout.CORRECTION_ITEMS} if corrections else {})).items():
         found = read_own_jsonl(path, EvaluationItem) if path.is_file() else []
         if name in files and not found:
-            raise ItemsUnusable(f"{path} holds no items; run the stage ingest again")
+            raise UnaskableItem(f"{path} holds no items; run the stage ingest again")
         if any(item.set != name for item in found) or len({item.id for item in found}) != len(found):
-            raise ItemsUnusable(f"{path} holds another set's items or one item twice; run dvc repro")
+            raise UnaskableItem(f"{path} holds another set's items or one item twice; run dvc repro")
         items += found
     return items
-
-
-class UnaskableItem(FlywheelError):
-    """An item cannot be asked as it stands."""
 
 
 class Response(Record):

@@ -11,19 +11,14 @@ from typing import Any, ClassVar
 
 from tasks.core import layout
 from tasks.core.domain import Domain
-from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
 from tasks.core.params import Params
 from tasks.core.start import goes_on
 from tasks.core.training_params import AlignParams
 from tasks.train.entry.training import TrainingStage, common_fields, counted
-from tasks.train.reward.stage import pairs
+from tasks.train.reward.stage import NoPreferences, pairs
 from tasks.train.run.handover import after_sft, before_sft, held_to, kind_of
 from tasks.train.run.job import TrainingJob
-
-
-class NoReward(FlywheelError):
-    """An online alignment has no reward model to learn from."""
 
 
 class AlignJob(TrainingJob):
@@ -68,7 +63,7 @@ class OnlineJob(AlignJob):
 def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
     """The job that the settings ask for; `planned`: to be sized only, before there is a reward model.
 
-    Raises NoPreferences (DPO or KTO) or NoReward (online): the stage before left nothing to learn from.
+    Raises NoPreferences: the stage before, pairs or reward, left nothing to learn from.
     """
     common = common_fields("align", params.align, params, domain, after_sft())
     if not params.align.online:
@@ -80,7 +75,7 @@ def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
         return PreferenceJob(**fields)
     kind, before = kind_of(layout.REWARD), before_sft()
     if kind == "none" and not planned:
-        raise NoReward("there is no reward model for an online alignment; run the stage reward: dvc repro reward")
+        raise NoPreferences("there is no reward model for an online alignment; run the stage reward: dvc repro reward")
     reward = before.base if kind == "none" else layout.REWARD / kind
     return OnlineJob(
         data={"prompts": layout.MIX / "train.jsonl", "held_out": layout.MIX / "validation.jsonl"},

@@ -60,16 +60,12 @@ def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference]
         group = groups.setdefault(preference.prompt, Group(prompt))
         group.answers += [answer for answer in answers if answer not in group.answers]
         group.pairs.append((group.answers.index(answers[0]), group.answers.index(answers[1])))
-        group.kinds.append(kind_of_pair(preference))
+        # Pairs made by a rule say what was compared in their source; of all others people chose.
+        better, worse = preference.source[:2] if len(preference.source) == 3 else ("", "")
+        group.kinds.append(f"{better} > {worse}" if (better, worse) in ORDER else "people")
     if problems and not groups:
         raise PromptError(f"no preference can be learnt from; {problems[0]}")
     return list(groups.values())
-
-
-def kind_of_pair(preference: Preference) -> str:
-    """What was compared: pairs made by a rule say it in their source; of all others people chose."""
-    better, worse = preference.source[:2] if len(preference.source) == 3 else ("", "")
-    return f"{better} > {worse}" if (better, worse) in ORDER else "people"
 
 
 def steps_of_epoch(rows: int, settings: TrainingParams, processes: int) -> int:

@@ -28,7 +28,7 @@ LEVEL, RESAMPLES = 0.95, 10000
 
 
 class NoPreferences(FlywheelError):
-    """There is nothing to learn a reward from."""
+    """There is nothing to learn from, neither preferences nor a reward model."""
 
 
 class RewardJob(TrainingJob):

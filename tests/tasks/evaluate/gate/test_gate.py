@@ -21,7 +21,7 @@ from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
 from tasks.evaluate.gate.stage import NoVerdict, Table, judge, table_of
-from tasks.evaluate.scoring.questions import METRICS, ItemsUnusable
+from tasks.evaluate.scoring.questions import METRICS, UnaskableItem
 from tasks.evaluate.scoring.subject import Subject
 
 SETTINGS = GateParams(
@@ -291,7 +291,7 @@ def test_an_item_that_left_the_evaluation_set_blocks(repository: Path) -> None:
 @pytest.mark.parametrize("items", [[], SMALL["mmlu"][:1], [*SMALL["domain"], SMALL["domain"][0]]])
 def test_an_evaluation_set_that_is_not_in_order_blocks(repository: Path, items: list[EvaluationItem]) -> None:
     write_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", items)
-    with pytest.raises((ItemsUnusable, NoVerdict)):
+    with pytest.raises((UnaskableItem, NoVerdict)):
         gate.gate()
 
 

@@ -14,9 +14,10 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_json, write_manifest
 from tasks.core.params import load_params
-from tasks.train.align.stage import NoReward, OnlineJob, PreferenceJob, describe, metrics_of
+from tasks.train.align.stage import OnlineJob, PreferenceJob, describe, metrics_of
 from tasks.train.align.trainers import add_reference, log_probability
 from tasks.train.align.worker import PreferenceSettings, balanced, model_beside_reference, rows_of
+from tasks.train.reward.stage import NoPreferences
 from tests.preferences import lay_alignment, write_adapter
 from tests.training import run_stage
 
@@ -43,7 +44,7 @@ def test_an_online_alignment_needs_the_reward_model(
     (folder / "data/mix/train.jsonl").write_text("{}\n")
     write_json(folder / "models/reward/none/why.json", {"why": "test"})
     write_manifest(folder / "models/reward/none")
-    with pytest.raises(NoReward, match="dvc repro reward"):
+    with pytest.raises(NoPreferences, match="dvc repro reward"):
         described(folder, monkeypatch)
     (folder / "models/reward/none").rename(folder / "models/reward/adapter")
     job = described(folder, monkeypatch)
