@@ -37,7 +37,7 @@ from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, held_nights, line_of
 from tasks.store.nights import close_night, feedback_upto, note_snapshot, open_night
-from tasks.store.schema import Night
+from tasks.store.schema import AnswerRow, FeedbackRow, Night
 from tasks.store.store import Store
 from tasks.train.start.stage import starting_version
 
@@ -159,7 +159,7 @@ def take_snapshot(work: Work, night: Night) -> FeedbackPointer:
     """
     pointer = read_feedback_pointer(work.place.root)
     if pointer.watermark != night.number:
-        reactions = [reaction_of(row) for row in feedback_upto(work.store, work.params.domain, night.number)]
+        reactions = [reaction_of(*row) for row in feedback_upto(work.store, work.params.domain, night.number)]
         pointer = point_at(work, night, len(reactions), write_snapshot(reactions, work.place.home))
         note_snapshot(work.store, night.number, pointer.digest)
     return pointer
@@ -185,20 +185,20 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
     )
 
 
-AS_KEPT = ("seq", "id", "night", "kind", "thumb", "rating", "answer_id", "answer", "version", "digest", "finish_reason")
-
-
-def reaction_of(row: dict[str, Any]) -> Reaction:
-    """A row of the database as a snapshot keeps it."""
-    other = row["others"][0] if row["others"] else {"text": "", "finish_reason": "stop"}
+def reaction_of(row: FeedbackRow, answer: AnswerRow, other: AnswerRow | None) -> Reaction:
+    """A reaction of the database as a snapshot keeps it; `other` is the draft's second answer."""
+    said = {name: getattr(row, name) for name in ("seq", "id", "night", "kind", "thumb", "rating", "answer_id")}
+    served = {name: getattr(answer, name) for name in ("version", "digest", "finish_reason")}
     return Reaction(
-        **{name: row[name] for name in AS_KEPT},
-        identity=row["identity_id"],
-        text=row["text"] or "",
-        messages=tuple(Message(role=m["role"], content=m["content"]) for m in row["messages"]),
-        draft=row["draft_id"] or "",
-        other_answer=other["text"],
-        other_finish_reason=other["finish_reason"],
+        **said,
+        **served,
+        answer=answer.text,
+        identity=row.identity_id,
+        text=row.text or "",
+        messages=tuple(Message(role=m["role"], content=m["content"]) for m in answer.messages),
+        draft=answer.draft_id or "",
+        other_answer=other.text if other else "",
+        other_finish_reason=other.finish_reason if other else "stop",
     )
 
 

@@ -7,23 +7,17 @@ next night, whatever its number, so the set behind a night never grows; it shrin
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import CursorResult, and_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from tasks.core.clock import now
 from tasks.store.errors import StoreError
 from tasks.store.identities import list_identities
-from tasks.store.schema import AnswerRow, DraftRow, FeedbackRow, Night
+from tasks.store.schema import AnswerRow, FeedbackRow, Night
 from tasks.store.store import Store
-
-# What feedback_upto gives of the feedback, of the answer it is about, and of the draft's other answer.
-SAID = "seq id kind thumb rating text night identity_id answer_id"
-SERVED = "conversation_id messages version digest prompt_sha256 finish_reason who draft_id position"
-PARTNER = "text version digest who position finish_reason"
 
 
 def open_night(store: Store, domain: str, flow_run_id: str) -> Night:
@@ -46,47 +40,21 @@ def _begin(session: Session, domain: str, flow_run_id: str) -> Night:
     return night
 
 
-def feedback_upto(store: Store, domain: str, night: int) -> list[dict[str, Any]]:
-    """Every row of this domain claimed by this night or an earlier one, with its answer, in the order of arrival.
+def feedback_upto(store: Store, domain: str, night: int) -> list[tuple[FeedbackRow, AnswerRow, AnswerRow | None]]:
+    """The reactions that this night and earlier ones claimed, in the order of arrival, each with its answer.
 
-    Each is a dict that JSON can hold: seq, id, kind, thumb, rating, text, created_at (ISO 8601, UTC), night,
-    identity_id, answer_id, conversation_id, messages, answer (its text), version, digest, prompt_sha256,
-    finish_reason, who, draft_id, position, how (of the draft), others: the other answers of the draft, each a dict of
-    answer_id, text, version, digest, who, position, finish_reason. Rows of forgotten people are gone.
+    The third is the other answer of its draft, where there is one. What forgotten people said is gone.
     """
-    with store.read() as session:
-        found = session.execute(
-            select(FeedbackRow, AnswerRow, DraftRow.how)
-            .join(AnswerRow, AnswerRow.id == FeedbackRow.answer_id)
-            .outerjoin(DraftRow, DraftRow.id == AnswerRow.draft_id)
-            .where(FeedbackRow.domain == domain, FeedbackRow.night <= night)
-            .order_by(FeedbackRow.seq)
-        ).all()
-        drafts = _drafts(session, domain, night)
-        return [_joined(row, answer, how, drafts.get(answer.draft_id, [])) for row, answer, how in found]
-
-
-def _drafts(session: Session, domain: str, night: int) -> dict[str | None, list[AnswerRow]]:
-    """All answers of every draft that something was said about, by draft."""
-    spoken_of = (
-        select(AnswerRow.draft_id)
-        .join(FeedbackRow, FeedbackRow.answer_id == AnswerRow.id)
-        .where(FeedbackRow.domain == domain, FeedbackRow.night <= night, AnswerRow.draft_id.is_not(None))
+    other = aliased(AnswerRow)
+    found = (
+        select(FeedbackRow, AnswerRow, other)
+        .join(AnswerRow, AnswerRow.id == FeedbackRow.answer_id)
+        .outerjoin(other, and_(other.draft_id == AnswerRow.draft_id, other.id != AnswerRow.id))
+        .where(FeedbackRow.domain == domain, FeedbackRow.night <= night)
+        .order_by(FeedbackRow.seq)
     )
-    drafts: dict[str | None, list[AnswerRow]] = defaultdict(list)
-    for row in session.scalars(select(AnswerRow).where(AnswerRow.draft_id.in_(spoken_of)).order_by(AnswerRow.position)):
-        drafts[row.draft_id].append(row)
-    return drafts
-
-
-def _joined(row: FeedbackRow, answer: AnswerRow, how: str | None, draft: list[AnswerRow]) -> dict[str, Any]:
-    others = [{"answer_id": other.id} | _fields(other, PARTNER) for other in draft if other.id != answer.id]
-    own = {"created_at": row.created_at.isoformat(), "answer": answer.text, "how": how, "others": others}
-    return _fields(row, SAID) | _fields(answer, SERVED) | own
-
-
-def _fields(row: Any, names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names.split()}
+    with store.read() as session:
+        return [(row, answer, second) for row, answer, second in session.execute(found)]
 
 
 def note_snapshot(store: Store, number: int, digest: str | None) -> None:

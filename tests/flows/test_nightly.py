@@ -6,18 +6,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from flows.nightly import reaction_of, wanted_rows
+from tasks.core.clock import now
 from tasks.core.params import load_params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
 from tasks.registry.deploy import roll_back
 from tasks.store import ledger
 from tasks.store.nights import last_nights
-from tasks.store.schema import Night
+from tasks.store.schema import FeedbackRow, Night
+from tests.answers import AN_ANSWER
 from tests.flows.feedback import correct, store_of
 from tests.flows.project import Project
 from tests.flows.toy import environment, set_param, set_wanted
@@ -37,13 +40,14 @@ KILLS = (
 
 
 def test_a_snapshot_says_how_both_answers_of_a_choice_ended() -> None:
-    """A row as tasks.store.nights.feedback_upto gives it."""
-    row = {"seq": 1, "id": "f", "night": 1, "identity_id": "anna", "kind": "choice", "thumb": None, "rating": None}
-    row |= {"text": None, "answer_id": "a", "messages": [{"role": "user", "content": "Why?"}], "answer": "So."}
-    row |= {"version": "1", "digest": "", "draft_id": "d", "finish_reason": "length"}
-    reaction = reaction_of(row | {"others": [{"text": "No.", "finish_reason": "cancelled"}]})
+    said = {"domain": "toy", "kind": "choice", "thumb": None, "rating": None, "text": None, "created_at": now()}
+    row = FeedbackRow(id="f", key="k", answer_id="a", identity_id="anna", night=1, **said)
+    row.seq = 1
+    answer = replace(AN_ANSWER, id="a", draft_id="d", finish_reason="length")
+    reaction = reaction_of(row, answer, replace(AN_ANSWER, text="No.", finish_reason="cancelled"))
     assert (reaction.finish_reason, reaction.other_finish_reason) == ("length", "cancelled")
-    assert reaction_of(row | {"others": []}).other_finish_reason == "stop"
+    assert (reaction.answer, reaction.other_answer) == ("A contract.", "No.")
+    assert reaction_of(row, answer, None).other_finish_reason == "stop"
 
 
 def nights(root: Path) -> list[Night]:

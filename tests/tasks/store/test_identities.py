@@ -86,7 +86,7 @@ def test_a_forgotten_person_leaves_nothing_but_what_was_decided(
 
     assert forget_identity(store, "anna") == {"conversations": 1, "answers": 2, "feedback": 1}
     assert get_answer(store, first.id) is None and feedback_on(store, first.id) == []
-    assert [row["answer_id"] for row in feedback_upto(store, "construction", night.number)] == [kept.id]
+    assert [row.answer_id for row, *_ in feedback_upto(store, "construction", night.number)] == [kept.id]
     assert [known.name for known in list_identities(store)] == ["bo"]
     assert [entry.actor for entry in entries(store, "construction")] == ["forgotten"]
     approval = question(store, "construction", "1")
