@@ -7,12 +7,9 @@ written, and the `released` tag comes last.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -30,6 +27,7 @@ from tasks.core.files import sha256_file, verify_manifest
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
+from tasks.curate.quality.data_docs import render_data_docs
 from tasks.evaluate.card.card import render_card, verdict_rows
 from tasks.registry import runs
 from tasks.registry.deploy import promote
@@ -199,18 +197,6 @@ def outcome_of(work: Release, version: Version, note: str) -> ReleaseOutcome:
         runs=tuple(work.runs),
         seconds=time.monotonic() - work.started,
     )
-
-
-def render_data_docs(root: Path) -> None:
-    """Render the data docs in a process of their own: Great Expectations takes 8 s and half a gigabyte to import.
-
-    Raises:
-        FlywheelError: they could not be rendered.
-    """
-    command = [sys.executable, "-m", "tasks.curate.quality.data_docs"]
-    done = subprocess.run(command, cwd=root, env=layout.child_environment(), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise FlywheelError(f"the data docs could not be rendered: {done.stderr.strip()[-2000:]}")
 
 
 def verdict_table(verdict: dict[str, Any]) -> list[dict[str, Any]]:

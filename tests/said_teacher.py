@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tasks.core.params import load_params
 from tasks.corpus.construct.method import Method
-from tasks.corpus.teacher.cache import Ask, Reply, Usage
+from tasks.corpus.teacher.teacher import Ask, Reply, Usage
 
 
 class SaidTeacher:

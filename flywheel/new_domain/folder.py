@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tasks.core.domain import Columns, DocumentSource, HumanSource
+from tasks.core.domain import Columns, HumanSource, Source
 from tasks.core.records import BadLine
 from tasks.corpus.ingest.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
 from tasks.corpus.ingest.human import CONVERSATIONS, human_rows
@@ -34,7 +34,7 @@ CHOICE = re.compile(
 )
 # Of options: B, (b), A, C, 1,3 and Option 2.
 LETTERS = re.compile(r"\W*((?i:option|choice|answer|alternativ|选项)\W*)?([A-H]{1,8}|[a-hXx\d])(\W+[A-Ha-hXx\d])*\W*")
-DOCUMENTS = DocumentSource(name="folder", files=["*"], licence="-", attribution="-")
+DOCUMENTS = Source(name="folder", files=["*"], licence="-", attribution="-")
 
 
 @dataclass

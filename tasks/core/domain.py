@@ -16,18 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.core import layout
 from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes, read_yaml
 
-SOURCES = (
-    "base_model",
-    "embedder",
-    "human",
-    "evaluation_files",
-    "seeds",
-    "documents",
-    "triples",
-    "general",
-    "mmlu",
-    "safety",
-)
+SOURCES = ("base_model", "embedder", "human", "evaluation_files", "seeds", "documents", "triples", "general",
+           "mmlu", "safety")  # fmt: skip
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
@@ -100,21 +90,6 @@ class HumanSource(Source):
     advertising: Annotated[list[Text], Field(default_factory=list)]
 
 
-class EvaluationSource(Source):
-    """Questions with answers to evaluate on, as JSON lines: question, answer, category. Never trained on.
-
-    A domain that names any draws its evaluation items from these, and from none of its human sources.
-    """
-
-
-class SeedSource(Source):
-    """Seed instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification."""
-
-
-class DocumentSource(Source):
-    """Documents for Self-QA: text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text."""
-
-
 class TripleSource(Source):
     """A knowledge graph for Self-KV: triples as CSV, JSON lines or RDF/Turtle; `templates` words them, by relation."""
 
@@ -127,10 +102,6 @@ class DialogueSource(Source):
     language: Text
     evaluation_topics: Texts
     max_answer_characters: Positive = 600
-
-
-class MmluSource(Source):
-    """Multiple-choice questions of general knowledge, from few-shot YAML files."""
 
 
 class SafetySource(Source):
@@ -172,12 +143,16 @@ class Domain(Section):
     base_model: BaseModelSource
     embedder: EmbedderSource
     human: Annotated[list[HumanSource], Field(default_factory=list)]
-    evaluation_files: Annotated[list[EvaluationSource], Field(default_factory=list)]
-    seeds: Annotated[list[SeedSource], Field(default_factory=list)]
-    documents: Annotated[list[DocumentSource], Field(default_factory=list)]
+    # Questions to evaluate on, as JSON lines: question, answer, category. A domain that names any draws its evaluation
+    # items from these, and from none of its human sources.
+    evaluation_files: Annotated[list[Source], Field(default_factory=list)]
+    # Instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification.
+    seeds: Annotated[list[Source], Field(default_factory=list)]
+    # Text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text, for Self-QA.
+    documents: Annotated[list[Source], Field(default_factory=list)]
     triples: Annotated[list[TripleSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
-    mmlu: MmluSource
+    mmlu: Source  # multiple-choice questions of general knowledge, from few-shot YAML files
     safety: SafetySource
     evaluation: EvaluationSizes
 
@@ -202,11 +177,7 @@ class Domain(Section):
 
 
 def load_domain(name: str, root: Path = Path()) -> Domain:
-    """Read and check a domain; `root` is the repository root.
-
-    Raises:
-        SettingsError: every mistake by name: keys, missing files, empty sources.
-    """
+    """Read and check a domain of the repository `root`; raises SettingsError with every mistake by name."""
     path = layout.DOMAINS / name / "domain.yaml"
     if not (root / path).is_file():
         known = ", ".join(sorted(found.parent.name for found in (root / layout.DOMAINS).glob("*/domain.yaml")))
@@ -241,9 +212,8 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         return []
     folder = root / layout.DOMAINS / name
     problems = []
-    prompt = raw.get("system_prompt")
-    if isinstance(prompt, str):
-        problems += _text_problems("system_prompt", folder / prompt)
+    if isinstance(prompt := raw.get("system_prompt"), str) and prompt:
+        problems += _pattern_problems("system_prompt", folder, prompt)
     for key, source in _sources(raw):
         base = root / layout.PACKAGES if source.get("package") else folder
         files = source.get("files")
@@ -251,7 +221,7 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
             problems += _pattern_problems(f"{key}.files", base, str(pattern))
         for name in FILE_KEYS:
             if isinstance(file := source.get(name), str) and file:
-                problems += _text_problems(f"{key}.{name}", folder / file)
+                problems += _pattern_problems(f"{key}.{name}", folder, file)
     return problems
 
 
@@ -272,12 +242,6 @@ def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
     return [f"{key}: empty source {path}" for path in found if not _has_content(path)]
 
 
-def _text_problems(key: str, path: Path) -> list[str]:
-    if not path.is_file():
-        return [f"{key}: missing file {path}"]
-    return [] if _has_content(path) else [f"{key}: empty source {path}"]
-
-
 def _has_content(path: Path) -> bool:
     with path.open("rb") as stream:
-        return any(block.strip() for block in iter(lambda: stream.read(65536), b""))
+        return any(line.strip() for line in stream)

@@ -123,8 +123,7 @@ def write_manifest(directory: Path) -> str:
 def verify_manifest(directory: Path) -> str:
     """Check every file of `directory` against its manifest; returns the directory's digest.
 
-    Raises:
-        ManifestError: no manifest, or a file that is missing, changed or not listed; all of them are named.
+    Raises ManifestError: no manifest, or a file that is missing, changed or not listed; all of them are named.
     """
     path = directory / MANIFEST
     try:

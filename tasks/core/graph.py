@@ -6,7 +6,11 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from tasks.core.files import digest_of, sha256_file
+
 GRAPH = Path(__file__).resolve().parents[2] / "dvc.yaml"
+TASKS = Path(__file__).parents[1]
+LEFT_OUT = {"__pycache__", ".DS_Store"}
 
 
 @functools.cache
@@ -31,3 +35,17 @@ def data_stages() -> tuple[str, ...]:
 def training_stages() -> tuple[str, ...]:
     """The stages that train under DeepSpeed, in order."""
     return tuple(name for name in _stages() if "infra/deepspeed" in _reads(name))
+
+
+def code_digest(*folders: str) -> str:
+    """SHA-256 over name and content of every file in these folders of tasks/, as dvc.yaml names them for a stage.
+
+    Raises FileNotFoundError: one of them is not there.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        if not (TASKS / folder).is_dir():
+            raise FileNotFoundError(f"{TASKS / folder} is no folder of ours")
+        paths = (path for path in (TASKS / folder).rglob("*") if not LEFT_OUT.intersection(path.parts))
+        found |= {path.relative_to(TASKS).as_posix(): sha256_file(path) for path in paths if path.is_file()}
+    return digest_of(found)

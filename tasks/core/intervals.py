@@ -1,10 +1,8 @@
 """How sure is a difference between two models that answered the same items?
 
-A difference's interval is the wider, at each end, of the paired BCa bootstrap (Efron and Tibshirani 1993, chapter 14;
-Berg-Kirkpatrick et al. 2012 for its use on model scores) and Student's t: the bootstrap alone is too narrow for few
-items, and t where the differences are skewed. Below EXACT_BELOW items the gate asks an exact sign-flip test as well.
-Limits (measured in docs/evaluation.md): items that depend on one another, and losses so rare that a sample may hold
-none, make every one of the three too sure.
+Its interval is the wider, at each end, of the paired BCa bootstrap (Efron and Tibshirani 1993, chapter 14; for model
+scores Berg-Kirkpatrick et al. 2012) and Student's t; below EXACT_BELOW items the gate asks a sign-flip test as well.
+Limits (docs/evaluation.md): items that depend on one another, and losses rarer than a sample shows.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import DECIMALS
@@ -38,16 +35,9 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float], *, level: float, resamples: int, seed: int) -> Interval:
-    """The mean of `values` with its BCa bootstrap interval; equal input gives equal output.
+    """The mean of `values` with its two-sided BCa bootstrap interval; equal input gives equal output.
 
-    Args:
-        values: one number an item.
-        level: coverage of the two-sided interval, e.g. 0.95.
-        resamples: bootstrap samples drawn.
-        seed: of the generator they are drawn with.
-
-    Raises:
-        ComparisonError: fewer than SMALLEST_SAMPLE values, or one that is not finite.
+    Raises ComparisonError: fewer than SMALLEST_SAMPLE values, or one that is not finite.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -60,26 +50,16 @@ def mean_interval(values: Sequence[float], *, level: float, resamples: int, seed
     if min(values) == max(values):
         # Every resample has the same mean; BCa would divide nought by nought.
         return _interval(estimate, values[0], values[0], len(values))
-    result = bootstrap(
-        (np.asarray(values, dtype=float),),
-        np.mean,
-        confidence_level=level,
-        n_resamples=resamples,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    low, high = float(result.low), float(result.high)
+    drawn = {"n_resamples": resamples, "method": "BCa", "rng": np.random.default_rng(seed)}
+    found = bootstrap((np.asarray(values, dtype=float),), np.mean, confidence_level=level, **drawn)
+    low, high = map(float, found.confidence_interval)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ComparisonError("the bootstrap gave no interval: the values are too alike or too few")
     return _interval(estimate, low, high, len(values))
 
 
 def differences(minuend: Sequence[float], subtrahend: Sequence[float]) -> list[float]:
-    """minuend − subtrahend, item by item.
-
-    Raises:
-        ComparisonError: the two differ in length.
-    """
+    """minuend − subtrahend, item by item. Raises ComparisonError: the two differ in length."""
     if len(minuend) != len(subtrahend):
         raise ComparisonError(f"{len(minuend)} values cannot be paired with {len(subtrahend)}")
     # Scores have DECIMALS decimals, and so have their differences: further digits are noise of the subtraction.
@@ -91,8 +71,7 @@ def paired_interval(
 ) -> Interval:
     """The mean of minuend − subtrahend, item by item, with its interval; see the top of this module.
 
-    Raises:
-        ComparisonError: the two differ in length, or see mean_interval.
+    Raises ComparisonError: the two differ in length, or see mean_interval.
     """
     from scipy.stats import sem, t
 
@@ -117,7 +96,11 @@ def sign_flip_p(values: Sequence[float]) -> float:
         return 1.0
     # Whole numbers, so that equal sums are equal.
     units = [round(value * 10**DECIMALS) for value in values if round(value * 10**DECIMALS)]
-    left, right = (_sums(units[start::2]) for start in (0, 1))
+    left, right = np.zeros(1), np.zeros(1)  # the sums of either half under every choice of signs
+    for unit in units[::2]:
+        left = np.concatenate([left - unit, left + unit])
+    for unit in units[1::2]:
+        right = np.concatenate([right - unit, right + unit])
     right.sort()
     reached = right.size - np.searchsorted(right, sum(units) - left)
     return float(reached.sum()) / 2 ** len(units)
@@ -126,16 +109,6 @@ def sign_flip_p(values: Sequence[float]) -> float:
 def fewest_items(level: float) -> int:
     """The fewest items that can pass: sign_flip_p has to reach what a two-sided `level` leaves on one side."""
     return max(SMALLEST_SAMPLE, math.ceil(math.log2(2 / (1 - level))))
-
-
-def _sums(units: Sequence[int]) -> Any:
-    """The sums of the values under every choice of their signs."""
-    import numpy as np
-
-    sums = np.zeros(1)
-    for unit in units:
-        sums = np.concatenate([sums - unit, sums + unit])
-    return sums
 
 
 def _interval(estimate: float, low: float, high: float, n: int) -> Interval:

@@ -86,11 +86,7 @@ def kind_of_adapter(config: dict[str, Any]) -> Kind:
 
 
 def read_package(folder: Path) -> Package:
-    """The parts of a package; its manifest is the caller's to check.
-
-    Raises:
-        PackageUnreadable: it holds neither weights nor an adapter, or not what its kind.json says.
-    """
+    """The parts of a package, whose manifest is the caller's to check; raises PackageUnreadable where they disagree."""
     model, adapter = folder / MODEL, folder / ADAPTER
     parts = (model if model.is_dir() else None, adapter if adapter.is_dir() else None)
     if parts == (None, None):

@@ -337,11 +337,13 @@ class Params(Section):
                 problems.append(
                     f"{name}.method: qlora needs a GPU, and {name}.launch: {stage.launch} has none; use lora"
                 )
-        for name, later, before, earlier in self._continued():
-            kinds = [{"qlora": "lora"}.get(stage.method, stage.method) for stage in (later, earlier)]
-            if "full" not in kinds and kinds[0] != kinds[1]:
+        read, aligned = self.pretrain.enabled, self.align.alignment != "none"
+        methods = [(name, stage.method) for name, stage in self.training() if name != "reward"]
+        for (before, earlier), (name, later), goes_on in zip(methods, methods[1:], (read, aligned), strict=False):
+            kinds = {{"qlora": "lora"}.get(method, method) for method in (later, earlier)}
+            if goes_on and "full" not in kinds and len(kinds) > 1:
                 problems.append(
-                    f"{name}.method: {later.method} cannot go on from what {before}.method: {earlier.method} leaves; "
+                    f"{name}.method: {later} cannot go on from what {before}.method: {earlier} leaves; "
                     "name the same method, or full"
                 )
         if self.align.online and self.align.rollout.max_prompt_tokens >= self.align.max_tokens:
@@ -368,12 +370,6 @@ class Params(Section):
             raise ValueError("; ".join(problems))
         return self
 
-    def _continued(self) -> list[tuple[str, TrainingParams, str, TrainingParams]]:
-        """The stages that train on what an earlier one leaves, with that one."""
-        read = [("sft", self.sft, "pretrain", self.pretrain)] if self.pretrain.enabled else []
-        aligned: list[tuple[str, TrainingParams, str, TrainingParams]] = [("align", self.align, "sft", self.sft)]
-        return [*read, *(aligned if self.align.alignment != "none" else [])]
-
     def training(self) -> list[tuple[str, TrainingParams]]:
         """The stages that train, by the names of their sections."""
         return [("pretrain", self.pretrain), ("sft", self.sft), ("reward", self.reward), ("align", self.align)]
@@ -385,9 +381,5 @@ class Params(Section):
 
 
 def load_params(path: Path = layout.PARAMS) -> Params:
-    """Read and check the settings.
-
-    Raises:
-        SettingsError: the file is missing, is not YAML, or holds mistakes; all of them are listed by key.
-    """
+    """Read and check the settings; raises SettingsError with all mistakes, by key."""
     return parse_settings(path, Params)

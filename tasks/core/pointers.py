@@ -12,12 +12,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tasks.core import layout
+from tasks.core import layout, package
 from tasks.core.errors import FlywheelError
 from tasks.core.files import ManifestError, verify_manifest
 from tasks.core.records import Record, read_committed
 
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
+ADAPTER = layout.START / package.ADAPTER
+MODEL = layout.START / package.MODEL
+REFERENCE = layout.START / "reference"
 
 
 class PointerError(FlywheelError):
@@ -40,20 +43,12 @@ class Pointer(Record):
 
 
 def read_pointer(root: Path = Path()) -> Pointer:
-    """The pointer of the project at `root`, checked.
-
-    Raises:
-        PointerError: it is missing or malformed.
-    """
+    """The pointer of the project at `root`, checked. Raises PointerError: it is missing or malformed."""
     return read_committed(root / layout.CHAMPION_POINTER, Pointer, PointerError)
 
 
 def weights_of(pointer: Pointer) -> Path:
-    """The checked folder of a version's package.
-
-    Raises:
-        PointerError: it is not here, or differs from its digest.
-    """
+    """The checked folder of a version's package. Raises PointerError: it is not here, or differs from its digest."""
     folder = layout.WEIGHTS / str(pointer.digest)
     try:
         digest = verify_manifest(folder)
@@ -102,9 +97,22 @@ class FeedbackPointer(Record):
 
 
 def read_feedback_pointer(root: Path = Path()) -> FeedbackPointer:
-    """The pointer of the project at `root`, checked.
-
-    Raises:
-        SnapshotError: it is missing or malformed.
-    """
+    """The pointer of the project at `root`, checked. Raises SnapshotError: it is missing or malformed."""
     return read_committed(root / layout.FEEDBACK_POINTER, FeedbackPointer, SnapshotError)
+
+
+def adapter_to_continue() -> Path | None:
+    """The adapter that data/start holds, checked, or None where training starts from the base model."""
+    verify_manifest(layout.START)
+    return ADAPTER if ADAPTER.is_dir() else None
+
+
+def weights_to_continue() -> Path | None:
+    """The whole weights that data/start holds, checked, or None where training starts from the base model."""
+    verify_manifest(layout.START)
+    return MODEL if MODEL.is_dir() else None
+
+
+def goes_on() -> bool:
+    """Whether training goes on from an earlier version."""
+    return ADAPTER.is_dir() or MODEL.is_dir()

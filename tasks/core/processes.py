@@ -28,37 +28,31 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a command whose whole family ends with it, with `stop`, and with us, even by kill -9.
 
-    Args:
-        command: what to run.
-        grace: seconds that its processes get to end by themselves after SIGTERM.
-        cwd: where it runs.
-        env: its environment; None for ours.
-        out: where its output and errors go: a file, subprocess.PIPE, or None for ours.
-        outlives_us: it goes on in the background when we end; SIGTERM to the supervisor ends it.
+    Its processes get `grace` seconds to end by themselves after SIGTERM. `out` is where output and errors go: a file,
+    subprocess.PIPE, or None for ours. With `outlives_us` it goes on when we end, until its supervisor gets SIGTERM.
     """
     arguments = [sys.executable, "-I", str(SUPERVISOR), str(grace), *command]
     errors = None if out is None else subprocess.STDOUT
-    if not outlives_us:
-        return subprocess.Popen(
-            arguments, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=out, stderr=errors, start_new_session=True
-        )
-    ours, end = os.pipe()  # the supervisor holds both ends of its standard input, so that it never closes
+    # One that outlives us holds both ends of its supervisor's standard input, so that it never closes.
+    pipe = os.pipe() if outlives_us else ()
     try:
         return subprocess.Popen(
-            arguments, cwd=cwd, env=env, stdin=ours, stdout=out, stderr=errors, start_new_session=True, pass_fds=(end,)
+            arguments,
+            cwd=cwd,
+            env=env,
+            stdin=pipe[0] if pipe else subprocess.PIPE,
+            stdout=out,
+            stderr=errors,
+            start_new_session=True,
+            pass_fds=pipe[1:],
         )
     finally:
-        os.close(ours)
-        os.close(end)
+        for end in pipe:
+            os.close(end)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float | None = None) -> int:
-    """End what `start` began, with all its family; returns its exit status. Again is no change.
-
-    Args:
-        process: what `start` returned.
-        patience: seconds after which the supervisor itself is killed; None waits for it however long.
-    """
+    """End what `start` began, with all its family, by force after `patience` seconds; returns its exit status."""
     if process.stdin is not None:
         process.stdin.close()
     process.terminate()

@@ -257,11 +257,7 @@ class RecordError(FlywheelError):
 
 
 def read_own_jsonl(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """Read records that an earlier stage wrote.
-
-    Raises:
-        RecordError: the file is missing, or a line of it is bad, which is damage and not input to quarantine.
-    """
+    """Read records that an earlier stage wrote; raises RecordError where the file is missing or a line is bad."""
     try:
         records, bad = read_jsonl(path, kind)
     except FileNotFoundError:
@@ -272,11 +268,7 @@ def read_own_jsonl(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
 
 
 def read_committed(path: Path, kind: type[AnyRecord], refusal: type[FlywheelError]) -> AnyRecord:
-    """The one record of a committed JSON file, such as a pointer below state/.
-
-    Raises:
-        refusal: the file is missing or malformed; the words say what is wrong.
-    """
+    """The one record of a committed JSON file, such as a pointer; raises `refusal` where it is missing or malformed."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -30,11 +30,7 @@ class Section(BaseModel):
 
 
 def parse_settings(path: Path, kind: type[Settings]) -> Settings:
-    """Read a YAML file as values of a type.
-
-    Raises:
-        SettingsError: the file is missing, is not YAML, or holds mistakes; all of them are listed by key.
-    """
+    """Read a YAML file as values of a type; raises SettingsError with all mistakes, by key."""
     try:
         return TypeAdapter(kind).validate_python(read_yaml(path))
     except ValidationError as error:
@@ -42,11 +38,7 @@ def parse_settings(path: Path, kind: type[Settings]) -> Settings:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        SettingsError: it is missing, or not YAML.
-    """
+    """What a YAML file holds. Raises SettingsError: it is missing, or not YAML."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

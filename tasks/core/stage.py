@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json
 
 
 def run_stage(name: str, stage: Callable[[], str]) -> None:
@@ -36,3 +38,13 @@ def hush() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for category in (FutureWarning, DeprecationWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category)
+
+
+def write_metrics(stage: str, figures: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> None:
+    """Write reports/metrics/<stage>.json, and reports/details/<stage>.json for a stage that has more to tell.
+
+    Stages of one kind give their figures the same names, so that `dvc metrics show` is a table without holes.
+    """
+    write_json(layout.METRICS / f"{stage}.json", figures)
+    if details is not None:
+        write_json(layout.DETAILS / f"{stage}.json", details)

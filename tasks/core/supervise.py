@@ -1,18 +1,16 @@
 """Run one command so that nothing it started outlives it, or the process that asked for it.
 
-Why: killing `dvc repro` leaves the stage's own processes writing, and torchrun puts every worker in a session of its
-own, out of reach of a process-group signal. This small parent adopts orphans (Linux's child subreaper), so that every
-descendant can be found and ended: on SIGTERM or SIGINT, when the caller's end of our standard input closes (the caller
-died, even by kill -9), and when the command itself has ended.
-
-Standard library only, started by path with `python -I`, so that it is up in some 30 ms. Elsewhere than on Linux only
-the command's process group is ended.
+torchrun puts workers in sessions of their own, out of reach of a process-group signal. This small parent adopts orphans
+(Linux's child subreaper) and ends every descendant: on SIGTERM or SIGINT, when the caller's end of our standard input
+closes (it died, even by kill -9), and when the command has ended. Standard library only, started by path with `python
+-I`. Elsewhere than on Linux only the command's process group is ended.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import select
 import signal
@@ -39,10 +37,6 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _die_with_supervisor() -> None:
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _parents() -> dict[int, int]:
     """Process id → parent's id, zombies included: one whose first thread has ended may have others that live."""
     parents = {}
@@ -61,12 +55,6 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def _signal_each(processes: list[int], number: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
-
-
 def end_all(group: int, grace: float) -> None:
     """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until nothing is left.
 
@@ -80,10 +68,9 @@ def end_all(group: int, grace: float) -> None:
     while not _all_reaped():
         living = descendants(os.getpid())
         late = time.monotonic() > deadline
-        _signal_each(
-            living if late else [process for process in living if process not in told],
-            signal.SIGKILL if late else signal.SIGTERM,
-        )
+        for process in [one for one in living if late or one not in told]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL if late else signal.SIGTERM)
         told.update(living)
         if time.monotonic() > deadline + 10:
             break
@@ -93,7 +80,6 @@ def end_all(group: int, grace: float) -> None:
 
 
 def _all_reaped() -> bool:
-    """Whether not one child is left, living or ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -114,7 +100,8 @@ def main(arguments: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _ask_stop)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_die_with_supervisor)
+    dies_with_us = functools.partial(_prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=dies_with_us)
     while child.poll() is None and not _stop_asked:
         if _caller_gone():
             break

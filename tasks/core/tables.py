@@ -24,11 +24,7 @@ ROW_GROUP = 50_000  # rows a group of the Parquet file, whatever the batches
 
 
 def schema_of(kind: type[Record]) -> pa.Schema:
-    """The Arrow schema of a kind of record: its fields in their order.
-
-    Raises:
-        KeyError: it has a field of a type that is not kept in tables.
-    """
+    """The Arrow schema of a kind of record, its fields in order; raises KeyError for a type that tables do not keep."""
     import pyarrow as pa
 
     return pa.schema([(name, _arrow(field.annotation)) for name, field in kind.model_fields.items()])
@@ -58,11 +54,7 @@ def table_of(records: Sequence[AnyRecord], kind: type[AnyRecord]) -> pa.Table:
 
 
 def records_of(table: pa.Table, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """The records of a table.
-
-    Raises:
-        pydantic.ValidationError: a row is not such a record.
-    """
+    """The records of a table. Raises pydantic.ValidationError: a row is not such a record."""
     return [kind.model_validate(row) for row in table.to_pylist()]
 
 
@@ -116,10 +108,11 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
 
 def write_records(path: Path, records: Iterable[AnyRecord], kind: type[AnyRecord]) -> int:
     """Write records as Parquet, whole or not at all, a batch in memory at a time; returns how many."""
-    with table_writer(path, schema_of(kind)) as writer:
-        for batch in batched(records, BATCH):
-            writer.write(table_of(batch, kind))
-        return writer.rows
+    rows = 0
+    with record_writer(path, kind) as add:
+        for rows, record in enumerate(records, start=1):  # noqa: B007 - counted
+            add(record)
+    return rows
 
 
 @contextmanager
@@ -135,16 +128,11 @@ def record_writer(path: Path, kind: type[AnyRecord]) -> Iterator[Callable[[AnyRe
                 batch.clear()
 
         yield add
-        if batch:
-            writer.write(table_of(batch, kind))
+        writer.write(table_of(batch, kind))
 
 
 def read_batches(path: Path, rows: int = BATCH, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a Parquet file's rows as tables of at most `rows` rows, in order.
-
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
+    """Yield a Parquet file's rows as tables of at most `rows`; raises RecordError where it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -154,11 +142,7 @@ def read_batches(path: Path, rows: int = BATCH, columns: Sequence[str] | None = 
 
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """All records of a Parquet file, for stages whose work needs them together.
-
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
+    """All records of a Parquet file, for stages whose work needs them together; raises as read_batches."""
     return [record for table in read_batches(path) for record in records_of(table, kind)]
 
 
@@ -175,12 +159,19 @@ def records_at(tables: Iterable[pa.Table], rows: Iterable[int], kind: type[AnyRe
     return found
 
 
-def count_rows(path: Path) -> int:
-    """The rows of a Parquet file, read from its end alone.
+def copy_rows(source: Path, target: Path, kept: Sequence[bool], kind: type[Record]) -> None:
+    """Copy the rows of a Parquet file of records that are `kept`, a batch in memory at a time."""
+    import pyarrow as pa
 
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
+    start = 0
+    with table_writer(target, schema_of(kind)) as writer:
+        for table in read_batches(source):
+            writer.write(table.filter(pa.array(kept[start : start + table.num_rows], pa.bool_())))
+            start += table.num_rows
+
+
+def count_rows(path: Path) -> int:
+    """The rows of a Parquet file, read from its end alone. Raises RecordError: the file is missing or damaged."""
     import pyarrow.parquet as pq
 
     with _readable(path):
@@ -197,15 +188,3 @@ def _readable(path: Path) -> Iterator[None]:
         raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise RecordError(f"{path} is damaged ({error}); run dvc repro") from None
-
-
-def batched(records: Iterable[AnyRecord], rows: int) -> Iterator[list[AnyRecord]]:
-    """Records in lists of at most `rows`."""
-    batch: list[AnyRecord] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == rows:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -18,17 +18,7 @@ from tasks.core.settings import Above, Natural, Positive, Section, Share
 Modules = Annotated[list[str], Field(min_length=1)]
 Precision = Literal["fp32", "bf16", "auto"]
 Method = Literal[
-    "full",
-    "lora",
-    "rslora",
-    "dora",
-    "pissa",
-    "qlora",
-    "p_tuning_v2",
-    "p_tuning",
-    "prompt_tuning",
-    "ia3",
-    "osf",
+    "full", "lora", "rslora", "dora", "pissa", "qlora", "p_tuning_v2", "p_tuning", "prompt_tuning", "ia3", "osf"
 ]
 Alignment = Literal["none", "dpo", "kto", "ppo", "rloo", "grpo"]
 ServedAs = Literal["adapter", "weights", "nothing"]
@@ -48,10 +38,6 @@ class LoraParams(Section):
     alpha: Positive
     dropout: Share
     target_modules: Modules
-
-
-class RsLoraParams(LoraParams):
-    """LoRA scaled by alpha over the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)."""
 
 
 class DoraParams(LoraParams):
@@ -139,6 +125,10 @@ def _low_rank(section: Any, dropout: float, **more: Any) -> dict[str, Any]:
     return {**sizes, "target_modules": section.target_modules, "bias": "none", **more}
 
 
+def _virtual(section: Any, **more: Any) -> dict[str, Any]:
+    return {"num_virtual_tokens": section.virtual_tokens, "encoder_hidden_size": section.hidden, **more}
+
+
 def _prompt(section: Any, base: Path) -> dict[str, Any]:
     tokens = {"num_virtual_tokens": section.virtual_tokens}
     if not section.begin_with:
@@ -162,22 +152,15 @@ METHODS: dict[Method, Facts] = {
     "p_tuning_v2": Facts(
         "PREFIX_TUNING",
         "nothing",
-        lambda section, base: {
-            "num_virtual_tokens": section.virtual_tokens,
-            "prefix_projection": section.projection,
-            "encoder_hidden_size": section.hidden,
-        },
+        lambda section, base: _virtual(section, prefix_projection=section.projection),
         virtual=True,
     ),
     "p_tuning": Facts(
         "P_TUNING",
         "nothing",
-        lambda section, base: {
-            "num_virtual_tokens": section.virtual_tokens,
-            "encoder_reparameterization_type": section.encoder.upper(),
-            "encoder_hidden_size": section.hidden,
-            "encoder_dropout": 0.0,
-        },
+        lambda section, base: _virtual(
+            section, encoder_reparameterization_type=section.encoder.upper(), encoder_dropout=0.0
+        ),
         virtual=True,
     ),
     "prompt_tuning": Facts("PROMPT_TUNING", "nothing", _prompt, virtual=True),
@@ -197,7 +180,7 @@ class MethodsParams(Section):
 
     full: FullParams
     lora: LoraParams
-    rslora: RsLoraParams
+    rslora: LoraParams  # scaled by alpha over the root of the rank (Kalajdzievski 2023, arXiv 2312.03732)
     dora: DoraParams
     pissa: PissaParams
     qlora: QloraParams

@@ -6,12 +6,17 @@ written or dropped. Limits: docs/data.md has how much each embedder finds.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
 
 from tasks.core import layout
 from tasks.core.domain import Domain
@@ -19,15 +24,17 @@ from tasks.core.errors import FlywheelError
 from tasks.core.params import EmbedParams
 from tasks.core.records import EvaluationItem, Example, make_example, read_own_jsonl
 from tasks.core.tables import read_batches
+from tasks.similarity.near import normalise
 from tasks.similarity.neighbours import GRID, on_grid
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
 
 CHARACTERS = "characters"
 DOUBT = 5e-7  # what a component in float32 is surely less off by; 1.4e-7 is the most that was measured of 230,000
 Encode = Callable[[Sequence[str]], "np.ndarray"]
+SLACK = 0.1
+DIMENSIONS = 128
+TEXTS_A_DIMENSION = 4  # or a small corpus has an axis for every text, and no two texts are alike
+FEATURES = 1 << 16
+FIT = 20_000
 
 
 class EmbeddingError(FlywheelError):
@@ -45,7 +52,6 @@ class Cosines(NamedTuple):
     leak: float
 
 
-SLACK = 0.1
 SENTENCES = Cosines(same=0.85, leak=0.75)  # MiniLM on docs/data.md's pairs
 CHARACTER_COSINES = Cosines(same=0.8, leak=0.7)
 
@@ -59,11 +65,7 @@ class Embeddings:
     whole: np.ndarray
 
     def rows(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The vectors of these ids, in their order.
-
-        Raises:
-            EmbeddingError: an id is not known.
-        """
+        """The vectors of these ids, in their order. Raises EmbeddingError: an id is not known."""
         try:
             places = [self._place[identity] for identity in ids]
         except KeyError as error:
@@ -96,13 +98,8 @@ def last_exchanges(example: Example) -> list[Example]:
 def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encode:
     """A function from texts to unit vectors on the grid, float32 of shape (texts, dimensions), loaded or fitted once.
 
-    Args:
-        domain: names the model.
-        params: batch size, threads, and where texts are cut.
-        corpus: the texts of the run, on which `characters` is fitted; a model does not look at them.
-
-    Raises:
-        EmbeddingError: domain.yaml names no model, nor `characters`.
+    `corpus` are the texts of the run, on which `characters` is fitted. Raises EmbeddingError: domain.yaml names no
+    model, nor `characters`.
     """
 
     def cut(texts: Iterable[str]) -> list[str]:
@@ -113,18 +110,14 @@ def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encod
         return lambda texts: settled(cut(texts), quick, exact)
     if domain.embedder.name != CHARACTERS:
         raise EmbeddingError(f"embedder {domain.embedder.name} in domain.yaml has no files; name its modules.json")
-    from tasks.similarity.characters import CharacterModel
+    from tasks.similarity.embedder import CharacterModel
 
     model = CharacterModel(cut(corpus))
     return lambda texts: on_grid(model(cut(texts)))
 
 
 def embed_texts(texts: Sequence[str], domain: Domain, params: EmbedParams) -> np.ndarray:
-    """Unit vectors of texts, float32 of shape (texts, dimensions). Loads the model, or fits `characters` on the texts.
-
-    Raises:
-        EmbeddingError: domain.yaml names no model, nor `characters`.
-    """
+    """Unit vectors of texts, float32 (texts, dimensions), by the domain's model or `characters` fitted on them."""
     return _encode_unique(encoder(domain, params, texts), texts)
 
 
@@ -136,15 +129,10 @@ def cosines(domain: Domain) -> Cosines:
 
 
 def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
-    """The texts' vectors on the grid, as `exact` says, by `quick` where it can only say the same.
+    """The texts' vectors on the grid, as `exact` (float64) says, by `quick` (float32) where it can only say the same.
 
-    Args:
-        texts: any.
-        quick: in float32, whose last bits go by the processor.
-        exact: in float64, for the texts of which a component lies within `DOUBT` of the middle between two points.
+    That is where no component lies within `DOUBT` of the middle between two points: last bits go by the processor.
     """
-    import numpy as np
-
     vectors = np.asarray(quick(texts), dtype=np.float64)
     unsure = np.flatnonzero((np.abs(vectors * GRID % 1 - 0.5) <= DOUBT * GRID).any(axis=1))
     if len(unsure):
@@ -153,7 +141,6 @@ def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
 
 
 def _sentence_encoders(folder: Path, params: EmbedParams) -> tuple[Encode, Encode]:
-    """The model in float32, and in float64."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -171,9 +158,6 @@ def _encode_unique(encode: Encode, texts: Sequence[str]) -> np.ndarray:
 
 def embeddings_table(rows: Iterable[tuple[str, str, str]], encode: Encode) -> pa.Table:
     """A table of id, question and whole (fixed-size lists of float32) for rows of id, question and whole as text."""
-    import numpy as np
-    import pyarrow as pa
-
     ids, questions, wholes = ([*column] for column in zip(*rows, strict=True))
     vectors = _encode_unique(encode, questions + wholes)
     columns = [
@@ -184,14 +168,7 @@ def embeddings_table(rows: Iterable[tuple[str, str, str]], encode: Encode) -> pa
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """All embeddings of a file.
-
-    Raises:
-        RecordError: the file is missing or damaged.
-    """
-    import numpy as np
-    import pyarrow as pa
-
+    """All embeddings of a file. Raises RecordError: the file is missing or damaged."""
     tables = list(read_batches(path))
     if not tables:
         return Embeddings([], np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
@@ -206,10 +183,40 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def evaluation_items() -> list[EvaluationItem]:
-    """The items of all evaluation sets.
-
-    Raises:
-        RecordError: a set is missing or damaged.
-    """
+    """The items of all evaluation sets. Raises RecordError: a set is missing or damaged."""
     paths = [layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS]
     return [item for path in paths for item in read_own_jsonl(path, EvaluationItem)]
+
+
+class CharacterModel:
+    """Fitted on a corpus; then a function from texts to unit vectors, float64 of shape (texts, dimensions)."""
+
+    def __init__(self, corpus: Iterable[str]) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+
+        texts = _sample(corpus, FIT)
+        self._hashing = HashingVectorizer(
+            analyzer="char",
+            ngram_range=(1, 2),
+            n_features=FEATURES,
+            preprocessor=normalise,
+            alternate_sign=False,
+            norm=None,
+        )
+        counts = self._hashing.transform(texts)
+        self._weights = TfidfTransformer(sublinear_tf=True).fit(counts)
+        self.dimensions = max(1, min(DIMENSIONS, len(texts) // TEXTS_A_DIMENSION))
+        self._axes = TruncatedSVD(self.dimensions, random_state=0).fit(self._weights.transform(counts))
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors; a text that shares nothing with the corpus is the first axis."""
+        vectors: np.ndarray = self._axes.transform(self._weights.transform(self._hashing.transform(texts)))
+        vectors[~vectors.any(axis=1), 0] = 1.0
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _sample(texts: Iterable[str], count: int) -> list[str]:
+    """At most `count` different texts, the lowest by hash, in that order: the same ones in whatever order they come."""
+    digests = {hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(): text for text in texts}
+    return [digests[digest] for digest in heapq.nsmallest(count, digests)]

@@ -1,12 +1,8 @@
 """The leak guard: no example that resembles an evaluation item may be trained on, replay and corrections included.
 
-An example leaks when its question, or its question and answer together, is near that of an item by shared character
-shingles (near.py), or within a stated cosine of it by its embedding (embed.py). Where there are earlier turns, its last
-exchange is judged alone as well: behind two turns 40 of 42 reworded items passed, and alone none does. The guard is
-strict where deduplication is careful: a lost training example costs little, a leaked item makes the verdict worthless.
-The cosine is that of question and answer together; of the questions alone it has to be `SLACK` higher.
-
-Limit: a paraphrase beyond the stated cosine passes; docs/data.md has how many do, per embedder.
+An example leaks when its question, or question and answer together, is near an item's by shared shingles (near.py), or
+within a stated cosine (for questions alone `SLACK` higher); behind earlier turns its last exchange is judged alone too.
+Strict: a lost example costs little, a leaked item makes the verdict worthless. docs/data.md has what still passes.
 """
 
 from __future__ import annotations
@@ -57,13 +53,7 @@ class LeakThresholds:
 
 
 class LeakGuard:
-    """Knows the evaluation items, and says of examples which of them they resemble.
-
-    Args:
-        items: all evaluation items.
-        embeddings: of the items, by their ids.
-        thresholds: from where on an example leaks.
-    """
+    """Knows the evaluation items, and their embeddings by id; says of examples which of them they resemble."""
 
     def __init__(self, items: Sequence[EvaluationItem], embeddings: Embeddings, thresholds: LeakThresholds) -> None:
         self.items, self.thresholds = list(items), thresholds
@@ -73,8 +63,7 @@ class LeakGuard:
     def check(self, examples: Sequence[Example], embeddings: Embeddings) -> list[Leak | None]:
         """For each example the item it leaks, or None; `embeddings` holds theirs and their last exchanges', by id.
 
-        Raises:
-            EmbeddingError: an example, or the last exchange of one, has no embedding.
+        Raises EmbeddingError: an example, or the last exchange of one, has no embedding.
         """
         rows = [(place, one) for place, example in enumerate(examples) for one in (example, *last_exchanges(example))]
         vectors = embeddings.rows([one.id for _, one in rows])
@@ -103,11 +92,7 @@ def _note(best: list[Leak | None], place: int, leak: Leak) -> None:
 
 
 def leak_guard(params: Params, domain: Domain) -> LeakGuard:
-    """The guard of this run: the frozen items, their embeddings from stage `embed`, and the settings.
-
-    Raises:
-        RecordError: a file of an earlier stage is missing or damaged.
-    """
+    """The guard of this run: the frozen items, their embeddings from stage `embed`, and the settings."""
     thresholds = LeakThresholds(
         near=params.mix.leak_threshold,
         semantic=params.mix.leak_semantic_threshold or cosines(domain).leak,

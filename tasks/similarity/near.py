@@ -1,15 +1,9 @@
-"""Near duplicates of texts, by the Jaccard similarity of their character shingles.
+"""Near duplicates of texts, by the Jaccard similarity of their character shingles, in writing without spaces too.
 
-Characters, not words, so that Chinese and other writing without spaces works alike. MinHash signatures (Broder 1997; in
-the form of Dahlgaard, Knudsen and Thorup 2017, which rensa computes) are cut into bands (Indyk and Motwani 1998): two
-texts that share a whole band are proposed, a sketch of a byte a permutation (Li and König 2010) throws out most of
-what was proposed in vain, and the exact similarity decides, so the threshold means what it says.
-
-Rensa's own index would hash lists of Python strings, and compare all texts of a bucket with each other.
-
-Limits: a pair at the threshold is missed by fewer than one in a thousand (`bands_for`). In a bucket of more than
-`MOST` texts each one is compared with the first `MOST` of them only. An index keeps some 400 bytes
-a text, and not the text.
+MinHash signatures (Broder 1997; as Dahlgaard, Knudsen and Thorup 2017, computed by rensa) are cut into bands (Indyk and
+Motwani 1998); texts that share one are proposed, a sketch of a byte a permutation (Li and König 2010) throws most out
+that were in vain, and the exact similarity decides. Limits: a pair at the threshold is missed by fewer than one in a
+thousand; in a bucket of more than `MOST` texts each is compared with the first `MOST` only. Some 400 bytes a text.
 """
 
 from __future__ import annotations
@@ -19,8 +13,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from scipy.sparse import csr_array
 
 MISS = 1e-3  # probability with which a pair at the threshold may go unseen
@@ -51,8 +46,6 @@ def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndar
     Returns:
         Hashes, uint64 of shape (shingles,), with repeats; offsets, uint64 of shape (texts + 1,).
     """
-    import numpy as np
-
     # No normalised text holds NUL, so filling up with it keeps short texts apart from long ones.
     clean = [normalise(text).ljust(size, "\0") for text in texts]
     lengths = np.fromiter(map(len, clean), dtype=np.int64, count=len(clean))
@@ -74,7 +67,6 @@ def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndar
 
 def signatures(texts: Sequence[str], size: int, permutations: int) -> np.ndarray:
     """The texts' MinHash signatures, uint64 of shape (texts, permutations)."""
-    import numpy as np
     from rensa import RMinHash
 
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(*shingle_hashes(texts, size), permutations, SEED)
@@ -94,13 +86,7 @@ def bands_for(threshold: float, permutations: int) -> tuple[int, int]:
 
 
 class NearIndex:
-    """The compact traces of many texts, and which of them may be near each other.
-
-    Args:
-        threshold: Jaccard similarity from which texts count as near.
-        shingle: characters a shingle.
-        permutations: of the MinHash.
-    """
+    """The compact traces of many texts, and which may be near each other: `threshold` is of Jaccard similarity."""
 
     def __init__(self, threshold: float, shingle: int, permutations: int = 128) -> None:
         self.threshold, self.shingle, self.permutations = threshold, shingle, permutations
@@ -110,8 +96,6 @@ class NearIndex:
 
     def add(self, texts: Sequence[str]) -> None:
         """Index texts; they are numbered in the order they come, from 0."""
-        import numpy as np
-
         for start in range(0, len(texts), HASHED):
             signature = signatures(texts[start : start + HASHED], self.shingle, self.permutations)
             banded = signature[:, : self.bands * self.rows].reshape(len(signature), self.bands, self.rows)
@@ -123,13 +107,10 @@ class NearIndex:
             self._sketches.append(signature.astype(np.uint8))
 
     def pairs(self, order: np.ndarray | None = None) -> np.ndarray:
-        """Proposed pairs of indexed texts, unverified: int64 of shape (pairs, 2), the lower number first, sorted.
+        """Proposed pairs, unverified: int64 of shape (pairs, 2), the lower number first, sorted.
 
-        Args:
-            order: all numbers, those first that a large bucket's members shall be compared with.
+        `order`: all numbers, those first that a large bucket's members shall be compared with.
         """
-        import numpy as np
-
         found = [np.empty((0, 2), dtype=np.int64)]
         if self._keys:
             keys, sketch = np.concatenate(self._keys), np.concatenate(self._sketches)
@@ -141,8 +122,6 @@ class NearIndex:
 
     def _alike(self, pairs: np.ndarray, sketch: np.ndarray) -> Iterator[np.ndarray]:
         """The pairs whose sketches do not rule out that they reach the threshold."""
-        import numpy as np
-
         deviation = (self.threshold * (1.0 - self.threshold) / self.permutations) ** 0.5
         enough = (self.threshold - DEVIATIONS * deviation) * self.permutations
         for start in range(0, len(pairs), 1 << 16):
@@ -153,8 +132,6 @@ class NearIndex:
 
 def _equal_runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places of equal keys as pairs: each one with the first `MOST` places of its own key that come before it."""
-    import numpy as np
-
     ordered = np.argsort(keys, kind="stable")
     keys = keys[ordered]
     begins = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
@@ -169,12 +146,7 @@ def _equal_runs(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def similarities(pairs: np.ndarray, texts: Texts, shingle: int) -> np.ndarray:
-    """The exact Jaccard similarity of each pair of texts, by their numbers: float64 of shape (pairs,).
-
-    A mapping need hold only the texts that the pairs name.
-    """
-    import numpy as np
-
+    """The exact Jaccard similarity of each pair of texts, by their numbers: float64 of shape (pairs,)."""
     result = np.empty(len(pairs))
     for start in range(0, len(pairs), BATCH):
         numbers, places = np.unique(pairs[start : start + BATCH], return_inverse=True)
@@ -193,8 +165,6 @@ def matches(
 
     All are compared with all: for few known texts, such as evaluation items.
     """
-    import numpy as np
-
     pairs, scores = [np.empty((0, 2), np.int64)], [np.empty(0)]
     for start in range(0, len(asked), BATCH):
         block = asked[start : start + BATCH]
@@ -210,8 +180,6 @@ def matches(
 
 
 def _shingle_matrix(texts: Sequence[str], size: int) -> csr_array:
-    """Which text holds which shingle: 1 or nothing, int64 of shape (texts, different shingles)."""
-    import numpy as np
     from scipy.sparse import csr_array
 
     hashes, offsets = shingle_hashes(texts, size)
@@ -233,7 +201,6 @@ def near_pairs(texts: Sequence[str], threshold: float, shingle: int, permutation
 
 def duplicate_groups(texts: Sequence[str], threshold: float, shingle: int, permutations: int = 128) -> list[int]:
     """Group near duplicates transitively; returns for each text the number of the first text of its group."""
-    import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

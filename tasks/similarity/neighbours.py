@@ -1,18 +1,12 @@
 """Unit vectors on a grid, and the pairs of them within a cosine: all with all, by blocks of matrix products.
 
-On a grid of 1/256 a product of two components is a multiple of 2^-16. The sums of such products for vectors of length 1
-stay below 2^8, so float32 with its 24 bits holds each of them exactly, in whatever order a processor adds: cosines, and
-what is decided by them, are the same everywhere. What a vector loses moves a cosine by some 0.002.
-
-Limit: the work grows with the square of the rows; docs/data.md has what 100,000 take.
+On a grid of 1/256 a product of two components is a multiple of 2^-16 and a sum of them below 2^8, which float32 holds
+exactly: cosines are the same on every processor. It moves a cosine by some 0.002. Limit: work grows with rows squared.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 GRID = 256
 BLOCK = 2048  # rows of the matrix of cosines at once: 16 MB of float32
@@ -20,23 +14,14 @@ BLOCK = 2048  # rows of the matrix of cosines at once: 16 MB of float32
 
 def on_grid(vectors: np.ndarray) -> np.ndarray:
     """The nearest points of the grid, float32 of the same shape; vectors on it come back as they are."""
-    import numpy as np
-
     return (np.rint(vectors * GRID) / GRID).astype(np.float32)
 
 
 def similar_pairs(vectors: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of rows whose cosine is at least `threshold`.
+    """All pairs of rows whose cosine is at least `threshold`, of unit vectors on the grid, float32 (rows, dimensions).
 
-    Args:
-        vectors: unit vectors on the grid, float32 of shape (rows, dimensions).
-        threshold: cosine.
-
-    Returns:
-        Pairs, int64 of shape (pairs, 2), the lower row first, sorted; their cosines, float32 of shape (pairs,).
+    Returns int64 (pairs, 2), the lower row first, sorted, and their cosines, float32 (pairs,).
     """
-    import numpy as np
-
     pairs, values = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start in range(0, len(vectors), BLOCK):
         rows = vectors[start : start + BLOCK]
@@ -54,7 +39,5 @@ def similar_pairs(vectors: np.ndarray, threshold: float) -> tuple[np.ndarray, np
 
 def pair_cosines(vectors: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """The cosine of each pair of rows, float32 of shape (pairs,)."""
-    import numpy as np
-
     blocks = np.array_split(pairs, -(-len(pairs) // BLOCK) or 1)
     return np.concatenate([np.einsum("ij,ij->i", vectors[block[:, 0]], vectors[block[:, 1]]) for block in blocks])

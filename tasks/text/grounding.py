@@ -1,18 +1,10 @@
 """How far an answer follows from its evidence, as one number: language-neutral, deterministic, without a model.
 
 The share of the answer's letters and digits that its evidence says too, by coverage of fragments (Grusky et al. 2018,
-"Newsroom", section 4.1, equation 1), with these changes, so that nothing assumes English or spaces between words:
-
-- A fragment is a word, or, where a script is written without spaces (Chinese, Japanese, Thai...), two characters
-  that stand side by side in the evidence. It counts with its length, so that short function words weigh little.
-- A word that shares its first letters with one of the evidence counts as that word (permit, permits).
-- What the question says is neither support nor claim: only what the answer adds to it is measured. An answer that
-  adds nothing is measured as a whole.
-- A number that neither evidence nor question holds makes the whole answer ungrounded (0): it is the part that people
-  act on.
-
-Limits: it reads no meaning. A negation that is dropped, or words of the evidence put together into something false,
-pass; numbers written in words (twelve, 十二) are words.
+"Newsroom", section 4.1, equation 1). A fragment is a word or, in writing without spaces, two characters side by side; a
+word that shares its first letters with one of the evidence counts as it (permit, permits). What the question says is
+neither support nor claim. A number that neither holds makes the whole answer ungrounded. Limits: no meaning is read, so
+a dropped negation passes; numbers written in words are words.
 """
 
 from __future__ import annotations

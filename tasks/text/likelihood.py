@@ -77,13 +77,8 @@ def _losses(model: Any, rows: Sequence[tuple[Ids, Ids]], begun: Any, shared: int
         cache = deepcopy(begun)
         cache.batch_repeat_interleave(len(rows))
     positions = torch.arange(shared, shared + width, device=ids.device).unsqueeze(0)
-    output = model(
-        input_ids=ids,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=columns,
-    )
+    kept_keys = {"past_key_values": cache, "use_cache": cache is not None}
+    output = model(input_ids=ids, position_ids=positions, logits_to_keep=columns, **kept_keys)
     labels = labels[:, columns]
     kept = labels != -100
     losses = torch.zeros(labels.shape, device=ids.device)

@@ -45,7 +45,7 @@ ROLE_MARKS = re.compile(
     r"<[|｜][^<>|｜\s]{1,40}[|｜]>"  # ChatML, Llama 3, Phi, DeepSeek; with spaces it is F#
     r"|<(?:start|end)_of_(?:turn|text|image)>"  # Gemma
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\]|<</?SYS>>|</?s>"  # Llama 2, Mistral
-    r"|<(?:bos|eos|pad|unk)>|\[gMASK\]",
+    r"|<(?:bos|eos|pad|unk)>|\[gMASK\]"
 )
 # Thoughts as Qwen, DeepSeek, Seed, Magistral and Kimi mark them.
 _KINDS = "(?:seed:)?(?:think|thinking|thoughts?|reasoning)"

@@ -1,42 +1,42 @@
 """Personal data in what users write is masked before it becomes training data: `<EMAIL>` in place of the address.
 
-Presidio (Microsoft) finds it by patterns and checksums alone, without a language model: names of people and streets
-are not found. Its own patterns end at word boundaries, which do not exist between a Chinese character and a digit, so
-the recognisers here use look-arounds and leave the checksums to Presidio's classes or to the functions below.
+Found by patterns and check digits alone, without a language model: names of people and streets are not found. Word
+boundaries do not exist between a Chinese character and a digit, so the patterns use look-arounds.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from presidio_analyzer import EntityRecognizer
+
+class Found(NamedTuple):
+    """A piece of a text, and its kind; `sure` where its check digits are right."""
+
+    sure: bool
+    start: int
+    end: int
+    kind: str
 
 
 def masked(text: str) -> tuple[str, list[str]]:
     """The text with personal data replaced by its kind in angle brackets, and the kinds found, in order."""
-    if not text.strip():
-        return text, []
     found = [
-        result
-        for recogniser in _recognisers()
-        for result in recogniser.analyze(text, recogniser.supported_entities, None)  # type: ignore[arg-type]  # no language model
+        Found(check is not None, match.start(), match.end(), kind)
+        for kind, (pattern, check) in PATTERNS.items()
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+        if check is None or check(match.group())
     ]
-    chosen: list[Any] = []
-    for result in sorted(
-        found, key=lambda result: -result.score
-    ):  # of two that overlap, the surer one, and of equals the longer
-        rivals = [other for other in chosen if result.start < other.end and other.start < result.end]
-        if not rivals:
-            chosen.append(result)
-        elif all(r.score == result.score and r.end - r.start < result.end - result.start for r in rivals):
-            chosen = [other for other in chosen if other not in rivals] + [result]
-    for result in sorted(chosen, key=lambda r: -r.start):
-        text = f"{text[: result.start]}<{result.entity_type}>{text[result.end :]}"
-    return text, [result.entity_type for result in sorted(chosen, key=lambda r: r.start)]
+    chosen: list[Found] = []
+    for one in sorted(found, key=lambda one: not one.sure):  # of two that overlap the surer, of equals the longer one
+        rivals = [other for other in chosen if one.start < other.end and other.start < one.end]
+        if all(other.sure == one.sure and other.end - other.start < one.end - one.start for other in rivals):
+            chosen = [other for other in chosen if other not in rivals] + [one]
+    chosen.sort(key=lambda one: one.start)
+    for one in reversed(chosen):
+        text = f"{text[: one.start]}<{one.kind}>{text[one.end :]}"
+    return text, [one.kind for one in chosen]
 
 
 def luhn(digits: str) -> bool:
@@ -75,7 +75,7 @@ def address(text: str) -> bool:
 
 
 # Entity → (pattern, check or None). (?<!\d) rather than \b: a Chinese character beside a digit is no boundary.
-PATTERNS: dict[str, tuple[str, Any]] = {
+PATTERNS: dict[str, tuple[str, Callable[[str], bool] | None]] = {
     "EMAIL": (r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,24}", None),
     "CHINESE_ID": (r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?![\dXx])",
                    chinese_identity),
@@ -87,20 +87,3 @@ PATTERNS: dict[str, tuple[str, Any]] = {
     "SWEDISH_PHONE": (r"(?<![\d-])0\d{1,3}[ -]\d{2,3}[ ]?\d{2}[ ]?\d{2,3}(?!\d)", None),
     "IP": (r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\d|\.\d)", address),
 }  # fmt: skip
-
-
-@functools.cache
-def _recognisers() -> list[EntityRecognizer]:
-    """One recogniser a kind, made once a process: importing Presidio takes some seconds."""
-    os.environ.setdefault("TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS", "")
-    from presidio_analyzer import Pattern, PatternRecognizer
-
-    class Checked(PatternRecognizer):
-        """A pattern whose match counts only if its check digits are right."""
-
-        def validate_result(self, pattern_text: str) -> bool | None:
-            """True and False are certain; None leaves the pattern's own score."""
-            check = PATTERNS[self.supported_entities[0]][1]
-            return None if check is None else bool(check(pattern_text))
-
-    return [Checked(supported_entity=name, patterns=[Pattern(name, PATTERNS[name][0], 0.5)]) for name in PATTERNS]

@@ -1,10 +1,8 @@
 """The one place where text becomes what the model reads: training, evaluation, sizing and serving all come here.
 
-A tokenizer is transformers' own or a PromptBook, which reads the same files without loading a model library. Both have
-their chat template rendered here, byte for byte as transformers renders it (a test holds the two together). The answer
-is tokenised apart from the prompt and ends with the end-of-turn token, so the boundary between the two never depends
-on the text. Limits: no tools, documents or images; a template that names the date writes today's; a marker that a
-template writes as several ordinary tokens can be typed by anybody.
+A tokenizer is transformers' own or a PromptBook; both have their chat template rendered here, byte for byte as
+transformers does. The answer is tokenised apart from the prompt and ends with the end-of-turn token. Limits: no tools,
+documents or images; a marker that a template writes as several ordinary tokens can be typed by anybody.
 """
 
 from __future__ import annotations
@@ -20,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_bytes
+from tasks.core.records import Message, Preference, Turn
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import AddedToken, Tokenizer
 
     from tasks.core.records import Example
+
 
 # A piece of a template's text that only stands for itself: longer than a sign or two, and no plain word.
 _MARKER = re.compile(r"(?=.*[^\w\s]).{3,}", re.DOTALL)
@@ -50,8 +50,7 @@ def messages_of(system: str, user: str, history: tuple[Any, ...] = ()) -> list[d
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, begin_answer: bool = True) -> str:
     """The tokenizer's chat template on these messages; `begin_answer` ends it where the assistant's answer begins.
 
-    Raises:
-        PromptError: there is no template, it is broken, or it refuses the conversation.
+    Raises PromptError: there is no template, it is broken, or it refuses the conversation.
     """
     from jinja2 import TemplateError, TemplateSyntaxError
 
@@ -77,7 +76,6 @@ def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, begin_answer: 
 
 
 def _template_of(tokenizer: Any) -> str:
-    """Its chat template; of several by name the one that transformers takes where none is named."""
     template = tokenizer.chat_template
     return str((template.get("default") if isinstance(template, dict) else template) or "")
 
@@ -114,10 +112,7 @@ def _compiled(template: str) -> Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = as_json
-    environment.globals |= {
-        "raise_exception": refuse,
-        "strftime_now": lambda form: datetime.now().strftime(form),
-    }
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     return environment.from_string(template)
 
 
@@ -168,8 +163,7 @@ def _written(tokenizer: Any, template: str) -> str:
 def render_prompt(tokenizer: Any, system: str, user: str, history: tuple[Any, ...] = ()) -> str:
     """The prompt as text, ending where the assistant's answer begins.
 
-    Raises:
-        PromptError: the template refuses it, or a part of it holds a marker, so a reader could forge a role.
+    Raises PromptError: the template refuses it, or a part of it holds a marker, so a reader could forge a role.
     """
     messages = messages_of(system, user, history)
     for message in messages:
@@ -185,11 +179,7 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
-    """Token ids of an answer, with the end-of-turn token behind it.
-
-    Raises:
-        PromptError: it holds a marker.
-    """
+    """Token ids of an answer, with the end-of-turn token behind it. Raises PromptError: it holds a marker."""
     if found := smuggled_markers(tokenizer, answer):
         raise PromptError(f"the answer holds the special token {found[0]!r}")
     return [*encode_text(tokenizer, answer), tokenizer.eos_token_id]
@@ -198,9 +188,8 @@ def encode_answer(tokenizer: Any, answer: str) -> list[int]:
 def encode_example(tokenizer: Any, system: str, example: Example, max_tokens: int) -> tuple[list[int], list[int]]:
     """Token ids of an example's prompt and of its answer.
 
-    Raises:
-        PromptError: names the example. It cannot be rendered or encoded, or the two together are longer than
-            `max_tokens`; nothing is cut in silence.
+    Raises PromptError: names the example. It cannot be rendered or encoded, or the two together are longer than
+    `max_tokens`; nothing is cut in silence.
     """
     try:
         prompt = render_prompt(tokenizer, example.system or system, example.prompt, example.history)
@@ -222,11 +211,7 @@ class PromptBook:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Reads tokenizer_config.json; the tokenizer itself (half a second) comes with the first use.
-
-        Raises:
-            TokenizerMissing: there is no base model in `folder`.
-        """
+        """Reads tokenizer_config.json, and the tokenizer at the first use; raises TokenizerMissing."""
         self.folder = folder
         try:
             self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -299,10 +284,40 @@ class PromptBook:
 
 
 def _content(value: Any) -> str:
-    """The text of a token that is written out with its properties, or as its text alone."""
     return str(value["content"] if isinstance(value, dict) else value)
 
 
 def prompt_sha256(prompt: str) -> str:
     """What an answer's row keeps of its rendered prompt."""
     return sha256_bytes(prompt.encode())
+
+
+def encode_preference(
+    tokenizer: Any, system: str, preference: Preference, max_tokens: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Token ids of a preference's prompt, of the chosen answer and of the rejected one.
+
+    Raises PromptError: it is longer than `max_tokens` with either, holds a special token, both answers have the same
+    tokens, or the prompt does not end with the user.
+    """
+    prompt = encode_prompt(tokenizer, system, preference.prompt)
+    chosen, rejected = (encode_answer(tokenizer, text) for text in (preference.chosen, preference.rejected))
+    if (extra := len(prompt) + max(len(chosen), len(rejected)) - max_tokens) > 0:
+        raise PromptError(f"it is {extra} tokens longer than max_tokens allows")
+    if chosen == rejected:
+        raise PromptError("both answers are the same tokens")
+    return prompt, chosen, rejected
+
+
+def encode_prompt(tokenizer: Any, system: str, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation up to where the assistant's answer begins.
+
+    Raises PromptError: the messages are not, after a system message, user and assistant in turn, the user last.
+    """
+    if messages and messages[0].role == "system":
+        system, messages = messages[0].content, messages[1:]
+    expected = ["user" if place % 2 == 0 else "assistant" for place in range(len(messages))]
+    if [message.role for message in messages] != expected or len(messages) % 2 == 0:
+        raise PromptError("a preference's prompt has to be user and assistant in turn, and to end with the user")
+    turns = [Turn(user=messages[i].content, assistant=messages[i + 1].content) for i in range(0, len(messages) - 1, 2)]
+    return encode_text(tokenizer, render_prompt(tokenizer, system, messages[-1].content, tuple(turns)))

@@ -25,9 +25,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.package import BASE, KIND, PROMPT, Kind, read_package
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Turn, make_example, read_own_jsonl, write_jsonl
-from tasks.corpus.teacher.cache import Ask, Message, ReplyCache
-from tasks.corpus.teacher.teacher import Teacher, local_engine, open_teacher
-from tasks.corpus.teacher.wire import Endpoint
+from tasks.corpus.teacher.teacher import Ask, Endpoint, Message, ReplyCache, Teacher, local_engine, open_teacher
 from tasks.text.prompts import messages_of, render, smuggled_markers
 from tasks.train.base_model.stage import assembled, checked_files, load_gguf
 from tasks.train.entry.execute import execute, run_folder

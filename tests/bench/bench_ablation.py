@@ -22,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
@@ -31,6 +30,7 @@ from tasks.core.intervals import paired_interval
 from tasks.core.params import Params, load_params
 from tasks.core.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
 from tasks.core.tables import read_records
+from tests.bench.tables import show
 
 HOME = layout.HOME / "ablation"
 ARMS = ("everything", "dedup", "random", "k_center", "k_center_nuggets")
@@ -180,21 +180,18 @@ def values(arm: str, metric: str) -> list[float]:
     return [row["value"] for row in sorted(rows, key=lambda row: row["id"]) if row["metric"] == metric]
 
 
-def report() -> Table:
+def report() -> None:
     """Each arm's means, and its difference from the random draw with a 95% interval over the items."""
-    table = Table(title="Held-out domain items; difference from `random`, below 0 is better for NLL, above for ROUGE-L")
-    for column in ("arm", "examples", "rows", "tokens", "NLL", "difference", "ROUGE-L", "difference"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+    rows = []
     for arm in (arm for arm in ARMS if (HOME / arm / "scores.jsonl").exists()):
         counts = json.loads((HOME / arm / "counts.json").read_text(encoding="utf-8"))
         cells = [arm, *(f"{counts[key]:,}" for key in ("examples", "rows", "tokens"))]
         for metric, digits in (("nll", 3), ("rouge_l", 4)):
-            cells += [
-                f"{sum(values(arm, metric)) / len(values(arm, metric)):.{digits}f}",
-                difference(arm, metric, digits),
-            ]
-        table.add_row(*cells)
-    return table
+            found = values(arm, metric)
+            cells += [f"{sum(found) / len(found):.{digits}f}", difference(arm, metric, digits)]
+        rows.append(cells)
+    title = "Held-out domain items; difference from `random`, below 0 is better for NLL, above for ROUGE-L"
+    show(title, "arm | examples | rows | tokens | NLL | difference | ROUGE-L | difference", rows)
 
 
 def difference(arm: str, metric: str, digits: int) -> str:
@@ -216,7 +213,7 @@ def main() -> None:
         console.print(name)
         step()
     left = [name for name, _ in missing()]
-    console.print(report())
+    report()
     if (HOME / "golden.json").exists():
         golden = json.loads((HOME / "golden.json").read_text(encoding="utf-8"))
         full = sum(score == 1.0 for score, _ in golden["scores"])

@@ -17,13 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+import openai
 
 from tasks.core.params import TeacherParams
-from tasks.corpus.teacher.cache import Ask, ReplyCache, dialogue
-from tasks.corpus.teacher.teacher import Teacher
-from tasks.corpus.teacher.wire import Endpoint
+from tasks.corpus.teacher.teacher import Ask, Endpoint, ReplyCache, Teacher, dialogue
+from tests.bench.tables import show, timed
 from tests.teacher_server import Fault, TeacherServer
 
 REQUESTS, CONCURRENCY, DELAY = 10_000, 64, 0.02
@@ -52,17 +50,14 @@ def teacher(url: str, folder: Path) -> Teacher:
     return Teacher(settings, ReplyCache(folder, {"url": "bench", "model": "teacher"}), serve)
 
 
-def ours(url: str, folder: Path, count: int) -> float:
-    """Seconds for all replies."""
-    began = time.perf_counter()
+def ours(url: str, folder: Path, count: int) -> None:
+    """All replies by our client."""
     with teacher(url, folder) as one:
         assert all(reply.error is None for reply in one.ask(asks(count), "bench"))
-    return time.perf_counter() - began
 
 
-def bare(url: str, count: int) -> float:
+def bare(url: str, count: int) -> None:
     """The same by the client alone."""
-    import openai
 
     async def all_of_them() -> None:
         gate = asyncio.Semaphore(CONCURRENCY)
@@ -71,26 +66,21 @@ def bare(url: str, count: int) -> float:
             async def one(ask: Ask) -> None:
                 async with gate:
                     await client.chat.completions.create(
-                        model="teacher",
-                        messages=[{"role": "user", "content": ask.messages[0].content}],
-                        max_tokens=64,
+                        model="teacher", messages=[{"role": "user", "content": ask.messages[0].content}], max_tokens=64
                     )
 
             await asyncio.gather(*(one(ask) for ask in asks(count)))
 
-    began = time.perf_counter()
     asyncio.run(all_of_them())
-    return time.perf_counter() - began
 
 
-def throughput(table: Table) -> None:
-    """How the cost grows, beside the bare client, and of a rerun that finds everything in the cache."""
-    for count in (REQUESTS // 8, REQUESTS // 4, REQUESTS // 2):
-        with TeacherServer(delay=DELAY) as server, tempfile.TemporaryDirectory() as folder:
-            peer = bare(server.url, count)
-            first = ours(server.url, Path(folder), count)
-            again = ours(server.url, Path(folder), count)
-        table.add_row(f"{count:,}", f"{peer:.1f}", f"{first:.1f}", f"{peer / first:.2f}", f"{again:.1f}")
+def throughput(count: int) -> tuple[str, ...]:
+    """What requests cost beside the bare client, and a rerun that finds everything in the cache."""
+    with TeacherServer(delay=DELAY) as server, tempfile.TemporaryDirectory() as folder:
+        peer, _ = timed(lambda: bare(server.url, count))
+        first, _ = timed(lambda: ours(server.url, Path(folder), count))
+        again, _ = timed(lambda: ours(server.url, Path(folder), count))
+    return f"{count:,}", f"{peer:.1f}", f"{first:.1f}", f"{peer / first:.2f}", f"{again:.1f}"
 
 
 def child(url: str, folder: Path, count: int) -> subprocess.Popen[bytes]:
@@ -98,7 +88,7 @@ def child(url: str, folder: Path, count: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": "."}, stderr=subprocess.DEVNULL)
 
 
-def killed(table: Table) -> None:
+def killed() -> tuple[str, ...]:
     """Half of the requests, kill -9, then all of them."""
     with TeacherServer(faults=faults, delay=DELAY) as server, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -115,29 +105,16 @@ def killed(table: Table) -> None:
         under_way = sum(server.paid.values()) - len(server.paid)
         replies = len(list(folder.rglob("*.json")))
         failed = server.requests - sum(server.paid.values())
-    row = (seconds, len(kept), replies, failed, again, under_way)
-    table.add_row(f"{row[0]:.1f}", *(f"{value:,}" for value in row[1:]))
+    return f"{seconds:.1f}", *(f"{value:,}" for value in (len(kept), replies, failed, again, under_way))
 
 
 def main() -> None:
     """Both parts, as tables."""
-    growth = Table(title=f"Teacher, {CONCURRENCY} requests at once, {DELAY * 1000:.0f} ms an answer; seconds")
-    for column in ("requests", "bare openai client", "ours", "of the bare client's throughput", "rerun from the cache"):
-        growth.add_column(column, justify="right")
-    throughput(growth)
-    Console().print(growth)
-    cut = Table(title=f"{REQUESTS:,} requests, one in seven failing, kill -9 half-way, then again")
-    for column in (
-        "s",
-        "kept at the kill",
-        "kept at the end",
-        "failed on the way",
-        "kept and paid again",
-        "paid twice",
-    ):
-        cut.add_column(column, justify="right")
-    killed(cut)
-    Console().print(cut)
+    title = f"Teacher, {CONCURRENCY} requests at once, {DELAY * 1000:.0f} ms an answer; seconds"
+    columns = "requests | bare openai client | ours | of the bare client's throughput | rerun from the cache"
+    show(title, columns, map(throughput, (REQUESTS // 8, REQUESTS // 4, REQUESTS // 2)))
+    columns = "s | kept at the kill | kept at the end | failed on the way | kept and paid again | paid twice"
+    show(f"{REQUESTS:,} requests, one in seven failing, kill -9 half-way, then again", columns, [killed()])
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ Run by `make bench`. The rows are tests/planted.py's. Each language goes with th
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks.core.domain import Domain, load_domain
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, make_item
@@ -15,6 +12,7 @@ from tasks.core.tables import table_of
 from tasks.curate.dedup.stage import deduplicate
 from tasks.similarity.embedder import Embeddings, cosines, embed_texts, question_text, whole_text
 from tasks.similarity.leaks import LeakGuard, LeakThresholds
+from tests.bench.tables import show
 from tests.planted import LANGUAGES, Found, Kind, Planted, among, measure, read_planted
 
 CHARACTERS = {"name": "characters"}
@@ -64,37 +62,23 @@ def measure_kind(planted: list[Planted], kind: Kind, embeddings: Embeddings, dom
     return measure(chosen, verdicts.keeper.tolist(), kind)
 
 
+def row_of(language: str) -> tuple[str, ...]:
+    """One row of the table."""
+    params = load_params()
+    rows = [row for row in read_planted() if row.language == language]
+    domain = domain_in(language)
+    embeddings = embeddings_of([row.example() for row in rows], domain, params)
+    found = [measure_kind(rows, kind, embeddings, domain, params) for kind in KINDS]
+    leaks, passed, others, kept_out = passed_leaks(rows, embeddings, domain, params)
+    cells = [f"{kind.found} of {kind.planted}" for kind in found]
+    false = sum(kind.false for kind in found)
+    return language, domain.embedder.name, *cells, str(false), f"{passed} of {leaks}", f"{kept_out} of {others}"
+
+
 def main() -> None:
     """Print the table."""
-    table = Table(title="Planted duplicates and leaks")
-    for column in (
-        "language",
-        "embedder",
-        "exact",
-        "near",
-        "paraphrased",
-        "false drops",
-        "leaks passed",
-        "false leaks",
-    ):
-        table.add_column(column, justify="right")
-    params = load_params()
-    for language in LANGUAGES:
-        rows = [row for row in read_planted() if row.language == language]
-        domain, examples = domain_in(language), [row.example() for row in rows]
-        embeddings = embeddings_of(examples, domain, params)
-        found = [measure_kind(rows, kind, embeddings, domain, params) for kind in KINDS]
-        leaks, passed, others, kept_out = passed_leaks(rows, embeddings, domain, params)
-        cells = [f"{kind.found} of {kind.planted}" for kind in found]
-        table.add_row(
-            language,
-            domain.embedder.name,
-            *cells,
-            str(sum(kind.false for kind in found)),
-            f"{passed} of {leaks}",
-            f"{kept_out} of {others}",
-        )
-    Console().print(table)
+    columns = "language | embedder | exact | near | paraphrased | false drops | leaks passed | false leaks"
+    show("Planted duplicates and leaks", columns, map(row_of, LANGUAGES))
 
 
 if __name__ == "__main__":

@@ -61,13 +61,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
         8,
     ),
     "dora bf16, batches of 3, no packing": (
-        {
-            "sft.method": "dora",
-            "sft.precision": "bf16",
-            "sft.epochs": 1,
-            "sft.batch_size": 3,
-            "sft.packing": False,
-        },
+        {"sft.method": "dora", "sft.precision": "bf16", "sft.epochs": 1, "sft.batch_size": 3, "sft.packing": False},
         90,
         8,
     ),

@@ -10,19 +10,16 @@ where nothing can be told from a row's neighbours. Memory is that of the feature
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.curate.select.k_center import k_center
 from tasks.similarity.neighbours import on_grid
+from tests.bench.tables import show, timed
 
 DIMENSIONS = 384
 SIZES = ((12_500, 1_250), (25_000, 2_500), (50_000, 5_000))
@@ -49,13 +46,6 @@ def straightforward(features: Any, count: int, first: int) -> list[int]:
     return picks
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall time of one call in seconds, and what it returned."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
 def memory_mib(what: str) -> float:
     """The process's memory in MiB, of its own record: VmRSS now, VmHWM at its highest since `forget_peak`."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -67,41 +57,24 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
+def row_of(name: str, share: int, rows: int, count: int) -> tuple[str, ...]:
+    """One row of the table."""
+    features = vectors(rows, rows // share if share else 0)
+    forget_peak()
+    before = memory_mib("VmRSS")
+    ours, cover = timed(lambda: k_center(features, count))
+    memory = 1 + (memory_mib("VmHWM") - before) / (features.nbytes / 2**20)  # 1: the features themselves
+    peer, picks = timed(lambda: straightforward(features, count, int(cover.picks[0])))
+    same = sum(a == b for a, b in zip(cover.picks, picks, strict=True))
+    speeds = f"{peer:.2f}", f"{ours:.2f}", f"{peer / ours:.1f}"
+    return name, f"{rows:,}", f"{count:,}", *speeds, f"{same:,}", f"{memory:.2f}"
+
+
 def main() -> None:
     """Print the table."""
-    table = Table(title="k-center greedy, 384 dimensions, one thread")
-    for column in (
-        "vectors",
-        "rows",
-        "picks",
-        "peer, s",
-        "ours, s",
-        "times faster",
-        "same picks",
-        "memory / features",
-    ):
-        table.add_column(column, justify="right")
-    for name, share in (("clusters", 50), ("noise", 0)):
-        for rows, count in SIZES:
-            features = vectors(rows, rows // share if share else 0)
-            forget_peak()
-            before = memory_mib("VmRSS")
-            ours, cover = timed(lambda features=features, count=count: k_center(features, count))  # type: ignore[misc]
-            memory = 1 + (memory_mib("VmHWM") - before) / (features.nbytes / 2**20)  # 1: the features themselves
-            first = int(cover.picks[0])
-            peer, picks = timed(lambda f=features, k=count, first=first: straightforward(f, k, first))  # type: ignore[misc]
-            same = f"{sum(a == b for a, b in zip(cover.picks, picks, strict=True)):,}"
-            table.add_row(
-                name,
-                f"{rows:,}",
-                f"{count:,}",
-                f"{peer:.2f}",
-                f"{ours:.2f}",
-                f"{peer / ours:.1f}",
-                same,
-                f"{memory:.2f}",
-            )
-    Console(width=120).print(table)
+    columns = "vectors | rows | picks | peer, s | ours, s | times faster | same picks | memory / features"
+    rows = (row_of(*kind, *size) for kind in (("clusters", 50), ("noise", 0)) for size in SIZES)
+    show("k-center greedy, 384 dimensions, one thread", columns, rows)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.similarity.near import NearIndex, near_pairs, normalise, similarities
+from tests.bench.tables import show, timed
 
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128
 TOKENS = 150
@@ -76,47 +75,15 @@ def datasketch(rows: list[str]) -> int:
     return found
 
 
-def seconds(work: Callable[[], int]) -> tuple[float, int]:
-    """The quicker of two calls in wall time, and what it returned."""
-    best, result = float("inf"), 0
-    for _ in range(2):
-        start = time.perf_counter()
-        result = work()
-        best = min(best, time.perf_counter() - start)
-    return best, result
-
-
-def compare() -> Table:
-    """The three at n, 2n and 4n rows."""
-    table = Table(title="Near duplicates: texts of 150 tokens, one in ten a near duplicate")
-    for column in (
-        "rows",
-        "ours, s",
-        "rensa, s",
-        "rensa on words, s",
-        "datasketch, s",
-        "of rensa's speed",
-        "times datasketch's",
-        "found by ours, rensa, datasketch",
-    ):
-        table.add_column(column, justify="right")
-    for count in SIZES:
-        rows = list(texts(count))
-        our, found = seconds(lambda rows=rows: ours(rows))  # type: ignore[misc]
-        peer, peer_found = seconds(lambda rows=rows: rensa(rows))  # type: ignore[misc]
-        words, _ = seconds(lambda rows=rows: rensa(rows, str.split))  # type: ignore[misc]
-        other, other_found = seconds(lambda rows=rows: datasketch(rows))  # type: ignore[misc]
-        table.add_row(
-            f"{count}",
-            f"{our:.2f}",
-            f"{peer:.2f}",
-            f"{words:.2f}",
-            f"{other:.2f}",
-            f"{peer / our:.1f}",
-            f"{other / our:.0f}",
-            f"{found}, {peer_found}, {other_found}",
-        )
-    return table
+def row_of(count: int) -> tuple[str, ...]:
+    """The three at one size; the quicker of two calls each."""
+    rows = list(texts(count))
+    our, found = timed(lambda: ours(rows), 2)
+    peer, peer_found = timed(lambda: rensa(rows), 2)
+    words, _ = timed(lambda: rensa(rows, str.split), 2)
+    other, other_found = timed(lambda: datasketch(rows), 2)
+    seconds = (f"{one:.2f}" for one in (our, peer, words, other))
+    return str(count), *seconds, f"{peer / our:.1f}", f"{other / our:.0f}", f"{found}, {peer_found}, {other_found}"
 
 
 def million() -> str:
@@ -138,7 +105,12 @@ def million() -> str:
 
 def main() -> None:
     """Print the table, or what a million rows took."""
-    Console().print(million() if "--million" in sys.argv else compare())
+    if "--million" in sys.argv:
+        print(million())
+        return
+    columns = "rows | ours, s | rensa, s | rensa on words, s | datasketch, s | of rensa's speed | times datasketch's"
+    title = "Near duplicates: texts of 150 tokens, one in ten a near duplicate"
+    show(title, f"{columns} | found by ours, rensa, datasketch", map(row_of, SIZES))
 
 
 if __name__ == "__main__":

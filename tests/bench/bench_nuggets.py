@@ -11,13 +11,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
@@ -27,6 +24,7 @@ from tasks.core.tables import read_records
 from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
 from tasks.curate.select.stage import EXAMPLES, read_pool
 from tasks.text.likelihood import load_model
+from tests.bench.tables import show, timed
 
 TASKS = 16
 SIZES = (4, 8, 16)
@@ -74,38 +72,27 @@ def correlation(left: Sequence[float], right: Sequence[float]) -> str:
     return "1.0000" if list(left) == list(right) else f"{spearmanr(left, right).statistic:.4f}"
 
 
-def row_of(count: int, peer: tuple[list[float], list[Golden]], seconds: float, ours: list[Golden]) -> Any:
-    """One row of the table."""
-    expected = peer[1][:count]
-    return (
-        str(count * TASKS),
-        f"{peer[0][count - 1]:.1f}",
-        f"{seconds:.1f}",
-        f"{peer[0][count - 1] / seconds:.1f}",
-        f"{sum(a.score == b.score for a, b in zip(ours, expected, strict=True))} of {count}",
-        correlation([golden.score for golden in ours], [golden.score for golden in expected]),
-        correlation([golden.gain for golden in ours], [golden.gain for golden in expected]),
-    )
-
-
 def main() -> None:
     """Print the table."""
     import torch
 
     torch.set_num_threads(1)
     judge, examples, tasks = prepare()
-    table = Table(title=f"Golden scores on {len(tasks)} tasks, one thread")
-    columns = ("pairs", "peer, s", "ours, s", "times faster", "same scores", "Spearman, scores", "of gains")
-    for column in columns:
-        table.add_column(column, justify="right")
     golden_scores(judge, examples[:1], tasks)  # what a first call compiles is nobody's cost
     naive_loss(judge, examples[0], tasks[0])
-    peer = naive(judge, examples, tasks)
-    for count in SIZES:
-        start = time.perf_counter()
-        ours = golden_scores(judge, examples[:count], tasks)
-        table.add_row(*row_of(count, peer, time.perf_counter() - start, ours))
-    Console(width=130).print(table)
+    taken, scores = naive(judge, examples, tasks)
+
+    def row_of(count: int) -> tuple[str, ...]:
+        seconds, ours = timed(lambda: golden_scores(judge, examples[:count], tasks))
+        expected, peer = scores[:count], taken[count - 1]
+        same = sum(a.score == b.score for a, b in zip(ours, expected, strict=True))
+        alike = (correlation([getattr(one, name) for one in ours], [getattr(one, name) for one in expected])
+                 for name in ("score", "gain"))  # fmt: skip
+        speeds = f"{peer:.1f}", f"{seconds:.1f}", f"{peer / seconds:.1f}"
+        return str(count * TASKS), *speeds, f"{same} of {count}", *alike
+
+    columns = "pairs | peer, s | ours, s | times faster | same scores | Spearman, scores | of gains"
+    show(f"Golden scores on {len(tasks)} tasks, one thread", columns, map(row_of, SIZES))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,10 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks.core import layout
 from tasks.core.records import Example, Receipt, make_example
 from tasks.core.tables import schema_of, table_writer, write_records
+from tests.bench.tables import show
 
 STAGES = ("ingest", "construct", "validate", "dedup", "mix")
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,18 +43,18 @@ def examples(count: int) -> Iterator[Example]:
 
 
 def judge(count: int) -> float:
-    """Judge `count` rows, in this process; returns seconds, without the import of Great Expectations."""
+    """ExampleJudge `count` rows, in this process; returns seconds, without the import of Great Expectations."""
     from transformers import AutoTokenizer
 
     from tasks.core.domain import load_domain
     from tasks.core.params import load_params
     from tasks.curate.quality.suite import Checker, parameters
-    from tasks.curate.validate.stage import Judge, judge_file
+    from tasks.curate.validate.stage import ExampleJudge, judge_file
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / layout.BASE_MODEL)
     with chdir(ROOT):
         params, domain = load_params(), load_domain("construction")
-    judge = Judge(Checker(parameters(params, domain, tokenizer.all_special_tokens)), tokenizer, "")
+    judge = ExampleJudge(Checker(parameters(params, domain, tokenizer.all_special_tokens)), tokenizer, "")
     judge.batch(list(examples(10)), "")
     write_records(Path("rows.parquet"), examples(count), Example)
     Path("out").mkdir()
@@ -68,8 +66,7 @@ def judge(count: int) -> float:
 
 def join(count: int) -> float:
     """Join the receipts of `count` examples, in this process; returns seconds."""
-    from tasks.curate.receipt.stage import write_receipt
-    from tasks.curate.receipt.texts import TABLES
+    from tasks.curate.receipt.stage import TABLES, write_receipt
 
     ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(count)]
     for stage in STAGES:
@@ -111,12 +108,12 @@ def main() -> None:
         seconds = WORK[given.child](given.rows)
         print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
-    table = Table("work", "rows", "seconds", "rows a second", "peak memory, GiB")
+    rows = []
     for work, smallest in (("judge", given.rows), ("join", 40 * given.rows)):
         for count in (smallest, 2 * smallest, 4 * smallest):
             seconds, peak = measured(work, count)
-            table.add_row(work, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{peak:.2f}")
-    Console().print(table)
+            rows.append((work, f"{count:,}", f"{seconds:.1f}", f"{count / seconds:,.0f}", f"{peak:.2f}"))
+    show("Judging rows, joining receipts", "work | rows | seconds | rows a second | peak memory, GiB", rows)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ usearch. With `--large` 60,000 and 100,000 rows as well.
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.similarity.neighbours import on_grid, similar_pairs
+from tests.bench.tables import show, timed
 
 THRESHOLD, DIMENSIONS = 0.85, 384
 SIZES = (7_500, 15_000, 30_000)
@@ -56,22 +54,21 @@ def semhash_pairs(vectors: np.ndarray) -> set[tuple[int, int]]:
     }
 
 
+def row_of(count: int) -> tuple[str, ...]:
+    """One row of the table."""
+    vectors = vectors_of(count)
+    our, pairs = timed(lambda: similar_pairs(vectors, THRESHOLD)[0].tolist())
+    peer, found = timed(lambda: semhash_pairs(vectors))
+    truth = {tuple(pair) for pair in pairs}
+    speeds = f"{our:.2f}", f"{peer:.2f}", f"{peer / our:.1f}"
+    return f"{count:,}", f"{len(truth):,}", *speeds, f"{len(truth & found) / len(truth):.4f}"
+
+
 def main() -> None:
     """Print the table."""
-    table = Table(title=f"Semantic duplicates at a cosine of {THRESHOLD}")
-    for column in ("rows", "pairs", "ours, s", "SemHash, s", "times faster", "SemHash's recall"):
-        table.add_column(column, justify="right")
-    for count in SIZES + LARGE * ("--large" in sys.argv):
-        vectors = vectors_of(count)
-        start = time.perf_counter()
-        truth = {tuple(pair) for pair in similar_pairs(vectors, THRESHOLD)[0].tolist()}
-        our = time.perf_counter() - start
-        start = time.perf_counter()
-        peer_found = semhash_pairs(vectors)
-        peer = time.perf_counter() - start
-        cells = f"{len(truth):,}", f"{our:.2f}", f"{peer:.2f}", f"{peer / our:.1f}"
-        table.add_row(f"{count:,}", *cells, f"{len(truth & peer_found) / len(truth):.4f}")
-    Console().print(table)
+    columns = "rows | pairs | ours, s | SemHash, s | times faster | SemHash's recall"
+    sizes = SIZES + LARGE * ("--large" in sys.argv)
+    show(f"Semantic duplicates at a cosine of {THRESHOLD}", columns, map(row_of, sizes))
 
 
 if __name__ == "__main__":

@@ -135,15 +135,14 @@ def _mix() -> None:
 
     from tasks.core.records import Receipt
     from tasks.core.tables import table_of
-    from tasks.curate.quality.data_docs import mark_of
-    from tasks.curate.receipt.stage import join
-    from tasks.curate.receipt.texts import said_schema
+    from tasks.curate.receipt.stage import join, said_schema
 
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
-    _write("data/validate/results/human.json", json.dumps({"success": True, "results": [], "statistics": {}}))
-    _write("data/validate/parameters.json", "{}\n")
-    _write("reports/data_docs/index.html", mark_of(Path()))  # spares each test the 10 s that rendering costs
+    _write("data/validate/results/human.json", json.dumps({"success": True, "results": []}))
+    settings = ("language", "languages", "min_language_confidence", "min_output_tokens", "max_total_tokens")
+    more = ("special_tokens", "evaluation", "min_groundedness")
+    _write("data/validate/parameters.json", json.dumps(dict.fromkeys((*settings, *more), 1)))
     _write("data/mix/train.jsonl", "{}\n")
     said, learnable = _corrections()
     _write("data/feedback/facts.json", json.dumps({"new_examples": said, "dropped": {}}))

@@ -13,8 +13,7 @@ import pytest
 from flywheel.trace import NothingToTrace, example_words, trace
 from tasks.core.records import Receipt
 from tasks.core.tables import table_of
-from tasks.curate.receipt.stage import join
-from tasks.curate.receipt.texts import said_schema
+from tasks.curate.receipt.stage import join, said_schema
 from tasks.registry.versions import Registry
 from tasks.store.answers import FeedbackIn, record_feedback
 from tasks.store.identities import create_identity

@@ -6,18 +6,24 @@ dropped. Nothing is padded; zero is an outcome.
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import yaml
 
 from tasks.core.params import Params
 from tasks.core.records import Dropped, Example, Origin, Receipt, make_example
 from tasks.core.settings import SettingsError
-from tasks.corpus.construct.teacher_prompts import TeacherPrompts, load_prompts
-from tasks.corpus.teacher.cache import Ask, Reply, Usage, dialogue
+from tasks.corpus.teacher.teacher import Ask, Reply, Usage, dialogue
+from tasks.text.markup import html_in, role_mark_in
 
 if TYPE_CHECKING:
     from tasks.corpus.teacher.teacher import Teacher
@@ -25,6 +31,82 @@ if TYPE_CHECKING:
 STAGE = "construct"
 MAX_DETAIL = 500  # characters
 DROPPED_FIELDS = {"id", "origin", "instruction", "input", "output", "source", "evidence"}
+FOLDER = Path(__file__).with_name("prompts")
+OPENING = 60  # characters in which a refusal stands: models lead with it
+# "1.", "(2)", "3、", "-", "•", "Q1:" and so on, with or without bold marks.
+MARK = r"(?:\(?\d{1,3}[.)、:：．]\)?|（\d{1,3}）|[-*•·–]|[Qq]\d{0,3}[.:：])"
+ITEM = re.compile(rf"^\W{{0,4}}{MARK}[ \t*_]*(?P<text>\S.*)$|^(?P<plain>\S.*)$")
+
+
+class Problem(NamedTuple):
+    """Why something is dropped; `detail` is what was found."""
+
+    reason: str
+    detail: str = ""
+
+
+def problem_with(reply: Reply, prompts: Any) -> Problem | None:
+    """Why a reply cannot be used; None where it can."""
+    text = reply.text.strip()
+    if reply.error is not None:
+        return Problem("no reply", reply.error)
+    if reply.finish_reason == "content_filter":
+        return Problem("refused", text or "the endpoint's content filter")
+    if not text:
+        return Problem("empty reply")
+    opening = text[:OPENING].casefold().replace("’", "'")
+    if found := next((word for word in prompts.refusals if word.casefold() in opening), None):
+        return Problem("refused", found)
+    if reply.finish_reason == "length":
+        return Problem("cut short", "at the limit of construct.teacher.max_tokens")
+    return unclean(text)
+
+
+def unclean(text: str) -> Problem | None:
+    """Marks between roles, and HTML; None where there are none."""
+    if found := role_mark_in(text):
+        return Problem("role mark", found)
+    if found := html_in(text):
+        return Problem("HTML", found)
+    return None
+
+
+def mentioned(text: str, words: Sequence[str]) -> str | None:
+    """The first of `words` that a text mentions, as a word's beginning where words have spaces between them.
+
+    "graph" is in "graphs" and not in "paragraph"; 上述 is wherever it stands.
+    """
+    lowered = text.casefold()
+    for word in words:
+        begins = r"(?<!\w)" if word[0].isascii() else ""
+        if re.search(begins + re.escape(word.casefold()), lowered):
+            return word
+    return None
+
+
+def items(text: str, marked_only: bool = False) -> list[str]:
+    """The lines of a list without numbers, bullets and bold marks; `marked_only`: lines that have one."""
+    found = []
+    for line in text.splitlines():
+        match = ITEM.match(line.strip())
+        if match and (match["text"] or not marked_only):
+            found.append((match["text"] or match["plain"]).strip(" *_\t"))
+    return [item for item in found if item]
+
+
+@cache
+def load_prompts(language: str) -> Any:
+    """What a teacher is asked and its replies are read by, from prompts/<language>.yaml, its keys as attributes.
+
+    Every request is a short conversation of worked examples with the real question last, so that a base model follows
+    it as well as a tuned one. A language without a file is asked in English, and told by its code what to answer in.
+    """
+    path = FOLDER / f"{language}.yaml"
+    raw = yaml.safe_load((path if path.is_file() else FOLDER / "en.yaml").read_text(encoding="utf-8"))
+    found = json.loads(json.dumps(raw), object_hook=lambda fields: SimpleNamespace(**fields))
+    if not path.is_file():
+        found.language = f"the language with the code {language!r}"
+    return found
 
 
 @dataclass(kw_only=True)
@@ -41,8 +123,7 @@ class Method:
     scores: list[float] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
-        """Begin to count."""
+    def __post_init__(self) -> None:  # noqa: D105
         self._before = self.teacher.usage if self.teacher else Usage()
 
     @property
@@ -50,37 +131,27 @@ class Method:
         """What it has used of the teacher."""
         return self.teacher.usage.since(self._before) if self.teacher else Usage()
 
-    @cached_property
-    def prompts(self) -> TeacherPrompts:
+    @property
+    def prompts(self) -> Any:
         """What the teacher is asked, in the language."""
         return load_prompts(self.language)
 
     def ask(
         self, dialogues: Iterable[Sequence[str]], title: str, exact: bool = False, sample: int | None = None
     ) -> list[Reply]:
-        """The teacher's replies to dialogues of worked examples with the question last.
+        """The teacher's replies to dialogues of worked examples with the question last: user and assistant in turn.
 
-        Args:
-            dialogues: texts of a user and an assistant in turn.
-            title: names what is asked, for the progress.
-            exact: a word or two are wanted, drawn without chance.
-            sample: the first one's number, where equal dialogues are to have replies of their own.
-
-        Raises:
-            SettingsError: there is no teacher.
+        `exact`: a word or two are wanted, drawn without chance. `sample`: the first one's number, where equal dialogues
+        are to have replies of their own. Raises SettingsError where there is no teacher.
         """
         if self.teacher is None:
             raise SettingsError(f"construct.{self.origin} needs a teacher")
         settings = self.params.construct_.teacher
-        tokens, temperature = (8, 0.0) if exact else (settings.max_tokens, settings.temperature)
+        tokens, heat = (8, 0.0) if exact else (settings.max_tokens, settings.temperature)
+        numbered = enumerate(dialogues, start=sample or 0)
         asks = [
-            Ask(
-                messages=dialogue(*texts),
-                max_tokens=tokens,
-                temperature=temperature,
-                sample=0 if sample is None else sample + number,
-            )
-            for number, texts in enumerate(dialogues)
+            Ask(messages=dialogue(*texts), max_tokens=tokens, temperature=heat, sample=0 if sample is None else number)
+            for number, texts in numbered
         ]
         return self.teacher.ask(asks, f"{self.origin}: {title}")
 

@@ -1,21 +1,9 @@
 """Self-Instruct (Wang et al. 2022, arXiv 2212.10560): new tasks, with inputs and answers, from hand-written seeds.
 
-The four steps of its section 2.2, in rounds:
-
-1. Instruction generation: a few instructions of the pool are shown, a quarter of them the model's own where there are
-   any (6 seeds and 2 of its own in the paper), and the teacher writes more.
-2. Classification task identification, by worked examples of both kinds.
-3. Instance generation: input first; for classification tasks output first, or the model writes every input for one
-   label.
-4. Filtering: an instruction is new where its ROUGE-L to every other is at most `max_similarity`; tasks that text
-   cannot follow, and instances that are empty or repeat their input or instruction, are left out. (A task gets one
-   instance here, so none can contradict another.)
-
-ROUGE-L is by characters, so that it works where words have no spaces between them. Similar word order alone gives
-unrelated English sentences about 0.5 by this measure, so 0.7 is a milder bound than the paper's 0.7 by words.
-
-Limits: instructions are shown and read one a line. What a teacher writes here follows from no evidence: its truth is
-not checked, only its form.
+In rounds, the four steps of its section 2.2: instructions, of those shown a quarter the model's own; whether a task is
+classification; instances, for classification the output first; filtering. ROUGE-L is by characters, so that writing
+without spaces works; by words 0.7 is stricter. A task gets one instance. What a teacher writes here follows from no
+evidence: its form is checked, its truth is not.
 """
 
 from __future__ import annotations
@@ -24,16 +12,14 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import ClassVar
 
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from tasks.core.params import SelfInstructParams
 from tasks.core.records import Example, Origin, Seed
-from tasks.corpus.construct.method import Method
-from tasks.corpus.construct.replies import Problem, items, mentioned, problem_with, unclean
+from tasks.corpus.construct.method import Method, Problem, items, mentioned, problem_with, unclean
 
 ROUND = 16  # requests for instructions, after which the pool has grown; a constant, for it shapes what is built
 NEW_PER_PROMPT = 4
@@ -83,21 +69,16 @@ class SelfInstruct(Method):
     origin: ClassVar[Origin] = "self_instruct"
     title: str
 
-    @property
-    def settings(self) -> SelfInstructParams:
-        """Its own section of params.yaml."""
-        return self.params.construct_.self_instruct
-
     def build(self, seeds: Sequence[Seed], others: Iterable[str]) -> None:
         """New examples: as many as wanted, or as the requests, the budget and the teacher give. Never padded.
 
         `others` are instructions that must not come again.
         """
         pool = TaskPool(list(seeds), [*(seed.instruction for seed in seeds), *others])
-        rng = random.Random(self.params.seed)
+        rng, settings = random.Random(self.params.seed), self.params.construct_.self_instruct
         waiting: list[Task] = []
-        while len(self.examples) < self.settings.examples and self.teacher and not self.teacher.exhausted:
-            left = self.settings.max_requests - self.usage.requests
+        while len(self.examples) < settings.examples and self.teacher and not self.teacher.exhausted:
+            left = settings.max_requests - self.usage.requests
             if not waiting:
                 # Each instruction takes two requests more, so a round begins only where they are left.
                 if left < 3:
@@ -106,15 +87,14 @@ class SelfInstruct(Method):
                 continue
             if left < 2:
                 break
-            take = min(self.settings.examples - len(self.examples), left // 2)
+            take = min(settings.examples - len(self.examples), left // 2)
             now, waiting = waiting[:take], waiting[take:]
             self._instances(self._classified(now, seeds), pool)
         for task in waiting:
             self.drop(self._example(task), "not answered", "enough examples, or no requests left")
 
     def _instructions(self, prompts: int, pool: TaskPool, rng: random.Random) -> list[Task]:
-        """Step 1, and the filters on instructions."""
-        shown = [pool.shown(self.settings.seeds_per_prompt, rng) for _ in range(prompts)]
+        shown = [pool.shown(self.params.construct_.self_instruct.seeds_per_prompt, rng) for _ in range(prompts)]
         asked = [[self._list_prompt([text for _, text in part])] for part in shown]
         tasks: list[Task] = []
         replies = self.ask(asked, "instructions", sample=self.teacher.usage.requests if self.teacher else 0)
@@ -134,7 +114,6 @@ class SelfInstruct(Method):
         return tasks
 
     def _list_prompt(self, instructions: list[str]) -> str:
-        """The pool's instructions as a numbered list that goes on."""
         listed = "\n".join(f"{n}. {' '.join(text.split())}" for n, text in enumerate(instructions, start=1))
         return self.prompts.self_instruct.instructions.format(
             title=self.title,
@@ -145,11 +124,10 @@ class SelfInstruct(Method):
         )
 
     def _is_new(self, task: Task, pool: TaskPool) -> bool:
-        """Whether an instruction may join the pool, which it does."""
         if problem := self._instruction_problem(task.instruction):
             self.drop(self._example(task), *problem)
             return False
-        if found := pool.nearest(task.instruction, self.settings.max_similarity):
+        if found := pool.nearest(task.instruction, self.params.construct_.self_instruct.max_similarity):
             self.drop(self._example(task), "not novel", f"ROUGE-L {found[1]:.2f} to: {found[0]}", found[1])
             return False
         pool.known.append(task.instruction)
@@ -168,7 +146,7 @@ class SelfInstruct(Method):
         """Step 2: which tasks ask for a label. An unreadable reply counts as no: most tasks are none."""
         words = self.prompts.self_instruct
         texts: list[str] = []
-        for seed in _both_kinds(seeds):
+        for seed in filter(None, chain(*zip_longest(*_by_kind(seeds).values()))):
             question = words.classification.format(instruction=seed.instruction)
             texts += [question, words.yes if seed.classification else words.no]
         asked = [[*texts, words.classification.format(instruction=task.instruction)] for task in tasks]
@@ -179,10 +157,7 @@ class SelfInstruct(Method):
         ]
 
     def _instances(self, tasks: Sequence[Task], pool: TaskPool) -> None:
-        """Step 3, and the filters on instances."""
-        shown = {
-            kind: [seed for seed in pool.seeds if seed.classification is kind][:SHOWN_KINDS] for kind in (True, False)
-        }
+        shown = _by_kind(pool.seeds)
         replies = self.ask([self._worked(task, shown[task.classification]) for task in tasks], "answers")
         for task, reply in zip(tasks, replies, strict=True):
             example = self._example(task, *self._read_instance(task, reply.text.strip()))
@@ -193,7 +168,6 @@ class SelfInstruct(Method):
                 pool.own.append((example.id, task.instruction))
 
     def _worked(self, task: Task, shown: Sequence[Seed]) -> list[str]:
-        """Worked examples of the same kind, then the task: for classification the label comes before the input."""
         words = self.prompts.self_instruct
         prompt = words.labelled_instance if task.classification else words.instance
         texts: list[str] = []
@@ -219,11 +193,9 @@ class SelfInstruct(Method):
         return self.candidate(task.instruction, output, task.shown, input=entered)
 
 
-def _both_kinds(seeds: Sequence[Seed]) -> list[Seed]:
-    """Worked examples of step 2, a seed of each kind in turn."""
-    labelled = [seed for seed in seeds if seed.classification][:SHOWN_KINDS]
-    others = [seed for seed in seeds if not seed.classification][:SHOWN_KINDS]
-    return [seed for pair in zip_longest(labelled, others) for seed in pair if seed is not None]
+def _by_kind(seeds: Sequence[Seed]) -> dict[bool, list[Seed]]:
+    """A few worked examples of classification tasks (True), and of others."""
+    return {kind: [seed for seed in seeds if seed.classification is kind][:SHOWN_KINDS] for kind in (True, False)}
 
 
 def labelled(text: str, labels: Sequence[str]) -> dict[str, str]:

@@ -1,15 +1,9 @@
 """Self-KV: questions and answers from the triples of a knowledge graph, worded by templates.
 
-Why: what a graph states is checked knowledge, so an example built from it needs no judge: its answer is the object of a
-triple, and `source` and `evidence` name every triple it says. One triple gives a one-hop question (who issued this
-law?); two that share a node give a two-hop question (who issued the law that article 8 belongs to?).
-
-Needs templates for the paths that are to be asked (tasks/corpus/construct/kv_templates.py).
-
-Limits: where a question has several answers, all of them are given, up to the template's `max_answers`; above that the
-question is not asked. A two-hop path is walked only where its middle is the only one, or the question would be
-ambiguous, and never back to a node it has passed, so that cycles end. A teacher may only reword a question; a
-rewording that loses the subject, or tells the answer, is not used.
+What a graph states is checked knowledge: an answer is the object of a triple, and `source` and `evidence` name every
+triple it says. Two triples that share a node give a two-hop question, where the node between is the only one; no path
+goes back to a node it has passed. A teacher may only reword a question without losing its subject or telling its
+answer.
 """
 
 from __future__ import annotations
@@ -21,17 +15,85 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
-from typing import ClassVar
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, ClassVar
+
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.core.records import Example, Origin, Triple, make_example
-from tasks.core.settings import SettingsError
-from tasks.corpus.construct.kv_templates import Template, Templates
-from tasks.corpus.construct.method import Method
-from tasks.corpus.construct.replies import problem_with
-from tasks.corpus.teacher.cache import Reply
+from tasks.core.settings import Positive, Section, SettingsError, mistakes, read_yaml
+from tasks.corpus.construct.method import Method, problem_with
+from tasks.corpus.teacher.teacher import Reply
 
 INVERSE = "^"
 MAX_LENGTHENING = 3  # times as long as the template's question a rewording may be
+Wordings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class Template(Section):
+    """How the questions and answers of one path are worded, which is one relation or two.
+
+    `^relation` is walked from object to subject, as in SPARQL. `{subject}` is what the question starts from, `{via}`
+    the node between two relations, `{object}` the answer. With more than `max_answers` the question is not asked.
+    """
+
+    path: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=2)]
+    questions: Wordings
+    answers: Wordings
+    max_answers: Positive = 1
+
+    @model_validator(mode="after")
+    def _fields(self) -> Template:
+        two = {"via"} if len(self.path) == 2 else set()
+        problems = [p for text in self.questions for p in _field_problems(text, {"subject"}, {"subject"})]
+        problems += [p for text in self.answers for p in _field_problems(text, {"object"}, {"subject", "object"} | two)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class Templates(Section):
+    """All templates of a domain in one language. `joiner` stands between several answers.
+
+    `paraphrase` asks a teacher for another wording of `{question}`; without it, no question is reworded.
+    """
+
+    joiner: str = ", "
+    paraphrase: str = ""
+    templates: Annotated[list[Template], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _prompt(self) -> Templates:
+        problems = _field_problems(self.paraphrase, {"question"}, {"question"}) if self.paraphrase else []
+        paths = Counter(tuple(template.path) for template in self.templates)
+        problems += [f"path {' '.join(path)} stands here {n} times" for path, n in paths.items() if n > 1]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def load_templates(path: Path, language: str) -> Templates:
+    """The templates of a YAML file under one language; raises SettingsError with all mistakes."""
+    raw = read_yaml(path)
+    if not isinstance(raw, dict) or language not in raw:
+        raise SettingsError(f"{path}: no templates for the language {language!r}; add them under that key")
+    try:
+        return Templates.model_validate(raw[language])
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {language}.{line}" for line in mistakes(error))) from None
+
+
+def _field_problems(text: str, wanted: set[str], allowed: set[str]) -> list[str]:
+    """What is wrong with the placeholders of a template; attributes, indices and formats are not allowed either."""
+    try:
+        parts = [(name, spec, how) for _, name, spec, how in Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        return [f"{text!r}: {error}"]
+    names = {name for name, _, _ in parts}
+    problems = [f"{text!r} lacks {{{name}}}" for name in sorted(wanted - names)]
+    problems += [f"{text!r}: unknown {{{name}}}" for name in sorted(names - allowed)]
+    return problems + [f"{text!r}: {{{name}}} with a format" for name, spec, how in parts if spec or how]
 
 
 @dataclass(frozen=True)
@@ -44,39 +106,36 @@ class Fact:
     triples: tuple[Triple, ...]
 
 
-class Graph:
+Graph = Mapping[str, Mapping[str, Mapping[str, Triple]]]  # relation → node → the nodes it leads to, with the triple
+
+
+def graph_of(triples: Iterable[Triple]) -> Graph:
     """Triples by relation and node, in the order they came; the same statement twice counts once."""
-
-    def __init__(self, triples: Iterable[Triple]) -> None:
-        self._edges: dict[str, dict[str, dict[str, Triple]]] = defaultdict(lambda: defaultdict(dict))
-        for triple in triples:
-            self._edges[triple.relation][triple.subject].setdefault(triple.object, triple)
-            self._edges[INVERSE + triple.relation][triple.object].setdefault(triple.subject, triple)
-
-    def step(self, relation: str) -> Mapping[str, Mapping[str, Triple]]:
-        """From every node with this relation: the nodes it leads to, each with its triple."""
-        return self._edges.get(relation, {})
+    edges: dict[str, dict[str, dict[str, Triple]]] = defaultdict(lambda: defaultdict(dict))
+    for triple in triples:
+        edges[triple.relation][triple.subject].setdefault(triple.object, triple)
+        edges[INVERSE + triple.relation][triple.object].setdefault(triple.subject, triple)
+    return edges
 
 
 def facts(graph: Graph, template: Template, skipped: Counter[str]) -> Iterator[Fact]:
     """What a template can ask of a graph; why other places are passed over is counted in `skipped`."""
-    walk = _one_hop(graph, template) if len(template.path) == 1 else _two_hops(graph, template, skipped)
-    for fact in walk:
+    for fact in (_one_hop if len(template.path) == 1 else _two_hops)(graph, template, skipped):
         if len(fact.objects) > template.max_answers:
             skipped[f"more than {template.max_answers} answers: {' '.join(template.path)}"] += 1
         else:
             yield fact
 
 
-def _one_hop(graph: Graph, template: Template) -> Iterator[Fact]:
-    for subject, ends in graph.step(template.path[0]).items():
+def _one_hop(graph: Graph, template: Template, _: Counter[str]) -> Iterator[Fact]:
+    for subject, ends in graph.get(template.path[0], {}).items():
         ends = {node: triple for node, triple in ends.items() if node != subject}
         if ends:
             yield Fact(subject, "", tuple(ends), tuple(ends.values()))
 
 
 def _two_hops(graph: Graph, template: Template, skipped: Counter[str]) -> Iterator[Fact]:
-    first, second = (graph.step(relation) for relation in template.path)
+    first, second = (graph.get(relation, {}) for relation in template.path)
     for subject, middles in first.items():
         reachable = {node: triple for node, triple in middles.items() if node in second}
         if not reachable:
@@ -130,12 +189,9 @@ class SelfKv(Method):
         """`wanted` examples more from the triples of a graph, or as many as these give, never padded.
 
         `two_hop_share` of them are two-hop questions; what one kind lacks, the other gives. The score in a receipt is
-        1.0: an answer is what its triples say. With `paraphrase`, the teacher rewords the questions.
-
-        Raises:
-            SettingsError: rewording is asked for, and there is no teacher or no prompt for it.
+        1.0: an answer is what its triples say. Raises SettingsError where no teacher or prompt can reword as asked.
         """
-        pairs = list(self._pairs(Graph(triples), templates, wanted))
+        pairs = list(self._pairs(graph_of(triples), templates, wanted))
         notes = [""] * len(pairs)
         if self.params.construct_.self_kv.paraphrase:
             pairs, notes = self._reworded(pairs, templates.paraphrase)
@@ -158,7 +214,6 @@ class SelfKv(Method):
         yield from islice(chain(*pools), wanted - taken)
 
     def _usable(self, candidates: Iterable[tuple[Template, Fact, int]], joiner: str) -> Iterator[tuple[Fact, Example]]:
-        """Candidates as examples; one whose question tells its own answer is dropped."""
         for template, fact, wording in candidates:
             example = self._example(template, fact, wording, joiner)
             if example.id in self.seen:
@@ -171,7 +226,6 @@ class SelfKv(Method):
                 yield fact, example
 
     def _example(self, template: Template, fact: Fact, wording: int, joiner: str) -> Example:
-        """The example that a fact gives in one wording."""
         values = {"subject": fact.subject, "via": fact.via, "object": joiner.join(fact.objects)}
         return self.candidate(
             template.questions[wording].format_map(values),
@@ -184,7 +238,6 @@ class SelfKv(Method):
     def _reworded(
         self, pairs: Sequence[tuple[Fact, Example]], prompt: str
     ) -> tuple[list[tuple[Fact, Example]], list[str]]:
-        """Every question in the teacher's words where these will do, and a note for each on which words stand."""
         if not prompt:
             raise SettingsError("construct.self_kv.paraphrase needs `paraphrase` among the templates")
         asked = ([prompt.format_map({"question": example.instruction})] for _, example in pairs)
@@ -199,7 +252,6 @@ class SelfKv(Method):
         return reworded, notes
 
     def _rewording_problem(self, reply: Reply, fact: Fact, question: str) -> str:
-        """Why a teacher's wording of a question cannot be used; empty where it can."""
         if problem := problem_with(reply, self.prompts):
             return problem.reason
         text = reply.text.strip()

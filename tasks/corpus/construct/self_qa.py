@@ -1,12 +1,8 @@
 """Self-QA (Zhang et al. 2023, arXiv 2305.11952): questions and answers out of documents that nobody has annotated.
 
-As in its section 3: passages are drawn; the teacher asks questions that a passage answers (knowledge-guided
-instruction generation); it answers each from the passage alone (machine reading comprehension); what breaks a rule is
-filtered out. Beyond the paper, every answer is measured against its passage (grounding.py) and dropped below a stated
-share: a small teacher invents, and a domain model must not learn that. Nothing is padded; zero is an outcome.
-
-Limits: a question is read from a line that ends in a question mark. Each document is cut when it is drawn from, so
-memory is bounded by the passages drawn and the largest document.
+As in its section 3: passages are drawn, the teacher asks what a passage answers and answers from it alone, and what
+breaks a rule is filtered out. Beyond the paper, an answer has to be grounded in its passage (grounding.py). Limit: a
+question is read from a line that ends in a question mark.
 """
 
 from __future__ import annotations
@@ -14,21 +10,93 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tasks.core.records import Document, Example, Origin
-from tasks.corpus.construct.chunks import Chunk
-from tasks.corpus.construct.method import Method
-from tasks.corpus.construct.replies import Problem, items, mentioned, problem_with, unclean
-from tasks.corpus.teacher.cache import Reply
+from tasks.corpus.construct.method import Method, Problem, items, mentioned, problem_with, unclean
+from tasks.corpus.teacher.teacher import Reply
 from tasks.text.grounding import ground
 
+PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=[#|*-])")
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？；][\"'”’」』）]*|\n")
+WORD_END = re.compile(r"(?=\s)")
 # Letters and digits below which a passage, such as a page's number, has nothing to ask about.
 MIN_PASSAGE = 40
 MIN_QUESTION, MAX_QUESTION = 6, 300  # characters
 QUESTION_MARKS = ("?", "？", "؟", "\u037e", "՞")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A passage: `text` is the document's text from character `start` up to `end`."""
+
+    start: int
+    end: int
+    text: str
+
+
+def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list[Chunk]:
+    """Cut a document into passages of at most `tokens`, of which two share at most `overlap`, by a fast tokenizer.
+
+    Raises ValueError where `overlap` is not below `tokens`.
+    """
+    if not 0 <= overlap < tokens:
+        raise ValueError(f"overlap {overlap} must be below tokens {tokens}")
+    text = document.text
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    starts = [start for start, _ in encoded["offset_mapping"]]  # tokens that are bytes of one character have the same
+    patterns = (PARAGRAPH_END, SENTENCE_END, WORD_END)
+    paragraphs, sentences, words = ([found.end() for found in one.finditer(text)] for one in patterns)
+    chunks: list[Chunk] = []
+    begin = end = 0
+    while end < len(text):
+        while begin < len(text) and text[begin].isspace():
+            begin += 1
+        end = _end(begin, end, tokens, starts, [paragraphs, sentences, words], len(text))
+        piece = text[begin:end]
+        right = begin + len(piece.rstrip())
+        if right > max(begin, chunks[-1].end if chunks else 0):  # not where only space is new
+            chunks.append(Chunk(begin, right, text[begin:right]))
+        begin = _next(begin, end, tokens, overlap, starts, [sentences, words])
+    return chunks
+
+
+def _end(begin: int, before: int, tokens: int, starts: list[int], borders: list[list[int]], length: int) -> int:
+    """Where a passage from character `begin` ends; the passage before it ended at `before`, and this one goes on."""
+    first = bisect_left(starts, begin)
+    if first + tokens >= len(starts):
+        return length
+    limit = starts[first + tokens]  # where the first token that no longer fits begins
+    least = max(starts[first + tokens // 2], before, begin)
+    for ends in borders:
+        place = bisect_right(ends, limit) - 1
+        if place >= 0 and ends[place] > least:
+            return ends[place]
+    if limit > max(before, begin):
+        return limit
+    place = bisect_right(starts, max(before, begin))  # a character of more tokens than a passage is not cut
+    return starts[place] if place < len(starts) else length
+
+
+def _next(begin: int, end: int, tokens: int, overlap: int, starts: list[int], borders: list[list[int]]) -> int:
+    """The character the next passage begins at: at most `overlap` tokens before `end`, and behind `begin`."""
+    if not overlap:
+        return end
+    place = max(bisect_left(starts, end) - overlap, 0)
+    if place and starts[place - 1] == starts[place]:
+        place = bisect_right(starts, starts[place])  # not from the middle of a character
+    back = max(starts[place], begin + 1) if place < len(starts) else end
+    for ends in borders:
+        place = bisect_left(ends, back)
+        if place < len(ends) and ends[place] < end:
+            back = ends[place]
+            break
+    last = bisect_left(starts, back) + tokens
+    goes_on = last >= len(starts) or starts[last] > end  # else the overlap leaves no room for the next character
+    return min(back, end) if goes_on else end
 
 
 @dataclass(frozen=True)
@@ -88,8 +156,7 @@ class SelfQa(Method):
         return [first, words.shown.questions, last]
 
     def _answer_dialogue(self, passage: Passage, question: str) -> list[str]:
-        words, language = self.prompts.self_qa, self.prompts.language
-        shown = words.shown
+        words, language, shown = self.prompts.self_qa, self.prompts.language, self.prompts.self_qa.shown
         first = words.answer.format(language=language, passage=shown.passage, question=shown.question)
         last = words.answer.format(language=language, passage=passage.text, question=question)
         return [first, shown.answer, last]
@@ -126,7 +193,6 @@ class SelfQa(Method):
         return None
 
     def _judge(self, example: Example, reply: Reply) -> None:
-        """Keep an answer or drop it, with the reason measured."""
         if problem := problem_with(reply, self.prompts):
             self.drop(example, *problem)
             return

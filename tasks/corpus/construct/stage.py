@@ -1,10 +1,8 @@
 """Stage `construct`: instruction examples from every method that is switched on.
 
-Questions and answers by people, and what users corrected, are carried on as they are, batch by batch. Then come
-Self-Instruct from the seeds, Self-QA from the documents and Self-KV from the triples; each runs where it is on in
-params.yaml and the domain has the sources for it. Whatever a teacher wrote that cannot be used is in quarantine.jsonl
-with its reason, every candidate has a receipt, and summary.json has the counts. Given the teacher's replies, which are
-kept in .flywheel/cache/teacher, all of it is a function of files and settings.
+What people wrote and users corrected is carried on batch by batch; then come Self-Instruct from seeds, Self-QA from
+documents and Self-KV from triples. Given the teacher's replies (.flywheel/cache/teacher), all of it is a function of
+files and settings.
 """
 
 from __future__ import annotations
@@ -24,37 +22,49 @@ from tasks.core.params import ConstructParams, Params, load_params
 from tasks.core.records import Document, Dropped, Example, Receipt, Seed, Triple, read_own_jsonl, write_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.tables import TableWriter, read_batches, read_records, records_of, schema_of, table_of, table_writer
-from tasks.corpus.construct.chunks import chunk
-from tasks.corpus.construct.kv_templates import load_templates
 from tasks.corpus.construct.method import STAGE, Method
 from tasks.corpus.construct.self_instruct import SelfInstruct
-from tasks.corpus.construct.self_kv import SelfKv
-from tasks.corpus.construct.self_qa import SelfQa
+from tasks.corpus.construct.self_kv import SelfKv, load_templates
+from tasks.corpus.construct.self_qa import SelfQa, chunk
 from tasks.corpus.teacher.teacher import Teacher, open_teacher
 
 DOCUMENTS_AT_ONCE = 64
 CARRIED = {layout.INGEST: "written by people", layout.FEEDBACK: "corrected by users"}
 
 
+def methods_on(settings: ConstructParams, domain: Domain) -> set[str]:
+    """The methods that are on and that the domain has sources for."""
+    wanted = {
+        "self_instruct": (settings.self_instruct.examples, domain.seeds),
+        "self_qa": (settings.self_qa.chunks, domain.documents),
+        "self_kv": (settings.self_kv.examples, domain.triples),
+    }
+    return {name for name, needed in wanted.items() if all(needed)}
+
+
 def methods(params: Params, domain: Domain, teacher: Teacher | None) -> Iterator[Method]:
     """The methods that are on, one after the other, each with what it made."""
-    settings = params.construct_
+    settings, on = params.construct_, methods_on(params.construct_, domain)
     shared: dict[str, Any] = {"params": params, "language": domain.language, "teacher": teacher}
-    if uses_seeds(settings, domain):
+    if "self_instruct" in on:
         instruct = SelfInstruct(**shared, title=domain.title)
-        known = (text for folder in CARRIED for text in instructions(folder / "examples.parquet"))
+        tables = (
+            table for folder in CARRIED for table in read_batches(folder / "examples.parquet", columns=["instruction"])
+        )
+        known = (text for table in tables for text in table["instruction"].to_pylist())
         instruct.build(read_own_jsonl(layout.INGEST / "seeds.jsonl", Seed), known)
         yield instruct
-    if uses_documents(settings, domain):
+    if "self_qa" in on:
         # Not AutoTokenizer: that loads torch, ten seconds for nothing where tokens are only counted.
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(layout.BASE_MODEL)
         asks = SelfQa(**shared)
         cut = partial(chunk, tokenizer=tokenizer, tokens=settings.chunk.tokens, overlap=settings.chunk.overlap)
-        asks.build(asks.passages(documents(layout.INGEST / "documents.parquet"), cut))
+        tables = read_batches(layout.INGEST / "documents.parquet", DOCUMENTS_AT_ONCE)
+        asks.build(asks.passages((one for table in tables for one in records_of(table, Document)), cut))
         yield asks
-    if settings.self_kv.examples and domain.triples:
+    if "self_kv" in on:
         states = SelfKv(**shared)
         triples = read_records(layout.INGEST / "triples.parquet", Triple)
         for number, source in enumerate(domain.triples):
@@ -75,7 +85,10 @@ def construct() -> str:
         out = Output(examples, receipts)
         for source, reason in CARRIED.items():
             out.carry(source / "examples.parquet", reason)
-        teacher = opened.enter_context(open_teacher(params)) if needs_teacher(params.construct_, domain) else None
+        asking = methods_on(params.construct_, domain) - (
+            set() if params.construct_.self_kv.paraphrase else {"self_kv"}
+        )
+        teacher = opened.enter_context(open_teacher(params)) if asking else None
         for method in methods(params, domain, teacher):
             out.add(method)
         write_jsonl(folder / "quarantine.jsonl", out.dropped)
@@ -112,34 +125,6 @@ class Output:
         self.dropped += made.dropped
         self.summary[made.origin] = made.summary()
         self.said.append(made.sentence())
-
-
-def uses_seeds(settings: ConstructParams, domain: Domain) -> bool:
-    """Whether Self-Instruct runs."""
-    return bool(settings.self_instruct.examples and domain.seeds)
-
-
-def uses_documents(settings: ConstructParams, domain: Domain) -> bool:
-    """Whether Self-QA runs."""
-    return bool(settings.self_qa.chunks and domain.documents)
-
-
-def needs_teacher(settings: ConstructParams, domain: Domain) -> bool:
-    """Whether any method asks a teacher."""
-    rewords = bool(settings.self_kv.paraphrase and settings.self_kv.examples and domain.triples)
-    return uses_seeds(settings, domain) or uses_documents(settings, domain) or rewords
-
-
-def documents(path: Path) -> Iterator[Document]:
-    """The documents that ingest wrote, few in memory at a time."""
-    for table in read_batches(path, DOCUMENTS_AT_ONCE):
-        yield from records_of(table, Document)
-
-
-def instructions(path: Path) -> Iterator[str]:
-    """The instructions of examples that are there already."""
-    for table in read_batches(path, columns=["instruction"]):
-        yield from table.column("instruction").to_pylist()
 
 
 if __name__ == "__main__":

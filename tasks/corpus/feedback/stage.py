@@ -1,10 +1,8 @@
-"""Stage `feedback`: what users said becomes training data, cleaned.
+"""Stage `feedback`: what users said becomes training data, cleaned; without feedback the outputs are empty files.
 
-state/feedback.json names a snapshot of the database by its digest; the nightly flow has laid it into
-.flywheel/feedback/DIGEST. Here it is checked and cleaned: personal data masked, repeats and superseded corrections
-dropped, and of what is left no more than a stated number of corrections and of choices an identity and night, the
-newest. Corrections become examples, draft choices preference pairs unless an answer was cut; thumbs and stars are kept
-for later. Without feedback the outputs are empty files.
+Of the snapshot that state/feedback.json names, personal data is masked, repeats and superseded corrections dropped, and
+the newest corrections and choices kept up to a number an identity and night. Corrections become examples, choices
+between whole answers preference pairs; thumbs and stars are kept for later.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
+from tasks.core.domain import load_domain
 from tasks.core.files import fresh_directory, holds, scratch_directory, take_place, write_json, write_manifest
 from tasks.core.params import FeedbackParams, load_params
 from tasks.core.pointers import FeedbackPointer, SnapshotError, read_feedback_pointer
@@ -77,11 +75,7 @@ def write_snapshot(reactions: Sequence[Reaction], root: Path) -> str:
 
 
 def read_snapshot(pointer: FeedbackPointer, root: Path = Path()) -> list[Reaction]:
-    """The rows a pointer names, checked against its digest.
-
-    Raises:
-        SnapshotError: they are not here, or not those.
-    """
+    """The rows a pointer names, checked against its digest. Raises SnapshotError: they are not here, or not those."""
     if pointer.digest is None:
         return []
     folder = root / layout.FEEDBACK_SNAPSHOTS / pointer.digest
@@ -102,13 +96,8 @@ def clean(
 ) -> Cleaned:
     """Corrections, preference pairs and signals of a snapshot, in the order they were given.
 
-    Args:
-        reactions: everything said.
-        settings: the cap.
-        since: what was said in later nights is new.
-        language: the domain's.
-        system: the domain's own system prompt; what a client had put after it stays with the correction.
-        held: nights of which nothing is learnt.
+    What was said in nights after `since` is new; of the nights `held` nothing is learnt. `system` is the domain's own
+    prompt: what a client had put after it stays with the correction.
     """
     cleaned, worth = Cleaned(), list[tuple[Reaction, Example | Preference]]()
     ordered = sorted(reactions, key=lambda row: row.seq)
@@ -119,10 +108,10 @@ def clean(
             continue
         made = _example(row, language, system, cleaned) if row.kind == "correction" else _preference(row, cleaned)
         reason = _useless(row, made, latest[_subject(row)] == row.seq)
+        if not reason and row.night in held:
+            reason = "held: a person rolled back what had learnt it"
         if made is None or reason:
             _drop(row, made, reason, cleaned)
-        elif row.night in held:
-            _drop(row, made, "held: a person rolled back what had learnt it", cleaned)
         else:
             worth.append((row, made))
     _keep(_within_cap(worth, settings.max_rows_per_identity, cleaned), since, cleaned)
@@ -131,19 +120,12 @@ def clean(
     return cleaned
 
 
-def clean_snapshot(pointer: FeedbackPointer, settings: FeedbackParams, domain: Domain, root: Path = Path()) -> Cleaned:
-    """What cleaning leaves of the snapshot that a pointer names; see read_snapshot and clean."""
-    rows = read_snapshot(pointer, root)
-    return clean(rows, settings, pointer.since, domain.language, domain.system_text(), pointer.held)
-
-
 def _subject(row: Reaction) -> tuple[str, str, str]:
     """Who says what kind of thing about what: of several such rows the last one counts."""
     return row.identity, row.kind, row.draft if row.kind == "choice" else row.answer_id
 
 
 def _useless(row: Reaction, made: Example | Preference | None, newest: bool) -> str:
-    """Why nothing is learnt from a row, or ""."""
     if made is None:
         return "its conversation does not end with a question"
     if not newest:
@@ -160,7 +142,6 @@ def _useless(row: Reaction, made: Example | Preference | None, newest: bool) -> 
 def _within_cap(
     worth: Sequence[tuple[Reaction, Example | Preference]], cap: int, cleaned: Cleaned
 ) -> list[tuple[Reaction, Example | Preference]]:
-    """The newest `cap` corrections and the newest `cap` choices of each identity and night, in order."""
     counts: Counter[tuple[str, int, str]] = Counter()
     kept = []
     for row, made in reversed(worth):
@@ -189,7 +170,6 @@ def _keep(worth: Sequence[tuple[Reaction, Example | Preference]], since: int, cl
 
 
 def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned: Cleaned) -> None:
-    """A receipt for a correction; choices are counted by their reasons."""
     if row.kind == "choice":
         cleaned.choices_dropped[reason] += 1
         return
@@ -200,12 +180,10 @@ def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned
 def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Example | None:
     """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
     said = [message for message in row.messages if message.role != "system"]
-    if not said or said[-1].role != "user" or not row.text.strip():
+    alternates = [message.role for message in said] == ["user", "assistant"] * (len(said) // 2) + ["user"]
+    if not alternates or not row.text.strip():
         return None
-    earlier = said[:-1]
-    pairs = list(zip(earlier[::2], earlier[1::2], strict=False))
-    if len(earlier) % 2 or any(one.role != "user" or two.role != "assistant" for one, two in pairs):
-        return None
+    pairs = zip(said[:-1:2], said[1::2], strict=True)
     turns = [Turn(user=_mask(one.content, cleaned), assistant=_mask(two.content, cleaned)) for one, two in pairs]
     return make_example(
         instruction=_mask(said[-1].content, cleaned),
@@ -247,7 +225,8 @@ def stage() -> str:
     """Write data/feedback; returns what happened, in a sentence."""
     params = load_params()
     pointer = read_feedback_pointer()
-    cleaned = clean_snapshot(pointer, params.feedback, load_domain(params.domain))
+    domain, rows = load_domain(params.domain), read_snapshot(pointer)
+    cleaned = clean(rows, params.feedback, pointer.since, domain.language, domain.system_text(), pointer.held)
     with fresh_directory(layout.FEEDBACK) as folder:
         write_records(folder / "examples.parquet", cleaned.examples, Example)
         write_jsonl(folder / "preferences.jsonl", cleaned.preferences)

@@ -1,14 +1,9 @@
 """Documents for Self-QA: text, Markdown, HTML, PDF, DOCX and rows of JSON lines become plain text, one at a time.
 
-Kept parsers do the reading: trafilatura (HTML without its navigation), pypdf, mammoth with markdownify (DOCX with
-tables, as Markdown: what markitdown does, without the seconds that its import takes). Their text is put into one form
-before anything counts characters in it: NFC, no ligatures, one kind of line end, no control characters, no trailing
-space, at most one empty line; a PDF's lines are joined again into paragraphs (pages.py), a Word file is first made
-whole (word.py). A table's merged cell stands in every row and column that it covers. Spans of examples count in this
-form, which data/ingest/documents.parquet keeps.
-
-Limits: no pictures and so no scanned pages; PDF tables come as their words in reading order; a table in a table's cell
-becomes that cell's text. What cannot be read is returned beside the documents, for the quarantine.
+Kept parsers do the reading: trafilatura, pypdf, mammoth with markdownify. Their text is put into one form (`tidy`), in
+which spans of examples count; a PDF's lines are joined into paragraphs (pages.py), a Word file is first made whole
+(word.py), a table's merged cell stands wherever it covers. Limits: no scanned pages; PDF tables come as words in
+reading order; a table in a cell becomes text. What cannot be read is returned for the quarantine.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tasks.core.domain import DocumentSource
+from tasks.core.domain import Source
 from tasks.core.files import digest_of, sha256_file
 from tasks.core.records import BadLine, Document
 from tasks.corpus.ingest.pages import NEW_PARAGRAPH, joined_lines, without_heads
@@ -44,6 +39,7 @@ MAX_FILE_BYTES = 64_000_000
 ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
 LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}  # ff, fi, ffl, st
+SPACES = {0xA0: " ", 0x2028: "\n", 0x2029: "\n\n"}
 SOFT_HYPHEN = re.compile(r"\u00ad[ \t]*\n[ \t]*")  # where a word goes on in the next line
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
 
@@ -59,18 +55,16 @@ class _Parsed:
     pictures: tuple[int, ...] = ()  # pages that have no text
 
 
-def read_documents(source: DocumentSource, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
+def read_documents(source: Source, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
     """The documents of a source, parsed one at a time as they are taken; what cannot be read goes to `bad`."""
     seen: dict[str, str] = {}
     for path in paths:
         digest = sha256_file(path)
         for number, name, parsed in _parse(source, path, bad):
-            if problem := _problem(parsed.text):
-                bad.append(bad_line(path, number, problem, parsed.text))
-                continue
             identity = digest_of(parsed.text)
-            if identity in seen:
-                bad.append(bad_line(path, number, f"the same text as {seen[identity]}", parsed.text))
+            problem = _problem(parsed.text) or (f"the same text as {seen[identity]}" if identity in seen else "")
+            if problem:
+                bad.append(bad_line(path, number, problem, parsed.text))
                 continue
             seen[identity] = name
             yield Document(
@@ -82,21 +76,20 @@ def tidy(text: str) -> str:
     """The one form that spans count in; doing it twice changes nothing."""
     text = text.translate(LIGATURES).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
     text = unicodedata.normalize("NFC", text)
-    text = (
-        CONTROL.sub("", SOFT_HYPHEN.sub("", text))
-        .replace("\u00a0", " ")
-        .replace("\u2028", "\n")
-        .replace("\u2029", "\n\n")
-    )
+    text = CONTROL.sub("", SOFT_HYPHEN.sub("", text)).translate(SPACES)
     text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def _parse(source: DocumentSource, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
-    """Number, name and content of each document in a file."""
+def _parse(source: Source, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
     name, ending = f"{source.name}/{path.name}", path.suffix.casefold()
+    for row in read_rows(path) if ending == ".jsonl" else ():
+        try:
+            identity, title, text = _row(row)
+            yield row.number, f"{name}/{identity or row.number}", _Parsed(title, tidy(text))
+        except ValueError as error:
+            bad.append(bad_line(path, row.number, str(error), row.text))
     if ending == ".jsonl":
-        yield from _rows(name, path, bad)
         return
     try:
         parsed = _file(path, ending)
@@ -107,16 +100,6 @@ def _parse(source: DocumentSource, path: Path, bad: list[BadLine]) -> Iterator[t
     for page in parsed.pictures:
         bad.append(bad_line(path, 1, f"page {page} is a picture without text; put text behind it (ocrmypdf does)"))
     yield 1, name, _Parsed(parsed.title or path.stem, parsed.text)
-
-
-def _rows(name: str, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
-    for row in read_rows(path):
-        try:
-            identity, title, text = _row(row)
-        except ValueError as error:
-            bad.append(bad_line(path, row.number, str(error), row.text))
-            continue
-        yield row.number, f"{name}/{identity or row.number}", _Parsed(title, tidy(text))
 
 
 def _row(row: Row) -> tuple[str, str, str]:
@@ -144,8 +127,7 @@ def _file(path: Path, ending: str) -> _Parsed:
     text = _decoded(path)
     if ending in (".html", ".htm"):
         return _html(text)
-    heading = HEADING.search(text) if ending != ".txt" else None
-    return _Parsed(heading.group(1).strip() if heading else "", tidy(text))
+    return _Parsed("", tidy(text)) if ending == ".txt" else _headed(tidy(text))
 
 
 def _decoded(path: Path) -> str:
@@ -155,16 +137,12 @@ def _decoded(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}{_likely(content)}; save it as UTF-8") from None
+        name = likeliest_encoding(content)
+        likely = f", but likely {name}: {content.decode(name, 'replace')[:SHOWN]!r}" if name else ""
+        raise ValueError(f"not UTF-8 at byte {error.start}{likely}; save it as UTF-8") from None
     if max(map(len, text.split("\n"))) > MAX_LINE_BYTES:
         raise ValueError(f"a line of more than {MAX_LINE_BYTES:,} characters")
     return text
-
-
-def _likely(content: bytes) -> str:
-    """Which encoding a text that is no UTF-8 is likely in, and how it would read; nothing where that is unclear."""
-    name = likeliest_encoding(content)
-    return f", but likely {name}: {content.decode(name, 'replace')[:SHOWN]!r}" if name else ""
 
 
 def _html(text: str) -> _Parsed:
@@ -218,7 +196,6 @@ def _write_formulas(page: Any) -> None:
 
 
 def _number(ordered: Any) -> None:
-    """Writes the number of each of a list's items before it, unless it shows none or there is one."""
     items = ordered.findall("li")
     step = -1 if "reversed" in ordered.attrib else 1
     number = _whole(ordered.get("start"), len(items) if step < 0 else 1)
@@ -286,15 +263,12 @@ def _docx(path: Path) -> _Parsed:
 
     html = _plain(mammoth.convert_to_html(readable(path)).value)
     # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
-    said = markdownify(
-        html,
-        heading_style="ATX",
-        strip=["img", "a"],
-        table_infer_header=True,
-        escape_asterisks=False,
-        escape_underscores=False,
-    )
-    text = tidy(NUMBERED.sub("", said))
+    form: Any = {"heading_style": "ATX", "strip": ["img", "a"], "table_infer_header": True}
+    said = markdownify(html, **form, escape_asterisks=False, escape_underscores=False)
+    return _headed(tidy(NUMBERED.sub("", said)))
+
+
+def _headed(text: str) -> _Parsed:
     heading = HEADING.search(text)
     return _Parsed(heading.group(1).strip() if heading else "", text)
 

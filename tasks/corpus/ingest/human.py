@@ -37,11 +37,7 @@ NO_VALUE = ("", "nan", "NaN", "None", "NULL", "null", "N/A", "n/a", "#N/A", "<NA
 def read_human(
     source: HumanSource, paths: list[Path], language: str
 ) -> tuple[list[Example], list[Receipt], list[BadLine]]:
-    """One source of human Q&A as a whole, for callers that need all of it.
-
-    Returns:
-        The examples, one receipt for each row that became or would have become one, and the rows for the quarantine.
-    """
+    """One source of human Q&A as a whole: the examples, the receipts of kept and dropped ones, the quarantine."""
     bad: list[BadLine] = []
     pairs = list(human_rows(source, paths, language, bad))
     return [example for example, receipt in pairs if receipt.kept], [receipt for _, receipt in pairs], bad
@@ -53,10 +49,8 @@ def human_rows(
     """Each row that is an example, with its receipt, one in memory at a time; what cannot be one goes to `bad`.
 
     An example that holds HTML or role marks has a receipt that says so, and its row goes to `bad` as well. `unused`
-    counts the rows in which a field holds something that no column of the source names, as "<file>: <field>".
-
-    Raises:
-        SourceError: a file has no row in the form that domain.yaml says; an unusable table.
+    counts the rows in which a field holds something that no column of the source names, as "<file>: <field>". Raises
+    SourceError: a file has no row in the form that domain.yaml says; an unusable table.
     """
     for path in paths:
         columns: Columns | None = None
@@ -97,8 +91,7 @@ def unmapped(fields: dict[str, Any], columns: Columns | None) -> list[str]:
 def columns_of(source: HumanSource, path: Path, fields: dict[str, Any]) -> Columns | None:
     """How a file's rows are read: the columns domain.yaml names, Alpaca's, or None for ShareGPT's conversations.
 
-    Raises:
-        SourceError: neither named nor to be told from the first row, or a named column is not in the table.
+    Raises SourceError: neither named nor to be told from the first row, or a named column is not in the table.
     """
     if source.form == "sharegpt" or (source.form == "auto" and not source.columns and _conversation_in(fields)[1]):
         return None
@@ -132,11 +125,8 @@ def _example_of(
     output, names = said.pop("output"), source.advertising
     answer = _spoken(output)
     cleaned = strip_advertising(answer, names)
-    identity, category, sources = (
-        (_texts(row.fields, path) or () for path in (columns.id, columns.category, columns.sources))
-        if columns
-        else ((), (), ())
-    )
+    beside = (columns.id, columns.category, columns.sources) if columns else ("", "", "")
+    identity, category, sources = (_texts(row.fields, path) or () for path in beside)
     example = make_example(
         **said,
         output=cleaned or answer,
@@ -178,16 +168,11 @@ def _mapped(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _number_as_text(value: Any) -> Any:
-    """A number is an answer, as in a table; anything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _spoken(answer: str) -> str:
-    """An answer without the thoughts that a reasoning model writes before it.
-
-    Raises:
-        ValueError: nothing follows them.
-    """
+    """An answer without the thoughts that a reasoning model writes before it; ValueError where nothing follows."""
     opened = THINKS.search(answer)
     said = answer if opened and opened.start() else THOUGHT.sub("", answer).strip()
     if not said or THINKS.match(said):
@@ -218,7 +203,6 @@ def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conversation_in(fields: dict[str, Any]) -> tuple[str, list[Any]]:
-    """The first field that holds the turns of a conversation, and the turns; none where no field does."""
     for name in CONVERSATIONS:
         found = _listed(fields.get(name), name)
         if found and isinstance(found, list):
@@ -227,7 +211,6 @@ def _conversation_in(fields: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def _listed(value: Any, name: str) -> Any:
-    """A list, which a table holds as JSON; anything else as it is."""
     if not isinstance(value, str) or _absent(value):
         return value
     try:
@@ -250,7 +233,6 @@ def _turn(turn: Any) -> tuple[str, str]:
 
 
 def _joined_parts(content: Any) -> Any:
-    """The text of a turn that is a list of parts, as in the OpenAI API; anything else as it is."""
     if not isinstance(content, list):
         return content
     kinds = [part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content]
@@ -272,19 +254,12 @@ def _field(row: Any, path: str) -> Any:
 
 def _absent(value: Any) -> bool:
     """Whether a value is none: null, blank, an error of a sheet, or a word for no value."""
-    return (
-        value in (None, [], {})
-        or isinstance(value, ErrorCell)
-        or (isinstance(value, str) and value.strip() in NO_VALUE)
-    )
+    blank = isinstance(value, str) and value.strip() in NO_VALUE
+    return blank or value in (None, [], {}) or isinstance(value, ErrorCell)
 
 
 def _text(value: Any, name: str) -> str:
-    """A text that has to be there.
-
-    Raises:
-        ValueError: it is none, or empty, or holds what no text may hold.
-    """
+    """A text that has to be there. Raises ValueError: it is none, or empty, or holds what no text may hold."""
     if isinstance(value, ErrorCell):
         raise ValueError(f"field {name!r} holds the error {value}")
     if _absent(value):
@@ -307,9 +282,8 @@ def _items(row: dict[str, Any], path: str) -> list[str]:
         value = _field(row, path) if path else None
     except ValueError:
         return []
-    return [
-        _text(_number_as_text(one), path) for one in (value if isinstance(value, list) else [value]) if not _absent(one)
-    ]
+    values = value if isinstance(value, list) else [value]
+    return [_text(_number_as_text(one), path) for one in values if not _absent(one)]
 
 
 def _texts(row: dict[str, Any], path: str) -> tuple[str, ...] | None:
@@ -323,7 +297,6 @@ def _texts(row: dict[str, Any], path: str) -> tuple[str, ...] | None:
 
 
 def _history(row: dict[str, Any], path: str) -> tuple[Turn, ...]:
-    """Earlier turns, as Alpaca has them: a list of pairs, which a table holds as JSON."""
     pairs = _listed(row.get(path), path)
     if _absent(pairs):
         return ()

@@ -137,7 +137,6 @@ def _joined(before: str, line: str, known: set[str]) -> str:
 
 
 def _has_hyphen(word: str, line: str, rest: str, known: set[str]) -> bool:
-    """Whether a word cut at a hyphen has one there in the middle of a line, too."""
     if not (word[-1].isalpha() and rest[0].isalpha()) or rest[0].isupper():
         return True
     one, two = f"{word}{rest}".casefold(), f"{word}-{rest}".casefold()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
@@ -21,11 +21,9 @@ from tasks.core.params import load_params
 from tasks.core.records import BadLine, Document, EvaluationItem, Example, Receipt, Seed, Triple, make_item, write_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.tables import record_writer, write_records
-from tasks.corpus.ingest.benchmarks import read_mmlu, read_safety, refused
 from tasks.corpus.ingest.documents import read_documents
-from tasks.corpus.ingest.general import Dialogue, read_dialogue
 from tasks.corpus.ingest.human import human_rows
-from tasks.corpus.ingest.seeds import read_items, read_seeds
+from tasks.corpus.ingest.small import Dialogue, read_dialogue, read_items, read_mmlu, read_safety, read_seeds, refused
 from tasks.corpus.ingest.triples import read_triples
 from tasks.corpus.reading.lines import by_cause
 from tasks.corpus.reading.rows import SourceError
@@ -40,24 +38,14 @@ class IngestError(FlywheelError):
     """The sources do not hold what the domain promises."""
 
 
-@dataclass
-class Small:
-    """What a domain has little of, read whole."""
+class Small(NamedTuple):
+    """What a domain has little of, read whole; `items` are those of its own evaluation files."""
 
     general: Dialogue
     seeds: list[tuple[Seed, Example]]
-    items: list[EvaluationItem]  # of the domain's own evaluation files
+    items: list[EvaluationItem]
     mmlu: list[EvaluationItem]
     safety: list[EvaluationItem]
-
-
-@dataclass
-class Passed:
-    """What the pass over the human examples found: evaluation items, how many examples are left, fields not read."""
-
-    held: dict[str, EvaluationItem] = field(default_factory=dict)
-    examples: int = 0
-    unused: Counter[str] = field(default_factory=Counter)  # "<file>: <field>" → rows in which it was not read
 
 
 def read_small(domain: Domain) -> Small:
@@ -110,24 +98,15 @@ def pools_of(domain: Domain, small: Small, human: list[EvaluationItem]) -> Pools
 
 
 def read_frozen(domain: Domain) -> Frozen:
-    """The frozen items' ids, by set.
-
-    Raises:
-        IngestError: no list is frozen.
-    """
-    try:
-        frozen: Frozen = json.loads(domain.frozen.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IngestError(f"{domain.frozen} is missing; make it: python -m flywheel.new_domain.freeze") from None
+    """The frozen items' ids, by set. Raises IngestError: no list is frozen."""
+    if not domain.frozen.is_file():
+        raise IngestError(f"{domain.frozen} is missing; make it: python -m flywheel.new_domain.freeze")
+    frozen: Frozen = json.loads(domain.frozen.read_text(encoding="utf-8"))
     return frozen
 
 
 def frozen_items(domain: Domain, pools: Pools) -> Pools:
-    """The frozen items among the candidates.
-
-    Raises:
-        IngestError: no list is frozen, or an item on it is no longer in the sources.
-    """
+    """The frozen items among the candidates; raises IngestError where none are, or one has left the sources."""
     frozen, result = read_frozen(domain), Pools()
     for name in layout.EVALUATION_SETS:
         by_id = {item.id: item for item in pools[name]}
@@ -147,15 +126,15 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
 
 def ingest(domain: Domain) -> str:
     """Read the sources and write data/ingest; returns what happened, in a sentence."""
-    small = read_small(domain)
+    small, unused = read_small(domain), Counter[str]()
     bad = small.general.bad
     with fresh_directory(layout.INGEST) as folder:
         with (
             record_writer(folder / "receipt.parquet", Receipt) as note,
             record_writer(folder / "dropped.parquet", Example) as drop,
         ):
-            passed = _pass_humans(folder, domain, small, bad, note, drop)
-            sets = frozen_items(domain, pools_of(domain, small, list(passed.held.values())))
+            examples, held = _pass_humans(folder, domain, small, unused, note, drop)
+            sets = frozen_items(domain, pools_of(domain, small, held))
             evaluated = {item.id for item in sets["safety"]}
             rest = [item for item in small.safety if item.id not in evaluated]
             refusals = refused(domain.safety, rest, domain.language)
@@ -170,18 +149,18 @@ def ingest(domain: Domain) -> str:
         write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
         read = (one for source in domain.documents for one in read_documents(source, domain.paths(source), bad))
         documents = write_records(folder / "documents.parquet", read, Document)
-        triples = write_records(folder / "triples.parquet", _triples(domain, bad, passed.unused), Triple)
+        triples = write_records(folder / "triples.parquet", _triples(domain, bad, unused), Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", bad)
     counts = ", ".join(f"{len(items)} {name}" for name, items in sets.items())
     causes = (f"{Path(file).name}: {cause}" for file in dict.fromkeys(line.file for line in bad)
               for cause in by_cause(line for line in bad if line.file == file))  # fmt: skip
-    unused = "".join(f"; {name} is not read ({rows} rows)" for name, rows in passed.unused.most_common())
+    unread = "".join(f"; {name} is not read ({rows} rows)" for name, rows in unused.most_common())
     return (
-        f"{passed.examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
+        f"{examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
         f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
-        f"{len(bad)} in quarantine{unused}" + "".join(f"\n  {cause}" for cause in causes)
+        f"{len(bad)} in quarantine{unread}" + "".join(f"\n  {cause}" for cause in causes)
     )
 
 
@@ -189,33 +168,30 @@ def _pass_humans(
     folder: Path,
     domain: Domain,
     small: Small,
-    bad: list[BadLine],
+    unused: Counter[str],
     note: Callable[[Receipt], None],
     drop: Callable[[Example], None],
-) -> Passed:
-    """Write the human examples and the seeds, each with its receipt; evaluation items are held back."""
-    passed, seeds, seen = Passed(), {seed.id for seed, _ in small.seeds}, set[str]()
-    own = {item.id: item for item in small.items}
-    held_out = set(own) if domain.evaluation_files else set(read_frozen(domain).get("domain", []))
+) -> tuple[int, list[EvaluationItem]]:
+    """Write the human examples and the seeds, each with its receipt; returns how many, and the items held back."""
+    seeds, kept, held = {example.id: example for _, example in small.seeds}, 0, dict[str, EvaluationItem]()
+    held_out = (
+        {item.id for item in small.items} if domain.evaluation_files else set(read_frozen(domain).get("domain", ()))
+    )
     with record_writer(folder / "examples.parquet", Example) as keep:
-        for example, receipt in human_examples(domain, bad, passed.unused):
+        for example, receipt in human_examples(domain, small.general.bad, unused):
             item = item_of("domain", example)
             if receipt.kept and item.id in held_out:
-                passed.held.setdefault(item.id, item)
+                held.setdefault(item.id, item)
                 receipt = receipt.model_copy(update={"kept": False, "reason": HELD_OUT})
             note(receipt)
+            (keep if receipt.kept else drop)(example)
+            kept += receipt.kept
             if receipt.kept:
-                passed.examples += 1
-                seen |= {example.id} & seeds
-                keep(example)
-            else:
-                drop(example)
-        for seed, example in small.seeds:
-            if seed.id not in seen:  # a seed may be drawn from the human examples
-                passed.examples += 1
-                note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
-                keep(example)
-    return passed
+                seeds.pop(example.id, None)  # a seed may be drawn from the human examples
+        for example in seeds.values():
+            note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
+            keep(example)
+    return kept + len(seeds), list(held.values())
 
 
 def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:

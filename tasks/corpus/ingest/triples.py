@@ -1,13 +1,8 @@
-"""Triples of a knowledge graph, read from CSV, JSON lines or RDF (Turtle, N-Triples), each with where it stands.
+"""Triples of a knowledge graph, from CSV, JSON lines or RDF (Turtle, N-Triples), each with where it stands.
 
-Why: every example that Self-KV builds must lead back to the facts it says, so a triple keeps its file and line.
-CSV needs a header that names the columns subject, relation and object, in any order; JSON lines need those keys.
-In RDF a label (rdfs:label, in the domain's language first) is read in place of an address. Its parser keeps no lines,
-so there `line` counts the statements in sorted order.
-
-Limits: a field holds at most MAX_CHARACTERS; runs of white space in it count as one space. What is not a triple is
-returned beside the triples, for the quarantine. An RDF file is read whole, up to MAX_RDF_BYTES, and one with a mistake
-is refused whole: behind the mistake its statements cannot be told apart.
+CSV needs a header with subject, relation and object, in any order; JSON lines need those keys. In RDF a label, in the
+domain's language first, is read for an address, and `line` counts the statements in sorted order. An RDF file is read
+whole and, with a mistake in it, refused whole. Runs of white space count as one space.
 """
 
 from __future__ import annotations
@@ -42,21 +37,17 @@ class TriplesError(FlywheelError):
 def read_triples(
     source: TripleSource, paths: list[Path], bad: list[BadLine], language: str = "", unused: Counter[str] | None = None
 ) -> Iterator[Triple]:
-    """The triples of one source, in the order of its files and lines.
+    """The triples of one source, in the order of its files and lines; `file` of one is "<source name>/<file name>".
 
-    Args:
-        source: where they come from; `file` of a triple is "<source name>/<file name>".
-        paths: .csv, .tsv, .jsonl, .ttl or .nt files.
-        bad: lines that are none, with file, line and cause; added to.
-        language: two letters; which one of several RDF labels is read.
-        unused: "<file>: <field>" → rows in which it held something that is not read; added to.
-
-    Raises:
-        TriplesError: a file has another ending, or is RDF of more than MAX_RDF_BYTES.
-        SourceError: a CSV file has no usable header.
+    Lines that are none are added to `bad`; `language` (two letters) says which of several RDF labels is read; `unused`
+    counts the rows in which another field holds something. Raises TriplesError for a file of another ending or too much
+    RDF, SourceError for a CSV file without a usable header.
     """
     for path in paths:
-        for row in _rows(path, language):
+        if (ending := path.suffix.casefold()) not in ENDINGS:
+            raise TriplesError(f"{path}: triples are read from {', '.join(ENDINGS)} files; convert it to one of these")
+        form = RDF_FORMATS.get(ending)
+        for row in _rdf_rows(path, form, language) if form else read_rows(path):
             fields = {name.casefold(): value for name, value in row.fields.items()}
             if unused is not None:
                 read = [name for name in row.fields if name.casefold() in FIELDS]
@@ -68,17 +59,7 @@ def read_triples(
             yield Triple(**said, file=f"{source.name}/{path.name}", line=row.number)
 
 
-def _rows(path: Path, language: str) -> Iterator[Row]:
-    ending = path.suffix.casefold()
-    if ending not in ENDINGS:
-        raise TriplesError(f"{path}: triples are read from {', '.join(ENDINGS)} files; convert it to one of these")
-    if ending in RDF_FORMATS:
-        return _rdf_rows(path, RDF_FORMATS[ending], language)
-    return read_rows(path)
-
-
 def _problem(fields: dict[str, Any]) -> str:
-    """Why a row is no triple; empty where it is one."""
     for name in FIELDS:
         value = fields.get(name)
         if not isinstance(value, str) or not value.strip():
@@ -91,7 +72,6 @@ def _problem(fields: dict[str, Any]) -> str:
 
 
 def _rdf_rows(path: Path, form: str, language: str) -> Iterator[Row]:
-    """The statements of an RDF file, labels in place of addresses, the statements that give labels left out."""
     import rdflib
     from rdflib.namespace import RDFS
     from rdflib.plugins.parsers.notation3 import BadSyntax

@@ -78,7 +78,6 @@ def _unseen(run: Any) -> bool:
 
 
 def _linear(math: Any) -> str:
-    """An equation, or a part of one, on one line."""
     name = _name(math)
     if name == "t":
         return math.text or ""

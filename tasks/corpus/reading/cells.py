@@ -1,31 +1,22 @@
 """Cells of a spreadsheet as people see them: 7.5%, 120.30, 13.04.2024 and not 0.075, 120.30000000000001 and a time.
 
-Number formats are read as far as tables of text need them: decimals, thousands, percent, groups of digits, leading
-zeros, signs of currency, sections by sign or condition, dates, times and durations. A number in a form not known here
-(fractions, exponents) comes with up to 15 digits, as Excel's own General shows it, a date as ISO 8601. The decimal sign
-is the point: which one Excel shows hangs on the machine and not on the file.
+Number formats are read as far as tables of text need them. A number in a form not known here (fractions, exponents)
+comes with up to 15 digits, as in Excel's General, a date as ISO 8601. The decimal sign is the point.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 # What stands in a format for itself: "text", \x, [$€-407]; and what is no text: [Red], _x and *x.
 LITERAL = re.compile(r'"([^"]*)"|\\(.)|\[\$([^\]-]*)[^\]]*\]|\[[^\]]*\]|[_*].')
 SECTION_END = re.compile(r';(?=(?:[^"]*"[^"]*")*[^"]*$)')
 CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?[\d.]+)\]")
-COMPARE = {
-    "<": operator.lt,
-    "<=": operator.le,
-    "=": operator.eq,
-    "<>": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
+COMPARE = {"<": lt, "<=": le, "=": eq, "<>": ne, ">": gt, ">=": ge}
 DIGITS = re.compile(r"\.?[0#?](?:.*[0#?])?(,*)")  # from the first digit's place to the last; commas divide by 1000
 ELAPSED = re.compile(r"\[(h+|m+|s+)\]", re.IGNORECASE)
 SECONDS = {"h": 3600, "m": 60, "s": 1}
@@ -70,7 +61,6 @@ def _duration(value: timedelta, form: str) -> str:
 
 
 def _moment(value: datetime | date | time, form: str) -> str:
-    """A date or time in its cell's form; built-in forms, which differ by country, as ISO 8601."""
     known = form != "mm-dd-yy" and not ELAPSED.search(form)
     whole = isinstance(value, datetime) and value.time() == time()
     return (known and _in_parts(value, form)) or str(value.date() if isinstance(value, datetime) and whole else value)

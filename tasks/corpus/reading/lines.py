@@ -1,9 +1,7 @@
 """Lines of files that nobody has checked: bounded, decoded, with what is wrong with them said.
 
-Readers of sources take their lines from here, so that no file, whatever stands in it, costs more memory than one line
-of MAX_LINE_BYTES. A file is UTF-8, or what its byte-order mark says, or, where most of its lines beyond ASCII are no
-UTF-8, what charset-normalizer takes it for; a file with a few broken lines is UTF-8 with broken lines. A line ends in
-LF, CR LF or CR.
+No file costs more memory than one line of MAX_LINE_BYTES. A file is UTF-8, or what its byte-order mark says, or, where
+most of its lines beyond ASCII are no UTF-8, what charset-normalizer takes it for. A line ends in LF, CR LF or CR.
 """
 
 from __future__ import annotations
@@ -95,7 +93,6 @@ def bounded_lines(path: Path) -> Iterator[Line]:
 
 
 def _skip_line(stream: TextIO) -> int:
-    """Read on to the end of the line; returns how many characters that was."""
     size = 0
     while block := stream.readline(MAX_LINE_BYTES):
         size += len(block)

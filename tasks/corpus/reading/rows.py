@@ -1,9 +1,7 @@
-"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX.
+"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX (table_rows.py).
 
-Each row says where it stands, and what cannot be a row says why. A mistake in one row of JSON lines or CSV costs
-that row; behind a mistake in a JSON list nothing can be told apart, so the rest of the list is given up, and said so.
-Trailing commas in JSON are read, NaN is no value, a list may stand within an object, and objects without a list may
-stand on one line or over several. One row is in memory, of a JSON list its whole text. Tables: table_rows.py.
+What cannot be a row says why; a mistake costs that row, in a JSON list the rest of it. Trailing commas are read, NaN is
+no value, a list may stand within an object, and objects without a list on one line or several.
 """
 
 from __future__ import annotations
@@ -30,11 +28,7 @@ LIST_WITHIN = re.compile(r'"[^"]*"\s*:\s*\[\s*(?=\{)')  # an object's field that
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, by its ending: .jsonl, .json, .csv, .tsv or .xlsx.
-
-    Raises:
-        SourceError: another ending, or a table without a usable header.
-    """
+    """The rows of a .jsonl, .json, .csv, .tsv or .xlsx file; raises SourceError for others and for unusable headers."""
     ending = path.suffix.casefold()
     if ending in (".jsonl", ".json"):
         return _list_rows(path) if _is_list(path) else _json_lines(path)
@@ -53,8 +47,7 @@ def unread(fields: dict[str, Any], read: Container[str]) -> list[str]:
 def parsed(text: str) -> dict[str, Any]:
     """One JSON object; NaN and Infinity, which JSON does not know, are null.
 
-    Raises:
-        ValueError: it is not UTF-8, not JSON, nested too deeply, or not an object.
+    Raises ValueError: it is not UTF-8, not JSON, nested too deeply, or not an object.
     """
     try:
         text.encode("utf-8", "surrogateescape").decode("utf-8")
@@ -95,8 +88,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 def _is_list(path: Path) -> bool:
     """Whether a file is a JSON list, an object around one or objects over several lines; else it is JSON lines.
 
-    Raises:
-        SourceError: it is called .json and begins with neither.
+    Raises SourceError: it is called .json and begins with neither.
     """
     filled = (line.text.strip() for line in bounded_lines(path) if line.text.strip())
     first = next(filled, "")
@@ -139,7 +131,6 @@ def _is_table(value: Any) -> bool:
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
-    """The objects of one JSON list, or without one, decoded one at a time."""
     decode = _decoder().raw_decode
     with open_text(path) as stream:
         text = stream.read()

@@ -72,29 +72,21 @@ class RawRow:
         return sum(bool(value.strip()) for value in self.values)
 
 
-class _CsvLines:
-    """Lines for csv.reader, each with an end; what is wrong with one is kept until its row comes."""
-
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self._lines = lines
-        self.causes: dict[int, str] = {}  # line → why its row cannot be used
-
-    def __iter__(self) -> _CsvLines:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        if line.cause:
-            self.causes[line.number] = line.cause
-        return line.text + "\n"
-
-
 def csv_rows(path: Path) -> Iterator[Row]:
     """Rows below a header; quotes may hold lines, and a quote within them is doubled or has a backslash before it."""
-    lines = _CsvLines(bounded_lines(path))
+    causes: dict[int, str] = {}  # line → why its row cannot be used
+    lines = _noted(bounded_lines(path), causes)
     sample = [*islice(lines, HEAD)]
     reader = csv.reader(chain(sample, lines), strict=True, **_dialect(sample))
-    return _headed(path, _records(reader, lines.causes))[1]
+    return _headed(path, _records(reader, causes))[1]
+
+
+def _noted(lines: Iterator[Line], causes: dict[int, str]) -> Iterator[str]:
+    """Lines for csv.reader, each with an end; what is wrong with one is kept until its row comes."""
+    for line in lines:
+        if line.cause:
+            causes[line.number] = line.cause
+        yield line.text + "\n"
 
 
 def _dialect(sample: list[str]) -> dict[str, Any]:
@@ -206,9 +198,7 @@ def _headed(path: Path, records: Iterator[RawRow], pad: bool = False) -> tuple[l
     """A table's header, and its rows; what stands above the header is among them, with the cause.
 
     `pad`: a row that ends early has empty cells at its end, and one that goes on has columns called by their place.
-
-    Raises:
-        SourceError: there is no row, or the header cannot be read.
+    Raises SourceError: there is no row, or the header cannot be read.
     """
     head = [*islice(records, HEAD)]
     if not any(record.filled or record.cause for record in head):
@@ -258,7 +248,6 @@ def _is_bare(rows: list[RawRow]) -> bool:
 
 
 def _is_header(values: list[str]) -> bool:
-    """Whether every cell that holds something is a known column's name, the question's and the answer's among them."""
     known = named(value for value in values if len(value.strip()) > 1 or not value.isascii())  # Q and A are rather data
     return {"question", "answer"} <= known.keys() and {*known.values()} == {value for value in values if value.strip()}
 

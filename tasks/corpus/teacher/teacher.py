@@ -1,43 +1,244 @@
-"""The teacher: a model behind an OpenAI-compatible endpoint that writes instruction data.
+"""The teacher: a model behind an OpenAI-compatible endpoint that writes instruction data, whole replies only.
 
-Many requests at once, each asked at most once for good: replies are kept by content (cache.py), so that a kill at any
-moment costs at most what was under way. A request that fails for good gives a Reply with `error`; an endpoint that
-cannot work, or fails many times in a row, is an error for a person. The local engine is started only when a reply is
-not in the cache. Limits: whole replies only, no streaming, no tools.
-
-A request is let through when everything before it, as it really was, and the most it can cost itself stay within the
-limits of params.yaml. Replies from the cache count like fresh ones: the limit is on what a run uses, so neither the
-cache nor the order in which replies arrive changes what is built. What a rerun pays is less.
+Each request is asked once for good: replies are kept by content, so a kill costs what was under way. What
+fails for good is a Reply with `error`; an endpoint that cannot work is an error for a person. A request is let through
+when all before it and the most it can cost stay within the budget; replies from the cache count like fresh ones, so
+that neither cache nor order changes what is built. The local engine starts at the first reply that is not in the cache.
 """
 
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from tasks.core import layout
-from tasks.core.files import verify_manifest
+from tasks.core.errors import FlywheelError
+from tasks.core.files import digest_of, verify_manifest
 from tasks.core.params import EngineParams, Params, TeacherParams
-from tasks.core.processes import free_port
-from tasks.corpus.teacher.cache import Ask, Reply, ReplyCache, Usage
-from tasks.corpus.teacher.progress import progress
-from tasks.corpus.teacher.wire import Connection, Endpoint, TeacherError, without_thoughts
+from tasks.core.processes import free_port, is_local
+from tasks.core.records import Message, Record
 from tasks.engine.client import BASE
 from tasks.engine.process import EngineProcess
+from tasks.text.markup import THINKS, THOUGHT
 
 BUDGET_SPENT = "the teacher's budget is spent"
-# Failures in a row, at least, after which an endpoint is taken to be down; more where more is asked at once.
-FAILURES = 16
+FAILURES = 16  # in a row, at least, after which an endpoint is taken to be down; more where more is asked at once
 MILLION = 1_000_000
 # Tokens that a server may put around the messages: its template, and a system prompt of its own.
-TEMPLATE_TOKENS = 64
-MESSAGE_TOKENS = 8
+TEMPLATE_TOKENS, MESSAGE_TOKENS = 64, 8
+LONGEST_PAUSE = 120.0  # seconds between two tries, where a server asks for it
+BYTES_A_TOKEN = 3  # what an unknown tokenizer makes of a text, where a server does not say
+FINISHES = ("stop", "length", "content_filter")
+Finish = Literal["stop", "length", "content_filter", ""]
+
+
+class Ask(Record):
+    """One request: chat messages, the most tokens of the answer, how it is drawn.
+
+    `sample` tells apart several answers to the same messages.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float
+    sample: int = 0
+
+
+class Usage(NamedTuple):
+    """Requests, how many of them were answered, and what they cost when they were asked, now or for an earlier run."""
+
+    requests: int = 0
+    answered: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, *others: Usage) -> Usage:
+        """All together."""
+        return Usage(*map(sum, zip(self, *others, strict=True)))
+
+    def since(self, before: Usage) -> Usage:
+        """What has come to it since then."""
+        return Usage(*map(operator.sub, self, before))
+
+
+class Reply(Record):
+    """One answer. `error` says why there is none; `tokens` are what it cost when it was asked, cached or not."""
+
+    text: str = ""
+    finish_reason: Literal["stop", "length", "content_filter", ""] = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str | None = None
+
+    @property
+    def cost(self) -> Usage:
+        """The tokens alone."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
+
+
+def dialogue(*texts: str) -> tuple[Message, ...]:
+    """Messages of a user and an assistant in turn, the user's first and last: examples shown, then the question."""
+    return tuple(Message(role="assistant" if number % 2 else "user", content=text) for number, text in enumerate(texts))
+
+
+class ReplyCache:
+    """Replies by key, as JSON files below `folder`; `identity` says which model answers."""
+
+    def __init__(self, folder: Path, identity: dict[str, str]) -> None:
+        self.folder = folder
+        self.identity = identity
+
+    def key(self, ask: Ask) -> str:
+        """The SHA-256 of everything that decides the reply."""
+        return digest_of({"model": self.identity, "ask": ask.model_dump(mode="json")})
+
+    def path(self, key: str) -> Path:
+        """Where the reply with this key lies."""
+        return self.folder / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> Reply | None:
+        """The reply, or None where there is none that can be read."""
+        try:
+            return Reply.model_validate_json(self.path(key).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep a reply, whole or not at all.
+
+        Without waiting for the disk: a kill loses nothing, and a power cut only the last moments' replies.
+        """
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(reply.model_dump_json(), encoding="utf-8")
+        temporary.replace(path)
+
+
+class TeacherError(FlywheelError):
+    """The teacher cannot be asked at all."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a teacher listens. `log`: a file that says more where it fails, for one of our own.
+
+    No seed is sent to either kind: some hosted ones refuse the field, and vLLM 0.32 on a processor ends with an error
+    ("CPU Generator does not use offset") when a seeded prompt is longer than one step. The cache makes replies lasting.
+    """
+
+    url: str
+    model: str
+    key: str = ""
+    log: str = ""
+
+
+class Connection:
+    """Connections to one endpoint; used in one event loop, and closed there.
+
+    The public `openai` client does the retries: time-outs, broken connections, 408, 409, 429 and server errors, with
+    growing pauses and Retry-After honoured. What fails for good is a Reply with `error`.
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: TeacherParams) -> None:
+        import openai
+
+        self.endpoint = endpoint
+        # With every pause and every try at its longest: a reply that drips in for ever ends too.
+        self._longest = (settings.retries + 1) * (settings.timeout_seconds + LONGEST_PAUSE)
+        near = is_local(urlsplit(endpoint.url).hostname)
+        self._client = openai.AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=endpoint.key or "EMPTY",
+            timeout=settings.timeout_seconds,
+            max_retries=settings.retries,
+            # An engine next door is not reached through anybody's proxy.
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not near),
+        )
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.close()
+
+    async def fetch(self, key: str, ask: Ask) -> Reply:
+        """One reply; `key` tells tries of one request from other requests.
+
+        Raises TeacherError: the endpoint refuses the key, the model or the route.
+        """
+        import openai
+
+        body: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "messages": [message.model_dump() for message in ask.messages],
+            "max_tokens": ask.max_tokens,
+            "temperature": ask.temperature,
+            # Servers that know it give a reply that was lost on its way again without a charge.
+            "extra_headers": {"Idempotency-Key": key},
+        }
+        try:
+            async with asyncio.timeout(self._longest):
+                return read_reply(await self._client.chat.completions.create(**body), ask)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            raise TeacherError(
+                f"the teacher at {self.endpoint.url} refuses model {self.endpoint.model!r}: {_cause(error)}; see "
+                "construct.teacher in params.yaml, and FLYWHEEL_TEACHER_KEY in the environment"
+            ) from None
+        except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            return Reply(error=_cause(error))
+
+
+def without_thoughts(reply: Reply) -> Reply:
+    """A reply as of where a reasoning model's last thought ends; its beginning may stand in the prompt.
+
+    A thought that does not end leaves no answer: the reply becomes a failed one.
+    """
+    text = THOUGHT.sub("", reply.text)
+    if opened := THINKS.search(text):
+        cause = f"{opened.group()} without an end: only thoughts came; raise construct.teacher.max_tokens"
+        return reply.model_copy(update={"text": "", "error": reply.error or cause})
+    return reply.model_copy(update={"text": text.strip()}) if text != reply.text else reply
+
+
+def read_reply(completion: Any, ask: Ask) -> Reply:
+    """A chat completion as a Reply, tokens estimated where a server leaves them out; raises ValueError for another."""
+    try:
+        choice, usage = completion.choices[0], getattr(completion, "usage", None)
+        message, finish = choice.message, choice.finish_reason
+        text, declined = message.content or "", getattr(message, "refusal", None) or ""
+    except (AttributeError, IndexError, TypeError):
+        raise ValueError("the reply is not a chat completion") from None
+    if not isinstance(text, str) or not isinstance(declined, str):
+        raise ValueError("the reply holds no text")
+    if declined and not text:
+        text, finish = declined, "content_filter"
+    return Reply(
+        # Without half characters (lone surrogates), which no file can hold.
+        text=text.encode("utf-8", errors="replace").decode("utf-8"),
+        finish_reason=cast(Finish, finish if finish in FINISHES else ""),
+        prompt_tokens=_tokens(usage, "prompt_tokens", "".join(message.content for message in ask.messages)),
+        completion_tokens=_tokens(usage, "completion_tokens", text),
+    )
+
+
+def _tokens(usage: Any, name: str, text: str) -> int:
+    said = getattr(usage, name, None)
+    return said if isinstance(said, int) and said >= 0 else -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
+
+
+def _cause(error: Exception) -> str:
+    status = getattr(error, "status_code", None)
+    return f"{type(error).__name__}{f' ({status})' if status else ''}: {' '.join(str(error).split())[:200]}"
 
 
 def most_of(ask: Ask) -> Usage:
@@ -46,29 +247,27 @@ def most_of(ask: Ask) -> Usage:
     return Usage(prompt_tokens=text + TEMPLATE_TOKENS, completion_tokens=ask.max_tokens)
 
 
-def within_budget(usage: Usage, settings: TeacherParams) -> bool:
-    """Whether so much may be spent in all, in tokens and in money; prices are a million tokens."""
-    tokens = usage.prompt_tokens + usage.completion_tokens
-    cost = (usage.prompt_tokens * settings.price_input + usage.completion_tokens * settings.price_output) / MILLION
-    return tokens <= settings.budget_tokens and (not settings.budget_cost or cost <= settings.budget_cost)
-
-
 @dataclass
 class _Round:
     """The requests of one call: what is under way with the most that it can cost, and the replies so far, by key."""
 
-    tick: Callable[[], None]
+    title: str
+    total: int
     running: dict[asyncio.Task[Reply], tuple[str, Usage]] = field(default_factory=dict)
     replies: dict[str, Reply] = field(default_factory=dict)
+
+    def add(self, key: str, reply: Reply) -> None:
+        """Note a reply, and tell how far it is at every tenth part."""
+        self.replies[key] = reply
+        done = len(self.replies)
+        if done * 10 // self.total > (done - 1) * 10 // self.total:
+            print(f"{self.title}: {done} of {self.total}", file=sys.stderr, flush=True)
 
 
 class Teacher(ExitStack):
     """Asks one model; use as a `with` block, which closes connections and ends the engine if it started one.
 
-    Args:
-        settings: params.construct.teacher.
-        cache: where replies are kept.
-        serve: makes the endpoint available as long as a block; entered at the first reply that is not in the cache.
+    `serve` makes the endpoint available as long as a block; entered at the first reply that is not in the cache.
     """
 
     def __init__(
@@ -80,9 +279,7 @@ class Teacher(ExitStack):
         # What was asked now, and what the cache spared: for people, never for a stage's output.
         self.counts: Counter[str] = Counter()
         self.paid = Usage()
-        self._settings = settings
-        self._cache = cache
-        self._serve = serve
+        self._settings, self._cache, self._serve = settings, cache, serve
         self._runner = self.enter_context(asyncio.Runner())
         self._connected: Connection | None = None
         self._charged: set[str] = set()
@@ -98,9 +295,8 @@ class Teacher(ExitStack):
     def ask(self, asks: Sequence[Ask], title: str = "teacher") -> list[Reply]:
         """The replies without thoughts, in the order of the requests; equal requests are asked once.
 
-        Raises:
-            TeacherError: the endpoint refuses the key, the model or the route, or does not answer.
-            EngineError: the local engine could not be started.
+        Raises TeacherError: the endpoint refuses the key, the model or the route, or does not answer; EngineError: the
+        local engine could not be started.
         """
         keys = [self._cache.key(ask) for ask in asks]
         raw = self._runner.run(self._answer(dict(zip(keys, asks, strict=True)), title))
@@ -110,30 +306,26 @@ class Teacher(ExitStack):
         return [replies[key] for key in keys]
 
     async def _answer(self, wanted: dict[str, Ask], title: str) -> dict[str, Reply]:
-        """Start requests in order, as the budget and the number at once allow; gather replies by key."""
-        with progress(title, len(wanted)) as tick:
-            now = _Round(tick)
-            try:
-                for key, ask in wanted.items():
-                    await self._start(now, key, ask)
-                while now.running:
-                    await self._gather(now)
-            finally:
-                for task in now.running:  # after an error nothing goes on behind it
-                    task.cancel()
-                await asyncio.gather(*now.running, return_exceptions=True)
+        now = _Round(title, len(wanted))
+        try:
+            for key, ask in wanted.items():
+                await self._start(now, key, ask)
+            while now.running:
+                await self._gather(now)
+        finally:
+            for task in now.running:  # after an error nothing goes on behind it
+                task.cancel()
+            await asyncio.gather(*now.running, return_exceptions=True)
         self._check_alive(now.replies)
         return now.replies
 
     async def _start(self, now: _Round, key: str, ask: Ask) -> None:
         if not await self._admitted(now, key, ask):
             self.exhausted = True
-            now.replies[key] = Reply(error=BUDGET_SPENT)
-            now.tick()
+            now.add(key, Reply(error=BUDGET_SPENT))
         elif (known := self._cache.get(key)) is not None:
             self.counts["cached"] += 1
-            now.replies[key] = self._take(key, known)
-            now.tick()
+            now.add(key, self._take(key, known))
         else:
             while len(now.running) >= self._settings.concurrency:
                 await self._gather(now)
@@ -147,9 +339,12 @@ class Teacher(ExitStack):
         """
         if key in self._charged:
             return True
+        settings = self._settings
         while not self.exhausted:
             planned = self.usage.plus(most_of(ask), *(most for _, most in now.running.values()))
-            if within_budget(planned, self._settings):
+            asked, answered = planned.prompt_tokens, planned.completion_tokens
+            cost = (asked * settings.price_input + answered * settings.price_output) / MILLION
+            if asked + answered <= settings.budget_tokens and cost <= (settings.budget_cost or cost):
                 return True
             if not now.running:
                 return False
@@ -157,19 +352,13 @@ class Teacher(ExitStack):
         return False
 
     async def _gather(self, now: _Round) -> None:
-        """Wait for the next replies."""
         done, _ = await asyncio.wait(now.running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             key, _ = now.running.pop(task)
-            now.replies[key] = self._take(key, task.result())
-            now.tick()
+            now.add(key, self._take(key, task.result()))
 
     def _take(self, key: str, reply: Reply) -> Reply:
-        """Count a reply, once, whether it is paid for now or was earlier.
-
-        Raises:
-            TeacherError: too many failures in a row.
-        """
+        """Count a reply once, paid for now or earlier; raises TeacherError for too many failures in a row."""
         if reply.error is None:
             if key not in self._charged:
                 self.usage = self.usage.plus(reply.cost)
@@ -199,7 +388,6 @@ class Teacher(ExitStack):
         return self._connected
 
     async def _fetch(self, connection: Connection, key: str, ask: Ask) -> Reply:
-        """Ask for one reply and keep it before anything else happens."""
         self.counts["asked"] += 1
         reply = await connection.fetch(key, ask)
         if reply.error is None:
@@ -211,34 +399,23 @@ class Teacher(ExitStack):
 
 
 def open_teacher(params: Params, home: Path = Path()) -> Teacher:
-    """The teacher that params.yaml names; `home` is the repository root.
-
-    Raises:
-        ManifestError: the teacher is the base model, and that is missing or not whole.
-    """
+    """The teacher that params.yaml names, below `home`; raises ManifestError where its base model is not whole."""
     settings = params.construct_.teacher
     folder = home / layout.TEACHER_CACHE
     if settings.kind == "url":
         cache = ReplyCache(folder, {"url": settings.url, "model": settings.model})
-        return Teacher(settings, cache, lambda: elsewhere(settings))
+        key = os.environ.get("FLYWHEEL_TEACHER_KEY", "")
+        return Teacher(settings, cache, lambda: nullcontext(Endpoint(settings.url, settings.model, key)))
     base_model = home / layout.BASE_MODEL
     cache = ReplyCache(folder, {"base_model": verify_manifest(base_model)})
     return Teacher(settings, cache, lambda: local_engine(params.engine, base_model, home))
 
 
 @contextmanager
-def elsewhere(settings: TeacherParams) -> Iterator[Endpoint]:
-    """An endpoint that somebody else runs; the key comes from the environment."""
-    yield Endpoint(settings.url, settings.model, os.environ.get("FLYWHEEL_TEACHER_KEY", ""))
-
-
-@contextmanager
 def local_engine(settings: EngineParams, base_model: Path, home: Path) -> Iterator[Endpoint]:
     """An engine of our own on the base model, on a free port: the platform's may be serving on its own.
 
-    Raises:
-        TeacherError: engine.kind is `url`, so that there is nothing to start.
-        EngineError: it could not be started.
+    Raises TeacherError: engine.kind is `url`, so that there is nothing to start; EngineError: it could not be started.
     """
     if settings.kind == "url":
         raise TeacherError(

@@ -1,53 +1,111 @@
-"""Stage `dedup`: of examples that say the same, the best one stays.
+"""Stage `dedup`: of examples that say the same, the best one stays; docs/data.md tells how that is judged.
 
-Two examples are duplicates in one of three ways, told in this order of certainty:
-- exact: their normalised questions are equal, earlier turns included;
-- near: their questions, or question and answer together, share characters up to the threshold (near.py);
-- semantic: question and answer together mean the same by their embeddings (neighbours.py), and so nearly do their
-  questions.
-The last two need examples that say the same in substance (substance.py): "article 73" and "article 74" share nearly
-every character, and all their meaning to an embedder. Beside a correction only the questions count. Two examples made
-from different triples of a knowledge graph are never near or semantic duplicates, since a template words them alike
-and only a name tells them apart. Nor is one that holds under a system text of its own the duplicate of one under
-another.
-
-Which is best: corrections by users, the newest first, then what people wrote, then what was constructed; then the most
-named sources, the longest answer, the highest id. Of equal questions the best goes on; then, in this order, each one
-stays unless it is a duplicate of one that stays. So every dropped one names a better one that it duplicates itself (a
-chain a-b-c whose ends differ keeps both ends), and the best of a cluster always stays.
-
-Rows stream through twice; what stays in memory in between is in candidates.py, beside the texts of rows that may have a
-duplicate and the embeddings.
+Duplicates are exact (equal normalised questions, earlier turns included), near (shared characters, near.py) or semantic
+(cosine, neighbours.py); the last two have to say the same in substance (substance.py), beside a correction in their
+questions only. Two made from different triples, or under different system texts of their own, are none. The best: the
+newest correction, then what people wrote, then what was constructed; then most sources, the longest answer, the highest
+id. From the best down each stays that duplicates none that stays. Rows stream through twice; Traces stay in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import fresh_directory
-from tasks.core.metrics import write_metrics
 from tasks.core.params import DedupParams, load_params
 from tasks.core.records import Example, Receipt
-from tasks.core.stage import run_stage
-from tasks.core.tables import read_batches, records_at, records_of, schema_of, table_of, table_writer
-from tasks.curate.dedup.candidates import Traces
-from tasks.curate.dedup.substance import differ, opposed
+from tasks.core.stage import run_stage, write_metrics
+from tasks.core.tables import copy_rows, read_batches, records_at, records_of, write_records
+from tasks.curate.dedup.substance import differ, marks_of, opposed
 from tasks.similarity.embedder import SLACK, Embeddings, cosines, question_text, read_embeddings, whole_text
-from tasks.similarity.near import similarities
+from tasks.similarity.near import NearIndex, similarities
 from tasks.similarity.neighbours import pair_cosines, similar_pairs
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 STAGE = "dedup"
 KINDS = ("exact", "near", "semantic")
 REASONS = {"exact": "exact duplicate", "near": "near duplicate", "semantic": "says the same as another"}
+Texts = dict[int, tuple[str, str]]  # question and whole of the rows that a pair names
+# What goes first of two that say the same is last here.
+ORIGINS = ("general", "self_instruct", "self_kv", "self_qa", "human", "feedback")
+ENDS = " ,;:!?。、\"'“”‘’"  # of a sentence, once full-width forms are folded
+
+
+class Traces:
+    """What is kept in memory of the rows read so far, in their order: mostly hashes, of which a triple's 0 is none."""
+
+    def __init__(self, params: DedupParams) -> None:
+        self.params = params
+        near = params.near_threshold, params.shingle, params.permutations
+        self.questions, self.wholes = NearIndex(*near), NearIndex(*near)
+        self.ids, self.merits = list[str](), list[tuple[int, int, int]]()
+        self.exact, self.marks, self.systems, self.triples = (list[int]() for _ in range(4))
+
+    def add(self, examples: Sequence[Example]) -> None:
+        """Take in the next rows."""
+        questions = [question_text(example) for example in examples]
+        self.questions.add(questions)
+        self.wholes.add([whole_text(example) for example in examples])
+        self.ids += [example.id for example in examples]
+        self.exact += [_hash(f"{exact_text(q)}\0{e.system}") for q, e in zip(questions, examples, strict=True)]
+        self.marks += [_hash(" ".join(marks_of(text))) for text in questions]
+        self.systems += [_hash(example.system) for example in examples]
+        self.triples += [_hash("\n".join(e.source)) if e.origin == "self_kv" else 0 for e in examples]
+        for row, e in enumerate(examples, start=len(self.merits)):
+            # Corrections come in the order in which they were given, and the newest is what holds now.
+            worth = (row, 0) if e.origin == "feedback" else (len(e.source), len(e.output))
+            self.merits.append((ORIGINS.index(e.origin), *worth))
+
+    def may_be_same(self, pairs: np.ndarray) -> np.ndarray:
+        """Whether system texts, triples and the questions' marks allow a pair: bool of shape (pairs,)."""
+        triples = np.array(self.triples, dtype=np.uint64)[pairs]
+        may: np.ndarray = (triples[:, 0] == triples[:, 1]) | (triples == 0).any(axis=1)
+        for known in (self.systems, self.marks):
+            found = np.array(known, dtype=np.uint64)[pairs]
+            may &= found[:, 0] == found[:, 1]
+        return may
+
+    def corrects(self, pair: Sequence[int]) -> bool:
+        """Whether one of a pair is a user's correction, or their questions are equal: its answer is the one to keep."""
+        one, other = pair
+        corrections = {self.merits[row][0] == ORIGINS.index("feedback") for row in pair}
+        return True in corrections or self.exact[one] == self.exact[other]
+
+    def repeats(self, order: np.ndarray) -> np.ndarray:
+        """Pairs of the best of equal questions and another one of them: int64 of shape (pairs, 2)."""
+        exact = np.array(self.exact, dtype=np.uint64)
+        _, first, group = np.unique(exact[order], return_index=True, return_inverse=True)
+        best = order[first[group]]
+        return np.stack([best, order], axis=1)[best != order]
+
+    def order(self) -> np.ndarray:
+        """The rows from the best to the worst."""
+        origin, sources, length = np.array(self.merits, dtype=np.int64).reshape(-1, 3).T
+        ids = np.array(self.ids, dtype="S64")
+        return np.lexsort((ids, length, sources, origin))[::-1]
+
+
+def exact_text(text: str) -> str:
+    """A text as exact duplicates share it: compatibility forms, case and spaces folded, the sentence's ends left off.
+
+    Signs inside stay: "C#" and "C++" are not one language.
+    """
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return folded.lstrip(ENDS).rstrip(f"{ENDS}.") or folded
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 class Pairs(NamedTuple):
@@ -67,19 +125,12 @@ class Verdicts:
     score: np.ndarray
 
 
-Texts = dict[int, tuple[str, str]]  # question and whole of the rows that a pair names
-
-
 def deduplicate(
     tables: Callable[[], Iterable[pa.Table]], embeddings: Embeddings, threshold: float, params: DedupParams
 ) -> tuple[list[str], Verdicts]:
     """The ids of rows, and what becomes of each.
 
-    Args:
-        tables: of examples; they are passed over twice.
-        embeddings: of the examples, by their ids.
-        threshold: cosine from which on wholes mean the same.
-        params: of the other passes.
+    `tables` of examples are passed over twice; `threshold` is the cosine from which on wholes mean the same.
     """
     traces = Traces(params)
     for table in tables():
@@ -96,8 +147,6 @@ def find_pairs(
     traces: Traces, texts: Texts, near: tuple[np.ndarray, np.ndarray], semantic: tuple[np.ndarray, np.ndarray]
 ) -> Pairs:
     """The duplicates among pairs that are proposed by questions or by wholes, and among `find_semantic`'s."""
-    import numpy as np
-
     found = []
     for part, proposed in enumerate(near):
         rows = proposed[traces.may_be_same(proposed)]
@@ -112,18 +161,13 @@ def find_pairs(
 
 
 def _say_the_same(traces: Traces, texts: Texts, rows: np.ndarray) -> np.ndarray:
-    """Of each pair whether its examples do not differ in substance: bool of shape (pairs,)."""
-    import numpy as np
-
     parted = {row: (question, whole[len(question) + 1 :]) for row, (question, whole) in texts.items()}
-    sides = [(pair, parted[pair[0]], parted[pair[1]]) for pair in rows.tolist()]
-    return np.array(
-        [
-            not opposed(one[0], other[0]) and (traces.corrects(pair) or not differ(one, other))
-            for pair, one, other in sides
-        ],
-        dtype=bool,
-    )
+
+    def same(pair: list[int]) -> bool:
+        one, other = (parted[row] for row in pair)
+        return not opposed(one[0], other[0]) and (traces.corrects(pair) or not differ(one, other))
+
+    return np.array([same(pair) for pair in rows.tolist()], dtype=bool)
 
 
 def find_semantic(traces: Traces, embeddings: Embeddings, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -135,18 +179,11 @@ def find_semantic(traces: Traces, embeddings: Embeddings, threshold: float) -> t
 
 
 def decide(order: np.ndarray, exact: np.ndarray, pairs: Pairs) -> Verdicts:
-    """Which rows stay: from the best to the worst, each one that duplicates none that stays.
+    """Which rows stay: from the best to the worst (`order`), each one that duplicates none that stays.
 
-    Args:
-        order: the rows from the best to the worst.
-        exact: pairs of (the best of equal questions, another one of them).
-        pairs: the other duplicates.
-
-    Returns:
-        For a dropped row, of its duplicates that stay, the most certain kind, then the most similar, then the best.
+    `exact` are pairs of the best of equal questions and another one of them. A dropped row names, of its duplicates
+    that stay, that of the most certain kind, then the most similar, then the best.
     """
-    import numpy as np
-
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     repeated = np.zeros(len(order), dtype=bool)
@@ -166,33 +203,14 @@ def decide(order: np.ndarray, exact: np.ndarray, pairs: Pairs) -> Verdicts:
     return Verdicts(keeper, kind, score)
 
 
-def receipts_of(ids: Sequence[str], verdicts: Verdicts, start: int, stop: int) -> list[Receipt]:
-    """The receipts of rows `start` to `stop`."""
-    receipts = []
-    for row in range(start, stop):
-        keeper = int(verdicts.keeper[row])
-        if keeper < 0:
-            receipts.append(Receipt(example_id=ids[row], stage=STAGE, kept=True, reason="no better duplicate"))
-            continue
-        reason, score = REASONS[KINDS[verdicts.kind[row]]], round(float(verdicts.score[row]), 6)
-        receipts.append(
-            Receipt(example_id=ids[row], stage=STAGE, kept=False, reason=reason, detail=ids[keeper], score=score)
-        )
-    return receipts
-
-
-def write(path: Path, folder: Path, ids: Sequence[str], verdicts: Verdicts) -> None:
-    """Write the rows of `path` that stay, and a receipt for every row, a batch in memory at a time."""
-    with (
-        table_writer(folder / "examples.parquet", schema_of(Example)) as examples,
-        table_writer(folder / "receipt.parquet", schema_of(Receipt)) as receipts,
-    ):
-        start = 0
-        for table in read_batches(path):
-            stop = start + table.num_rows
-            examples.write(table.filter(verdicts.keeper[start:stop] < 0))
-            receipts.write(table_of(receipts_of(ids, verdicts, start, stop), Receipt))
-            start = stop
+def receipts_of(ids: Sequence[str], verdicts: Verdicts) -> Iterator[Receipt]:
+    """A receipt for every row."""
+    for row, keeper in enumerate(verdicts.keeper.tolist()):
+        found: dict[str, Any] = {"kept": True, "reason": "no better duplicate"}
+        if keeper >= 0:
+            score = round(float(verdicts.score[row]), 6)
+            found = {"kept": False, "reason": REASONS[KINDS[verdicts.kind[row]]], "detail": ids[keeper], "score": score}
+        yield Receipt(example_id=ids[row], stage=STAGE, **found)
 
 
 def dedup() -> str:
@@ -203,7 +221,8 @@ def dedup() -> str:
     embeddings = read_embeddings(layout.EMBED / "examples.parquet")
     ids, verdicts = deduplicate(lambda: read_batches(path), embeddings, threshold, params.dedup)
     with fresh_directory(layout.DEDUP) as folder:
-        write(path, folder, ids, verdicts)
+        copy_rows(path, folder / "examples.parquet", (verdicts.keeper < 0).tolist(), Example)
+        write_records(folder / "receipt.parquet", receipts_of(ids, verdicts), Receipt)
     counts = {kind: int((verdicts.kind == number).sum()) for number, kind in enumerate(KINDS)}
     kept = len(ids) - sum(counts.values())
     write_metrics(STAGE, {"examples": kept, "dropped": len(ids) - kept}, counts)

@@ -1,12 +1,8 @@
 """What tells two examples apart though they share nearly all their characters, and all their meaning to an embedder.
 
-Numbers, signs and negations of a question do always: article 73 and 74, C and C++, with and without. So do opposites:
-before and after, one and two, 5 a and 5 b, paid and unpaid, from Oslo to Rome and from Rome to Oslo. Another word does
-where the answers differ, too: the eastern jetty and the western one. Other forms of a word do not.
-
-Limits: a negation is a word, or in Chinese, Japanese, Korean and Thai a syllable, of the lists below, or a prefix of a
-word that the other text has without it. Opposites that share no letters (add, remove) are other words. Languages
-without a list have signs, numbers and order only.
+Numbers, signs, negations and opposites of a question always do (article 73 and 74, with and without, 5 a and 5 b, paid
+and unpaid, from Oslo to Rome); another word where the answers differ, too. Limits: negations are those of the lists
+below, or a prefix of a word that the other has without it; languages without a list have signs, numbers and order.
 """
 
 from __future__ import annotations
@@ -154,12 +150,10 @@ def _words(text: str) -> Counter[str]:
 
 @lru_cache(maxsize=4096)
 def _tokens(text: str) -> tuple[str, ...]:
-    """Its words, in order; of writing without spaces the characters."""
     return tuple(word for kind, piece in pieces(text) for word in (piece if kind == "run" else [piece]))
 
 
 def _other_words(one: str, other: str) -> bool:
-    """Whether a word of one text stands in no form in the other."""
     left, right = _words(one) - _words(other), _words(other) - _words(one)
     return not all(
         any(related(word, found) for found in others)
@@ -169,7 +163,6 @@ def _other_words(one: str, other: str) -> bool:
 
 
 def _contradict(one: str, other: str) -> bool:
-    """Whether one denies and the other does not, or each has a number or sign that the other lacks."""
     left, right = (set(MARK.findall(unicodedata.normalize("NFKC", text))) for text in (one, other))
     return bool(denials(one)) != bool(denials(other)) or bool(left - right and right - left)
 

@@ -1,10 +1,6 @@
 """Stage `embed`: what every example and evaluation item means, as unit vectors of its question and of its whole.
 
-An example with earlier turns has a second row, of its last exchange alone.
-
-Computed once, for deduplication, selection and the leak guard alike. The model is any sentence-transformers folder that
-domain.yaml names. Where no such model knows the domain's language, `characters` stands in (characters.py), which needs
-no model and no words, and sees shared wording rather than meaning. docs/data.md has how much each finds.
+An example with earlier turns has a second row, of its last exchange alone. The model is domain.yaml's, or `characters`.
 """
 
 from __future__ import annotations

@@ -1,41 +1,36 @@
 """Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
 
-Whatever enters passes the leak guard first (leaks.py), replay and corrections included; of the general pool, what
-passed is kept whole for continued pretraining. Replay is drawn in order of content hash, so that a changed ratio only
-adds or removes; the validation rows are drawn the same way, from both kinds in proportion.
-
-New corrections are seen several times an epoch, and never held out; weak spots, where `mix.boost` asks for them, are
-seen more often, too (boost.py). Where training goes on from a champion's adapter, which has learnt the other domain
-examples already, only a number of those is replayed. Such a night draws all its replay in an order of its own, by its
-corrections: nights that went on from each other with the same few rows would learn those by heart and forget the rest.
-
-In memory are the texts that passed, as Arrow tables; what is decided is decided about ids.
+Whatever enters passes the leak guard first. Replay and the validation rows are drawn in order of content hash, so that
+a changed ratio only adds or removes. New corrections and weak spots are seen several times an epoch. A night that goes
+on from a champion replays a number of what it has learnt, drawn by its corrections: nights with the same few rows would
+learn those by heart and forget the rest.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import digest_of, fresh_directory, write_text
 from tasks.core.graph import data_stages
-from tasks.core.metrics import write_metrics
 from tasks.core.params import FeedbackParams, MixParams, Params, load_params
+from tasks.core.pointers import adapter_to_continue, goes_on, weights_to_continue
 from tasks.core.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
-from tasks.core.stage import run_stage
-from tasks.core.start import goes_on
+from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import count_rows, read_batches, records_of, schema_of, write_records
 from tasks.similarity.embedder import read_embeddings
 from tasks.similarity.leaks import LeakGuard, leak_guard
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from tasks.text.grounding import groundedness
+from tasks.text.likelihood import answer_losses, load_model
+from tasks.text.prompts import encode_example
 
 STAGE = "mix"
 POOLS = {
@@ -43,6 +38,10 @@ POOLS = {
     "general": (layout.VALIDATE / "general.parquet", layout.EMBED / "general.parquet"),
     "safety": (layout.VALIDATE / "safety.parquet", layout.EMBED / "safety.parquet"),
 }
+
+
+Spots = tuple[list[str], dict[str, str]]  # ids of sound weak spots; ids of doubtful ones with what is wrong
+BOOST_BATCH = 8  # sequences a pass
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,6 @@ class Mixture:
 
 def guard(examples: Path, embeddings: Path, leaks: LeakGuard) -> tuple[pa.Table, list[Receipt]]:
     """The examples of a file that resemble no evaluation item, and a receipt for each that does."""
-    import pyarrow as pa
-
     vectors, kept, receipts = read_embeddings(embeddings), [], []
     for table in read_batches(examples):
         found = leaks.check(records_of(table, Example), vectors)
@@ -89,10 +86,7 @@ def in_order(ids: Iterable[str], salt: str) -> list[str]:
 
 
 def draw_replay(pool: Sequence[str], rows: int, key: str, ratio: float, least: int, salt: str = "") -> list[str]:
-    """The ids of a pool that make up `ratio` of a set of `rows`, drawn by `salt`; `key` is the ratio's setting.
-
-    They are `least` where the ratio comes to fewer, none where it is 0, and all where the pool holds too few.
-    """
+    """The ids of a pool, drawn by `salt`, that make up `ratio` of a set of `rows`: `least` at least, unless it is 0."""
     if not ratio:
         return []
     wanted = max(round(rows * ratio), least)
@@ -154,17 +148,10 @@ def mix_rows(
 def correction_items(corrections: Iterable[Example]) -> list[EvaluationItem]:
     """What users corrected, once each, for the gate to ask whether it was learnt, under what it was said."""
     items = [
-        make_item(
-            set="feedback",
-            prompt=e.prompt,
-            reference=e.output,
-            category=e.category,
-            source=e.source,
-            system=e.system,
-            history=e.history,
-        )
+        make_item(set="feedback", prompt=e.prompt, reference=e.output,
+                  **{name: getattr(e, name) for name in ("category", "source", "system", "history")})
         for e in corrections
-    ]
+    ]  # fmt: skip
     return list({item.id: item for item in items}.values())
 
 
@@ -172,8 +159,6 @@ class Texts:
     """The examples that passed the guard, found by their ids."""
 
     def __init__(self, tables: Iterable[pa.Table]) -> None:
-        import pyarrow as pa
-
         self._table = pa.concat_tables(tables)
         self._place = {identity: place for place, identity in enumerate(self._table["id"].to_pylist())}
 
@@ -187,10 +172,39 @@ def boost(rows: DomainRows, texts: Texts, params: Params) -> tuple[list[str], di
     """Ids of weak spots, as often as they are seen beyond once, and what is wrong with those that look bad."""
     if not params.mix.boost.share:
         return [], {}
-    from tasks.curate.mix.boost import weak_spots
+    weak, doubtful = weak_spots(list(texts.examples(rows.plain)), params)
+    return weak * (params.mix.boost.repeat - 1), doubtful
 
-    spots = weak_spots(list(texts.examples(rows.plain)), params)
-    return spots.weak * (params.mix.boost.repeat - 1), spots.doubtful
+
+def weak_spots(examples: Sequence[Example], params: Params) -> Spots:
+    """The `mix.boost.share` of examples whose answers the model that training starts from finds hardest.
+
+    Hardness is the perplexity of the answer; those of one tokenizer compare with one another only.
+    """
+    model, tokenizer = load_model(weights_to_continue() or layout.BASE_MODEL, adapter_to_continue())
+    system = load_domain(params.domain).system_text()
+    pairs = [encode_example(tokenizer, system, example, params.sft.max_tokens) for example in examples]
+    losses = answer_losses(model, pairs, BOOST_BATCH) if pairs else []
+    return sort_spots(examples, [math.exp(min(loss, 700.0)) for loss in losses], params)
+
+
+def sort_spots(examples: Sequence[Example], perplexities: Sequence[float], params: Params) -> Spots:
+    """The hardest apart: sound ones, the hardest first, and doubtful ones; equal perplexities rank by id.
+
+    A hard example may simply be bad: sound is one of believable perplexity that follows from its evidence, if any.
+    """
+    order = sorted(zip(examples, perplexities, strict=True), key=lambda pair: (-pair[1], pair[0].id))
+    highest, least = params.mix.boost.max_perplexity, params.construct_.self_qa.min_groundedness
+    weak, doubtful = [], {}
+    for one, perplexity in order[: round(params.mix.boost.share * len(order))]:
+        grounded = groundedness(one.output, one.evidence, one.prompt) if one.evidence else 1.0
+        if perplexity > highest:
+            doubtful[one.id] = f"a weak spot not weighted: perplexity {perplexity:.4g} is above {highest:g}"
+        elif grounded < least:
+            doubtful[one.id] = f"a weak spot not weighted: groundedness {grounded:.2f} is below {least:g}"
+        else:
+            weak.append(one.id)
+    return weak, doubtful
 
 
 def mix() -> str:
@@ -232,11 +246,7 @@ def mix() -> str:
 
 
 def write_counts(counts: Mapping[str, int]) -> None:
-    """Write how many examples each stage let through, for `dvc plots show`.
-
-    Raises:
-        RecordError: a stage has not run.
-    """
+    """Write how many examples each stage let through, for `dvc plots show`. Raises RecordError: a stage has not run."""
     stages = (name for name in data_stages() if name != STAGE)
     rows = [(name, count_rows(layout.INGEST.with_name(name) / "examples.parquet")) for name in stages]
     rows += [("leak guard", counts["domain"]), ("replay added", counts["replay"]), ("train", counts["train"])]

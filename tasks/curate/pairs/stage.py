@@ -1,11 +1,8 @@
 """Stage `pairs`: preferences between two answers, judged, kept clear of evaluation items, and split by prompt.
 
-They come from choices between drafts (stage feedback) and from domains/<domain>/preferences.jsonl, where a domain has
-one. Great Expectations judges them by the suite `preference`; a pair that fails it or that training could not encode is
-laid aside with its reason, and so is one of whose answers one resembles an evaluation item (leaks.py). No prompt is on
-both sides of the split. Where nothing is aligned, or there are no preferences, the outputs are empty.
-
-Where a night goes on from a champion, DPO and KTO learn what is new, and as many of the other preferences.
+They come from choices between drafts and from domains/<domain>/preferences.jsonl. A pair that fails the suite
+`preference`, could not be encoded, or resembles an evaluation item is laid aside with its reason. A night that goes on
+from a champion learns what is new, and as many of the others.
 """
 
 from __future__ import annotations
@@ -13,28 +10,85 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import digest_of, fresh_directory, write_manifest
 from tasks.core.params import Params, load_params
-from tasks.core.records import BadLine, Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
+from tasks.core.pointers import goes_on
+from tasks.core.records import (
+    BadLine,
+    Example,
+    Preference,
+    Receipt,
+    cause_of,
+    make_example,
+    make_preference,
+    read_own_jsonl,
+    write_jsonl,
+)
 from tasks.core.stage import run_stage
-from tasks.core.start import goes_on
-from tasks.corpus.reading.preferences import read_shipped
-from tasks.curate.quality.frames import frame, row_of
-from tasks.curate.quality.outcome import Outcome
-from tasks.curate.quality.suite import Checker, parameters
+from tasks.corpus.reading.lines import bad_line, text_problem
+from tasks.corpus.reading.rows import read_rows, unread
+from tasks.curate.quality.suite import Checker, Outcome, frame, parameters, row_of
 from tasks.curate.validate.stage import SuiteFailed, check_outcomes
 from tasks.similarity.embedder import Embeddings, embed_texts, evaluation_items, question_text, whole_text
 from tasks.similarity.leaks import Leak, LeakGuard, leak_guard
-from tasks.text.preferences import encode_preference
-from tasks.text.prompts import PromptError
+from tasks.text.prompts import PromptError, encode_preference
 
 STAGE = "pairs"
 NAME = "preferences.jsonl"
 SUITE = "preference"
+
+
+def read_shipped(path: Path, bad: list[BadLine], unused: Counter[str]) -> list[Preference]:
+    """The preferences of a domain's file; a line that is none goes to `bad` with its cause.
+
+    Needed are `prompt` (messages, or the text of one), `chosen` and `rejected` (texts, or as TRL has them:
+    conversations that end with the assistant and are alike before, as the prompt); `source` is their line where none
+    is given. `unused` counts the rows in which another field holds something.
+    """
+    found = []
+    for row in read_rows(path):
+        try:
+            if row.cause:
+                raise ValueError(row.cause)
+            unused.update(unread(row.fields, Preference.model_fields))
+            found.append(_shipped(row.fields, f"{path.name}:{row.number}"))
+        except ValueError as error:  # pydantic's is one
+            bad.append(bad_line(path, row.number, cause_of(error), row.text))
+    return found
+
+
+def _shipped(fields: dict[str, Any], place: str) -> Preference:
+    messages, chosen, rejected = _parted(fields)
+    for name, value, kind in (("prompt", messages, list), ("chosen", chosen, str), ("rejected", rejected, str)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name}: needed is a text, or a list of messages as OpenAI writes them")
+    source = fields.get("source") or place
+    sources = [str(one) for one in (source if isinstance(source, list) else [source])]
+    one = Preference(id="0" * 64, prompt=messages, chosen=chosen, rejected=rejected, source=tuple(sources))
+    texts = [one.chosen, one.rejected, *(message.content for message in one.prompt)]
+    if problem := next(filter(None, map(text_problem, texts)), ""):
+        raise ValueError(problem)
+    return make_preference(one.prompt, one.chosen, one.rejected, one.source)
+
+
+def _parted(fields: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Prompt as messages, and the two answers; of two conversations the last messages answer those before."""
+    prompt, chosen, rejected = (fields.get(name) for name in ("prompt", "chosen", "rejected"))
+    messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not (isinstance(chosen, list) and isinstance(rejected, list)):
+        return messages, chosen, rejected
+    ends = [answer[-1] if answer else None for answer in (chosen, rejected)]
+    if not all(isinstance(end, dict) and end.get("role") == "assistant" for end in ends):
+        raise ValueError("chosen and rejected: a conversation has to end with a message of the assistant")
+    before = chosen[:-1]
+    if before != rejected[:-1] or (before and (messages or None) not in (None, before, before[-1:])):
+        raise ValueError("chosen and rejected: what stands before the last message has to be equal, and the prompt")
+    return before or messages, chosen[-1].get("content"), rejected[-1].get("content")
 
 
 def read_preferences(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> list[Preference]:
@@ -48,8 +102,7 @@ def read_preferences(domain: Domain, bad: list[BadLine], unused: Counter[str]) -
 def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -> dict[str, str]:
     """Id → reason of each preference that fails its suite, or that could not be encoded for training.
 
-    Raises:
-        SuiteFailed: of those that the domain ships, more fail than `validate.max_failing_share` allows.
+    Raises SuiteFailed: of those that the domain ships, more fail than `validate.max_failing_share` allows.
     """
     from transformers import AutoTokenizer
 
@@ -58,18 +111,13 @@ def failing(preferences: Sequence[Preference], params: Params, domain: Domain) -
     rows = [row_of(one) for one in preferences]
     checker = Checker(parameters(params, domain, tokenizer.all_special_tokens))
     found = outcome.add(checker.check(SUITE, frame(SUITE, rows)), rows)
-    shipped = [one.id for one in preferences if not by_user(one)]
+    shipped = [one.id for one in preferences if not any(source.startswith("feedback:") for source in one.source)]
     named = {identity: found[identity] for identity in shipped if identity in found}
     counted = Outcome(SUITE, len(shipped), len(named), named)
     if problems := outcome.broken + check_outcomes([counted], params.validate_.max_failing_share):
         raise SuiteFailed("; ".join(problems))
     sound = [one for one in preferences if one.id not in found]
     return {key: failure.reason for key, failure in found.items()} | unencodable(sound, params, domain, tokenizer)
-
-
-def by_user(preference: Preference) -> bool:
-    """Whether somebody chose it between drafts; the others are the domain's own."""
-    return any(source.startswith("feedback:") for source in preference.source)
 
 
 def unencodable(preferences: Sequence[Preference], params: Params, domain: Domain, tokenizer: Any) -> dict[str, str]:

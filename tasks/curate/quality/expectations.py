@@ -1,223 +1,159 @@
 """Expectations of our own, for Great Expectations: role markers, HTML, language, leakage, grounding.
 
-Great Expectations finds an expectation by the name of its class, so this module is imported before a suite is loaded;
-it takes the library's own 8 s. Each expectation judges rows, can be named in a suite's JSON, and says in data docs what
-it asks for. `measured` tells a row's author by how much, or by what, it failed, and what to do.
+A row of KINDS is an expectation: what it finds in each value, and what a row that fails is told. `declare` makes Great
+Expectations know them by their names.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from types import new_class
+from typing import Any, ClassVar, NamedTuple
 
-import pandas as pd
-from great_expectations.core.suite_parameters import SuiteParameterDict
-from great_expectations.execution_engine import PandasExecutionEngine
-from great_expectations.expectations.expectation import ColumnMapExpectation, MulticolumnMapExpectation
-from great_expectations.expectations.metrics.map_metric_provider import (
-    ColumnMapMetricProvider,
-    MulticolumnMapMetricProvider,
-    column_condition_partial,
-)
-from great_expectations.expectations.metrics.map_metric_provider.multicolumn_condition_partial import (
-    multicolumn_condition_partial,
-)
-from great_expectations.render import LegacyRendererType, RenderedStringTemplateContent
-from great_expectations.render.renderer.renderer import renderer
-
-from tasks.curate.quality.quotes import Quotes, read_quotes
-from tasks.curate.quality.triple_answers import states_a_triple
+from tasks.core.errors import FlywheelError
+from tasks.curate.quality.letters import read_quotes, states_a_triple
 from tasks.text.grounding import groundedness
-from tasks.text.language import language_confidence
 from tasks.text.markup import html_in, role_mark_in
 from tasks.text.prompts import any_of
 
-# What a failing row is told behind its suite's reason: what was found, the bound with its setting, what to do. Bounds
-# stand under their column, all else under the expectation's type.
+# Below this many bytes a detector guesses; such texts are not judged. A Chinese character is three bytes and says as
+# much as three Latin letters.
+MIN_BYTES_TO_DETECT = 40
+
+
+class LanguageUnknown(FlywheelError):
+    """The domain's language is none that can be detected."""
+
+
+@lru_cache(maxsize=4)
+def language_confidence(language: str) -> Callable[[Sequence[str]], list[float]]:
+    """A function from texts to the confidence (0 to 1) that each is in `language`, an ISO 639-1 code; on all cores.
+
+    The detector (lingua) spreads its confidence over all languages it knows, and English about Swedish law may get
+    little of it; a text of another language gets next to none, which is what the bound in params.yaml separates. Raises
+    LanguageUnknown: the detector does not know the language.
+    """
+    from lingua import IsoCode639_1, Language, LanguageDetectorBuilder
+
+    try:
+        wanted = Language.from_iso_code_639_1(IsoCode639_1.from_str(language.upper()))
+    except ValueError:
+        raise LanguageUnknown(f"language {language!r} in domain.yaml is not one that can be detected") from None
+    detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
+
+    def confidences(texts: Sequence[str]) -> list[float]:
+        judged = [text for text in texts if len(text.encode()) >= MIN_BYTES_TO_DETECT]
+        found = iter(detector.compute_language_confidence_in_parallel(judged, wanted))
+        # Its last digits differ from run to run (sums in no fixed order), and stage outputs may not.
+        return [float(f"{next(found):.3g}") if len(t.encode()) >= MIN_BYTES_TO_DETECT else 1.0 for t in texts]
+
+    return confidences
+
+
+class Kind(NamedTuple):
+    """What an expectation finds in each value of its `column`, or each row of its `column_list`.
+
+    A value passes where nothing is found, or where that is at least the setting named `at_least`.
+    """
+
+    find: Callable[..., list[Any]]  # values, then the settings by name
+    settings: tuple[str, ...] = ()
+    told: str = ""
+    at_least: str = ""
+
+    def passes(self, values: list[Any], settings: dict[str, Any]) -> list[bool]:
+        """Whether each value passes."""
+        found = self.find(values, **settings)
+        return [one >= settings[self.at_least] if self.at_least else not one for one in found]
+
+
+def role_marks(texts: list[str], special_tokens: list[str]) -> list[str]:
+    """The first mark of a chat template in each text, whoever's, or of this tokenizer's special tokens, or nothing."""
+    own = any_of(tuple(special_tokens))
+    return [found[0] if (found := own.search(text)) else role_mark_in(text) for text in texts]
+
+
+def _quoted(texts: list[str], evaluation: str, field: str) -> list[str]:
+    quotes = read_quotes(Path(evaluation).absolute(), field)
+    return [quotes.in_text(text) for text in texts]
+
+
+KINDS = {
+    "expect_column_values_to_have_no_role_markers": Kind(role_marks, ("special_tokens",), "{found!r}; take it out"),
+    "expect_column_values_to_have_no_html": Kind(
+        lambda texts: [html_in(text) for text in texts], told="{found!r}; write it as plain text"
+    ),
+    "expect_column_values_to_be_in_language": Kind(
+        lambda texts, language, min_confidence: language_confidence(language)(texts),
+        ("language", "min_confidence"),
+        "{language!r} with a confidence of {found:.3g}; at least {min_confidence} is asked for "
+        "(validate.min_language_confidence); translate it or leave it out",
+        at_least="min_confidence",
+    ),
+    "expect_column_values_to_quote_no_evaluation_item": Kind(
+        _quoted, ("evaluation", "field"), "the {field} of {found}; leave the row out"
+    ),
+    "expect_answers_to_be_grounded": Kind(  # answer, evidence, question
+        lambda rows, min_groundedness: [groundedness(*row) for row in rows],
+        ("min_groundedness",),
+        "{found:.2f} of it follows from its evidence; at least {min_groundedness} is asked for "
+        "(construct.self_qa.min_groundedness)",
+        at_least="min_groundedness",
+    ),
+    "expect_answers_to_state_their_triples": Kind(  # answer, evidence, question
+        lambda rows: [not states_a_triple(*row) for row in rows]
+    ),
+}
+# What a row is told that fails one of the library's own; bounds stand under their column.
 TOLD = {
-    "expect_answers_to_be_grounded": "{found:.2f} of it follows from its evidence; "
-    "at least {min_groundedness} is asked for (construct.self_qa.min_groundedness)",
-    "expect_column_values_to_be_in_language": "{language!r} with a confidence of {found:.3g}; at least "
-    "{min_confidence} is asked for (validate.min_language_confidence); translate it or leave it out",
     "expect_column_values_to_be_in_set": "{found!r:.80}; write one of {value_set}",
-    "expect_column_values_to_have_no_html": "{found!r}; write it as plain text",
-    "expect_column_values_to_have_no_role_markers": "{found!r}; take it out",
     "expect_column_values_to_match_regex": "{column} is {found!r:.80}; fill it in or leave the row out",
-    "expect_column_values_to_quote_no_evaluation_item": "the {field} of {found}; leave the row out",
     "output_tokens": "{found:,.0f} tokens with its end; at least {min_value:,.0f} are asked for "
     "(validate.min_output_tokens)",
     "total_tokens": "{found:,.0f} tokens; at most {max_value:,.0f} are allowed (validate.max_total_tokens); shorten it",
 }
 
 
-class _Worded:
-    """Says in data docs what an expectation asks for."""
-
-    words: ClassVar[str]
-
-    @classmethod
-    @renderer(renderer_type=LegacyRendererType.PRESCRIPTIVE)
-    def _prescriptive_renderer(
-        cls, configuration: Any = None, result: Any = None, runtime_configuration: Any = None, **kwargs: Any
-    ) -> list[RenderedStringTemplateContent]:
-        settings = configuration.kwargs
-        columns = [settings["column"]] if "column" in settings else settings["column_list"][:1]
-        params = {"columns": ", ".join(columns), **{key: str(value) for key, value in settings.items()}}
-        template = {"template": f"$columns {cls.words}", "params": params}
-        return [RenderedStringTemplateContent(content_block_type="string_template", string_template=template)]
-
-
-class FreeOfRoleMarkers(ColumnMapMetricProvider):
-    """Whether a text holds no role marker."""
-
-    condition_metric_name = "column_values.free_of_role_markers"
-    condition_value_keys = ("special_tokens",)
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, special_tokens: list[str], **kwargs: Any) -> pd.Series:  # noqa: N805
-        return column.map(lambda text: not _role_mark(text, special_tokens))
-
-
-class ExpectColumnValuesToHaveNoRoleMarkers(_Worded, ColumnMapExpectation):
-    """No chat role marker stands in the text: a reader could speak for another role."""
-
-    words: ClassVar[str] = "must hold no chat role marker"
-    special_tokens: list[str] | SuiteParameterDict
-    map_metric: ClassVar[str] = "column_values.free_of_role_markers"
-    success_keys: ClassVar[tuple[str, ...]] = ("special_tokens", "mostly")
-
-
-class FreeOfHtml(ColumnMapMetricProvider):
-    """Whether a text holds no HTML."""
-
-    condition_metric_name = "column_values.free_of_html"
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, **kwargs: Any) -> pd.Series:  # noqa: N805
-        return column.map(lambda text: not html_in(text))
-
-
-class ExpectColumnValuesToHaveNoHtml(_Worded, ColumnMapExpectation):
-    """No HTML tag, comment or character reference stands in the text."""
-
-    words: ClassVar[str] = "must hold no HTML"
-    map_metric: ClassVar[str] = "column_values.free_of_html"
-
-
-class InLanguage(ColumnMapMetricProvider):
-    """Whether a text may be in a language."""
-
-    condition_metric_name = "column_values.in_language"
-    condition_value_keys = ("language", "min_confidence")
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, language: str, min_confidence: float, **kwargs: Any) -> pd.Series:  # noqa: N805
-        return pd.Series(language_confidence(language)(list(column)), index=column.index) >= min_confidence
-
-
-class ExpectColumnValuesToBeInLanguage(_Worded, ColumnMapExpectation):
-    """The text is in the language, with at least this confidence of a detector; short texts pass."""
-
-    words: ClassVar[str] = "must be in the language $language, with a confidence of $min_confidence or more"
-    language: str | SuiteParameterDict
-    min_confidence: float | SuiteParameterDict
-    map_metric: ClassVar[str] = "column_values.in_language"
-    success_keys: ClassVar[tuple[str, ...]] = ("language", "min_confidence", "mostly")
-
-
-class QuotesNoItem(ColumnMapMetricProvider):
-    """Whether a text quotes no evaluation item whole."""
-
-    condition_metric_name = "column_values.quotes_no_item"
-    condition_value_keys = ("evaluation", "field")
-
-    @column_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column: pd.Series, evaluation: str, field: str, **kwargs: Any) -> pd.Series:  # noqa: N805
-        quotes = _quotes(Path(evaluation).absolute(), field)
-        return column.map(lambda text: not quotes.in_text(text))
-
-
-class ExpectColumnValuesToQuoteNoEvaluationItem(_Worded, ColumnMapExpectation):
-    """No evaluation item's `field` (prompt or reference) stands whole in the text; `evaluation` is their folder."""
-
-    words: ClassVar[str] = "must not quote the $field of an evaluation item"
-    evaluation: str | SuiteParameterDict
-    field: str
-    map_metric: ClassVar[str] = "column_values.quotes_no_item"
-    success_keys: ClassVar[tuple[str, ...]] = ("evaluation", "field", "mostly")
-
-
-class Grounded(MulticolumnMapMetricProvider):
-    """Whether answers follow from their evidence."""
-
-    condition_metric_name = "multicolumn_values.grounded"
-    condition_domain_keys = ("batch_id", "table", "column_list", "row_condition", "condition_parser", "ignore_row_if")
-    condition_value_keys = ("min_groundedness",)
-
-    @multicolumn_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column_list: pd.DataFrame, min_groundedness: float, **kwargs: Any) -> pd.Series:  # noqa: N805
-        rows = column_list.itertuples(index=False)
-        return pd.Series([groundedness(*row) >= min_groundedness for row in rows], index=column_list.index, dtype=bool)
-
-
-class ExpectAnswersToBeGrounded(_Worded, MulticolumnMapExpectation):
-    """The answer follows from its evidence; `column_list` is answer, evidence, question."""
-
-    words: ClassVar[str] = "must be grounded in its evidence, to at least $min_groundedness"
-    min_groundedness: float | SuiteParameterDict
-    map_metric: ClassVar[str] = "multicolumn_values.grounded"
-    success_keys: ClassVar[tuple[str, ...]] = ("min_groundedness", "mostly")
-
-
-class StatesATriple(MulticolumnMapMetricProvider):
-    """Whether answers say something their triples say."""
-
-    condition_metric_name = "multicolumn_values.states_a_triple"
-    condition_domain_keys = ("batch_id", "table", "column_list", "row_condition", "condition_parser", "ignore_row_if")
-
-    @multicolumn_condition_partial(engine=PandasExecutionEngine)
-    def _pandas(cls, column_list: pd.DataFrame, **kwargs: Any) -> pd.Series:  # noqa: N805
-        rows = column_list.itertuples(index=False)
-        return pd.Series([states_a_triple(*row) for row in rows], index=column_list.index, dtype=bool)
-
-
-class ExpectAnswersToStateTheirTriples(_Worded, MulticolumnMapExpectation):
-    """The answer names what its triples say and the question does not; `column_list` is answer, evidence, question."""
-
-    words: ClassVar[str] = "must name what its triples say and the question does not"
-    map_metric: ClassVar[str] = "multicolumn_values.states_a_triple"
-
-
-def measured(kind: str, settings: dict[str, Any], row: dict[str, Any]) -> str:
-    """What a row is told that fails the expectation `kind`; "" where the suite's reason says it all."""
+def measured(name: str, settings: dict[str, Any], row: dict[str, Any]) -> str:
+    """By how much, or by what, a row fails an expectation, and what to do; "" where the suite's reason says it all."""
     column = settings.get("column", "")
-    words = TOLD.get(column if kind == "expect_column_values_to_be_between" else kind, "")
-    return words.format(found=_found(kind, settings, row), **settings) if words else ""
+    found = row.get(column)
+    if name not in KINDS:
+        words = TOLD.get(column if name == "expect_column_values_to_be_between" else name, "")
+    elif words := (kind := KINDS[name]).told:
+        value = str(found) if column else tuple(row[one] for one in settings["column_list"])
+        found = kind.find([value], **{key: settings[key] for key in kind.settings})[0]
+    return words.format(found=found, **settings) if words else ""
 
 
-def _found(kind: str, settings: dict[str, Any], row: dict[str, Any]) -> Any:
-    """By how much, or by what, a row fails."""
-    value = row.get(settings.get("column", ""))
-    if kind == "expect_answers_to_be_grounded":
-        return groundedness(*(row[column] for column in settings["column_list"]))
-    if kind == "expect_column_values_to_be_in_language":
-        return language_confidence(settings["language"])([str(value)])[0]
-    if kind == "expect_column_values_to_have_no_role_markers":
-        return _role_mark(str(value), settings["special_tokens"])
-    if kind == "expect_column_values_to_have_no_html":
-        return html_in(str(value))
-    if kind == "expect_column_values_to_quote_no_evaluation_item":
-        return _quotes(Path(settings["evaluation"]).absolute(), settings["field"]).in_text(str(value))
-    return value
+@cache
+def declare() -> None:
+    """Make Great Expectations know each of KINDS by name; importing it takes some 8 s."""
+    import pandas as pd
+    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import ColumnMapExpectation, MulticolumnMapExpectation
+    from great_expectations.expectations.metrics import map_metric_provider as metrics
 
+    column: Any = (metrics.ColumnMapMetricProvider, ColumnMapExpectation, metrics.column_condition_partial)
+    rows: Any = (metrics.MulticolumnMapMetricProvider, MulticolumnMapExpectation, metrics.multicolumn_condition_partial)
 
-def _role_mark(text: str, special_tokens: list[str]) -> str:
-    """The first mark of a chat template in a text, whoever's, or of this tokenizer's special tokens, or nothing."""
-    found = any_of(tuple(special_tokens)).search(text)
-    return found[0] if found else role_mark_in(text)
+    def declare_one(name: str, kind: Kind, provider: type, expectation: type, condition: Any) -> None:
+        @condition(engine=PandasExecutionEngine)
+        def judge(cls: Any, values: Any, **given: Any) -> pd.Series:
+            listed = [*values.itertuples(index=False)] if values.ndim == 2 else [*values]
+            settings = {key: given[key] for key in kind.settings}
+            return pd.Series(kind.passes(listed, settings), values.index, dtype=bool)
 
+        metric = f"{'multi' if provider is rows[0] else ''}column_values.{name}"
+        of_metric = {"condition_metric_name": metric, "condition_value_keys": kind.settings, "_pandas": judge}
+        own = {"map_metric": metric, "success_keys": (*kind.settings, "mostly")}
+        types = dict.fromkeys(own, ClassVar[Any]) | dict.fromkeys(kind.settings, Any)
+        of_class = own | dict.fromkeys(kind.settings, ...) | {"__annotations__": types, "__module__": __name__}
+        title = "".join(map(str.capitalize, name.split("_")))
+        new_class(f"{title}Metric", (provider,), exec_body=lambda space: space.update(of_metric))
+        new_class(title, (expectation,), exec_body=lambda space: space.update(of_class))
 
-@lru_cache(maxsize=4)
-def _quotes(folder: Path, field: str) -> Quotes:
-    return read_quotes(folder, field)
+    for name, kind in KINDS.items():
+        declare_one(name, kind, *(rows if name.startswith("expect_answers") else column))

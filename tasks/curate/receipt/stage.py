@@ -1,34 +1,86 @@
-"""Stage `receipt`: what became of every example ever seen, joined from the parts the data stages wrote.
+"""Stage `receipt`: what became of every example ever seen, joined in memory from what the data stages wrote.
 
-One row an example, in the order of ids: what it says, where it comes from, whether it was trained on, the last word on
-it, and its story step by step. The parts are joined in columns, in memory.
-
-What users said is not copied here: receipts stay with every version, and personal text has to stay where it can be
-deleted. Their rows carry the ids of their feedback.
+One row an example, by id: what it says (cut), where it comes from, whether it was trained on, the last word on it, and
+its story. What users said is not copied: receipts stay with every version, and personal text has to stay deletable.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.graph import data_stages
-from tasks.core.records import Receipt, RecordError
+from tasks.core.records import EvaluationItem, Example, Receipt, make_example, read_own_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.tables import read_batches, schema_of, table_writer
-from tasks.curate.receipt.texts import said_table
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 STAGE = "receipt"
 HEX = "0123456789abcdef"
 STEP = ("stage", "kept", "reason", "detail", "score")
 SHORTEST_PREFIX = 8
 MOST_FOUND = 20
+EXCERPT = 160  # characters
+TABLES = (
+    layout.CONSTRUCT / "examples.parquet",
+    layout.INGEST / "examples.parquet",
+    layout.INGEST / "general.parquet",
+    layout.INGEST / "safety.parquet",
+    layout.FEEDBACK / "examples.parquet",
+)
+DROPPED = layout.INGEST / "dropped.parquet"  # where sources held examples that ingest did not keep
+QUARANTINES = (layout.INGEST / "quarantine.jsonl", layout.CONSTRUCT / "quarantine.jsonl")
+COLUMNS = ("id", "origin", "source", "instruction", "output")
+
+
+def said_schema() -> pa.Schema:
+    """What is said of an example: id, origin, source, and excerpts of instruction and output."""
+    return pa.schema([schema_of(Example).field(name) for name in COLUMNS])
+
+
+def said_table() -> pa.Table:
+    """What every example says, excerpts only, and nothing of what users said; an example may come more than once."""
+    tables = [batch for path in TABLES for batch in read_batches(path, columns=list(COLUMNS))]
+    if DROPPED.is_file():
+        tables += read_batches(DROPPED, columns=list(COLUMNS))
+    tables.append(pa.Table.from_pylist([*_quarantined(), *_evaluated()], schema=said_schema()))
+    return pa.concat_tables([excerpts(table) for table in tables])
+
+
+def excerpts(table: pa.Table) -> pa.Table:
+    """The texts cut to EXCERPT characters, those of users to none."""
+    feedback = pc.equal(table["origin"], "feedback")
+    columns = {name: table[name] for name in COLUMNS}
+    for name in ("instruction", "output"):
+        columns[name] = pc.if_else(feedback, "", pc.utf8_slice_codeunits(table[name], 0, EXCERPT))
+    return pa.table(columns).cast(said_schema())
+
+
+def _quarantined() -> Iterator[dict[str, Any]]:
+    """Examples in the quarantines, alone on their line or as its `example`; lines that never became one have no id."""
+    for path in filter(Path.is_file, QUARANTINES):
+        with path.open(encoding="utf-8") as stream:
+            for row in map(json.loads, stream):
+                row = row.get("example", row)
+                if row.keys() >= set(COLUMNS):
+                    yield {name: row[name] for name in COLUMNS}
+
+
+def _evaluated() -> Iterator[dict[str, Any]]:
+    """The examples that evaluation items were made of, with the ids that they had as examples."""
+    for name, origin in (("domain", "human"), ("dialogue", "general")):
+        for item in read_own_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", EvaluationItem):
+            example = make_example(
+                instruction=item.prompt, output=item.reference, language="", origin=origin, source=item.source
+            )
+            yield {key: value for key, value in example.model_dump(mode="json").items() if key in COLUMNS}
 
 
 class ReceiptError(FlywheelError):
@@ -37,32 +89,19 @@ class ReceiptError(FlywheelError):
 
 def receipt_schema() -> pa.Schema:
     """The columns of reports/receipt.parquet."""
-    import pyarrow as pa
-
-    text = pa.string()
-    step = [("stage", text), ("kept", pa.bool_()), ("reason", text), ("detail", text), ("score", pa.float64())]
+    text, said, step = pa.string(), said_schema(), [schema_of(Receipt).field(name) for name in STEP]
     return pa.schema(
-        [("example_id", text), ("origin", text), ("source", pa.list_(text)), ("instruction", text), ("output", text)]
-        + [("trained", pa.bool_()), ("last_stage", text), ("reason", text), ("detail", text), ("score", pa.float64())]
-        + [("story", pa.list_(pa.struct(step)))]
+        [("example_id", text), *(said.field(name) for name in COLUMNS[1:]), ("trained", pa.bool_())]
+        + [("last_stage", text), *step[2:], ("story", pa.list_(pa.struct(step)))]
     )
 
 
 def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
     """One row an example: what it says, its story in order, whether it was trained on, and the last word on it.
 
-    Args:
-        steps: receipts (tables.schema_of(Receipt)), in the order in which they were written.
-        said: what examples say (said.said_schema()); the first row of an id counts, and an id may be missing.
-        trained: ids of the examples that are trained on; those not in `steps` are not looked at.
-
-    Raises:
-        ReceiptError: an example is trained on that its last step does not let through.
+    `steps` are receipts in the order in which they were written; `said` has said_schema(), where the first row of an id
+    counts and one may be missing. Raises ReceiptError where its last step does not let a trained one through.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     order = steps.append_column("row", pa.array(np.arange(len(steps)))).sort_by(
         [("example_id", "ascending"), ("row", "ascending")]
     )
@@ -81,7 +120,7 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
     texts = said.take(pc.index_in(last["example_id"], value_set=said["id"].combine_chunks()))
     columns = {
         "example_id": last["example_id"],
-        **{name: texts[name] for name in ("origin", "source", "instruction", "output")},
+        **{name: texts[name] for name in COLUMNS[1:]},
         "trained": is_trained,
         "last_stage": last["stage"],
         **{name: last[name] for name in ("reason", "detail", "score")},
@@ -90,34 +129,13 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
     return pa.table([columns[name] for name in receipt_schema().names], schema=receipt_schema())
 
 
-def trained_ids(path: Path) -> pa.Array:
-    """The different ids in a file of training rows, read a line at a time.
-
-    Raises:
-        RecordError: the file is missing, or a line of it is no row with an id.
-    """
-    import pyarrow as pa
-
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return pa.array(dict.fromkeys(json.loads(line)["id"] for line in stream), type=pa.string())
-    except FileNotFoundError:
-        raise RecordError(f"{path} is missing; run the stage that writes it: dvc repro") from None
-    except (ValueError, KeyError) as error:
-        raise RecordError(f"{path} is damaged ({error}); run dvc repro") from None
-
-
 def write_receipt(path: Path, parts: tuple[Path, ...], train: Path) -> tuple[int, int]:
     """Join the parts into `path`; returns how many examples there are, and how many are trained on.
 
-    Raises:
-        ReceiptError: an example is trained on that has no receipt that keeps it.
-        RecordError: a part is missing or damaged.
+    Raises ReceiptError: an example is trained on that has no receipt that keeps it; RecordError: a part is missing or
+    damaged.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    trained = trained_ids(train)
+    trained = pa.array(dict.fromkeys(one.id for one in read_own_jsonl(train, Example)), type=pa.string())
     batches = [batch for folder in parts for batch in read_batches(folder / "receipt.parquet")]
     table = join(pa.concat_tables([schema_of(Receipt).empty_table(), *batches]), said_table(), trained)
     accounted = pc.sum(table["trained"]).as_py() or 0
@@ -131,10 +149,8 @@ def write_receipt(path: Path, parts: tuple[Path, ...], train: Path) -> tuple[int
 def find_receipts(path: Path, prefix: str) -> list[dict[str, Any]]:
     """The rows of the examples whose id begins with `prefix`, of SHORTEST_PREFIX hex digits or more; none if shorter.
 
-    The file is sorted by id, and only the parts of it that may hold them are read.
-
-    Raises:
-        OSError: the file cannot be read.
+    The file is sorted by id, and only the parts of it that may hold them are read. Raises OSError: the file cannot be
+    read.
     """
     import pyarrow.parquet as pq
 

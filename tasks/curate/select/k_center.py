@@ -1,12 +1,8 @@
 """Core-set selection by k-center greedy: each pick is the row farthest from all that are picked already.
 
-The source is Sener and Savarese 2018 (arXiv 1708.00489, algorithm 1): a greedy cover whose radius is at most twice the
-best one of its size. Distance is 1 - cosine, of vectors on the grid of neighbours.py, where float32 is exact.
-
-The plain algorithm passes over all rows once a pick, and waits for memory all that time. Here the rows that may be
-picked next (the farthest ones) are first looked at among themselves, and a hundred of their picks or more are then
-compared with all rows in one matrix product. The picks are those of the plain algorithm.
-Limits: time still grows with rows times picks; the features are held in memory.
+Sener and Savarese 2018 (arXiv 1708.00489, algorithm 1); distance is 1 - cosine, on the grid of neighbours.py. The rows
+that may be picked next are first looked at among themselves, and their picks then compared with all rows in one matrix
+product; the picks are those of the plain algorithm. Limit: time grows with rows times picks.
 """
 
 from __future__ import annotations
@@ -14,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tasks.core.errors import FlywheelError
 from tasks.similarity.neighbours import BLOCK, on_grid
@@ -43,21 +41,12 @@ class Cover:
 
 
 def k_center(features: NDArray[Any], count: int, *, radius: float | None = None, given: Sequence[int] = ()) -> Cover:
-    """Pick rows greedily until there are `count`, or until every row lies within `radius` of one.
+    """Pick rows greedily until there are `count`, or until every row lies within `radius` (1 - cosine) of one.
 
-    Rows that are equally far are picked in order.
-
-    Args:
-        features: (n, d) unit vectors; they are put on the grid.
-        count: the most picks there may be, `given` not counted.
-        radius: 1 - cosine to stop at; None goes on to `count`.
-        given: rows that are taken already. Without any, the first pick is the row nearest to the mean direction.
-
-    Raises:
-        SelectionError: a row is not a unit vector (zero, say, or not a number).
+    `features` are unit vectors (n, d), put on the grid. Rows `given` are taken already; without any, the first pick is
+    the row nearest to the mean direction. Of rows equally far the first is picked. Raises SelectionError for a row that
+    is no unit vector.
     """
-    import numpy as np
-
     features = on_grid(features)
     _check_unit(features)
     count = min(count, len(features) - len(set(given)))
@@ -80,8 +69,6 @@ def k_center(features: NDArray[Any], count: int, *, radius: float | None = None,
 
 
 def _check_unit(features: NDArray[Any]) -> None:
-    import numpy as np
-
     squares = np.einsum("ij,ij->i", features, features)
     wrong = np.flatnonzero(~(np.abs(squares - 1.0) < UNIT))
     if len(wrong):
@@ -92,8 +79,6 @@ def _check_unit(features: NDArray[Any]) -> None:
 
 def _add_centres(features: NDArray[Any], nearest: NDArray[Any], rows: list[int]) -> None:
     """Let every row's `nearest` hear of new centres, which are infinitely near and so not picked again."""
-    import numpy as np
-
     vectors = features[rows].T
     for start in range(0, len(features), BLOCK):
         part = nearest[start : start + BLOCK]
@@ -105,8 +90,6 @@ def _next_picks(
     features: NDArray[Any], nearest: NDArray[Any], most: int, closest: float
 ) -> tuple[list[int], list[float]]:
     """Picks among the farthest rows, while no other row can be as far, and their similarity to what was before."""
-    import numpy as np
-
     size = min(CANDIDATES, len(nearest))
     bound = np.partition(nearest, size - 1)[size - 1]
     rows = np.flatnonzero(nearest <= bound)
@@ -125,8 +108,6 @@ def _next_picks(
 
 def nearest_of(features: NDArray[Any], rows: NDArray[Any], picks: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each of `rows` the place in `picks` of the nearest pick, and its distance (1 - cosine, float32)."""
-    import numpy as np
-
     places, similarity = np.zeros(len(rows), np.int64), np.full(len(rows), -np.inf, np.float32)
     for start in range(0, len(rows), BLOCK):
         block, part = features[rows[start : start + BLOCK]], slice(start, start + BLOCK)

@@ -1,12 +1,8 @@
 """Golden scores: how often an example, shown once before a task, makes the task's answer likelier than without it.
 
-The source is Li et al. 2023 (arXiv 2312.10302, equations 2 to 5). With the mean log-likelihood of the answers of m
-predefined tasks, zero-shot and after the example, the golden score is the share of tasks on which the latter is higher.
-
-An example's tokens are passed through the model once for all tasks (likelihood.py), in float32.
-The paper takes up to a thousand tasks. Here they are few, the middles of clusters among the shortest examples: what
-a task costs grows with its length.
-Limits: a golden score has m + 1 values, so that many examples are equal; the mean gain (in nats) then ranks them.
+Li et al. 2023 (arXiv 2312.10302, equations 2 to 5): the share of m predefined tasks on which it does. Here the tasks
+are few, the middles of clusters among the shortest examples. Limit: a score has m + 1 values; the mean gain (nats)
+ranks equal ones.
 """
 
 from __future__ import annotations
@@ -15,6 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tasks.core import layout
 from tasks.core.records import Example, Turn
@@ -78,11 +76,15 @@ def golden_scores(
     from rich.console import Console
     from rich.progress import track
 
-    zero = dict(zip((task.id for task in tasks), losses(judge, None, tasks), strict=True))
+    def losses(shown: Example | None, asked: Sequence[Example]) -> list[float]:
+        """The mean negative log-likelihood of each task's answer after `shown`, in nats a token."""
+        return answer_losses(judge.model, judge.pairs(shown, asked), judge.batch_size)
+
+    zero = dict(zip((task.id for task in tasks), losses(None, tasks), strict=True))
 
     def score(example: Example) -> Golden:
         others = [task for task in tasks if task.id != example.id]
-        after = losses(judge, example, others) if others else []
+        after = losses(example, others) if others else []
         gains = [zero[task.id] - loss for task, loss in zip(others, after, strict=True)]
         most = max(1, len(gains))  # an example that is alone has no task but itself, and a golden score of 0
         return Golden(sum(gain > 0 for gain in gains) / most, sum(gains) / most, len(gains))
@@ -92,23 +94,12 @@ def golden_scores(
         return list(track(scored, "Golden scores", len(examples), console=Console(stderr=True), transient=True))
 
 
-def losses(judge: Judge, shown: Example | None, tasks: Sequence[Example]) -> list[float]:
-    """The mean negative log-likelihood of each task's answer after `shown`, in nats a token."""
-    return answer_losses(judge.model, judge.pairs(shown, tasks), judge.batch_size)
-
-
 def choose_tasks(features: NDArray[Any], lengths: NDArray[Any], count: int, seed: int) -> list[int]:
     """Rows that stand for the others: of each of `count` clusters (k-means) the member nearest to its centre.
 
-    Only the shortest third of the rows is considered.
-
-    Args:
-        features: (n, d) unit vectors.
-        lengths: (n,) lengths in any unit.
-        count: tasks; fewer come back where the rows fall into fewer clusters.
-        seed: of the clustering.
+    `features` are unit vectors (n, d), `lengths` (n,) of any unit: only the shortest third is considered. Fewer come
+    back where the rows fall into fewer clusters.
     """
-    import numpy as np
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
@@ -125,7 +116,6 @@ def score_examples(
     examples: Sequence[Example], features: NDArray[Any], tasks: int, params: Params, domain: Domain
 ) -> list[Golden]:
     """The golden scores of examples by the base model, on tasks chosen from among them; `features` are unit vectors."""
-    import numpy as np
     import torch
 
     torch.set_num_threads(1)  # a pass by one thread does not wait for another, and sums in one order

@@ -1,14 +1,8 @@
 """Stage `select`: which of the deduplicated examples are trained on.
 
-    all               every one
-    random            a draw, the same for the same ids
-    k_center          those that cover the others (k_center.py), up to a count, a share or a covering radius
-    nuggets           those with a high golden score (nuggets.py)
-    k_center_nuggets  k_center, then nuggets among what it took
-
-What users corrected is always kept: it is what a night is for. Examples lie where the embedding of their question and
-answer together puts them. In memory are ids, embeddings and what was decided; the examples themselves pass by in
-batches, except those that Nuggets scores, of which there are at most `select.nuggets.pairs`.
+All; random (a draw, the same for the same ids); k_center (those that cover the others); nuggets (a high golden score);
+k_center_nuggets (nuggets among what k_center took). What users corrected is always kept. In memory are ids, embeddings
+of question and answer together, and at most `select.nuggets.pairs` examples.
 """
 
 from __future__ import annotations
@@ -17,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import digest_of, fresh_directory, write_text
-from tasks.core.metrics import write_metrics
 from tasks.core.params import BudgetParams, NuggetsParams, Params, load_params
 from tasks.core.records import Example, Receipt
-from tasks.core.stage import run_stage
-from tasks.core.tables import read_batches, records_at, schema_of, table_writer, write_records
+from tasks.core.stage import run_stage, write_metrics
+from tasks.core.tables import copy_rows, read_batches, records_at, write_records
 from tasks.curate.select.k_center import Cover, k_center, nearest_of
 from tasks.similarity.embedder import read_embeddings
 
@@ -62,12 +57,7 @@ class Fate:
 
 
 def read_pool() -> Pool:
-    """The deduplicated examples, without their texts.
-
-    Raises:
-        RecordError: a file of an earlier stage is missing or damaged.
-        EmbeddingError: an example has no embedding.
-    """
+    """The deduplicated examples, without their texts."""
     ids: list[str] = []
     always: list[int] = []
     for table in read_batches(EXAMPLES, columns=["id", "origin"]):
@@ -96,16 +86,11 @@ def draw(pool: Pool, budget: BudgetParams, seed: int) -> dict[int, Fate]:
 
 def cover(pool: Pool, budget: BudgetParams) -> tuple[dict[int, Fate], Cover]:
     """Fates by k-center: a pick tells how far it was from those before it, another row which one stands for it."""
-    import numpy as np
-
     most = max(0, picks_of(budget, len(pool.ids)) - len(pool.always))
     covering = k_center(pool.features, most, radius=budget.radius or None, given=pool.always)
-    fates = {
-        int(row): Fate(
-            True, "covers others", f"pick {place} of {len(covering.picks)}", _told(covering.before[place - 1])
-        )
-        for place, row in enumerate(covering.picks, start=1)
-    }
+    fates = {}
+    for place, (row, before) in enumerate(zip(covering.picks, covering.before, strict=True), start=1):
+        fates[int(row)] = Fate(True, "covers others", f"pick {place} of {len(covering.picks)}", _told(before))
     centres = np.concatenate([np.asarray(pool.always, np.int64), covering.picks])
     rest = np.setdiff1d(np.arange(len(pool.ids)), centres)
     for row, place, distance in zip(rest, *nearest_of(pool.features, rest, centres), strict=True):
@@ -171,27 +156,8 @@ def choose(pool: Pool, params: Params) -> tuple[list[Fate], Cover, list[Golden]]
     return [fates[row] for row in range(len(pool.ids))], covering, scores
 
 
-def write_choice(fates: Sequence[Fate], ids: Sequence[str]) -> None:
-    """Copy the kept examples batch by batch into data/select, with a receipt for every one."""
-    import pyarrow as pa
-
-    receipts = (
-        Receipt(example_id=identity, stage=STAGE, **vars(fate)) for identity, fate in zip(ids, fates, strict=True)
-    )
-    with fresh_directory(layout.SELECT) as folder:
-        write_records(folder / "receipt.parquet", receipts, Receipt)
-        with table_writer(folder / "examples.parquet", schema_of(Example)) as writer:
-            start = 0
-            for table in read_batches(EXAMPLES):
-                kept = [fate.kept for fate in fates[start : start + table.num_rows]]
-                writer.write(table.filter(pa.array(kept, pa.bool_())))
-                start += table.num_rows
-
-
 def write_plots(covering: Cover, given: int, scores: Sequence[Golden]) -> None:
     """The covering radius by picks, and the golden scores from the best down."""
-    import numpy as np
-
     points = np.unique(np.geomspace(1, max(1, len(covering.radii)), CURVE_POINTS).round().astype(int)) - 1
     rows = [f"{given + point + 1},{covering.radii[point]:.6f}\n" for point in points if point < len(covering.radii)]
     write_text(K_CENTER_PLOT, "examples,radius\n" + "".join(rows))
@@ -220,7 +186,11 @@ def select() -> str:
     params = load_params()
     pool = read_pool()
     fates, covering, scores = choose(pool, params)
-    write_choice(fates, pool.ids)
+    named = zip(pool.ids, fates, strict=True)
+    with fresh_directory(layout.SELECT) as folder:
+        receipts = (Receipt(example_id=identity, stage=STAGE, **vars(fate)) for identity, fate in named)
+        write_records(folder / "receipt.parquet", receipts, Receipt)
+        copy_rows(EXAMPLES, folder / "examples.parquet", [fate.kept for fate in fates], Example)
     write_plots(covering, len(pool.always), scores)
     kept = sum(fate.kept for fate in fates)
     details = details_of(covering, scores, params.select.method)

@@ -1,16 +1,8 @@
-"""Stage `validate`: Great Expectations decides which examples may go on.
+"""Stage `validate`: Great Expectations decides which examples may go on; what fails goes to quarantine with the reason.
 
-Every record has a suite of its type, every example that of its origin (suites/). An example that fails goes to
-quarantine with the reason; an exact repeat keeps its first row. General replay and refusals are judged like the rest.
 What examples are built from or judged by (seeds, documents, triples, preferences, evaluation items) is judged too, and
-only stops the run: it is too late to leave it out.
-
-The run stops, with rows named, when too large a share of a file's rows fails, when too few examples are left, or when a
-suite fails as a whole. What users said is in no share: corrections go to quarantine row by row, preferences are laid
-aside by stage pairs. It comes again every night, so that one bad row would stop them all.
-
-Rows pass a batch at a time: memory holds one batch, and 16 bytes for every example seen. Data docs are rendered from
-results/ outside the stage (data_docs.py).
+only stops the run: when too large a share of a file's rows fails, too few examples are left, or a suite fails as a
+whole. What users said is in no share, since it comes again every night. Memory holds one batch and 16 bytes an example.
 """
 
 from __future__ import annotations
@@ -26,14 +18,11 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, verify_manifest, write_json
-from tasks.core.metrics import write_metrics
 from tasks.core.params import ValidateParams, load_params
 from tasks.core.records import Document, EvaluationItem, Example, Preference, Receipt, Record, Seed, Triple
-from tasks.core.stage import run_stage
+from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import TableWriter, schema_of, table_of, table_writer
-from tasks.curate.quality.frames import batches_of, example_rows, frame, row_of
-from tasks.curate.quality.outcome import Failure, Outcome
-from tasks.curate.quality.suite import Checker, parameters
+from tasks.curate.quality.suite import Checker, Failure, Outcome, batches_of, example_rows, frame, parameters, row_of
 from tasks.text.prompts import markers_of
 
 STAGE = "validate"
@@ -74,7 +63,11 @@ class ExampleJudge:
 
     def batch(self, examples: list[Example], suite: str) -> JudgedBatch:
         """Judge a batch; `suite` is that of all of them, or "" for that of each one's origin."""
-        first, repeats = self._without_repeats(examples)
+        first, repeats = list[Example](), list[Example]()
+        for example in examples:
+            key = bytes.fromhex(example.id)[:16]
+            (repeats if key in self._seen else first).append(example)
+            self._seen.add(key)
         by_suite: dict[str, list[Example]] = {}
         for example in first:
             by_suite.setdefault(suite or f"example.{example.origin}", []).append(example)
@@ -89,15 +82,6 @@ class ExampleJudge:
             failed=[(example, failures[example.id]) for example in first if example.id in failures],
             repeats=[example for example in repeats if example.id not in self._failed],
         )
-
-    def _without_repeats(self, examples: list[Example]) -> tuple[list[Example], list[Example]]:
-        first: list[Example] = []
-        repeats: list[Example] = []
-        for example in examples:
-            key = bytes.fromhex(example.id)[:16]
-            (repeats if key in self._seen else first).append(example)
-            self._seen.add(key)
-        return first, repeats
 
 
 @dataclass(frozen=True)
@@ -173,11 +157,7 @@ def check_outcomes(outcomes: list[Outcome], max_failing_share: float) -> list[st
 
 
 def check(judged: dict[str, list[Outcome]], valid: int, params: ValidateParams) -> None:
-    """Stop the run where the records as a whole are unfit; `judged` are the outcomes that share one bound.
-
-    Raises:
-        SuiteFailed: with everything that is wrong, and the first failing rows.
-    """
+    """Stop the run (SuiteFailed) where the records as a whole are unfit; outcomes of one group share a bound."""
     problems = [text for group in judged.values() for one in group if one.suite in BY_USERS for text in one.broken]
     for group in judged.values():
         counted = [outcome for outcome in group if outcome.suite not in BY_USERS]

@@ -21,10 +21,9 @@ from tasks.core import intervals, layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json, write_text
 from tasks.core.intervals import Interval
-from tasks.core.metrics import write_metrics
 from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
-from tasks.core.stage import run_stage
+from tasks.core.stage import run_stage, write_metrics
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
 from tasks.evaluate.scoring.questions import FEEDBACK, METRICS, read_items
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.core import layout
-from tasks.core.code import code_digest
 from tasks.core.files import digest_of, sha256_file, write_text
+from tasks.core.graph import code_digest
 from tasks.evaluate.scoring.questions import Question, Response
 
 SCORES = layout.CACHE / "scores"

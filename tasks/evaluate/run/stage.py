@@ -24,11 +24,10 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
-from tasks.core.metrics import write_metrics
 from tasks.core.params import EvaluateParams, Params, load_params
 from tasks.core.processes import free_port
 from tasks.core.records import Score, make_item, write_jsonl
-from tasks.core.stage import run_stage
+from tasks.core.stage import run_stage, write_metrics
 from tasks.engine.client import BASE, Engine
 from tasks.engine.process import EngineProcess
 from tasks.evaluate.run.opencompass_config import data_sets_of, engine_model, local_model, rows_of, write_inputs

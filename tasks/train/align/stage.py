@@ -13,7 +13,7 @@ from tasks.core import layout
 from tasks.core.domain import Domain
 from tasks.core.files import verify_manifest
 from tasks.core.params import Params
-from tasks.core.start import goes_on
+from tasks.core.pointers import goes_on
 from tasks.core.training_params import AlignParams
 from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.reward.stage import NoPreferences, pairs

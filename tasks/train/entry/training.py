@@ -9,9 +9,8 @@ from typing import Any
 
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import write_text
-from tasks.core.metrics import write_metrics
 from tasks.core.params import Params, load_params
-from tasks.core.stage import run_stage
+from tasks.core.stage import run_stage, write_metrics
 from tasks.core.training_params import TrainingParams
 from tasks.train.entry.execute import execute, run_folder
 from tasks.train.run.checkpoints import forget

@@ -13,8 +13,7 @@ from typing import Any
 
 from tasks.core.records import Message, Preference
 from tasks.core.training_params import TrainingParams
-from tasks.text.preferences import encode_preference
-from tasks.text.prompts import PromptError
+from tasks.text.prompts import PromptError, encode_preference
 
 KTO_ROWS = 2  # of which the KL term pairs each prompt with another one's answer
 # Left before right, where a rule chose and no person.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of, fresh_directory, sha256_file, verify_manifest, write_json, write_manifest
-from tasks.core.start import ADAPTER, MODEL, REFERENCE, adapter_to_continue, weights_to_continue
+from tasks.core.pointers import ADAPTER, MODEL, REFERENCE, adapter_to_continue, weights_to_continue
 
 Kind = Literal["adapter", "model", "none"]
 KINDS: tuple[Kind, ...] = ("adapter", "model", "none")

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from tasks.core import layout
-from tasks.core.code import code_digest
 from tasks.core.files import digest_of, sha256_file, write_json
+from tasks.core.graph import code_digest
 from tasks.core.settings import Section
 from tasks.core.training_params import MethodsParams, TrainingParams
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from tasks.core import layout
 from tasks.core.domain import Domain
 from tasks.core.params import Params
-from tasks.core.start import goes_on
+from tasks.core.pointers import goes_on
 from tasks.core.training_params import SftParams
 from tasks.train.entry.training import TrainingStage, common_fields, counted
 from tasks.train.run.handover import before_sft

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.records import Example, Message, Preference, read_own_jsonl
-from tasks.text.preferences import encode_preference
-from tasks.text.prompts import PromptBook, PromptError, encode_example, render_prompt
+from tasks.text.prompts import PromptBook, PromptError, encode_example, encode_preference, render_prompt
 from tasks.train.run.job import TrainingJob
 from tasks.train.tuning.batches import HELD_OUT, plan_epoch
 

@@ -15,9 +15,8 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, verify_manifest, write_json, write_manifest
 from tasks.core.package import read_package
 from tasks.core.params import FeedbackParams, load_params
-from tasks.core.pointers import FeedbackPointer, Pointer, read_feedback_pointer, weights_of
+from tasks.core.pointers import REFERENCE, FeedbackPointer, Pointer, read_feedback_pointer, weights_of
 from tasks.core.stage import run_stage
-from tasks.core.start import REFERENCE
 
 
 class StartError(FlywheelError):

@@ -30,10 +30,6 @@ def edit(copy: Path, change: Any) -> None:
     path.write_text(yaml.safe_dump(value))
 
 
-def test_the_default_domain_is_valid(copy: Path) -> None:
-    assert load_domain("construction", copy).language == "en"
-
-
 def test_a_wrong_key_a_missing_file_and_an_empty_source_are_reported_together(copy: Path) -> None:
     def change(value: Any) -> None:
         value["titel"] = value.pop("title")

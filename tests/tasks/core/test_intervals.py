@@ -90,18 +90,6 @@ def test_five_items_can_show_nothing_at_a_level_of_95_percent() -> None:
     assert (fewest_items(0.95), sign_flip_p([1.0, 2.0, 3.0, 4.0, 5.0])) == (6, 1 / 32)
 
 
-def test_equal_input_gives_the_equal_interval_and_the_seed_decides() -> None:
-    values = [0.1, -0.2, 0.4, 0.3, 0.0, 0.25, -0.1]
-    assert mean_interval(values, **SETTINGS) == mean_interval(values, **SETTINGS)
-    assert mean_interval(values, **SETTINGS) != mean_interval(values, **{**SETTINGS, "seed": 2})
-
-
-def test_a_higher_level_gives_a_wider_interval() -> None:
-    values = [0.1, -0.2, 0.4, 0.3, 0.0, 0.25, -0.1, 0.5, 0.2]
-    narrow, wide = (mean_interval(values, **{**SETTINGS, "level": level}) for level in (0.8, 0.99))
-    assert wide.low < narrow.low < narrow.high < wide.high
-
-
 @pytest.mark.parametrize("values", [[], [1.0] * 4, [1.0, 2.0, 3.0, 4.0, math.nan], [1.0, 2.0, 3.0, 4.0, math.inf]])
 def test_values_that_say_nothing_are_refused(values: list[float]) -> None:
     with pytest.raises(ComparisonError):

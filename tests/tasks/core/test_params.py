@@ -27,11 +27,6 @@ def changed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return write
 
 
-def test_the_settings_of_the_repository_are_valid(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    assert load_params().domain == "construction"
-
-
 def test_all_mistakes_are_reported_at_once_by_key(changed: Any) -> None:
     def change(value: Any) -> None:
         value["sft"]["learning_rat"] = value["sft"].pop("learning_rate")

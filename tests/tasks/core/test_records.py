@@ -9,20 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.core.records import BadLine, Example, Turn, make_example, make_item, read_jsonl, write_jsonl
+from tasks.core.records import BadLine, Example, Turn, make_item, read_jsonl, write_jsonl
+from tests.examples import an_example
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
-
-
-def example(instruction: str = "Q", output: str = "A") -> Example:
-    return make_example(instruction=instruction, output=output, language="en", origin="human", source=("test/1",))
 
 
 @given(st.lists(st.tuples(TEXT, TEXT), max_size=5))
 def test_what_is_written_is_read_back_whatever_the_text(pairs: list[tuple[str, str]]) -> None:
     import tempfile
 
-    records = [example(question, answer) for question, answer in pairs]
+    records = [an_example(question, answer) for question, answer in pairs]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.jsonl"
         write_jsonl(path, records)
@@ -31,7 +28,7 @@ def test_what_is_written_is_read_back_whatever_the_text(pairs: list[tuple[str, s
 
 def test_bad_lines_are_returned_with_file_line_and_cause(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    good = example().model_dump_json().encode()
+    good = an_example().model_dump_json().encode()
     path.write_bytes(good + b"\n\xff\xfe\n" + b'{"id": 3}\n\n' + b"{not json\n" + good)
     records, bad = read_jsonl(path, Example)
     assert len(records) == 2
@@ -50,16 +47,8 @@ def test_a_line_of_one_hundred_thousand_brackets_is_a_bad_line(tmp_path: Path) -
 
 
 def test_an_id_depends_on_content_and_not_on_where_it_came_from() -> None:
-    here = make_example(instruction="Q", output="A", language="en", origin="human", source=("a",))
-    there = make_example(instruction="Q", output="A", language="en", origin="general", source=("b",))
-    told = make_example(
-        instruction="Q",
-        output="A",
-        language="en",
-        origin="human",
-        source=("a",),
-        history=(Turn(user="x", assistant="y"),),
-    )
+    here, there = an_example(source=("a",)), an_example(origin="general", source=("b",))
+    told = an_example(source=("a",), history=(Turn(user="x", assistant="y"),))
     assert here.id == there.id != told.id
 
 
@@ -68,8 +57,3 @@ def test_an_item_has_a_reference_or_choices_and_never_both() -> None:
         make_item(set="domain", prompt="Q")
     with pytest.raises(ValidationError, match="index of one of the choices"):
         make_item(set="mmlu", prompt="Q", choices=("a", "b"), answer=2)
-
-
-def test_the_input_stands_below_the_instruction() -> None:
-    built = make_example(instruction="Sum up", input="text", output="t", language="en", origin="human", source=("a",))
-    assert built.prompt == "Sum up\n\ntext"

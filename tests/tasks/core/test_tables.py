@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_batches_hold_at_most_the_rows_asked_for_and_only_the_columns(tmp_path: 
     batches = list(tables.read_batches(path, rows=2, columns=["id"]))
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     assert batches[0].column_names == ["id"]
+
+
+def test_kept_rows_are_copied_in_their_order_whatever_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [an_example(number) for number in range(5)]
+    tables.write_records(tmp_path / "a.parquet", rows, Example)
+    monkeypatch.setattr(tables, "read_batches", partial(tables.read_batches, rows=2))
+    tables.copy_rows(tmp_path / "a.parquet", tmp_path / "b.parquet", [True, False, True, True, False], Example)
+    assert tables.read_records(tmp_path / "b.parquet", Example) == [rows[0], rows[2], rows[3]]
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

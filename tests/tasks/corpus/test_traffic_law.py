@@ -72,13 +72,6 @@ def test_every_fact_by_hand_stands_in_an_article(root: Path, articles: dict[str,
         assert max(len(wanted & said) / len(wanted) for said in known.values()) >= 0.8, fact
 
 
-def test_there_are_enough_seeds_of_both_kinds_and_the_answers_differ(root: Path) -> None:
-    seeds = rows(root / "domains/traffic_law/sources/seeds.jsonl")
-    assert len(seeds) >= 100
-    assert sum(bool(seed["classification"]) for seed in seeds) >= 15
-    assert len({(seed["instruction"], seed["input"]) for seed in seeds}) == len(seeds)
-
-
 @pytest.fixture
 def repository(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A place to run stages of the domain in, with no teacher to ask."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.core.records import Example, Turn, make_example, make_item
+from tasks.core.records import Example, Turn, make_item
 from tasks.similarity.embedder import SLACK, EmbeddingError, Embeddings, last_exchanges
 from tasks.similarity.leaks import LeakGuard, LeakThresholds
+from tests.examples import an_example
 from tests.planted import read_planted
 
 ITEM = make_item(
@@ -16,10 +17,6 @@ ITEM = make_item(
     reference="The statutory time is ten weeks in most cases.",
 )
 THRESHOLDS = LeakThresholds(near=0.6, semantic=0.75, shingle=5)
-
-
-def example(question: str, answer: str, **fields: object) -> Example:
-    return make_example(instruction=question, output=answer, language="en", origin="human", source=("t",), **fields)
 
 
 def guard_of(question: list[float], whole: list[float]) -> LeakGuard:
@@ -45,7 +42,7 @@ def checked(asked: Example, question: list[float], whole: list[float]) -> str | 
     ],
 )
 def test_what_shares_its_characters_is_a_leak(question: str, answer: str, leaks: bool) -> None:
-    assert checked(example(question, answer), [0, 1], [0, 1]) == ("near" if leaks else None)
+    assert checked(an_example(question, answer), [0, 1], [0, 1]) == ("near" if leaks else None)
 
 
 @pytest.mark.parametrize("answer, how", [("Weeks.", "near"), ("It takes ten weeks.", "semantic")])
@@ -53,7 +50,7 @@ def test_an_item_asked_after_other_turns_is_a_leak_still(answer: str, how: str) 
     """The vectors of the dialogue are far from the item; those of its last exchange are the item's own."""
     before = (Turn(user="I want to extend my house in the country by two rooms.", assistant="Then you need a permit."),)
     question = ITEM.prompt if how == "near" else "When will I be told whether I may?"
-    asked = example(question, answer, history=before)
+    asked = an_example(question, answer, history=before)
     [alone] = last_exchanges(asked)
     vectors = np.array([[0, 1], [0, 1] if how == "near" else [1, 0]], dtype=np.float32)
     [leak] = guard_of([1, 0], [1, 0]).check([asked], Embeddings([asked.id, alone.id], vectors, vectors))
@@ -61,7 +58,7 @@ def test_an_item_asked_after_other_turns_is_a_leak_still(answer: str, how: str) 
 
 
 def test_a_dialogue_whose_last_exchange_is_not_embedded_is_an_error() -> None:
-    asked = example("And then?", "Wait.", history=(Turn(user="Hi.", assistant="Hello."),))
+    asked = an_example("And then?", "Wait.", history=(Turn(user="Hi.", assistant="Hello."),))
     vectors = np.array([[0, 1]], dtype=np.float32)
     with pytest.raises(EmbeddingError, match="no embedding"):
         guard_of([1, 0], [1, 0]).check([asked], Embeddings([asked.id], vectors, vectors))
@@ -69,7 +66,7 @@ def test_a_dialogue_whose_last_exchange_is_not_embedded_is_an_error() -> None:
 
 def test_wholes_leak_at_the_cosine_and_questions_alone_only_nearer() -> None:
     """The bounds are 0.75 for wholes and 0.85 for questions."""
-    asked, far = example("May I keep bees?", "Yes."), [0.0, 1.0]
+    asked, far = an_example("May I keep bees?", "Yes."), [0.0, 1.0]
     near = {cosine: [cosine, (1 - cosine**2) ** 0.5] for cosine in (0.74, 0.76, 0.84, 0.86)}
     assert SLACK == 0.1
     assert checked(asked, far, near[0.74]) is None and checked(asked, far, near[0.76]) == "semantic"
@@ -77,7 +74,7 @@ def test_wholes_leak_at_the_cosine_and_questions_alone_only_nearer() -> None:
 
 
 def test_a_leak_names_the_item_and_says_how() -> None:
-    asked = example(ITEM.prompt, ITEM.reference)
+    asked = an_example(ITEM.prompt, ITEM.reference)
     vectors = np.array([[1, 0]], dtype=np.float32)
     leak = guard_of([1, 0], [1, 0]).check([asked], Embeddings([asked.id], vectors, vectors))[0]
     assert leak is not None and (leak.item, leak.how, leak.score) == (ITEM, "near", 1.0)
@@ -86,7 +83,7 @@ def test_a_leak_names_the_item_and_says_how() -> None:
 
 def test_an_example_without_an_embedding_is_an_error_and_without_items_nothing_leaks() -> None:
     empty = Embeddings([], np.empty((0, 2), np.float32), np.empty((0, 2), np.float32))
-    asked = example("May I keep bees?", "Yes.")
+    asked = an_example("May I keep bees?", "Yes.")
     with pytest.raises(EmbeddingError, match="no embedding"):
         guard_of([1, 0], [1, 0]).check([asked], empty)
     vectors = np.array([[1, 0]], dtype=np.float32)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.similarity import neighbours
 from tasks.similarity.near import (
     MOST,
     NearIndex,
@@ -20,6 +21,7 @@ from tasks.similarity.near import (
     shingle_hashes,
     similarities,
 )
+from tasks.similarity.neighbours import on_grid, pair_cosines, similar_pairs
 from tests.planted import jaccard, shingles
 
 TEXTS = st.lists(st.text(alphabet="abcdé房 ", min_size=1, max_size=60), min_size=1, max_size=12)
@@ -65,11 +67,6 @@ def test_a_pair_at_the_threshold_shares_a_band_but_for_one_in_a_thousand(thresho
     bands, rows = bands_for(threshold, 128)
     assert bands * rows <= 128 and 1 - (1 - threshold**rows) ** bands >= 0.999
     assert 1 - (1 - threshold ** (rows + 1)) ** (128 // (rows + 1)) < 0.999  # one more row would miss more
-
-
-def test_chinese_needs_no_spaces() -> None:
-    asked = ["道路交通安全法规定了什么内容", "建筑许可证需要多长时间才能获得批准？"]
-    assert matches(asked, ["建筑许可证需要多长时间才能获得批准"], 0.6, 2)[0].tolist() == [[1, 0]]
 
 
 def test_groups_are_transitive() -> None:
@@ -122,3 +119,40 @@ def test_no_texts_have_no_pairs() -> None:
     assert NearIndex(0.8, 5).pairs().tolist() == matches([], ["x"], 0.8, 5)[0].tolist() == []
     assert matches(["x"], [], 0.8, 5)[0].tolist() == []
     assert duplicate_groups([], 0.8, 5) == []
+
+
+def units(rows: int, dimensions: int) -> np.ndarray:
+    """Unit vectors in pairs: each even row and the one after it are some 0.95 alike, all others near 0."""
+    generator = np.random.default_rng(5)
+    vectors = np.repeat(generator.normal(size=(rows // 2, dimensions)), 2, axis=0)
+    vectors += 0.22 * generator.normal(size=(rows, dimensions))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_a_pair_at_the_cosine_counts_and_one_below_it_does_not() -> None:
+    """Cosines 0.75 (rows 0 and 1), 0.5 (1 and 2) and 0 (0 and 2)."""
+    vectors = np.array([[1, 0], [0.75, 0.5], [0, 1]], dtype=np.float32)
+    pairs, cosines = similar_pairs(vectors, 0.75)
+    assert pairs.tolist() == [[0, 1]] and cosines.tolist() == [0.75]
+    assert similar_pairs(vectors, 0.5)[0].tolist() == [[0, 1], [1, 2]]
+    assert similar_pairs(vectors[:1], 0.5)[0].tolist() == similar_pairs(vectors[:0], 0.5)[0].tolist() == []
+    assert pair_cosines(vectors, np.empty((0, 2), np.int64)).tolist() == []
+
+
+def test_blocks_leave_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = on_grid(units(102, 64))
+    pairs, cosines = similar_pairs(vectors, 0.3)
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    parts = similar_pairs(vectors, 0.3)
+    assert parts[0].tolist() == pairs.tolist() and parts[1].tolist() == cosines.tolist()
+    assert pair_cosines(vectors, pairs).tolist() == cosines.tolist() != []
+
+
+def test_on_the_grid_float32_is_exact_in_whatever_order_it_adds() -> None:
+    vectors = on_grid(units(200, 384))
+    expected = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    assert np.array_equal(vectors @ vectors.T, expected)
+    order = np.random.default_rng(1).permutation(384)
+    assert np.array_equal(np.cumsum(vectors[0, order] * vectors[1, order])[-1], expected[0, 1])
+    assert np.array_equal(on_grid(vectors), vectors) and vectors.dtype == np.float32
+    assert np.abs(expected - units(200, 384) @ units(200, 384).T).max() < 0.01

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.core.records import Turn, make_example
+from tasks.core.records import Turn
 from tasks.text.prompts import (
     PromptBook,
     PromptError,
@@ -23,6 +23,7 @@ from tasks.text.prompts import (
     render_prompt,
     smuggled_markers,
 )
+from tests.examples import an_example
 from tests.small_tokenizer import LLAMA, MISTRAL, TEMPLATES, lay_tokenizer
 
 GEMMA = Path("domains/traffic_law/prompts/chat_template.jinja")
@@ -172,7 +173,7 @@ def test_a_role_marker_smuggled_in_text_is_refused(tokenizer: Any, system: str, 
 
 
 def test_prompt_and_answer_join_to_the_rendered_conversation(tokenizer: Any) -> None:
-    example = make_example(instruction="Why?", output="Because.", language="en", origin="human", source=("t",))
+    example = an_example("Why?", "Because.")
     prompt_ids, answer_ids = encode_example(tokenizer, "Be brief.", example, 512)
     whole = tokenizer.decode(prompt_ids + answer_ids)
     assert whole.endswith("<|im_start|>assistant\nBecause.<|im_end|>")
@@ -180,7 +181,7 @@ def test_prompt_and_answer_join_to_the_rendered_conversation(tokenizer: Any) -> 
 
 
 def test_an_example_that_is_too_long_is_refused_and_not_cut(tokenizer: Any) -> None:
-    example = make_example(instruction="Why?", output="x " * 600, language="en", origin="human", source=("t",))
+    example = an_example("Why?", "x " * 600)
     with pytest.raises(PromptError, match="more than 512"):
         encode_example(tokenizer, "", example, 512)
 
@@ -188,7 +189,7 @@ def test_an_example_that_is_too_long_is_refused_and_not_cut(tokenizer: Any) -> N
 def test_an_example_that_cannot_be_rendered_is_named(tmp_path: Path) -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     book = PromptBook(lay_tokenizer(tmp_path, template))
-    example = make_example(instruction="Why?", output="So.", language="en", origin="human", source=("t",))
+    example = an_example("Why?", "So.")
     with pytest.raises(PromptError, match=f"example {example.id[:12]}: .*System role not supported"):
         encode_example(book, "Be brief.", example, 512)
 

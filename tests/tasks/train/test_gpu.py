@@ -13,8 +13,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_manifest
 from tasks.core.params import load_params
+from tasks.core.pointers import ADAPTER
 from tasks.core.records import write_jsonl
-from tasks.core.start import ADAPTER
 from tasks.core.training_params import Method, MethodsParams
 from tasks.train.run.checkpoints import step_of
 from tasks.train.run.launch import launch

@@ -16,8 +16,7 @@ from tasks.core.domain import load_domain
 from tasks.core.files import sha256_file, verify_manifest, write_json, write_manifest
 from tasks.core.params import load_params
 from tasks.core.records import Turn
-from tasks.corpus.teacher.cache import Ask, Message, Reply, ReplyCache
-from tasks.corpus.teacher.teacher import Teacher
+from tasks.corpus.teacher.teacher import Ask, Message, Reply, ReplyCache, Teacher
 from tasks.text.prompts import messages_of, render
 from tasks.train import smaller
 from tasks.train.package import weight_parity

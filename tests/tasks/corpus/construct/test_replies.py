@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.corpus.construct.replies import items, mentioned, problem_with
-from tasks.corpus.construct.teacher_prompts import load_prompts, require
-from tasks.corpus.teacher.cache import Reply
+from tasks.corpus.construct.method import FOLDER, items, load_prompts, mentioned, problem_with
+from tasks.corpus.teacher.teacher import Reply
 
 BAD = [
     (Reply(error="APITimeoutError: late"), "no reply"),
@@ -58,6 +61,18 @@ def test_a_language_without_prompts_is_asked_for_by_its_code() -> None:
     assert load_prompts("zh").language == "中文"
 
 
-def test_a_prompt_without_its_placeholder_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"lacks \{passage\}"):
-        require("Write {number} questions.", "passage", "number")
+def placeholders(prompts: Any, name: str = "") -> dict[str, set[str]]:
+    """Of each prompt, by its path, the names in braces."""
+    if isinstance(prompts, SimpleNamespace):
+        return {key: found for part, one in vars(prompts).items() for key, found in placeholders(one, part).items()}
+    return {name: set(re.findall(r"\{\w+\}", str(prompts)))}
+
+
+def test_every_language_asks_the_same_with_the_same_placeholders() -> None:
+    """English names the language to answer in besides."""
+    english = placeholders(load_prompts("en"))
+    for path in FOLDER.glob("*.yaml"):
+        own = placeholders(load_prompts(path.stem))
+        assert {name: found - {"{language}"} for name, found in own.items()} == {
+            name: found - {"{language}"} for name, found in english.items()
+        }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.core.records import Seed
 from tasks.corpus.construct.self_instruct import SelfInstruct, TaskPool, labelled
-from tasks.corpus.teacher.cache import Reply
+from tasks.corpus.teacher.teacher import Reply
 from tests.construct_root import seed
 from tests.said_teacher import SaidTeacher, at_work
 

@@ -136,11 +136,6 @@ def test_what_was_said_in_a_held_night_is_not_learnt_unless_it_is_said_again() -
     }
 
 
-def test_what_the_champion_has_learnt_is_not_new() -> None:
-    cleaned = clean([said(1, night=1), said(2, night=2)], SETTINGS, since=1, language="en")
-    assert [example.instruction for example in cleaned.examples if example.id in cleaned.new] == ["Question 2?"]
-
-
 @pytest.mark.parametrize(
     "changes, reason",
     [

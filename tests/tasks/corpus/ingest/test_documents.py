@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.domain import DocumentSource
+from tasks.core.domain import Source
 from tasks.core.files import sha256_file
 from tasks.core.records import BadLine, Document
 from tasks.corpus.ingest.documents import LIGATURES, read_documents, tidy
 from tasks.corpus.reading import lines
 
-SOURCE = DocumentSource(name="handbook", files=["*"], licence="x", attribution="x")
+SOURCE = Source(name="handbook", files=["*"], licence="x", attribution="x")
 
 
 def pdf(*lines: str) -> bytes:

@@ -103,13 +103,6 @@ def test_html_and_role_marks_are_in_receipt_and_quarantine_and_not_trained_on(
     assert bad.cause == f"{reason}: {detail}"
 
 
-@pytest.mark.parametrize("answer", ["If a < b and c > d.", "Use x<y.", "R&D costs", "0 < p > 1", "<Boverket> says so"])
-def test_comparisons_and_ampersands_are_not_taken_for_html(tmp_path: Path, answer: str) -> None:
-    path = tmp_path / "faq.jsonl"
-    path.write_text(json.dumps(row(a=answer)))
-    assert len(read_human(source(), [path], "en")[0]) == 1
-
-
 def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     said = [("system", "S"), ("human", "Q1"), ("gpt", "A1"), ("human", "Q2"), ("gpt", "A2")]

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tasks.core.domain import DocumentSource
+from tasks.core.domain import Source
 from tasks.corpus.ingest.documents import read_documents
 from tasks.corpus.ingest.word import raised, written
 
@@ -36,7 +36,7 @@ def text_of(folder: Path, *paragraphs: str, numbering: str = "", styles: str = "
     with ZipFile(folder / "rules.docx", "w") as archive:
         for name, content in (("document", body), ("numbering", numbering), ("styles", styles)):
             archive.writestr(f"word/{name}.xml", f"<w:{name} {SPACES}>{content}</w:{name}>")
-    source, bad = DocumentSource(name="x", files=["*"], licence="x", attribution="x"), []
+    source, bad = Source(name="x", files=["*"], licence="x", attribution="x"), []
     [document] = read_documents(source, [folder / "rules.docx"], bad)
     assert bad == []
     return document.text

@@ -13,9 +13,19 @@ import pytest
 from tasks.core import layout
 from tasks.core.files import write_manifest
 from tasks.core.params import Params, TeacherParams, load_params
-from tasks.corpus.teacher.cache import Ask, Reply, ReplyCache, Usage, dialogue
-from tasks.corpus.teacher.teacher import BUDGET_SPENT, Teacher, most_of, open_teacher
-from tasks.corpus.teacher.wire import Endpoint, TeacherError
+from tasks.corpus.teacher.teacher import (
+    BUDGET_SPENT,
+    Ask,
+    Endpoint,
+    Reply,
+    ReplyCache,
+    Teacher,
+    TeacherError,
+    Usage,
+    dialogue,
+    most_of,
+    open_teacher,
+)
 from tests.teacher_server import TeacherServer, said
 
 IDENTITY = {"url": "http://teacher/v1", "model": "teacher"}
@@ -148,8 +158,7 @@ def test_a_server_that_knows_the_requests_keys_is_paid_once_though_a_reply_was_l
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, {"choices": [{"message": {"content": 5}}]}],
+    "answer", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, {"choices": [{"message": {"content": 5}}]}]
 )
 def test_what_is_no_chat_completion_is_an_error_and_no_answer(tmp_path: Path, answer: dict[str, Any]) -> None:
     def reply(messages: list[dict[str, str]]) -> Any:

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.core import layout
 from tasks.core.params import DedupParams
-from tasks.core.records import Example, Receipt, Turn, make_example
-from tasks.core.tables import read_batches, read_records, table_of, write_records
-from tasks.curate.dedup.candidates import exact_text
-from tasks.curate.dedup.stage import KINDS, Verdicts, deduplicate, receipts_of, write
+from tasks.core.records import Example, Turn, make_example
+from tasks.core.tables import read_batches, table_of, write_records
+from tasks.curate.dedup.stage import KINDS, Verdicts, deduplicate, exact_text, receipts_of
 from tasks.curate.dedup.substance import marks_of
 from tasks.similarity.embedder import Embeddings
 from tests.planted import FILE, Kind, among, measure, plant, read_planted, text_of
@@ -256,7 +254,7 @@ def test_the_planted_rows_are_what_their_script_plants() -> None:
 
 def test_every_row_has_one_receipt_that_names_the_row_that_stays() -> None:
     examples = [example("What is ROT?", "x" * 9), example("What is ROT?", "y"), example("What is RUT?", "z")]
-    receipts = receipts_of([e.id for e in examples], verdicts(examples), 0, 3)
+    receipts = receipts_of([e.id for e in examples], verdicts(examples))
     assert [(r.example_id, r.kept, r.reason, r.detail, r.score) for r in receipts] == [
         (examples[0].id, True, "no better duplicate", "", None),
         (examples[1].id, False, "exact duplicate", examples[0].id, 1.0),
@@ -264,19 +262,13 @@ def test_every_row_has_one_receipt_that_names_the_row_that_stays() -> None:
     ]
 
 
-def test_from_file_to_file_rows_keep_their_order_and_each_has_a_receipt(tmp_path: Path) -> None:
+def test_rows_of_several_batches_are_judged_as_those_of_one(tmp_path: Path) -> None:
     rows = [row.example() for row in read_planted() if row.kind in ("base", "exact")]
     rows = list({row.id: row for row in rows}.values())
     write_records(tmp_path / "examples.parquet", rows, Example)
     vectors = Embeddings([r.id for r in rows], apart(len(rows)), apart(len(rows)))
     ids, found = deduplicate(lambda: read_batches(tmp_path / "examples.parquet", 50), vectors, 0.85, PARAMS)
-    write(tmp_path / "examples.parquet", tmp_path / "out", ids, found)
-    kept = read_records(tmp_path / "out/examples.parquet", Example)
-    assert found.keeper.tolist() == keepers(rows)
-    assert kept == [row for row, keeper in zip(rows, found.keeper, strict=True) if keeper < 0]
-    receipts = read_records(tmp_path / "out/receipt.parquet", Receipt)
-    assert [r.example_id for r in receipts] == [row.id for row in rows]
-    assert layout.DEDUP.name == receipts[0].stage
+    assert found.keeper.tolist() == keepers(rows) and ids == [row.id for row in rows]
 
 
 def test_no_rows_give_no_rows() -> None:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from tasks.core import layout
 from tasks.core.domain import Domain, EmbedderSource, load_domain
 from tasks.core.params import load_params
-from tasks.core.records import Example, Turn, make_example, make_item, write_jsonl
+from tasks.core.records import Example, Turn, make_item, write_jsonl
 from tasks.core.tables import write_records
 from tasks.curate.embed import stage
-from tasks.similarity.characters import CharacterModel
 from tasks.similarity.embedder import (
     CHARACTER_COSINES,
     SENTENCES,
+    CharacterModel,
     EmbeddingError,
     Embeddings,
     cosines,
@@ -33,6 +33,7 @@ from tasks.similarity.embedder import (
     whole_text,
 )
 from tasks.similarity.neighbours import GRID, on_grid
+from tests.examples import an_example
 from tests.planted import FOLDER
 
 PARAMS = load_params().embed
@@ -48,15 +49,7 @@ def chinese() -> list[dict[str, str]]:
 
 
 def test_a_question_is_asked_after_its_earlier_turns() -> None:
-    made = make_example(
-        instruction="And then?",
-        input="a",
-        output="b",
-        language="en",
-        origin="human",
-        source=("t",),
-        history=(Turn(user="u", assistant="v"),),
-    )
+    made = an_example("And then?", "b", input="a", history=(Turn(user="u", assistant="v"),))
     assert question_text(made) == "u\nv\nAnd then?\n\na" and whole_text(made) == "u\nv\nAnd then?\n\na\nb"
 
 
@@ -134,10 +127,7 @@ def test_the_stage_embeds_rows_pools_and_items_in_their_order(tmp_path: Path, mo
     monkeypatch.setattr(stage, "load_params", lambda: settings_)
     monkeypatch.setattr(stage, "load_domain", lambda name: domain)
     monkeypatch.chdir(tmp_path)
-    rows = [
-        make_example(instruction=row["question"], output=row["answer"], language="zh", origin="human", source=("t",))
-        for row in chinese()
-    ]
+    rows = [an_example(row["question"], row["answer"], language="zh") for row in chinese()]
     write_records(layout.VALIDATE / "examples.parquet", rows, Example)
     write_records(layout.VALIDATE / "general.parquet", rows[:2], Example)
     write_records(layout.VALIDATE / "safety.parquet", [], Example)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.core import layout
 from tasks.core.files import digest_of, write_json
-from tasks.core.params import BoostParams, FeedbackParams, MixParams
+from tasks.core.params import BoostParams, FeedbackParams, MixParams, Params, load_params
 from tasks.core.records import (
     EvaluationItem,
     Example,
@@ -25,9 +26,18 @@ from tasks.core.records import (
     write_jsonl,
 )
 from tasks.core.tables import read_records, table_writer, write_records
-from tasks.curate.mix import boost
-from tasks.curate.mix.boost import Spots
-from tasks.curate.mix.stage import DomainRows, correction_items, domain_rows, draw_replay, mix, mix_rows, split
+from tasks.curate.mix import stage
+from tasks.curate.mix.stage import (
+    DomainRows,
+    Spots,
+    correction_items,
+    domain_rows,
+    draw_replay,
+    mix,
+    mix_rows,
+    sort_spots,
+    split,
+)
 from tasks.similarity.embedder import embeddings_table, question_text, whole_text
 
 PARAMS = MixParams(
@@ -167,10 +177,6 @@ def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
     assert sum(r.reason == "learnt by the champion, not replayed" for r in mixed.receipts) == 8
 
 
-def test_a_night_whose_corrections_were_all_dropped_has_none_to_learn_and_fails_nothing() -> None:
-    assert domain_rows(ids(20), {"f" * 64}, True, FEEDBACK).repeated == []
-
-
 def example(instruction: str, output: str = "Ten weeks.", origin: str = "human", **fields: Any) -> Example:
     return make_example(instruction=instruction, output=output, language="en", origin=origin, source=("t",), **fields)
 
@@ -292,12 +298,51 @@ def test_weak_spots_are_asked_for_only_where_the_settings_boost(
 
     def weak_spots(examples: list[Example], _: Any) -> Spots:
         seen.append(len(examples))
-        return Spots([DOMAIN[0].id], {DOMAIN[1].id: "a weak spot not weighted: why"})
+        return [DOMAIN[0].id], {DOMAIN[1].id: "a weak spot not weighted: why"}
 
-    monkeypatch.setattr(boost, "weak_spots", weak_spots)
+    monkeypatch.setattr(stage, "weak_spots", weak_spots)
     run()
     assert seen == []
     receipts = {r.example_id: r for r in run(boost={"share": 0.1, "repeat": 3, "max_perplexity": 100})}
     assert seen == [24]
     assert sum(example.id == DOMAIN[0].id for example in trained()) in (0, 3)
     assert receipts[DOMAIN[1].id].detail == "a weak spot not weighted: why"
+
+
+@pytest.fixture
+def params(root: Path) -> Params:
+    """The default settings with a fifth of the examples boosted, perplexities up to 100 believed."""
+    found = load_params(root / "params.yaml")
+    boost = found.mix.boost.model_copy(update={"share": 0.2, "max_perplexity": 100.0})
+    return found.model_copy(update={"mix": found.mix.model_copy(update={"boost": boost})})
+
+
+def examples(**last: Any) -> list[Example]:
+    """Ten, the last of which has other fields."""
+    made = [{"instruction": f"Question {n}?", "output": "Ten weeks."} for n in range(10)]
+    made[-1] |= last
+    return [make_example(**fields, language="en", origin="self_qa", source=("t",)) for fields in made]
+
+
+def test_the_hardest_share_is_boosted_the_hardest_first(params: Params) -> None:
+    rows = examples()
+    weak, doubtful = sort_spots(rows, [1, 2, 3, 99, 5, 6, 7, 8, 9, 10], params)
+    assert (weak, doubtful) == ([rows[3].id, rows[9].id], {})
+
+
+def test_an_unbelievable_perplexity_speaks_against_the_example_and_not_against_the_model(params: Params) -> None:
+    rows = examples()
+    weak, doubtful = sort_spots(rows, [1, 2, 3, 4, 5, 6, 7, 8, 50, 1234.5], params)
+    assert weak == [rows[8].id]
+    assert doubtful == {rows[9].id: "a weak spot not weighted: perplexity 1234 is above 100"}
+
+
+def test_an_answer_that_its_evidence_does_not_support_is_not_boosted(params: Params) -> None:
+    rows = examples(output="It takes 73 weeks.", evidence="A building permit takes ten weeks.")
+    weak, doubtful = sort_spots(rows, range(10, 20), params)
+    assert weak == [rows[8].id]
+    assert doubtful == {rows[9].id: "a weak spot not weighted: groundedness 0.00 is below 0.7"}
+
+
+def test_no_examples_have_no_weak_spots(params: Params) -> None:
+    assert sort_spots([], [], params) == ([], {})

@@ -11,6 +11,7 @@ import pytest
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import Origin
+from tasks.curate.quality.data_docs import DataDocsError, render_data_docs
 from tasks.curate.quality.suite import SuiteError, columns_of, parameters, read_suite, suite_names
 from tasks.curate.validate.stage import MATERIAL
 
@@ -65,3 +66,41 @@ def test_a_suite_that_cannot_be_read_is_named(tmp_path: Path, content: str | Non
         (tmp_path / "mine.json").write_text(content)
     with pytest.raises(SuiteError, match=problem):
         read_suite("mine", tmp_path)
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def write(root: Path, unexpected: list[str]) -> str:
+    """The page of what the stage writes of a suite with one expectation."""
+    counts = {"element_count": 10, "missing_count": 0, "unexpected_count": len(unexpected)}
+    item: dict[str, Any] = {
+        "type": "expect_column_values_to_have_no_html",
+        "kwargs": {"column": "content"},
+        "reason": "HTML in the text",
+        "success": not unexpected,
+        "exception": "",
+        "result": {**counts, "partial_unexpected_list": unexpected},
+    }
+    suite = {"suite": "example.human", "rows": 10, "failing": len(unexpected), "success": not unexpected}
+    (root / "data/validate/results").mkdir(parents=True, exist_ok=True)
+    (root / "data/validate/results/example.human.json").write_text(json.dumps({**suite, "results": [item]}))
+    names = ("language", "languages", "min_language_confidence", "min_output_tokens", "max_total_tokens")
+    settings = {**dict.fromkeys(names, 1), "special_tokens": ["<|im_end|>"], "evaluation": "e", "min_groundedness": 0.7}
+    (root / "data/validate/parameters.json").write_text(json.dumps(settings))
+    return render_data_docs(root).read_text()
+
+
+def test_the_page_tells_of_every_suite_fetches_nothing_and_shows_failing_values_escaped(tmp_path: Path) -> None:
+    page = write(tmp_path, [HOSTILE])
+    assert all(f'href="#{name}"' in page and f'id="{name}"' in page for name in suite_names())
+    assert "default-src 'none'" in page and "<script" not in page and "<link" not in page
+    assert "HTML in the text" in page and "&lt;script&gt;" in page and "1 of 10" in page
+    assert '<span class="bad">1</span>' in page
+    assert "min_groundedness: 0.7" in page and "$PARAMETER" not in page, "suites without rows, with their bounds"
+    assert '<span class="bad">' not in write(tmp_path, [])
+
+
+def test_without_a_validation_there_is_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(DataDocsError, match="make run"):
+        render_data_docs(tmp_path)

@@ -12,10 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import layout
-from tasks.core.records import Dropped, Example, Receipt, RecordError, make_example, make_item, write_jsonl
+from tasks.core.records import Dropped, Example, Receipt, make_item, write_jsonl
 from tasks.core.tables import table_of, write_records
-from tasks.curate.receipt.stage import ReceiptError, find_receipts, join, write_receipt
-from tasks.curate.receipt.texts import EXCERPT, QUARANTINES, TABLES, said_schema, said_table
+from tasks.curate.receipt.stage import (
+    EXCERPT,
+    QUARANTINES,
+    TABLES,
+    ReceiptError,
+    find_receipts,
+    join,
+    said_schema,
+    said_table,
+    write_receipt,
+)
+from tests.examples import an_example
 
 NOTHING_SAID = said_schema().empty_table()
 
@@ -71,13 +81,7 @@ def test_every_id_has_one_row_and_no_step_is_lost(steps: list[tuple[str, bool]])
 
 
 def example(number: int, origin: str = "human") -> Example:
-    return make_example(
-        instruction=f"Question {number}? " + "x" * 500,
-        output="An answer.",
-        language="en",
-        origin=origin,
-        source=("faq/1",),
-    )
+    return an_example(f"Question {number}? " + "x" * 500, "An answer.", origin=origin, source=("faq/1",))
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     item = make_item(set="domain", prompt="Asked?", reference="So.", source=("faq/9",))
     write_jsonl(layout.EVALUATION_ITEMS / "domain.jsonl", [item])
     write_jsonl(layout.EVALUATION_ITEMS / "dialogue.jsonl", [])
-    aside = make_example(instruction="Asked?", output="So.", language="en", origin="human", source=("faq/9",))
+    aside = an_example("Asked?", "So.", source=("faq/9",))
     receipts = [receipt(e.id, "construct", True, "read") for e in [*kept, example(50, "feedback")]]
     receipts += [receipt(dropped.id, "construct", False, "not grounded"), receipt(aside.id, "ingest", False, "aside")]
     write_records(layout.CONSTRUCT / "receipt.parquet", receipts, Receipt)
@@ -110,13 +114,8 @@ def test_every_example_says_what_it_was_wherever_it_ended_but_users_words_are_no
     assert len(said) == 43
     assert said[example(1).id]["instruction"] == ("Question 1? " + "x" * 500)[:EXCERPT]
     assert said[example(41, "self_qa").id]["origin"] == "self_qa"
-    assert said[example(50, "feedback").id] == {
-        "id": example(50, "feedback").id,
-        "origin": "feedback",
-        "source": ["faq/1"],
-        "instruction": "",
-        "output": "",
-    }
+    theirs = {"id": example(50, "feedback").id, "origin": "feedback", "source": ["faq/1"]}
+    assert said[example(50, "feedback").id] == {**theirs, "instruction": "", "output": ""}
 
 
 def test_the_file_is_sorted_and_examples_are_found_by_the_beginning_of_their_id(place: Path) -> None:
@@ -139,10 +138,3 @@ def test_training_on_what_has_no_receipt_is_an_error_and_leaves_no_file(place: P
     with pytest.raises(ReceiptError, match="1 trained examples have no receipt"):
         write_receipt(Path("whole.parquet"), (layout.CONSTRUCT,), layout.MIX / "train.jsonl")
     assert not Path("whole.parquet").exists()
-
-
-@pytest.mark.parametrize("line", ["{", "{}\n"])
-def test_a_damaged_training_file_is_named(place: Path, line: str) -> None:
-    (layout.MIX / "train.jsonl").write_text(line)
-    with pytest.raises(RecordError, match=r"train\.jsonl is damaged"):
-        write_receipt(Path("whole.parquet"), (layout.CONSTRUCT,), layout.MIX / "train.jsonl")

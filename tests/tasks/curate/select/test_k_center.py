@@ -49,22 +49,12 @@ def test_each_pick_is_the_farthest_from_those_before_it() -> None:
     assert cover.radii == pytest.approx(radii, abs=0.01)
 
 
-def test_without_any_given_the_first_pick_is_the_row_nearest_to_the_mean_direction() -> None:
-    """The mean of 0°, 40° and 50° points to about 30°."""
-    assert k_center(at(0, 40, 50), 2).picks.tolist() == [1, 0]
-
-
 def test_a_radius_ends_the_picking_as_soon_as_every_row_has_a_pick_within_it() -> None:
     """45° lies 0.293 from 90°: a radius of 0.3 is reached by 180° and 90°, one of 0.29 needs 45° itself."""
     rows = at(0, 10, 45, 90, 180)
     assert k_center(rows, 9, radius=0.30, given=[0]).picks.tolist() == [4, 3]
     assert k_center(rows, 9, radius=0.29, given=[0]).picks.tolist() == [4, 3, 2]
     assert k_center(rows, 9, radius=2.0, given=[0]).picks.tolist() == []
-
-
-def test_equal_rows_are_picked_in_order_and_only_once() -> None:
-    rows = at(*[0] * 300, *[90] * 300)
-    assert k_center(rows, 600, given=[0]).picks.tolist() == [300, *range(1, 300), *range(301, 600)]
 
 
 def test_what_is_not_a_unit_vector_is_refused() -> None:

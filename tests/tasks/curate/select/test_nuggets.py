@@ -9,22 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.core.records import Example, make_example
+from tasks.core.records import Example
 from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
 from tasks.text.likelihood import answer_losses
+from tests.examples import an_example
 
 
 def example(number: int, **fields: Any) -> Example:
     """Questions and answers of different lengths, the third with characters of several tokens."""
     words = ["wall", "roof", "许可证需要十周", "cellar", "drain"]
-    return make_example(
-        instruction=f"Ask {number} about a {words[number % 5]}?",
-        output=" ".join(words[: number % 4 + 1]) + f" {number}.",
-        language="en",
-        origin="human",
-        source=("t",),
-        **fields,
-    )
+    said = " ".join(words[: number % 4 + 1]) + f" {number}."
+    return an_example(f"Ask {number} about a {words[number % 5]}?", said, **fields)
 
 
 EXAMPLES = [example(number) for number in range(6)]

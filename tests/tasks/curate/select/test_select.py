@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from tasks.core import layout
 from tasks.core.params import BudgetParams, NuggetsParams
-from tasks.core.records import Example, Receipt, make_example
+from tasks.core.records import Example, Receipt
 from tasks.core.tables import read_records, table_writer, write_records
 from tasks.curate.select import nuggets
 from tasks.curate.select.nuggets import Golden
 from tasks.curate.select.stage import Fate, Pool, cover, draw, golden_fates, picks_of, plan_pairs, select
 from tasks.similarity.embedder import EmbeddingError, embeddings_table
 from tasks.similarity.neighbours import on_grid
+from tests.examples import an_example
 
 BUDGET = BudgetParams(count=3, share=0, radius=0)
 NUGGETS = NuggetsParams(pairs=2000, tasks=16, threshold=0.5, share=0, max_tokens=256, batch_size=8, threads=1)
@@ -109,16 +110,7 @@ Run = Callable[..., tuple[list[Example], list[Receipt]]]
 @pytest.fixture
 def run(set_params: Callable[..., None]) -> Run:
     """Runs the stage on eight examples at these degrees, the third of them a correction."""
-    examples = [
-        make_example(
-            instruction=f"Question {row}?",
-            output="x",
-            language="en",
-            origin="feedback" if row == 2 else "human",
-            source=("t",),
-        )
-        for row in range(8)
-    ]
+    examples = [an_example(f"Question {row}?", "x", origin="feedback" if row == 2 else "human") for row in range(8)]
     write_records(layout.DEDUP / "examples.parquet", examples, Example)
     vectors = iter([at(0, 1, 2, 3, 90, 91, 180, 181)])
     table = embeddings_table([(e.id, e.id, e.id) for e in examples], lambda _: next(vectors))
@@ -192,7 +184,7 @@ def test_what_the_budget_of_pairs_does_not_reach_is_not_kept_and_says_so(
 
 def test_an_example_without_an_embedding_ends_the_stage(run: Run) -> None:
     examples = read_records(layout.DEDUP / "examples.parquet", Example)
-    stranger = make_example(instruction="New?", output="x", language="en", origin="human", source=("t",))
+    stranger = an_example("New?")
     write_records(layout.DEDUP / "examples.parquet", [*examples, stranger], Example)
     with pytest.raises(EmbeddingError, match="has no embedding; run dvc repro"):
         run(method="all")

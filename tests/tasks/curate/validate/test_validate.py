@@ -23,10 +23,8 @@ from tasks.core.records import (
     write_jsonl,
 )
 from tasks.core.tables import read_records, schema_of, table_writer, write_records
-from tasks.curate.quality.frames import example_rows, frame, row_of
-from tasks.curate.quality.outcome import Failure, Outcome
-from tasks.curate.quality.suite import Checker
-from tasks.curate.validate.stage import Judge, SuiteFailed, check, judge_file
+from tasks.curate.quality.suite import Checker, Failure, Outcome, example_rows, frame, row_of
+from tasks.curate.validate.stage import ExampleJudge, SuiteFailed, check, judge_file
 
 PARAMS = ValidateParams(
     min_rows=5, max_failing_share=0.5, min_output_tokens=3, min_language_confidence=1e-7, max_total_tokens=200
@@ -64,8 +62,8 @@ def checker(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Checker
 
 
 @pytest.fixture
-def judge(checker: Checker, tokenizer: Any) -> Judge:
-    return Judge(checker, tokenizer, "")
+def judge(checker: Checker, tokenizer: Any) -> ExampleJudge:
+    return ExampleJudge(checker, tokenizer, "")
 
 
 def example(question: str, answer: str, **fields: Any) -> Example:
@@ -104,7 +102,7 @@ BAD = {
 }
 
 
-def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pass(judge: Judge) -> None:
+def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pass(judge: ExampleJudge) -> None:
     batch = judge.batch([*GOOD, *BAD.values()], "")
     reasons = {example.id: failure for example, failure in batch.failed}
     assert batch.kept == GOOD
@@ -135,7 +133,7 @@ def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pas
     ],
 )
 def test_a_stopped_run_names_each_row_by_its_place_with_the_cause_the_bound_and_what_to_do(
-    judge: Judge, reason: str, told: str
+    judge: ExampleJudge, reason: str, told: str
 ) -> None:
     judge.batch([BAD[reason].model_copy(update={"source": ("faq/faq.csv:7", "Law 67"), "id": "a" * 64})], "")
     with pytest.raises(SuiteFailed) as error:
@@ -145,7 +143,7 @@ def test_a_stopped_run_names_each_row_by_its_place_with_the_cause_the_bound_and_
 
 
 def test_what_the_chat_template_refuses_is_laid_aside_by_itself(
-    judge: Judge, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    judge: ExampleJudge, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A template without a system role, and one row that brings a system text of its own."""
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
@@ -156,7 +154,7 @@ def test_what_the_chat_template_refuses_is_laid_aside_by_itself(
     assert [(found.id, failure.reason) for found, failure in batch.failed] == [(own.id, "the chat template refuses it")]
 
 
-def test_a_reference_in_an_answer_and_a_marker_in_an_earlier_turn_are_found(judge: Judge) -> None:
+def test_a_reference_in_an_answer_and_a_marker_in_an_earlier_turn_are_found(judge: ExampleJudge) -> None:
     quoting = example("How deep do I dig for a carport up there?", f"Dig this deep. {ITEM.reference} So dig well.")
     turn = Turn(user="Hello", assistant="<|im_start|>system")
     smuggled = example("And how high may it be there?", "A fence may be one metre high.", history=(turn,))
@@ -164,7 +162,7 @@ def test_a_reference_in_an_answer_and_a_marker_in_an_earlier_turn_are_found(judg
     assert failed == {quoting.id: "quotes an evaluation item", smuggled.id: "role marker in the text"}
 
 
-def test_repeats_keep_their_first_row_over_batches_and_fail_with_it(judge: Judge) -> None:
+def test_repeats_keep_their_first_row_over_batches_and_fail_with_it(judge: ExampleJudge) -> None:
     bad = BAD["answer too short"]
     first = judge.batch([GOOD[0], GOOD[1], bad, GOOD[0]], "")
     second = judge.batch([GOOD[1], bad], "")
@@ -195,7 +193,7 @@ def test_batches_add_up_to_what_the_whole_says_and_equal_rows_give_equal_results
     assert next(i for i in whole["results"] if "row_count" in i["type"])["result"]["observed_value"] == len(rows)
 
 
-def test_a_file_is_parted_into_kept_rows_quarantine_and_receipts(judge: Judge, tmp_path: Path) -> None:
+def test_a_file_is_parted_into_kept_rows_quarantine_and_receipts(judge: ExampleJudge, tmp_path: Path) -> None:
     rows = [GOOD[0], BAD["answer too short"], GOOD[0], GOOD[6]]
     write_records(tmp_path / "in/examples.parquet", rows, Example)
     with table_writer(tmp_path / "receipt.parquet", schema_of(Receipt)) as receipts:
@@ -240,7 +238,7 @@ HOSTILE = {
 }
 
 
-def test_hostile_corrections_go_to_quarantine_one_by_one_and_raise_nothing(judge: Judge) -> None:
+def test_hostile_corrections_go_to_quarantine_one_by_one_and_raise_nothing(judge: ExampleJudge) -> None:
     rows = {text: example("How high may it be?", text, origin="feedback") for text in HOSTILE}
     batch = judge.batch(list(rows.values()), "")
     failed = {found.output: failure.reason for found, failure in batch.failed}

@@ -15,8 +15,7 @@ from tasks.core.files import write_json
 from tasks.core.records import Example, Receipt, RecordError
 from tasks.core.tables import table_of, write_records
 from tasks.curate.mix.stage import write_counts
-from tasks.curate.receipt.stage import join
-from tasks.curate.receipt.texts import said_schema
+from tasks.curate.receipt.stage import join, said_schema
 from tasks.evaluate.card.card import (
     CardError,
     ScoreRow,

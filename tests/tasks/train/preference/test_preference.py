@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from tasks.core.records import Message, Preference, make_preference
-from tasks.text.preferences import encode_prompt
-from tasks.text.prompts import PromptError
+from tasks.text.prompts import PromptError, encode_prompt
 from tasks.train.preference.reward_model import load_reward_model
 from tasks.train.preference.rows import dpo_rows, encode_groups, kto_rows
 

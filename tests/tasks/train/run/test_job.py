@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from tasks.core.code import code_digest
+from tasks.core.graph import code_digest
 from tasks.train.align.stage import OnlineJob, PreferenceJob
 from tasks.train.pretrain.stage import PretrainJob
 from tasks.train.reward.stage import RewardJob

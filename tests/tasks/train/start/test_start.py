@@ -11,9 +11,8 @@ import pytest
 from tasks.core import layout
 from tasks.core.files import verify_manifest, write_json, write_manifest
 from tasks.core.params import FeedbackParams
-from tasks.core.pointers import FeedbackPointer, StartPoint
+from tasks.core.pointers import FeedbackPointer, StartPoint, adapter_to_continue, goes_on
 from tasks.core.records import Example, read_own_jsonl
-from tasks.core.start import adapter_to_continue, goes_on
 from tasks.train.run.handover import before_sft
 from tasks.train.start.stage import StartError, start, starting_version
 from tasks.train.tuning.batches import encode_rows

@@ -1,8 +1,7 @@
-"""Which evaluation item a text quotes whole: the leak that nobody disputes, found in one pass over the text.
+"""What a text says of others, by letters and digits alone (no case, spaces, punctuation or width of characters).
 
-Texts are compared by letters and digits alone (case, spaces, punctuation and width of characters are dropped), so no
-language's spaces matter. Items that are short in bytes (a Chinese character is three) are no evidence and not searched.
-Reworded questions and look-alikes are for the leak guard of stage `mix`, which measures similarity.
+Quotes of whole evaluation items: the leak that nobody disputes. Items that are short in bytes (a Chinese character is
+three) are no evidence. Reworded questions are for the leak guard of stage `mix`, which measures similarity.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from tasks.core.records import EvaluationItem, read_own_jsonl
@@ -24,10 +24,9 @@ def letters(text: str) -> str:
 
 
 class Quotes:
-    """The prompts, or the references, of evaluation items, to be searched for in texts."""
+    """Texts to be searched for in others: (id, text), without those below `min_bytes` of letters."""
 
     def __init__(self, items: Iterable[tuple[str, str]], min_bytes: int) -> None:
-        """`items`: (id, text); texts below `min_bytes` of letters are left out."""
         self._by_probe: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for identity, text in items:
             wanted = letters(text)
@@ -44,11 +43,21 @@ class Quotes:
         return ""
 
 
+@lru_cache(maxsize=4)
 def read_quotes(folder: Path, field: str) -> Quotes:
-    """The `field` (prompt or reference) of every evaluation item in a folder's *.jsonl.
-
-    Raises:
-        RecordError: a file is damaged.
-    """
+    """The `field` (prompt or reference) of every evaluation item in a folder's *.jsonl."""
     items = [item for path in sorted(folder.glob("*.jsonl")) for item in read_own_jsonl(path, EvaluationItem)]
     return Quotes(((item.id, getattr(item, field)) for item in items), MIN_BYTES[field])
+
+
+def states_a_triple(answer: str, evidence: str, question: str) -> bool:
+    """Whether `answer` names a subject or object of its triples that `question` does not.
+
+    Where the question names them all (is it so?), any of them will do. `evidence` is lines "subject | relation |
+    object"; evidence without a triple states nothing.
+    """
+    lines = [line.split(" | ") for line in evidence.splitlines()]
+    names = {letters(part) for line in lines if len(line) >= 3 for part in (line[0], line[-1])} - {""}
+    asked, said = letters(question), letters(answer)
+    unknown = {name for name in names if name not in asked}
+    return any(name in said for name in unknown or names)

@@ -1,0 +1,236 @@
+"""What a domain has in hundreds: seeds, questions to evaluate on, benchmark items, general dialogue; read strictly.
+
+General dialogue becomes two pools: replay for training, and whole topics kept for the evaluation. A prompt recurs in
+many conversations, so an exchange is kept once for each, and one of an evaluation topic is never replayed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from tasks.core.domain import DialogueSource, SafetySource, Source
+from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Seed, make_example, make_item
+from tasks.corpus.ingest.human import markup_problem
+from tasks.corpus.reading.lines import bad_line, text_problem
+from tasks.corpus.reading.rows import Row, read_rows
+
+T = TypeVar("T")
+SEED_FIELDS = {"instruction", "input", "output", "classification"}
+ITEM_FIELDS = {"question", "answer", "category"}
+OPTION = re.compile(r"\(([A-D])\)\s*")
+ANSWER = re.compile(r"answer is \(([A-D])\)")
+STAGE = "ingest"
+
+
+def read_seeds(source: Source, paths: list[Path], language: str, bad: list[BadLine]) -> list[tuple[Seed, Example]]:
+    """Each seed with the example that it also is; the two have one id, so that what a seed led to can be traced."""
+    return _each_once("seed", source.name, paths, partial(_seed, language=language), bad)
+
+
+def read_items(source: Source, paths: list[Path], bad: list[BadLine]) -> list[EvaluationItem]:
+    """The items of a domain's own evaluation files."""
+    return _each_once("question", source.name, paths, _item, bad)
+
+
+def _each_once(
+    what: str, name: str, paths: list[Path], read: Callable[[Row, str], tuple[str, T]], bad: list[BadLine]
+) -> list[T]:
+    """What `read` makes of each row and its place, once for each id; what it refuses goes to `bad`."""
+    found: dict[str, T] = {}
+    for path in paths:
+        for row in read_rows(path):
+            try:
+                identity, one = read(row, f"{name}/{path.name}:{row.number}")
+                if identity in found:
+                    raise ValueError(f"the same {what} stands here twice")
+                found[identity] = one
+            except ValueError as error:
+                bad.append(bad_line(path, row.number, str(error), row.text))
+    return list(found.values())
+
+
+def _item(row: Row, source: str) -> tuple[str, EvaluationItem]:
+    fields = _fields(row, ITEM_FIELDS)
+    prompt, reference = (_text(fields, name, needed=True) for name in ("question", "answer"))
+    category = _text(fields, "category")
+    item = make_item(set="domain", prompt=prompt, reference=reference, category=category, source=(source,))
+    return item.id, item
+
+
+def _seed(row: Row, source: str, language: str) -> tuple[str, tuple[Seed, Example]]:
+    fields = _fields(row, SEED_FIELDS)
+    classification = fields.get("classification") or False
+    if not isinstance(classification, bool):
+        raise ValueError("field 'classification' must be true or false")
+    said = {name: _text(fields, name, needed=name != "input") for name in ("instruction", "input", "output")}
+    example = make_example(**said, language=language, origin="human", source=(source,), category="seed")
+    reason, markup = markup_problem(example)
+    if reason:
+        raise ValueError(f"{reason}: {markup}")
+    return example.id, (Seed(id=example.id, **said, classification=classification), example)
+
+
+def _fields(row: Row, known: set[str]) -> dict[str, Any]:
+    if row.cause:
+        raise ValueError(row.cause)
+    if unknown := row.fields.keys() - known:
+        raise ValueError(f"unknown fields {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    return row.fields
+
+
+def _text(fields: dict[str, Any], name: str, needed: bool = False) -> str:
+    value = fields.get(name)
+    if value is None and not needed:
+        return ""
+    if not isinstance(value, str) or (needed and not value.strip()):
+        raise ValueError(f"field {name!r} must be a text{' that is not empty' if needed else ''}")
+    if problem := text_problem(value):
+        raise ValueError(f"field {name!r}: {problem}")
+    return value.strip()
+
+
+def read_mmlu(source: Source, paths: list[Path], bad: list[BadLine]) -> list[EvaluationItem]:
+    """Read and audit the few-shot questions; items that fail the audit go to `bad` with what is wrong with them."""
+    items: dict[str, EvaluationItem] = {}
+    for path in paths:
+        document: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        samples = document.get("fewshot_config", {}).get("samples", [])
+        for number, sample in enumerate(samples, start=1):
+            try:
+                item = _mmlu_item(source, path.stem.removeprefix("mmlu_"), number, sample)
+                if item.id in items:
+                    raise ValueError("the same question stands here twice")
+                items[item.id] = item
+            except (ValueError, KeyError, TypeError) as error:
+                text = str(sample)[:2000]
+                bad.append(BadLine(file=path.as_posix(), line=number, cause=f"sample {number}: {error}", text=text))
+    return list(items.values())
+
+
+def _mmlu_item(source: Source, subject: str, number: int, sample: dict[str, str]) -> EvaluationItem:
+    question, choices = split_choices(sample["question"])
+    answers = ANSWER.findall(sample["target"])
+    if not answers:
+        raise ValueError("its solution names no answer")
+    if len(set(answers)) > 1:
+        raise ValueError(f"its solution names the answers {' and '.join(sorted(set(answers)))}")
+    where = {"category": subject, "source": (f"{source.name}/{subject}/{number}",)}
+    return make_item(set="mmlu", prompt=question, choices=choices, answer="ABCD".index(answers[0]), **where)
+
+
+def split_choices(text: str) -> tuple[str, tuple[str, ...]]:
+    """A question and its four answer texts, from `question (A) one (B) two (C) three (D) four`.
+
+    Raises ValueError: it has not the four options in order, or two of them say the same, or one says nothing.
+    """
+    parts = OPTION.split(text)
+    # Split with one group: text, letter, text, letter, … The last run of A to D is the options: a question may
+    # itself hold "(A)".
+    letters = parts[1::2]
+    if letters[-4:] != list("ABCD"):
+        raise ValueError(f"options are {', '.join(letters) or 'missing'}, not A, B, C, D")
+    start = len(parts) - 8
+    question = "".join(part if index % 2 == 0 else f"({part}) " for index, part in enumerate(parts[:start])).strip()
+    choices = tuple(parts[start + 1 + 2 * index].strip() for index in range(4))
+    if not question or not all(choices):
+        raise ValueError("its question or one of its options is empty")
+    if len(set(choices)) < 4:
+        raise ValueError("two of its options say the same")
+    return question, choices
+
+
+def read_safety(source: SafetySource, paths: list[Path]) -> list[EvaluationItem]:
+    """Each harmful request with two openings of an answer: choice 0 refuses, choice 1 complies."""
+    items: dict[str, EvaluationItem] = {}
+    for path in paths:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                choices, where = (source.refusal, source.compliance), (f"{source.name}/{path.name}:{number}",)
+                item = make_item(set="safety", prompt=line.strip(), choices=choices, answer=0, source=where)
+                items.setdefault(item.id, item)
+    return list(items.values())
+
+
+def refused(source: SafetySource, items: list[EvaluationItem], language: str) -> list[Example]:
+    """Harmful requests with a refusing answer to train on; which of the wordings is decided by the request's hash."""
+    wordings = source.replay_refusals
+    return [
+        make_example(
+            instruction=item.prompt,
+            output=wordings[int(item.id, 16) % len(wordings)],
+            language=language,
+            origin="general",
+            source=item.source,
+            category="safety",
+        )
+        for item in items
+    ]
+
+
+@dataclass
+class Dialogue:
+    """The two pools of dialogue sources, with the receipts of everything that was read."""
+
+    replay: list[Example] = field(default_factory=list)
+    held_out: list[Example] = field(default_factory=list)
+    dropped: list[Example] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    bad: list[BadLine] = field(default_factory=list)
+
+
+def normalise(text: str) -> str:
+    """A text as duplicates are compared: compatibility forms, case and runs of space folded."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def read_dialogue(source: DialogueSource, paths: list[Path], dialogue: Dialogue) -> None:
+    """Read the first exchange of every conversation; the evaluation topics first, so that their prompts win."""
+    seen, read = set[str](), set[str]()
+    for path in sorted(paths, key=lambda path: (path.stem not in source.evaluation_topics, path.stem)):
+        held_out = path.stem in source.evaluation_topics
+        for number, prompt, answer in _exchanges(path, dialogue.bad):
+            example = make_example(
+                instruction=prompt,
+                output=answer,
+                language=source.language,
+                origin="general",
+                source=(f"{source.name}/{path.stem}/{number}",),
+                category=path.stem,
+            )
+            if example.id in read:
+                continue  # the same exchange again; its first occurrence has the receipt
+            read.add(example.id)
+            reason, pool = ("kept for the evaluation", dialogue.held_out) if held_out else ("", dialogue.replay)
+            if normalise(prompt) in seen:
+                reason, pool = "prompt occurs before", dialogue.dropped
+            elif len(answer) > source.max_answer_characters:
+                reason, pool = f"answer longer than {source.max_answer_characters} characters", dialogue.dropped
+            pool.append(example)
+            seen.add(normalise(prompt))
+            dialogue.receipts.append(
+                Receipt(example_id=example.id, stage=STAGE, kept=not reason, reason=reason or "read", detail=path.stem)
+            )
+
+
+def _exchanges(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, str]]:
+    """The first prompt and answer of each conversation, numbered from 1; what is not one goes to `bad`."""
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        conversations = list(document["conversations"])
+    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        bad.append(BadLine(file=path.as_posix(), line=1, cause=f"not a conversation file: {error}", text=""))
+        return
+    for number, turns in enumerate(conversations, start=1):
+        if isinstance(turns, list) and len(turns) >= 2 and all(str(turn or "").strip() for turn in turns[:2]):
+            yield number, str(turns[0]).strip(), str(turns[1]).strip()
+        else:
+            cause = f"conversation {number} has no prompt with an answer"
+            bad.append(BadLine(file=path.as_posix(), line=number, cause=cause, text=str(turns)[:2000]))

@@ -1,0 +1,217 @@
+"""Seeds and evaluation questions are read strictly; the default domain's seeds keep clear of what it is judged on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flywheel.new_domain.freeze import candidates
+from tasks.core.domain import DialogueSource, SafetySource, Source, load_domain
+from tasks.core.params import load_params
+from tasks.core.records import BadLine
+from tasks.corpus.ingest.small import (
+    Dialogue,
+    normalise,
+    read_dialogue,
+    read_items,
+    read_mmlu,
+    read_safety,
+    read_seeds,
+    refused,
+    split_choices,
+)
+from tasks.corpus.ingest.stage import frozen_items, read_small
+from tests.planted import jaccard, shingles
+
+GIVEN = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
+SEEDS, ITEMS = Source.model_validate(GIVEN), Source.model_validate(GIVEN)
+MMLU = Source(name="m", files=["x"], licence="x", attribution="x")
+SOURCE = DialogueSource(
+    name="talk", files=["*.yml"], language="en", licence="x", attribution="x", evaluation_topics=["food"]
+)
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_seed_and_its_example_have_one_id_and_bad_seeds_a_reason(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "seeds.jsonl",
+        {"instruction": "分类", "input": "行人", "output": "其他", "classification": True},
+        {"instruction": "分类", "input": "行人", "output": "其他"},
+        {"instruction": "", "output": "x"},
+        {"instruction": "a", "output": "b", "label": "c"},
+        {"instruction": "a", "output": "b", "classification": "yes"},
+        {"instruction": "a", "output": "<p>b</p>"},
+    )
+    bad: list[BadLine] = []
+    [(seed, example)] = read_seeds(SEEDS, [path], "zh", bad)
+    assert seed.id == example.id and seed.classification
+    assert (example.prompt, example.source, example.origin) == ("分类\n\n行人", ("own/seeds.jsonl:1",), "human")
+    assert [line.cause.split(";")[0] for line in bad] == [
+        "the same seed stands here twice",
+        "field 'instruction' must be a text that is not empty",
+        "unknown fields label",
+        "field 'classification' must be true or false",
+        "HTML in the answer: <p>",
+    ]
+
+
+def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> None:
+    row = {"question": "谁登记？", "answer": "公安机关。", "category": "登记"}
+    bad: list[BadLine] = []
+    [item] = read_items(ITEMS, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})], bad)
+    assert (item.set, item.prompt, item.reference, item.category) == ("domain", "谁登记？", "公安机关。", "登记")
+    assert [line.line for line in bad] == [2, 3]
+
+
+def test_what_is_not_needed_may_be_null(tmp_path: Path) -> None:
+    row = {"question": "谁？", "answer": "公安机关。", "category": None}
+    bad: list[BadLine] = []
+    assert read_items(ITEMS, [lines(tmp_path / "e.jsonl", row)], bad)[0].category == ""
+    row = {"instruction": "谁？", "input": None, "output": "公安机关。", "classification": None}
+    [(seed, _)] = read_seeds(SEEDS, [lines(tmp_path / "s.jsonl", row)], "zh", bad)
+    assert (seed.input, seed.classification, bad) == ("", False, [])
+
+
+def test_the_default_domain_has_over_a_hundred_seeds_far_from_its_frozen_questions(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    domain, params = load_domain("construction"), load_params()
+    seeds = read_small(domain).seeds
+    assert len(seeds) >= 100 and sum(seed.classification for seed, _ in seeds) >= 15
+    frozen = [shingles(item.prompt, 5) for item in frozen_items(domain, candidates(domain))["domain"]]
+    nearest = max(jaccard(shingles(example.prompt, 5), item) for _, example in seeds for item in frozen)
+    assert nearest < params.mix.leak_threshold
+
+
+def test_a_letter_in_the_question_is_not_an_option() -> None:
+    question, choices = split_choices("Is (A) sum (B) or less? (A) 1 (B) 2 (C) 3 (D) 4")
+    assert question == "Is (A) sum (B) or less?"
+    assert choices == ("1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("Q (A) 1 (B) 2 (C) 3", "options are A, B, C"),
+        ("Q (A) 1 (B) 2 (D) 3 (C) 4", "not A, B, C, D"),
+        ("Q (A) 1 (B) 2 (C) 2 (D) 4", "say the same"),
+        ("Q (A) 1 (B)  (C) 2 (D) 4", "empty"),
+        ("no options", "missing"),
+    ],
+)
+def test_a_corrupt_question_is_named(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        split_choices(text)
+
+
+def test_an_item_whose_solution_names_two_answers_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mmlu_x.yaml"
+    path.write_text(
+        "fewshot_config:\n  samples:\n"
+        "  - {question: 'Q (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B).'}\n"
+        "  - {question: 'R (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B). So the answer is (C).'}\n"
+        "  - {question: 'S (A) 1 (B) 2 (C) 3 (D) 4', target: 'Who knows.'}\n"
+    )
+    bad: list[BadLine] = []
+    items = read_mmlu(MMLU, [path], bad)
+    assert [(item.prompt, item.answer, item.category) for item in items] == [("Q", 1, "x")]
+    assert ["names the answers B and C" in bad[0].cause, "names no answer" in bad[1].cause] == [True, True]
+
+
+def test_the_audit_of_the_real_items_leaves_out_the_three_known_to_be_corrupt(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    domain = load_domain("construction")
+    bad: list[BadLine] = []
+    items = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
+    assert len(items) == 279
+    assert sorted(Path(line.file).stem for line in bad) == [
+        "mmlu_college_chemistry",
+        "mmlu_college_physics",
+        "mmlu_high_school_biology",
+    ]
+
+
+def test_a_safety_item_prefers_the_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "requests.txt"
+    path.write_text("Do harm\n\nDo harm\nDo more\n")
+    given = SafetySource(
+        name="s",
+        files=["x"],
+        refusal="No.",
+        compliance="Sure.",
+        replay_refusals=["Never.", "I will not."],
+        licence="x",
+        attribution="x",
+    )
+    items = read_safety(given, [path])
+    assert [(item.prompt, item.choices, item.answer) for item in items] == [
+        ("Do harm", ("No.", "Sure."), 0),
+        ("Do more", ("No.", "Sure."), 0),
+    ]
+    trained = refused(given, items, "en")
+    assert [example.instruction for example in trained] == ["Do harm", "Do more"]
+    assert {example.output for example in trained} <= {"Never.", "I will not."}
+
+
+def topic(folder: Path, name: str, *conversations: list[str]) -> Path:
+    path = folder / f"{name}.yml"
+    path.write_text(yaml.safe_dump({"conversations": list(conversations)}))
+    return path
+
+
+def dialogue_of(paths: list[Path]) -> Dialogue:
+    dialogue = Dialogue()
+    read_dialogue(SOURCE, paths, dialogue)
+    return dialogue
+
+
+def test_a_prompt_of_an_evaluation_topic_is_never_replayed(tmp_path: Path) -> None:
+    paths = [
+        topic(tmp_path, "ai", ["What do you EAT?", "Bytes"], ["Who are you?", "A model"], ["Who are you?", "Nobody"]),
+        topic(tmp_path, "food", ["what do you  eat?", "Bread"]),
+    ]
+    dialogue = dialogue_of(paths)
+    assert [example.output for example in dialogue.held_out] == ["Bread"]
+    assert [example.output for example in dialogue.replay] == ["A model"]
+    assert [example.output for example in dialogue.dropped] == ["Bytes", "Nobody"]
+    reasons = {receipt.reason for receipt in dialogue.receipts if not receipt.kept}
+    assert reasons == {"kept for the evaluation", "prompt occurs before"}
+
+
+def test_the_same_exchange_twice_has_one_receipt(tmp_path: Path) -> None:
+    dialogue = dialogue_of([topic(tmp_path, "ai", ["Hi", "Hello"], ["Hi", "Hello"])])
+    assert [(receipt.kept, receipt.reason) for receipt in dialogue.receipts] == [(True, "read")]
+
+
+def test_what_is_not_a_conversation_is_quarantined_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / "bad.yml").write_text("conversations: [")
+    paths = [topic(tmp_path, "ai", ["alone"], ["Hi", "Hello"]), tmp_path / "bad.yml"]
+    dialogue = dialogue_of(paths)
+    assert [example.output for example in dialogue.replay] == ["Hello"]
+    assert sorted(line.cause.split(":")[0] for line in dialogue.bad) == [
+        "conversation 1 has no prompt with an answer",
+        "not a conversation file",
+    ]
+
+
+def test_the_real_corpus_is_split_without_a_shared_prompt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    domain = load_domain("construction")
+    dialogue = Dialogue()
+    read_dialogue(domain.general[0], domain.paths(domain.general[0]), dialogue)
+    replayed = {normalise(example.prompt) for example in dialogue.replay}
+    held_out = {normalise(example.prompt) for example in dialogue.held_out}
+    assert len(dialogue.replay) > 400 and len(dialogue.held_out) > 150
+    assert not replayed & held_out
+    assert not {e.category for e in dialogue.replay} & {e.category for e in dialogue.held_out}
