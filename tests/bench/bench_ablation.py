@@ -30,7 +30,7 @@ from tasks.core.intervals import paired_interval
 from tasks.core.params import Params, load_params
 from tasks.core.records import EvaluationItem, Example, read_own_jsonl, write_jsonl
 from tasks.core.tables import read_records
-from tests.bench.tables import show
+from tests.bench.table import show
 
 HOME = layout.HOME / "ablation"
 ARMS = ("everything", "dedup", "random", "k_center", "k_center_nuggets")

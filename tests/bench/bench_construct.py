@@ -21,7 +21,7 @@ import openai
 
 from tasks.core.params import TeacherParams
 from tasks.corpus.teacher.teacher import Ask, Endpoint, ReplyCache, Teacher, dialogue
-from tests.bench.tables import show, timed
+from tests.bench.table import show, timed
 from tests.teacher_server import Fault, TeacherServer
 
 REQUESTS, CONCURRENCY, DELAY = 10_000, 64, 0.02

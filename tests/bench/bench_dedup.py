@@ -12,7 +12,7 @@ from tasks.core.tables import table_of
 from tasks.curate.dedup.stage import deduplicate
 from tasks.similarity.embedder import Embeddings, cosines, embed_texts, question_text, whole_text
 from tasks.similarity.leaks import LeakGuard, LeakThresholds
-from tests.bench.tables import show
+from tests.bench.table import show
 from tests.planted import LANGUAGES, Found, Kind, Planted, among, measure, read_planted
 
 CHARACTERS = {"name": "characters"}

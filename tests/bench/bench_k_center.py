@@ -19,7 +19,7 @@ import numpy as np
 
 from tasks.curate.select.k_center import k_center
 from tasks.similarity.neighbours import on_grid
-from tests.bench.tables import show, timed
+from tests.bench.table import show, timed
 
 DIMENSIONS = 384
 SIZES = ((12_500, 1_250), (25_000, 2_500), (50_000, 5_000))

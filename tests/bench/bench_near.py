@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tasks.similarity.near import NearIndex, near_pairs, normalise, similarities
-from tests.bench.tables import show, timed
+from tests.bench.table import show, timed
 
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128
 TOKENS = 150

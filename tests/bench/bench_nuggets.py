@@ -24,7 +24,7 @@ from tasks.core.tables import read_records
 from tasks.curate.select.nuggets import Golden, Judge, choose_tasks, golden_scores
 from tasks.curate.select.stage import EXAMPLES, read_pool
 from tasks.text.likelihood import load_model
-from tests.bench.tables import show, timed
+from tests.bench.table import show, timed
 
 TASKS = 16
 SIZES = (4, 8, 16)

@@ -22,7 +22,7 @@ from pathlib import Path
 from tasks.core import layout
 from tasks.core.records import Example, Receipt, make_example
 from tasks.core.tables import schema_of, table_writer, write_records
-from tests.bench.tables import show
+from tests.bench.table import show
 
 STAGES = ("ingest", "construct", "validate", "dedup", "mix")
 ROOT = Path(__file__).resolve().parents[2]

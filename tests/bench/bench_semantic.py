@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.similarity.neighbours import on_grid, similar_pairs
-from tests.bench.tables import show, timed
+from tests.bench.table import show, timed
 
 THRESHOLD, DIMENSIONS = 0.85, 384
 SIZES = (7_500, 15_000, 30_000)
