@@ -50,7 +50,7 @@ CONVERSATIONS = (
 
 def as_trained(tokenizer: Any, system: str, conversation: Conversation) -> Reading:
     """As sft's workers encode an example."""
-    said = {"instruction": conversation.user, "output": conversation.answer, "history": conversation.history}
+    said: Any = {"instruction": conversation.user, "output": conversation.answer, "history": conversation.history}
     example = make_example(**said, language="en", origin="human", source=("parity",))
     prompt_ids, answer_ids = encode_example(tokenizer, system, example, UNBOUNDED)
     prompt = render_prompt(tokenizer, system, conversation.user, conversation.history)

@@ -61,8 +61,8 @@ def methods(params: Params, domain: Domain, teacher: Teacher | None) -> Iterator
         tokenizer = PreTrainedTokenizerFast.from_pretrained(layout.BASE_MODEL)
         asks = SelfQa(**shared)
         cut = partial(chunk, tokenizer=tokenizer, tokens=settings.chunk.tokens, overlap=settings.chunk.overlap)
-        tables = read_batches(layout.INGEST / "documents.parquet", DOCUMENTS_AT_ONCE)
-        asks.build(asks.passages((one for table in tables for one in records_of(table, Document)), cut))
+        batches = read_batches(layout.INGEST / "documents.parquet", DOCUMENTS_AT_ONCE)
+        asks.build(asks.passages((one for table in batches for one in records_of(table, Document)), cut))
         yield asks
     if "self_kv" in on:
         states = SelfKv(**shared)
