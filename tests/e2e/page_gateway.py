@@ -27,7 +27,7 @@ class FixedFollower:
 
     def __init__(self, settings: GatewaySettings, store: Store, traffic: Traffic, *rest: Any) -> None:
         traffic.champion = Served("7", "7" * 64, "base", "You answer questions about building.")
-        traffic.challenger = Served("8", "8" * 64, "challenger", "You answer questions about building.")
+        traffic.challenger = Served("8", "8" * 64, "other", "You answer questions about building.")
         traffic.engine_up = True
 
     def start(self) -> None:

@@ -90,7 +90,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     state, body = request.app[STATE], await request.json()
     state.asked = [*state.asked[-99:], body]
     model = body["model"]
-    if model not in ("base", "challenger") and model not in state.adapters:
+    if model not in ("base", "other") and model not in state.adapters:
         return web.json_response({"error": {"message": f"The model `{model}` does not exist."}}, status=404)
     if state.down:
         return web.json_response({"error": {"message": "away"}}, status=503)
