@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from flows.stages import StageRun, clock, seconds_left
+from flows.stages import StageRun, seconds_left
+from tasks.core.words import clock
 
 if TYPE_CHECKING:
     from flows.summary import ReleaseOutcome

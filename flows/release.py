@@ -37,7 +37,7 @@ from flows.registration import (
     register,
     trusted_verdict,
 )
-from flows.stages import ReleaseStopped, clock, keep_duration, read_durations
+from flows.stages import ReleaseStopped, keep_duration, read_durations
 from flows.summary import ReleaseOutcome
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
@@ -45,6 +45,7 @@ from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
 from tasks.core.pointers import read_pointer
+from tasks.core.words import clock
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import point, refresh_pointer
 from tasks.registry.runs import close_run, open_run, tracking_uri

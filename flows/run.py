@@ -29,12 +29,13 @@ from rich.console import Console
 from flows.console import RunProgress, reporting
 from flows.idle import outcome_at_rest
 from flows.server import EmbeddedServer, answers, prefect_environment
-from flows.stages import StageRun, clock
+from flows.stages import StageRun
 from flows.summary import ReleaseOutcome, print_summary
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.params import load_params
 from tasks.core.processes import LOOPBACK
+from tasks.core.words import clock
 
 FAILED, NOT_PROMOTED, INTERRUPTED = 1, 3, 130
 

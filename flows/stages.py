@@ -217,13 +217,6 @@ def _failure(name: str, status: int, output: list[str]) -> str:
     return f"stage {name} failed (exit {status}); nothing was promoted. Its last lines:\n{tail}"
 
 
-def clock(seconds: float) -> str:
-    """Seconds as 0:07, 12:30 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def read_durations(root: Path) -> dict[str, float]:
     """Stage → seconds its last real run took; empty where nothing is known."""
     with contextlib.suppress(OSError, ValueError):

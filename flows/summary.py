@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.stages import StageRun, clock
+from flows.stages import StageRun
 from tasks.core import layout
+from tasks.core.words import clock
 from tasks.evaluate.card.card import Card, Sample, collect, figure
 
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red"}

@@ -9,6 +9,7 @@ import click
 
 from flywheel.answers import Answer, brief, registry, verb
 from tasks.core.layout import home
+from tasks.core.words import gib, rough
 
 if TYPE_CHECKING:
     from tasks.core.params import Params
@@ -57,8 +58,8 @@ def _bases(names: tuple[str, ...]) -> Answer:
 
     from tasks.core.domain import load_domain
     from tasks.core.params import load_params
+    from tasks.core.prices import read_prices
     from tasks.evaluate.bases import known_bases, recommend
-    from tasks.train.sizing.machines import read_prices
 
     with contextlib.chdir(home()):
         params, currency = load_params(), read_prices().currency
@@ -80,8 +81,8 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
     from tasks.evaluate.bases import Candidate, ask_base, domain_of, losses_of, prepare
     from tasks.evaluate.run.stage import context_length
     from tasks.evaluate.scoring.questions import means_of, read_items
-    from tasks.train.estimate_all import estimate_base
-    from tasks.train.sizing.shapes import read_shape
+    from tasks.train.estimate_all import estimate
+    from tasks.train.run.shape import read_shape
 
     here = load_domain(params.domain)
     owner = domain_of(name, known, here)
@@ -95,16 +96,13 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
         tuple(known[name].languages),
         means_of(scores),
         losses_of(name, scores, items),
-        estimate_base(home(), folder),
+        estimate(home(), "sft", "known", base=folder)["stages"][0],
         context_length(folder),
     )
 
 
 def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency: str) -> str:
     """The candidates as a table for people; memory, time and money are those of SFT on this machine."""
-    from tasks.train.sizing.estimate import clock
-    from tasks.train.sizing.sizing import gib
-
     lines = [
         f"  {'base model':<26}{'parameters':>12}{'context':>9}{'nats/char':>11}{'memory':>10}{'SFT':>8}{currency:>8}"
         "  licence, languages"
@@ -114,7 +112,7 @@ def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency
         said = f"{row.licence}, {', '.join(row.languages) or 'not said'}"
         lines.append(
             f"{mark} {row.name:<26}{row.parameters:>12,}{row.context or '–':>9}{row.loss:>11.3f}"
-            f"{gib(size['memory']['needed']):>10}{clock(size['time']['seconds']):>8}{size['cost']:>8.2f}  {said}"
+            f"{gib(size['memory']['needed']):>10}{rough(size['time']['seconds']):>8}{size['cost']:>8.2f}  {said}"
         )
         lines.append(
             "    " + ", ".join(f"{name.replace('_', ' ', 1)} {value:.3f}" for name, value in row.means.items())

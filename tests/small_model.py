@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.core.training_params import LoraParams
-from tasks.train.sizing.shapes import ModelShape
+from tasks.train.run.shape import ModelShape
 
 # One layer of width 8, inner width 16, two heads of 4 (one for keys and values), 32 words, the head tied.
 SMALL = ModelShape(

@@ -1,18 +1,14 @@
 """How right the estimate is: predicted against actual time and peak memory of settings it has not seen.
 
-Each setting is sized by formula and by its own three-step probe, then trained for real, by the stage's own code, on
-the default domain's base model and examples. Asked for: within 25% of the time and 20% of the peak memory, on five.
-
-Constants of the estimate were fitted on one setting, `lora bf16` (GROWTH in tasks/train/sizing/estimate.py, and the
-sizes of a checkpoint). It is measured and shown too, marked as fitted, but is none of the five. Nothing was fitted on
-any other.
+Each setting is sized by formula and by its own probe, then trained for real, by the stage's own code, on the default
+domain's base model and examples. Asked for: within 25% of the time and 20% of the peak memory, on five. GROWTH in
+tasks/train/sizing/formula.py and the sizes of a checkpoint were fitted on `lora bf16`, which is none of the five.
 
     python tests/bench/bench_estimate.py            the table of what is measured so far
     python tests/bench/bench_estimate.py --run 1    measures that many settings that are still missing: 2 to 4 min each
 
-Exit status: 1 where a measured setting is off by more than that, by name; 0 otherwise. What is still to be measured
-is named too.
-Run it where the stages up to `mix` have been run, on a machine that does nothing else. Kept under .flywheel/bench.
+Exit status: 1 where a measured setting is off by more than that, by name. Run it where the stages up to `mix` have been
+run, on a machine that does nothing else. Kept under .flywheel/bench.
 """
 
 from __future__ import annotations
@@ -21,38 +17,31 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks.core import layout
 from tasks.core.domain import load_domain
-from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
+from tasks.core.prices import read_prices
 from tasks.train.linked_copy import inside, link_copy
+from tests.bench.table import show
 
 HOME = layout.HOME / "bench" / "estimate"
 TIME_OFF, MEMORY_OFF = 0.25, 0.20
 FITTED = ("lora bf16",)
 # Name: settings by dotted name, examples to train on, examples to validate on.
+BF16 = {"sft.precision": "bf16", "sft.epochs": 1, "sft.min_steps": 0}  # epochs as they are written here
 SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
-    "lora bf16": ({"sft.precision": "bf16", "sft.epochs": 1}, 160, 16),
-    "lora fp32, batches of 2": ({"sft.precision": "fp32", "sft.batch_size": 2, "sft.epochs": 1}, 72, 8),
-    "full bf16": ({"sft.method": "full", "sft.precision": "bf16", "sft.epochs": 1, "sft.batch_size": 2}, 72, 8),
-    "p_tuning_v2 bf16": (
-        {"sft.method": "p_tuning_v2", "sft.precision": "bf16", "sft.epochs": 2, "sft.packing": False},
-        96,
-        8,
-    ),
+    "lora bf16": (BF16, 160, 16),
+    "lora fp32, batches of 2": ({**BF16, "sft.precision": "fp32", "sft.batch_size": 2}, 72, 8),
+    "full bf16": ({**BF16, "sft.method": "full", "sft.batch_size": 2}, 72, 8),
+    "p_tuning_v2 bf16": ({**BF16, "sft.method": "p_tuning_v2", "sft.epochs": 2, "sft.packing": False}, 96, 8),
     "lora bf16, rank 64, one process": (
         {
-            "sft.precision": "bf16",
+            **BF16,
             "sft.launch": "cpu1",
-            "sft.epochs": 1,
             "sft.gradient_accumulation": 2,
             "methods.lora.rank": 64,
             "engine.max_adapter_rank": 64,
@@ -61,21 +50,16 @@ SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
         8,
     ),
     "dora bf16, batches of 3, no packing": (
-        {"sft.method": "dora", "sft.precision": "bf16", "sft.epochs": 1, "sft.batch_size": 3, "sft.packing": False},
+        {**BF16, "sft.method": "dora", "sft.batch_size": 3, "sft.packing": False},
         90,
         8,
     ),
 }
 
 
-class NoProbe(FlywheelError):
-    """The probe failed, so there is nothing to compare."""
-
-
 def size_and_train(name: str) -> dict[str, Any]:
     """What one setting was sized at, and what it took."""
     settings, train, validation = SETTINGS[name]
-    settings = {"sft.min_steps": 0, **settings}  # epochs as they are written here
     folder = (HOME / name.replace(" ", "_").replace(",", "")).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     link_copy(Path(), folder, settings, keep_trained=False)
@@ -97,30 +81,21 @@ def size_and_train(name: str) -> dict[str, Any]:
 def _predicted_and_actual(folder: Path) -> dict[str, Any]:
     from tasks.train.entry.execute import execute, run_folder
     from tasks.train.sft.stage import describe
-    from tasks.train.sizing.estimate import estimate_of
-    from tasks.train.sizing.machines import read_prices
-    from tasks.train.sizing.sizing import size
+    from tasks.train.sizing.estimate import estimate_of, size
 
     with inside(folder):
         params = load_params()
         job = describe(params, load_domain(params.domain))
-        formula = estimate_of(size(job), read_prices())
-        probed = estimate_of(size(job, "always"), read_prices())
+        formula, probed = (estimate_of(job, size(job, probe), read_prices()) for probe in ("known", "always"))
         if probed["time"]["source"] != "probe":
-            raise NoProbe("the probe failed; what it said stands above")
+            sys.exit("the probe failed; what it said stands above")
         execute(job, run_folder(job))
         actual = json.loads((layout.MEASURED / "sft.json").read_text(encoding="utf-8"))
-        return {"formula": _figures(formula), "probe": _figures(probed), "time": probed["time"], "actual": actual}
+        return {"formula": _figures(formula), "probe": _figures(probed), "actual": actual}
 
 
 def _figures(found: dict[str, Any]) -> dict[str, float]:
     return {"seconds": found["time"]["seconds"], "bytes": found["memory"]["needed"]}
-
-
-def read_results() -> list[dict[str, Any]]:
-    """A row for each setting that has been measured, in order."""
-    paths = [HOME / f"{number}.json" for number in range(len(SETTINGS))]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 
 
 def off(row: dict[str, Any]) -> tuple[float, float]:
@@ -129,58 +104,40 @@ def off(row: dict[str, Any]) -> tuple[float, float]:
     return probe["seconds"] / actual["seconds"] - 1, probe["bytes"] / actual["peak_bytes"] - 1
 
 
-def misses(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What was predicted too badly, in words."""
-    found = []
-    for row in rows:
-        limits = zip(("time", "peak memory"), off(row), (TIME_OFF, MEMORY_OFF), strict=True)
-        found += [
-            f"{row['name']}: {what} is off by {share:+.0%}, more than {limit:.0%}"
-            for what, share, limit in limits
-            if abs(share) > limit
-        ]
-    return found
-
-
-def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print what has been measured."""
-    shown = Table(title="Predicted against actual")
-    columns = ("setting", "steps", "s actual", "s probe", "off", "GiB actual", "GiB probe", "off", "s, GiB formula")
-    for column in columns:
-        shown.add_column(column, justify="left" if column == "setting" else "right")
-    for row in rows:
-        actual, probe, formula = row["actual"], row["probe"], row["formula"]
-        time_off, memory_off = off(row)
-        shown.add_row(
-            row["name"] + (" (fitted)" if row["name"] in FITTED else ""),
-            str(actual["steps"]),
-            f"{actual['seconds']:.0f}",
-            f"{probe['seconds']:.0f}",
-            f"{time_off:+.0%}",
-            f"{actual['peak_bytes'] / 2**30:.2f}",
-            f"{probe['bytes'] / 2**30:.2f}",
-            f"{memory_off:+.0%}",
-            f"{formula['seconds']:.0f}, {formula['bytes'] / 2**30:.2f}",
-        )
-    Console(width=140).print(shown)
+def cells(row: dict[str, Any]) -> list[str]:
+    """A setting's row of the table."""
+    actual, probe, formula = row["actual"], row["probe"], row["formula"]
+    time_off, memory_off = off(row)
+    return [
+        row["name"] + (" (fitted)" if row["name"] in FITTED else ""),
+        str(actual["steps"]),
+        f"{actual['seconds']:.0f}, {probe['seconds']:.0f} ({time_off:+.0%}), {formula['seconds']:.0f}",
+        ", ".join(f"{size / 2**30:.2f}" for size in (actual["peak_bytes"], probe["bytes"], formula["bytes"])),
+        f"{memory_off:+.0%}",
+    ]
 
 
 def main() -> None:
     """Measure what is asked for, show everything, and say what was predicted too badly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=int, default=0, help="settings to measure that are still missing")
-    wanted = parser.parse_args().run
+    wanted, rows = parser.parse_args().run, []
     for number, name in enumerate(SETTINGS):
         path = HOME / f"{number}.json"
         if wanted and not path.is_file():
             write_json(path, size_and_train(name))
             wanted -= 1
-    rows = read_results()
-    table(rows)
-    for name in SETTINGS:
-        if name not in [row["name"] for row in rows]:
-            print(f"not measured yet: {name}")
-    if missed := misses(rows):
+        if path.is_file():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    columns = ("setting", "steps", "s: actual, probe, formula", "GiB: actual, probe, formula", "off")
+    show("Predicted against actual", columns, map(cells, rows))
+    limits = ("time", TIME_OFF), ("peak memory", MEMORY_OFF)
+    if missed := [
+        f"{row['name']}: {what} is off by {share:+.0%}, more than {limit:.0%}"
+        for row in rows
+        for (what, limit), share in zip(limits, off(row), strict=True)
+        if abs(share) > limit
+    ]:
         sys.exit("\n".join(missed))
 
 

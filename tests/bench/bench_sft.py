@@ -23,9 +23,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import digest_of, write_json
@@ -34,6 +31,7 @@ from tasks.core.records import Example, read_own_jsonl, write_jsonl
 from tasks.train.run.job import launch_files
 from tasks.train.run.launch import CONFIGS, environment, read_launch
 from tasks.train.sft.stage import SftJob
+from tests.bench.table import show
 
 HOME = layout.HOME / "speed"
 EXAMPLES, HELD_OUT = 128, 24
@@ -108,19 +106,15 @@ def rates(figures: dict[str, Any]) -> tuple[float, float, float]:
     return processor, wall, processor * operations(figures["answer_share"]) / possible
 
 
-def show() -> None:
-    """Print the table of what is measured; ratios are to the best of trl's."""
-    measured = {name: json.loads(place(name).read_text()) for name in SIDES if place(name).is_file()}
+def rows_of(measured: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A row of the table for each side; ratios are to the best of trl's."""
     best = max((rates(measured[name])[0] for name in measured if name in TRL), default=float("nan"))
-    table = Table(title="Supervised fine-tuning: tokens a second, two processes of one thread, bf16")
-    for column in ("side", "processor time", "against trl's best", "wall time", "of matmul", "held-out loss", "steps"):
-        table.add_column(column, justify="right")
+    rows: list[tuple[str, ...]] = []
     for name, figures in measured.items():
         processor, wall, share = rates(figures)
-        ratio = f"{processor / best:.2f}"
-        cells = (f"{processor:.0f}", ratio, f"{wall:.0f}", f"{share:.0%}", f"{figures['loss']:.4f}")
-        table.add_row(name, *cells, str(figures["steps"]))
-    Console().print(table)
+        told = (f"{processor:.0f}", f"{processor / best:.2f}", f"{wall:.0f}", f"{share:.0%}", f"{figures['loss']:.4f}")
+        rows.append((name, *told, str(figures["steps"])))
+    return rows
 
 
 def main() -> None:
@@ -133,7 +127,9 @@ def main() -> None:
         shutil.rmtree(HOME, ignore_errors=True)
     for name in [name for name in SIDES if not place(name).is_file()][: asked.run]:
         measure(name)
-    show()
+    columns = ("side", "processor time", "against trl's best", "wall time", "of matmul", "held-out loss", "steps")
+    measured = {name: json.loads(place(name).read_text()) for name in SIDES if place(name).is_file()}
+    show("Fine-tuning: tokens a second, two processes of one thread, bf16", columns, rows_of(measured))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core import layout
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json
+from tasks.core.prices import read_prices
+from tasks.core.words import gib, rough
 from tasks.train.run.checkpoints import REFUSED, final_of, last_complete
 from tasks.train.run.costs import Attempt, write_measured
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import LaunchError, launch
-from tasks.train.sizing.estimate import preflight
+from tasks.train.sizing.estimate import estimate_of, size
+
+
+class CannotFit(FlywheelError):
+    """The training needs more memory or disk than there is."""
 
 
 def run_folder(job: TrainingJob) -> Path:
@@ -63,3 +71,22 @@ def _attempt(job: TrainingJob, run: Path) -> None:
         launch(job.settings.launch, job.worker, arguments, attempt.look)
     finally:
         attempt.end()
+
+
+def preflight(job: TrainingJob) -> None:
+    """Size a job that is about to start, and keep what is predicted beside what it will really take.
+
+    Raises:
+        CannotFit: it would not fit; the message says what would.
+    """
+    found = estimate_of(job, size(job, "doubt"), read_prices())
+    write_json(layout.MEASURED / f"{job.stage}.predicted.json", found)
+    if not found["fits"]:
+        instead = "; ".join(found["would_fit"]) or "no change that is known here"
+        raise CannotFit(f"{job.stage} cannot run here: {'; '.join(found['reasons'])}. What would fit: {instead}")
+    took, memory = found["time"], found["memory"]
+    print(
+        f"{job.stage}: {found['work']['steps']} steps, about {rough(took['seconds'])} ({took['source']}), "
+        f"{gib(memory['needed'])} of {gib(memory['available'])} memory",
+        flush=True,
+    )

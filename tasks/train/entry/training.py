@@ -15,9 +15,9 @@ from tasks.core.training_params import TrainingParams
 from tasks.train.entry.execute import execute, run_folder
 from tasks.train.run.checkpoints import forget
 from tasks.train.run.handover import Weights, write_nothing, write_trained
+from tasks.train.run.hardware import resolve_precision
 from tasks.train.run.job import TrainingJob, curves, launch_files, read_result
 from tasks.train.run.launch import CONFIGS, read_launch
-from tasks.train.run.precision import resolve_precision
 
 Result = dict[str, Any]  # what the workers noted: `history`, rows of step, curve and value, and counts
 Metrics = dict[str, Any]

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
+from tasks.core.words import clock
 from tasks.train.run import heartbeat
 from tasks.train.run.checkpoints import check_room, mark_complete
 from tasks.train.run.job import TrainingJob, curves
@@ -127,17 +128,11 @@ class Progress(TrainerCallback):
         speed = f"{rate * tokens:.0f} tokens/s" if tokens else f"{rate * 60:.1f} steps/min"
         shown = [f"{name} {logs[name]:.4f}" for name in SHOWN if isinstance(logs.get(name), int | float)]
         where = f"{self._stage}: step {state.global_step} of {state.max_steps}"
-        text = ", ".join([where, *shown, speed, f"{_clock((state.max_steps - state.global_step) / rate)} left"])
+        text = ", ".join([where, *shown, speed, f"{clock((state.max_steps - state.global_step) / rate)} left"])
         if terminal:
             filled = 20 * state.global_step // max(state.max_steps, 1)
             text = f"\r\033[K[{'#' * filled:<20}] {text}"
         print(text, end="" if terminal and not last else "\n", flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 class LivePlot(TrainerCallback):

@@ -1,10 +1,7 @@
 """What a training asks of each process: bytes by component, and floating-point operations.
 
-Formulas only; tasks/train/sizing/probe.py corrects them by a few real steps. Sources: the ZeRO paper (Rajbhandari et
-al. 2020, arXiv 1910.02054, section 3) for weights, gradients and optimiser; Korthikanti et al. 2022 (arXiv 2205.05198,
-section 4) for the way activations are counted, redone for gated layers with root-mean-square norms; Kaplan et al.
-2020 (arXiv 2001.08361, table 1) for operations a token.
-Limits: no activation checkpointing (no stage uses it), Adam in fp32.
+Sources: ZeRO (arXiv 1910.02054, section 3) for weights, gradients and optimiser; arXiv 2205.05198, section 4, for
+activations, redone for gated layers; arXiv 2001.08361, table 1, for operations. No activation checkpointing; Adam.
 """
 
 from __future__ import annotations
@@ -13,162 +10,153 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from tasks.core.settings import Section
-from tasks.core.training_params import (
-    DoraParams,
-    FullParams,
-    OsfParams,
-    PromptTuningParams,
-    PTuningParams,
-    PTuningV2Params,
-    QloraParams,
-)
+from tasks.core.training_params import METHODS, Method
 from tasks.train.run.job import TrainingJob
-from tasks.train.sizing.shapes import ModelShape, read_shape, trained_parameters
-from tasks.train.sizing.workload import Batch, is_online
+from tasks.train.run.launch import read_launch
+from tasks.train.run.shape import ModelShape, read_shape, trained_parameters
+from tasks.train.sizing.workload import Workload, is_online, read_rows, workload_of
 
-BYTES = {"fp32": 4, "bf16": 2}
+BYTES = {"fp32": 4, "bf16": 2}  # of a number
 # Of a worker without a model: interpreter, torch, transformers, trl, DeepSpeed. Measured on CPU; CUDA adds a context.
 RUNTIME_CPU, RUNTIME_GPU = 900 << 20, 1200 << 20
+# A run holds more than a probe saw: freed blocks of other sizes that the allocator keeps. Measured by bench_estimate.
+GROWTH = 1.1
 OPTIMISER = 12  # bytes a trained number: DeepSpeed's own copy in fp32, and Adam's two moments
-# Beside the policy of an online training: the reward model, and copies of what is trained (a reference, the last good
-# policy, those that are judged, TRL's own), all whole in each process; and those of them that checkpoints hold.
-COPIES, SAVED_COPIES = 5, 2
+COPIES = 5  # of an online policy beside itself: a reference, the last good one, those that are judged, TRL's own
 LOGIT_COPIES = 5  # of the logits at once: as computed, chosen, their log-softmax, and the gradients of two of these
+KEPT = 3  # checkpoints (the third is being written), and results (the workers', the stage's own, DVC's)
 NOTES = 8 << 20  # bytes of a checkpoint beside its weights: tokenizer, states of random numbers and schedules
-VirtualParams = PTuningV2Params | PTuningParams | PromptTuningParams
+
+
+class Probe(BaseModel):
+    """What a few real steps showed; see probe.py."""
+
+    precision: str
+    startup: float  # seconds before the first step, and after the last
+    speed: float  # operations a second of one process
+    saving: float  # seconds
+    peak: int  # bytes of a process: on a GPU of the one that held most, on a processor of all on average
+    explained: int  # bytes of it that the formulas expected
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is trained, how: all that the formulas depend on beside the batch."""
+class Sizing:
+    """One training with all that its sizes follow from."""
 
     shape: ModelShape
+    method: Method
     section: Section  # the method's settings
-    precision: Literal["fp32", "bf16"]
+    precision: str
     on_cpu: bool
     processes: int
     zero: int  # DeepSpeed's ZeRO stage: what of the state is shared out among the processes
-    offload_optimiser: bool = False  # to main memory
-    offload_weights: bool = False
-    answers: int = 0  # that each process of an online training writes at once
+    work: Workload
+    offloaded: tuple[str, ...] = ()  # of weights and optimiser, what lies in the main memory of a GPU's machine
+    machines: int = 1
+    online: bool = False
+    probe: Probe | None = None
 
     @cached_property
     def trained(self) -> int:
         """Numbers that are trained."""
-        return trained_parameters(self.shape, self.section)
+        return trained_parameters(self.shape, self.method, self.section)
 
     @property
-    def full(self) -> bool:
-        """Whether every weight is trained."""
-        return isinstance(self.section, FullParams)
-
-    @property
-    def width(self) -> int:
-        """Bytes of a number."""
-        return BYTES[self.precision]
+    def needed(self) -> int:
+        """Bytes that the processes of one machine take together: of main memory on CPU, of each GPU otherwise."""
+        return memory_of(self)["total"] * (self.processes // self.machines if self.on_cpu else 1)
 
 
-def training_of(job: TrainingJob, launch: dict[str, Any]) -> Training:
-    """The job as the formulas see it."""
+def sizing_of(job: TrainingJob) -> Sizing:
+    """The job as the formulas see it. Raises ShapeError: the base model cannot be sized."""
+    launch = read_launch(job.settings.launch)
     path = (launch.get("deepspeed_config") or {}).get("deepspeed_config_file")
     zero = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {}) if path else {}
-    offloaded = [(zero.get(f"offload_{part}") or {}).get("device", "none") != "none" for part in ("optimizer", "param")]
-    rollout = getattr(job.settings, "rollout", None)
-    return Training(
-        read_shape(job.base_model),
-        job.method_section(),
-        "bf16" if job.settings.precision == "bf16" else "fp32",
-        bool(launch.get("use_cpu")),
-        int(launch["num_processes"]),
-        int(zero.get("stage", 0)),
-        offload_optimiser=offloaded[0],
-        offload_weights=offloaded[1],
-        answers=rollout.prompts * rollout.answers // job.processes if rollout and is_online(job) else 0,
+    devices = {ours: zero.get(f"offload_{name}") for ours, name in (("optimiser", "optimizer"), ("weights", "param"))}
+    return Sizing(
+        shape=read_shape(job.base_model),
+        method=job.settings.method,
+        section=job.method_section(),
+        precision=job.settings.precision if job.settings.precision in BYTES else "fp32",
+        on_cpu=bool(launch.get("use_cpu")),
+        processes=job.processes,
+        zero=int(zero.get("stage", 0)),
+        work=workload_of(job, *read_rows(job)),
+        offloaded=tuple(name for name, at in devices.items() if (at or {}).get("device", "none") != "none"),
+        machines=int(launch.get("num_machines", 1)),
+        online=is_online(job),
     )
 
 
-def memory_of(training: Training, batch: Batch) -> dict[str, int]:
+def memory_of(sizing: Sizing) -> dict[str, int]:
     """Bytes of one process at its peak, with its largest batch, by component.
 
-    `host` is what ZeRO's offload moves to the main memory of a GPU's machine; it is not on the device. `activations`
-    are those of learning, or what answering takes where that is more.
+    `host`, not in `total`, is what ZeRO's offload moves to the main memory of a GPU's machine. `activations` has the
+    logits. `runtime` takes up what a probe found and the formulas do not explain.
     """
-    shape, width = training.shape, training.width
-    sharing = [training.processes if training.zero >= stage else 1 for stage in (1, 2, 3)]
-    copy = training.trained * (width if training.full else 4)  # peft keeps adapters in fp32 over a bf16 model
+    shape, width, trained, probe = sizing.shape, BYTES[sizing.precision], sizing.trained, sizing.probe
+    sharing = [sizing.processes if sizing.zero >= stage else 1 for stage in (1, 2, 3)]
+    full = sizing.method == "full"
+    copy = trained * (width if full else 4)  # peft keeps adapters in fp32 over a bf16 model
     model = shape.parameters * width
-    four_bits = isinstance(training.section, QloraParams)
-    held = shape.linear * 9 // 16 + shape.embedding * width if four_bits else model
-    weights = (held + (0 if training.full else copy)) // sharing[2]
-    optimiser = training.trained * OPTIMISER // sharing[0]
-    no_optimiser, no_weights = (
-        offloaded and not training.on_cpu for offloaded in (training.offload_optimiser, training.offload_weights)
-    )
-    logits = batch.rows * batch.scored * shape.vocabulary * 4 * LOGIT_COPIES
-    keys_and_values = 2 * shape.layers * shape.key_value_heads * shape.head_width * width * batch.tokens
-    return {
-        "weights": 0 if no_weights else weights,
-        "gradients": training.trained * width // sharing[1],
-        "optimiser": 0 if no_optimiser else optimiser,
-        "activations": max(_activations(training, batch), training.answers * keys_and_values - logits),
-        "logits": logits,
-        "runtime": RUNTIME_CPU if training.on_cpu else RUNTIME_GPU,
-        "host": no_optimiser * optimiser + no_weights * weights,
-        "companions": model + COPIES * copy if training.answers else 0,
+    held = shape.linear * 9 // 16 + shape.embedding * width if sizing.method == "qlora" else model
+    found = {
+        "weights": (held + (0 if full else copy)) // sharing[2],
+        "gradients": trained * width // sharing[1],
+        "optimiser": trained * OPTIMISER // sharing[0],
     }
+    moved = () if sizing.on_cpu else sizing.offloaded
+    host = sum(found[name] for name in moved)
+    found |= dict.fromkeys(moved, 0)
+    if sizing.online:
+        found["weights"] += model + COPIES * copy
+    found["activations"] = _activations(sizing)
+    found["runtime"] = RUNTIME_CPU if sizing.on_cpu else RUNTIME_GPU
+    if probe:
+        found["runtime"] = max(0, found["runtime"] + int(probe.peak * GROWTH) - probe.explained)
+    return {**found, "total": sum(found.values()), "host": host}
 
 
-def _activations(training: Training, batch: Batch) -> int:
-    """What the forward pass keeps for the backward pass, over all layers.
+def _activations(sizing: Sizing) -> int:
+    """What the forward pass keeps for the backward pass, over all layers, and the logits.
 
     A layer keeps, in units of the hidden width: both norms' inputs (in fp32) and results, rotated queries, keys and
-    values repeated for every head, and the attention's result; and four vectors of the inner width (gate, its
-    activation, the other half, their product). The product and the norms' results are not kept where the weights are
-    frozen and no adapter reads them. Plain attention keeps its probabilities: in fp32, and in bf16 once more. DoRA and
-    OSF put weights together anew in every forward pass, and keep those.
+    values of every head, and the attention's result; four vectors of the inner width (gate, activation, other half,
+    product); and probabilities, in fp32 and in bf16 once more, but for the fused attention of GPUs and of packed rows.
+    DoRA and OSF put weights together anew in every pass, and keep those.
     """
-    shape, width, section = training.shape, training.width, training.section
-    frozen = isinstance(section, VirtualParams)
-    position = shape.hidden * (2 * 4 + (0 if frozen else 2 * width))
-    position += 4 * shape.heads * shape.head_width * width + (3 if frozen else 4) * shape.inner * width
-    # The fused attention of GPUs and of packed rows keeps no probabilities.
-    plain = training.on_cpu and not batch.filled
-    attention = shape.heads * batch.tokens**2 * batch.rows * (4 if training.precision == "fp32" else 6) if plain else 0
-    rebuilt = shape.of(section.target_modules) if isinstance(section, DoraParams | OsfParams) else []
-    return (batch.positions * position + attention) * shape.layers + sum(n * m for n, m in rebuilt) * width
+    shape, width, batch = sizing.shape, BYTES[sizing.precision], sizing.work.largest
+    position = shape.hidden * (8 + 2 * width) + 4 * (shape.heads * shape.head_width + shape.inner) * width
+    if METHODS[sizing.method].virtual:
+        position -= (2 * shape.hidden + shape.inner) * width  # no adapter reads the norms' results and the product
+    plain = sizing.on_cpu and not batch.filled
+    attention = shape.heads * batch.tokens**2 * batch.rows * (4 if width == 4 else 6) if plain else 0
+    rebuilt = shape.of(sizing.section.model_dump()["target_modules"]) if sizing.method in ("dora", "osf") else []
+    logits = batch.rows * batch.scored * shape.vocabulary * 4 * LOGIT_COPIES
+    return (batch.positions * position + attention) * shape.layers + sum(n * m for n, m in rebuilt) * width + logits
 
 
-def operations(training: Training, batch: Batch, backward: bool = True) -> float:
-    """Floating-point operations of one pass of a process.
+def operations(sizing: Sizing, backward: bool = True) -> float:
+    """Floating-point operations for each token of a batch, without attention and adapters, which are small beside them.
 
-    Two for each weight and token forward, as many for the gradient of what goes in, and as many again for the
-    gradient of weights that are trained.
+    Two for each weight forward, as many for the gradient of what goes in, and as many again where it is trained.
     """
-    shape, section = training.shape, training.section
-    weights = shape.linear * batch.positions + shape.vocabulary * shape.hidden * batch.rows * batch.scored
-    attention = 4.0 * shape.heads * shape.head_width * batch.tokens**2 * batch.rows * shape.layers
-    apart = isinstance(section, FullParams | OsfParams | VirtualParams)
-    adapter = 0.0 if apart else 2.0 * training.trained * batch.positions
-    if not backward:
-        return 2.0 * weights + attention + adapter
-    return 2.0 * weights * (3 if isinstance(section, FullParams | OsfParams) else 2) + (attention + adapter) * 3.0
+    shape, batch = sizing.shape, sizing.work.largest
+    head = shape.vocabulary * shape.hidden * batch.rows * batch.scored / batch.positions
+    return 2.0 * (shape.linear + head) * ((3 if METHODS[sizing.method].whole else 2) if backward else 1)
 
 
-def checkpoint_bytes(training: Training) -> int:
-    """Size of one checkpoint on disk.
+def disk_of(sizing: Sizing) -> int:
+    """Bytes of checkpoints while it trains, and of what it leaves.
 
-    What is trained as weights, the same once more as DeepSpeed keeps it, its optimiser's state with an fp32 copy, and
-    tokenizer and notes. A head that is tied to the embedding is written too: beside an adapter DeepSpeed leaves all
-    other frozen weights out, and beside a full tune it no longer looks tied.
+    A checkpoint holds what is trained twice (once as DeepSpeed keeps it), the optimiser's state with an fp32 copy,
+    notes, and a head that is tied to the embedding: DeepSpeed leaves only other frozen weights out.
     """
-    head = training.shape.embedding * training.width if training.shape.tied else 0
-    copies = SAVED_COPIES * training.trained * training.width if training.answers else 0
-    return 2 * result_bytes(training) + head + training.trained * OPTIMISER + copies + NOTES
-
-
-def result_bytes(training: Training) -> int:
-    """Size of the weights that a training leaves."""
-    return (training.shape.parameters if training.full else training.trained) * training.width
+    width = BYTES[sizing.precision]
+    result = sizing.shape.parameters if sizing.method == "full" else sizing.trained
+    head = sizing.shape.embedding if sizing.shape.tied else 0
+    return KEPT * ((3 * result + head) * width + sizing.trained * OPTIMISER + NOTES)

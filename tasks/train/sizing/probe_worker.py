@@ -1,9 +1,8 @@
 """One process of a probe: a stage's own worker, made to stop after a few steps and to say how long each took.
 
 Started as `python -m tasks.train.sizing.probe_worker WORKER_MODULE JOB_FILE RUN_FOLDER`. Every trainer of ours is a
-transformers.Trainer, so a callback added to its default ones sees the steps of all of them; the worker itself is run
-as it is. Leaves RUN_FOLDER/probe-<rank>.json: seconds of each step, of validation and of saving, peak bytes; what the
-worker says goes to output-<rank>.log beside it.
+transformers.Trainer, so a callback added to its default ones sees the steps of all of them. Leaves [seconds, tokens] of
+each step, seconds of saving and peak bytes in RUN_FOLDER/probe-<rank>.json, what the worker says in output-<rank>.log.
 """
 
 from __future__ import annotations
@@ -31,23 +30,26 @@ class Stopwatch(TrainerCallback):
     """Times what the trainer does, and ends it after as many steps as RUN_FOLDER/probe.json says."""
 
     def __init__(self) -> None:
-        self._last = 0.0  # when the last of what is timed ended
-        self._seen: dict[str, Any] = {"steps": [], "validation": None, "saving": 0.0}
+        self._last, self._tokens = 0.0, 0  # since the last of what is timed ended
+        self._seen: dict[str, Any] = {"steps": [], "saving": 0.0}
 
-    def _lap(self) -> float:
-        before, self._last = self._last, time.monotonic()
-        return self._last - before
+    def _lap(self) -> tuple[float, int]:
+        """Seconds, and tokens that passed the model, since the last lap."""
+        now = time.monotonic()
+        lap = now - self._last, self._tokens
+        self._last, self._tokens = now, 0
+        return lap
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def _count(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        self._tokens += ids.numel() if ids is not None else 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """All is loaded."""
         self._steps = json.loads((Path(args.output_dir) / "probe.json").read_text(encoding="utf-8"))["steps"]
+        model.register_forward_pre_hook(self._count, with_kwargs=True)
         self._seen["started"] = time.monotonic()
         self._lap()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The validation before the first step has its time."""
-        took = self._lap()
-        self._seen["validation"] = self._seen["validation"] or took
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The clock starts."""
@@ -62,7 +64,7 @@ class Stopwatch(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A checkpoint is written."""
-        self._seen["saving"] = self._lap()
+        self._seen["saving"], _tokens = self._lap()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave what was seen."""

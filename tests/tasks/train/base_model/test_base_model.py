@@ -21,7 +21,6 @@ from tasks.train.base_model.stage import (
     notice,
     own_pad_token,
     own_template,
-    strip_local,
 )
 
 
@@ -76,12 +75,6 @@ def a_model() -> SimpleNamespace:
 def test_anything_but_the_pinned_gguf_file_is_refused(domain: Domain, fields: Any, cause: str) -> None:
     with pytest.raises(BaseModelError, match=cause):
         checked_files(with_source(domain, **fields))
-
-
-def test_the_pad_token_goes_into_tokenizer_model_and_generation() -> None:
-    tokenizer, model = Tokens(), a_model()
-    own_pad_token(tokenizer, model, "<p>")
-    assert (tokenizer.pad_token, model.config.pad_token_id, model.generation_config.pad_token_id) == ("<p>", 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +170,6 @@ def test_the_licence_is_the_package_s_own_or_its_address(tmp_path: Path) -> None
     assert licence_text(a_source(), tmp_path) == "Permission is granted"
     (tmp_path / "terms.html").write_text("<p>Terms</p>")
     assert licence_text(a_source(terms_file="terms.html"), tmp_path) == "<p>Terms</p>"
-
-
-def test_what_transformers_notes_about_this_machine_is_taken_out(tmp_path: Path) -> None:
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        (tmp_path / name).write_text(json.dumps({"_model_name_or_path": "/srv/me", "is_local": True, "kept": 1}))
-    strip_local(tmp_path)
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"kept": 1}
 
 
 def test_the_real_model_is_whole_and_pads_with_a_token_of_its_own(base_model: Path) -> None:

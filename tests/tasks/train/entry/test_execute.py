@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_json
 from tasks.core.params import load_params
 from tasks.train.entry import execute as module
-from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.execute import CannotFit, execute, preflight, run_folder
 from tasks.train.run.checkpoints import REFUSED, mark_complete
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import LaunchError
@@ -104,3 +105,22 @@ def test_a_run_that_has_ended_is_not_run_again(job: TrainingJob, workers: Any) -
     first = execute(job, run_folder(job))
     used = workers()
     assert execute(job, run_folder(job)) == first and used.began == []
+
+
+def test_what_cannot_fit_is_refused_before_it_starts_and_what_would_fit_is_said(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.train.sizing.estimate.free_memory", lambda: 1 << 30)
+    with pytest.raises(CannotFit, match=r"sft cannot run here: it needs .* of main memory.*What would fit: .*NVIDIA"):
+        preflight(job)
+    assert json.loads((layout.MEASURED / "sft.predicted.json").read_text())["fits"] is False
+
+
+def test_what_fits_is_predicted_and_kept(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tasks.train.sizing.estimate.free_memory", lambda: 1 << 40)
+    preflight(job)
+    kept = json.loads((layout.MEASURED / "sft.predicted.json").read_text())
+    assert kept["fits"] and kept["would_fit"] == [] and kept["time"]["source"] == "formula"
+    assert " steps, about " in capsys.readouterr().out

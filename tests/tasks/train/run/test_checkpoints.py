@@ -39,12 +39,6 @@ def test_a_checkpoint_that_changed_after_its_marker_is_ignored(tmp_path: Path) -
     assert last_complete(tmp_path) == good
 
 
-def test_a_run_without_a_complete_checkpoint_begins_anew(tmp_path: Path) -> None:
-    a_checkpoint(tmp_path, 2, complete=False)
-    assert last_complete(tmp_path) is None
-    assert last_complete(tmp_path / "none") is None
-
-
 def test_a_half_written_result_is_removed_and_a_whole_one_is_found(tmp_path: Path) -> None:
     final = tmp_path / "final"
     final.mkdir()

@@ -10,7 +10,7 @@ from tasks.core.graph import code_digest
 from tasks.train.align.stage import OnlineJob, PreferenceJob
 from tasks.train.pretrain.stage import PretrainJob
 from tasks.train.reward.stage import RewardJob
-from tasks.train.run.job import TrainingJob, curves
+from tasks.train.run.job import TrainingJob
 from tasks.train.sft.stage import SftJob
 
 KINDS = (PretrainJob, SftJob, RewardJob, PreferenceJob, OnlineJob)
@@ -22,10 +22,3 @@ def test_the_worker_of_a_job_lies_in_a_folder_that_shapes_its_weights(kind: type
     path = kind.worker.removeprefix("tasks.").replace(".", "/")
     assert any(path.startswith(f"{folder}/") for folder in kind.code)
     assert len(code_digest(*kind.code)) == 64
-
-
-def test_curves_are_plain_csv() -> None:
-    assert (
-        curves([[0, "train", 4.0], [1, "kl", 0.5]], "step,curve,value") == "step,curve,value\n0,train,4.0\n1,kl,0.5\n"
-    )
-    assert curves([], "step,split,loss") == "step,split,loss\n"

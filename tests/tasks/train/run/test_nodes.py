@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.train.run.launch import launch_command, read_launch
-from tasks.train.run.nodes import ANNOUNCEMENT, Node, NodesUnknown, announced, announcement, this_node
+from tasks.train.run.nodes import ANNOUNCEMENT, NodesUnknown, announced, announcement, this_node
 
 PLACE = {"PET_NNODES": "3", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "training-0", "PET_MASTER_PORT": "29500"}
 
@@ -21,10 +21,6 @@ def placed(root: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PET_NPROC_PER_NODE", raising=False)
     return monkeypatch
-
-
-def test_a_machine_learns_its_place_from_the_environment(placed: pytest.MonkeyPatch) -> None:
-    assert this_node() == Node(3, 1, "training-0", 29500, None)
 
 
 def test_without_the_variables_there_is_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,11 +91,3 @@ def test_the_first_machine_tells_the_others_what_to_join_for_as_long_as_it_runs(
         ("kubernetes", "worker", ["job"])
     ] * 2
     assert seen[0]["id"] != seen[1]["id"]
-
-
-def test_a_launch_on_one_machine_tells_nobody(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    settings = read_launch("cpu")
-    monkeypatch.chdir(tmp_path)
-    with announced(settings, "cpu", "worker", []):
-        assert announcement() is None

@@ -56,9 +56,3 @@ def test_the_weights_of_the_lowest_loss_are_put_back(best: Any, tmp_path: Path, 
 def test_no_more_copies_lie_about_than_the_best_and_the_one_before(best: Any, tmp_path: Path) -> None:
     evaluated(best, tmp_path, {0: 5.0, 1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0, 5: 9.0})
     assert {path.name for path in tmp_path.iterdir()} == {"best-3.safetensors", "best-4.safetensors"}
-
-
-def test_a_run_without_validation_keeps_its_last_weights(best: Any, tmp_path: Path) -> None:
-    trainer = evaluated(best, tmp_path, {})
-    trainer.state.global_step = 7
-    assert best.put_best(trainer, tmp_path) == 7

@@ -15,7 +15,6 @@ from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_manifest
 from tasks.core.params import load_params
 from tasks.core.records import Example, read_own_jsonl
-from tasks.train.run.handover import clean_config
 from tasks.train.sft.stage import describe, metrics_of, with_enough_steps
 from tasks.train.tuning.batches import encode_rows, plan_epoch
 from tests.training import run_stage
@@ -69,12 +68,6 @@ def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
     night = describe(load_params(), load_domain("construction"))
     assert night.settings.learning_rate == pytest.approx(5e-5) and not night.keep_best
     assert night.settings.epochs == load_params().sft.epochs
-
-
-def test_an_adapter_s_configuration_names_no_path_and_has_one_order() -> None:
-    config = {"base_model_name_or_path": "/srv/m", "target_modules": ["v", "q"], "r": 4, "layers": [3, 1]}
-    expected = {"base_model_name_or_path": "M", "target_modules": ["q", "v"], "r": 4, "layers": [3, 1]}
-    assert clean_config(config, "M") == expected
 
 
 def digest_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tasks.train.run import precision
-from tasks.train.run.precision import gpu_capabilities, resolve_precision
-
-
-@pytest.fixture(autouse=True)
-def asked_anew() -> Iterator[None]:
-    gpu_capabilities.cache_clear()
-    yield
-    gpu_capabilities.cache_clear()
+from tasks.train.run import hardware
+from tasks.train.run.hardware import ask_gpus, resolve_precision
 
 
 def lay_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> Path:
@@ -49,7 +41,7 @@ def test_gpus_decide_by_their_compute_capability(
 def test_only_the_gpus_that_may_be_used_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = lay_gpus(tmp_path, monkeypatch, "echo 8.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    assert gpu_capabilities() == (8.0,)
+    assert ask_gpus("compute_cap") == ["8.0"]
     assert asked.read_text().startswith("-i 1,2 ")
 
 
@@ -59,7 +51,7 @@ def test_processors_decide_by_their_instructions(
 ) -> None:
     if flags:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
-    monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(hardware, "CPU_INFO", tmp_path / "cpuinfo")
     assert resolve_precision("auto", {"use_cpu": True}) == chosen
 
 
