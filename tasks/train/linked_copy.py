@@ -60,11 +60,7 @@ def _link(target: Path, link: Path) -> None:
 
 
 def changed(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with some of them replaced, each by its dotted name.
-
-    Raises:
-        KeyError: there is no such setting.
-    """
+    """Settings with some of them replaced, each by its dotted name. Raises KeyError: there is no such setting."""
     found: dict[str, Any] = yaml.safe_load(yaml.safe_dump(settings))
     for name, value in changes.items():
         *sections, last = name.split(".")

@@ -28,7 +28,7 @@ from tasks.core.records import Example, Turn, make_example, read_own_jsonl, writ
 from tasks.corpus.teacher.teacher import Ask, Endpoint, Message, ReplyCache, Teacher, local_engine, open_teacher
 from tasks.text.prompts import messages_of, render, smuggled_markers
 from tasks.train.base_model.stage import assembled, checked_files, load_gguf
-from tasks.train.entry.execute import execute, run_folder
+from tasks.train.entry.training import execute, run_folder
 from tasks.train.package import weight_parity
 from tasks.train.package.stage import finish_model, probe_prompts
 from tasks.train.run.checkpoints import forget

@@ -120,7 +120,7 @@ def passes(examples: list[Example], seed: int) -> Iterator[Example]:
 
 def train_arm(arm: str) -> None:
     """Train, and put the adapter into HOME/<arm>."""
-    from tasks.train.entry.execute import execute
+    from tasks.train.entry.training import execute
     from tasks.train.run.handover import write_trained
     from tasks.train.sft.stage import describe
 

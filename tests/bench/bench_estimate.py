@@ -79,7 +79,7 @@ def size_and_train(name: str) -> dict[str, Any]:
 
 
 def _predicted_and_actual(folder: Path) -> dict[str, Any]:
-    from tasks.train.entry.execute import execute, run_folder
+    from tasks.train.entry.training import execute, run_folder
     from tasks.train.sft.stage import describe
     from tasks.train.sizing.estimate import estimate_of, size
 

@@ -55,7 +55,7 @@ RATES = {
 
 def train_method(method: str) -> None:
     """Train in a copy of the repository made of links; put what it leaves and what it took into HOME/<method>."""
-    from tasks.train.entry.execute import execute, run_folder
+    from tasks.train.entry.training import execute, run_folder
     from tasks.train.linked_copy import inside, link_copy
     from tasks.train.run.handover import write_trained
     from tasks.train.sft.stage import describe

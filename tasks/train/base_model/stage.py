@@ -1,9 +1,7 @@
 """Stage base_model: the general language model that is tuned, in safetensors, with its licence and a manifest.
 
-Why: base models come as packages that hold a quantised GGUF file, whole or in parts; every later stage reads a plain
-Hugging Face folder instead. Needs the packages' files under .flywheel/packages and no network. A model whose licence
-has terms of its own is used only where params.yaml accepts them; one without a chat template gets the domain's.
-Limits: GGUF only; the weights are those of the quantised file, widened to fp32, not the publisher's originals.
+Base models come as packages that hold a quantised GGUF file, whole or in parts; every later stage reads a plain Hugging
+Face folder instead. Limits: GGUF only; the weights are those of the quantised file, widened to fp32.
 """
 
 from __future__ import annotations
@@ -139,21 +137,14 @@ def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a GGUF file."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-
-
 def load_gguf(path: Path) -> tuple[Any, Any]:
     """Tokenizer and fp32 model from a GGUF file, without the marks of quantisation that forbid saving."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = load_tokenizer(path)
+    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
         if hasattr(model, mark):

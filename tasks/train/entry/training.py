@@ -1,4 +1,8 @@
-"""What every training stage does: fill in its job, carry it out, and put what it gave in its place."""
+"""What every training stage does: fill in its job, carry it out, and put what it gave in its place.
+
+A run that ends because of its settings or data (the worker said so) is not tried again; one that lost a process, or
+whose process is stopped or hangs (tasks/train/run/heartbeat.py), is, `max_restarts` times, because such faults pass.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
-from tasks.core.files import write_text
+from tasks.core.errors import FlywheelError
+from tasks.core.files import write_json, write_text
 from tasks.core.params import Params, load_params
+from tasks.core.prices import read_prices
 from tasks.core.stage import run_stage, write_metrics
 from tasks.core.training_params import TrainingParams
-from tasks.train.entry.execute import execute, run_folder
-from tasks.train.run.checkpoints import forget
+from tasks.core.words import gib, rough
+from tasks.train.run.checkpoints import REFUSED, final_of, forget, last_complete
+from tasks.train.run.costs import Attempt, write_measured
 from tasks.train.run.handover import Weights, write_nothing, write_trained
 from tasks.train.run.hardware import resolve_precision
 from tasks.train.run.job import TrainingJob, curves, launch_files, read_result
-from tasks.train.run.launch import CONFIGS, read_launch
+from tasks.train.run.launch import CONFIGS, LaunchError, launch, read_launch
+from tasks.train.sizing.estimate import estimate_of, size
 
 Result = dict[str, Any]  # what the workers noted: `history`, rows of step, curve and value, and counts
 Metrics = dict[str, Any]
-
-
 LOSSES = ("validation_loss", "domain_loss", "train_loss")  # of a stage, the first that there is
 
 
@@ -40,13 +47,75 @@ def figures_of(metrics: Metrics) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _always(_: Params) -> str:
-    return ""
+class CannotFit(FlywheelError):
+    """The training needs more memory or disk than there is."""
 
 
-def _history(result: Result) -> Iterable[Iterable[Any]]:
-    rows: list[list[Any]] = result["history"]
-    return rows
+def run_folder(job: TrainingJob) -> Path:
+    """Where the checkpoints of this very training lie."""
+    return layout.CHECKPOINTS / job.stage / job.digest()
+
+
+def execute(job: TrainingJob, run: Path) -> Path:
+    """Run the workers unless this very job has ended before; returns the folder with what it gave.
+
+    Before it begins, but not where it goes on, what it will take is estimated.
+
+    Raises:
+        CannotFit: the machine has not the memory or the disk; nothing was started.
+        LaunchError: a worker failed, more often than `max_restarts` allows or for a reason that will not pass.
+    """
+    restarts = 0
+    job.write(run / "job.json")
+    if final_of(run) is None and last_complete(run) is None:
+        preflight(job)
+    while (done := final_of(run)) is None:
+        try:
+            _attempt(job, run)
+        except LaunchError as error:
+            if (run / REFUSED).exists() or restarts >= job.settings.max_restarts:
+                raise
+            restarts += 1
+            where = "its last checkpoint" if last_complete(run) else "the beginning"
+            print(
+                f"{job.stage}: {error}; going on from {where} ({restarts} of {job.settings.max_restarts})", flush=True
+            )
+            continue
+        if final_of(run) is None:
+            raise LaunchError("the workers ended without an error and without a result")
+    write_measured(job, run, done)
+    return done
+
+
+def _attempt(job: TrainingJob, run: Path) -> None:
+    """Launch the workers once, watched, from the last complete checkpoint."""
+    (run / REFUSED).unlink(missing_ok=True)
+    checkpoint = last_complete(run)
+    arguments = [str(run / "job.json"), str(run)] + ([str(checkpoint)] if checkpoint else [])
+    attempt = Attempt(run)
+    try:
+        launch(job.settings.launch, job.worker, arguments, attempt.look)
+    finally:
+        attempt.end()
+
+
+def preflight(job: TrainingJob) -> None:
+    """Size a job that is about to start, and keep what is predicted beside what it will really take.
+
+    Raises:
+        CannotFit: it would not fit; the message says what would.
+    """
+    found = estimate_of(job, size(job, "doubt"), read_prices())
+    write_json(layout.MEASURED / f"{job.stage}.predicted.json", found)
+    if not found["fits"]:
+        instead = "; ".join(found["would_fit"]) or "no change that is known here"
+        raise CannotFit(f"{job.stage} cannot run here: {'; '.join(found['reasons'])}. What would fit: {instead}")
+    took, memory = found["time"], found["memory"]
+    print(
+        f"{job.stage}: {found['work']['steps']} steps, about {rough(took['seconds'])} ({took['source']}), "
+        f"{gib(memory['needed'])} of {gib(memory['available'])} memory",
+        flush=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,8 +137,8 @@ class TrainingStage:
     describe: Callable[[Params, Domain], TrainingJob]
     metrics: Callable[[Result, Params, TrainingJob], Metrics]
     summary: Callable[[Metrics, Params], str]
-    off: Callable[[Params], str] = _always
-    plotted: Callable[[Result], Iterable[Iterable[Any]]] = _history
+    off: Callable[[Params], str] = lambda _: ""
+    plotted: Callable[[Result], Iterable[Iterable[Any]]] = lambda result: result["history"]
 
     def run(self) -> str:
         """Train, or say why not; then put weights, metrics and curves in their places, and only then forget the run."""
@@ -101,17 +170,17 @@ def common_fields(
     stage: str, settings: TrainingParams, params: Params, domain: Domain, begin: Weights
 ) -> dict[str, Any]:
     """The fields that the jobs of all stages have; `settings` is the stage's own section of `params`."""
-    launch = read_launch(settings.launch)
+    how = read_launch(settings.launch)
     return {
         "stage": stage,
         "base_model": begin.base,
         "base_digest": begin.base_digest,
         "system": domain.system_text(),
         "seed": params.seed,
-        "processes": launch["num_processes"],
-        "settings": settings.model_copy(update={"precision": resolve_precision(settings.precision, launch)}),
+        "processes": how["num_processes"],
+        "settings": settings.model_copy(update={"precision": resolve_precision(settings.precision, how)}),
         "method": params.methods.of(settings.method).model_dump(),
         "start": begin.adapter,
         "start_digest": begin.adapter_digest,
-        "launch_files": launch_files(settings.launch, launch, CONFIGS),
+        "launch_files": launch_files(settings.launch, how, CONFIGS),
     }

@@ -82,7 +82,7 @@ def test_gradients_are_those_of_the_examples_one_by_one(plain: Any, packed: Any,
     """The loss is a sum over examples, so is its gradient."""
     import torch
 
-    from tasks.train.tuning.scoring import cross_entropy_sum
+    from tasks.train.tuning.trainer import cross_entropy_sum
 
     weight = "model.layers.0.self_attn.k_proj.weight"
     batch = one_row.in_one_row(rows)

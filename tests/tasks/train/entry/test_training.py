@@ -12,8 +12,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import write_json
 from tasks.core.params import load_params
-from tasks.train.entry import execute as module
-from tasks.train.entry.execute import CannotFit, execute, preflight, run_folder
+from tasks.train.entry import training as module
+from tasks.train.entry.training import CannotFit, execute, preflight, run_folder
 from tasks.train.run.checkpoints import REFUSED, mark_complete
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import LaunchError
