@@ -137,14 +137,21 @@ def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a GGUF file."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
 def load_gguf(path: Path) -> tuple[Any, Any]:
     """Tokenizer and fp32 model from a GGUF file, without the marks of quantisation that forbid saving."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    tokenizer = load_tokenizer(path)
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
         if hasattr(model, mark):
