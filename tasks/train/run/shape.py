@@ -106,6 +106,8 @@ def trained_parameters(shape: ModelShape, method: Method, settings: Section) -> 
             return inputs + sum(rows for rows, _ in shape.of(others))
         case "OSF":  # the singular vectors and values that a weight's kept directions leave over
             return sum(max(0, min(place) - section.kept_rank) * (sum(place) + 1) for place in places)
+    if not METHODS[method].virtual:
+        raise ShapeError(f"what {method} trains is not counted yet")
     layers: list[tuple[int, int]] = []  # inputs and outputs of the network's
     if method == "p_tuning_v2":
         both = shape.layers * 2 * shape.key_value_heads * shape.head_width
