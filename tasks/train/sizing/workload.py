@@ -19,7 +19,7 @@ from tasks.train.tuning.batches import HELD_OUT, plan_epoch
 ANSWERING = 2  # learning passes that cost as much as to write answers, and to judge them by three models
 
 
-class Row(NamedTuple):
+class RowSize(NamedTuple):
     """What a batch counts as one (an example, a pair, an answer, a prompt with all its answers), in tokens."""
 
     prompt: int
@@ -74,7 +74,7 @@ def is_online(job: TrainingJob) -> bool:
     return bool(getattr(job.settings, "online", False))
 
 
-def read_rows(job: TrainingJob) -> tuple[list[Row], list[Row]]:
+def read_rows(job: TrainingJob) -> tuple[list[RowSize], list[RowSize]]:
     """Lengths of what is learnt from, and of what is validated on; nothing for the online methods.
 
     Raises PromptError: an example is longer than the settings allow; training would refuse it too.
@@ -89,11 +89,11 @@ def read_rows(job: TrainingJob) -> tuple[list[Row], list[Row]]:
             [encode_example(tokenizer, job.system, example, settings.max_tokens) for example in examples]
             for examples in (read_own_jsonl(job.data[name], Example) for name in ("train", "validation"))
         )
-        return [Row(len(p), (len(a),)) for p, a in train], [Row(len(p), (len(a),)) for p, a in held]
+        return [RowSize(len(p), (len(a),)) for p, a in train], [RowSize(len(p), (len(a),)) for p, a in held]
     return _preferences(job, tokenizer, job.data["train"]), _preferences(job, tokenizer, job.data["validation"])
 
 
-def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
+def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[RowSize]:
     """Pairs (DPO), answers (KTO) or prompts with all their answers; what training lays aside is left out."""
     alignment = getattr(job.settings, "alignment", "none")
     rows: dict[Any, tuple[int, dict[str, int]]] = {}
@@ -106,11 +106,11 @@ def _preferences(job: TrainingJob, tokenizer: Any, path: Path) -> list[Row]:
         _, answers = rows.setdefault(key, (len(prompt), {}))
         answers |= {preference.chosen: len(chosen), preference.rejected: len(rejected)}
     if alignment == "kto":
-        return [Row(prompt, (answer,)) for prompt, answers in rows.values() for answer in answers.values()]
-    return [Row(prompt, tuple(answers.values())) for prompt, answers in rows.values()]
+        return [RowSize(prompt, (answer,)) for prompt, answers in rows.values() for answer in answers.values()]
+    return [RowSize(prompt, tuple(answers.values())) for prompt, answers in rows.values()]
 
 
-def _pretraining(job: TrainingJob, tokenizer: PromptBook, path: Path) -> tuple[list[Row], list[Row]]:
+def _pretraining(job: TrainingJob, tokenizer: PromptBook, path: Path) -> tuple[list[RowSize], list[RowSize]]:
     """Full rows of the domain's text and the general text that goes with it; one in HELD_OUT is only validated on."""
     import pyarrow.parquet as pq
 
@@ -118,11 +118,11 @@ def _pretraining(job: TrainingJob, tokenizer: PromptBook, path: Path) -> tuple[l
     texts = pq.read_table(path, columns=["text"]).column("text").to_pylist()
     tokens = sum(tokenizer.count(text) + 1 for text in texts)  # one ends each document
     count = max(job.processes, round(tokens * (1.0 + settings.general_ratio) / settings.max_tokens))
-    row = Row(0, (settings.max_tokens,))
+    row = RowSize(0, (settings.max_tokens,))
     return [row] * (count - count // HELD_OUT), [row] * (count // HELD_OUT)
 
 
-def workload_of(job: TrainingJob, rows: Sequence[Row], held: Sequence[Row]) -> Workload:
+def workload_of(job: TrainingJob, rows: Sequence[RowSize], held: Sequence[RowSize]) -> Workload:
     """All that a job computes for what `read_rows` found.
 
     Raises BatchError: fewer examples than processes; OnlineError: settings do not fit each other.
@@ -149,7 +149,7 @@ def workload_of(job: TrainingJob, rows: Sequence[Row], held: Sequence[Row]) -> W
     )
 
 
-def _batch(job: TrainingJob, rows: Sequence[Row]) -> Batch:
+def _batch(job: TrainingJob, rows: Sequence[RowSize]) -> Batch:
     """Sequences padded to the longest; the head is asked for the columns in which one of them has an answer.
 
     Packed, they lie end to end, and the head is asked for the answers only. A reward model has no words to score.

@@ -12,7 +12,7 @@ from tasks.core.records import Example, Preference, make_example, read_own_jsonl
 from tasks.text.prompts import PromptBook
 from tasks.train.preference.rows import encode_groups
 from tasks.train.run.job import TrainingJob
-from tasks.train.sizing.workload import Batch, Row, read_rows, workload_of
+from tasks.train.sizing.workload import Batch, RowSize, read_rows, workload_of
 from tasks.train.tuning.batches import encode_rows, plan_epoch
 from tests.small_tokenizer import lay_tokenizer
 
@@ -47,7 +47,7 @@ def test_a_template_that_marks_what_the_assistant_says_is_counted(root: Path, jo
     prompt = "<start_of_turn>user\nAnswer.\n\n?<end_of_turn>\n<start_of_turn>model\n"
     model, data = lay_tokenizer(tmp_path / "model", template), dict.fromkeys(job.data, tmp_path / "train.jsonl")
     rows, _ = read_rows(job.model_copy(update={"base_model": model, "system": "Answer.", "data": data}))
-    assert rows == [Row(1 + len(prompt), (4,))]
+    assert rows == [RowSize(1 + len(prompt), (4,))]
 
 
 def test_preferences_are_grouped_as_training_groups_them(preferring: Any, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_preferences_are_grouped_as_training_groups_them(preferring: Any, tmp_pa
     job = job.model_copy(update={"data": {**job.data, "train": tmp_path / "bad.jsonl"}})
     groups = encode_groups(AutoTokenizer.from_pretrained(job.base_model), job.system, preferences, 512)
     rows, _ = read_rows(job)
-    assert rows == [Row(len(group.prompt), tuple(map(len, group.answers))) for group in groups]
+    assert rows == [RowSize(len(group.prompt), tuple(map(len, group.answers))) for group in groups]
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_pretraining_is_full_rows_of_documents_and_general_text(job: TrainingJob
     learnt, held = read_rows(other.model_copy(update={"stage": "pretrain"}))
     tokens = 10 * (PromptBook(job.base_model).count("building permit " * 100) + 1)
     assert len(learnt) + len(held) == round(tokens * 6 / 512)
-    assert set(learnt) == {Row(0, (512,))} and len(held) == (len(learnt) + len(held)) // 20
+    assert set(learnt) == {RowSize(0, (512,))} and len(held) == (len(learnt) + len(held)) // 20
