@@ -125,20 +125,14 @@ class Engine:
         return self._end_of_turn
 
     def answer_nll(self, model: str, prompt_text: str, answer_text: str) -> float | None:
-        """The evaluation's answer loss as this engine sees it (see `score`), with its own end-of-turn token behind it.
-
-        None where it tells no likelihoods.
-        """
+        """The answer's loss (see `score`) with the engine's own end of turn; None where it tells no likelihoods."""
         if (end := self.end_of_turn()) is None:
             return None
         prompt, answer = self.text_ids(model, prompt_text), self.text_ids(model, answer_text + end)
         return None if prompt is None or answer is None else self.score(model, prompt, answer)
 
     def score(self, model: str, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> float:
-        """Mean negative log-likelihood of the answer tokens given the prompt's, in nats per answer token.
-
-        Raises EngineError: the engine gives no likelihoods of prompt tokens.
-        """
+        """Mean loss of the answer tokens given the prompt's, in nats a token. Raises EngineError: it is not told."""
         ids = [*prompt_ids, *answer_ids]
         body = {"prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
         known = self._answer("completions", model, body).get("prompt_logprobs")

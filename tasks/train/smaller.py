@@ -85,10 +85,7 @@ def quantised(kind: Quantisation) -> Smaller:
 
 
 def distilled(layers: int) -> Smaller:
-    """A student with fewer layers in eight bits, trained on the teacher's answers; goes on where it was killed.
-
-    Raises SmallerError, TeacherError, LaunchError: it cannot be.
-    """
+    """A student with fewer layers in eight bits, trained on the teacher's answers; goes on where it was killed."""
     params = load_params()
     domain, teacher = load_domain(params.domain), params.construct_.teacher
     folder = HOME / f"distilled_{layers}"

@@ -110,10 +110,7 @@ def gate() -> str:
 
 
 def asked_by_a_night() -> bool:
-    """Whether a night asks, and its training went on from the champion that it is judged against.
-
-    Where data/champion or data/start does not say so, nobody is taken for a night.
-    """
+    """Whether a night asks whose training, as data/champion and data/start say, went on from the champion judged by."""
     paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
     try:
         champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)

@@ -81,10 +81,7 @@ def training_arguments(job: PreferenceJob, run: Path, checkpoint: str | None, ro
 
 
 def balanced(rows: Rows, desirable: float, undesirable: float) -> tuple[float, float]:
-    """The weights times what makes both kinds of rows count alike (Ethayarajh et al. 2024, equation 8): the rarer more.
-
-    Raises PreferenceSettings: one kind is missing.
-    """
+    """The weights times what makes both kinds of rows count alike: the rarer more (Ethayarajh et al. 2024, eq. 8)."""
     good = sum(row["label"] for row in rows)
     bad = len(rows) - good
     if not good or not bad:

@@ -25,10 +25,7 @@ class RewardModel(torch.nn.Module):
 
     @torch.no_grad()
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """The score of each conversation, (rows,) in fp32, read at its last token.
-
-        Token ids of prompt and answer and mask are (rows, columns); padded on either side with any token.
-        """
+        """Scores (rows,) in fp32 of conversations: ids and mask (rows, columns), padded on either side by anything."""
         padded = input_ids.masked_fill(attention_mask == 0, self.pad_token_id)
         scores: torch.Tensor = self.model(input_ids=padded, attention_mask=attention_mask, use_cache=False).logits
         return scores[:, 0].float()

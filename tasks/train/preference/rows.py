@@ -44,7 +44,6 @@ def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference]
     """The preferences by prompt, in order of their first; each answer is there once, however many pairs it is in.
 
     A preference that cannot be encoded is laid aside and named in the log; stage pairs leaves a receipt of each.
-
     Raises PromptError: none of them can be encoded.
     """
     groups: dict[tuple[Message, ...], Group] = {}

@@ -39,10 +39,7 @@ def margins_of(scores: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
 
 
 def collate(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
-    """Groups as one batch, padded on the right.
-
-    Token ids and mask (answers, columns), pairs (pairs, 2) and their prompts (pairs,).
-    """
+    """A padded batch of groups: ids and mask (answers, columns), pairs (pairs, 2) and their prompts (pairs,)."""
     sequences = [torch.tensor(ids) for row in rows for ids in row["sequences"]]
     pairs, prompts, answers = [], [], 0
     for number, row in enumerate(rows):

@@ -84,10 +84,7 @@ class WatchBounds(TrainerCallback):
 
 
 def build(job: OnlineJob, run: Path, tokenizer: Any, prompts: list[list[int]], reward: Reward) -> Any:
-    """Policy, callbacks and trainer put together.
-
-    Raises MethodUnavailable: `full` from an adapter on, or a method that does not work in this partition.
-    """
+    """Policy, callbacks and trainer put together. Raises MethodUnavailable: the method does not work here."""
     from datasets import Dataset
 
     if job.settings.method == "full" and job.start:
@@ -142,10 +139,7 @@ clean = drop_reference  # before a policy is counted, compared and saved
 def scorer(
     reward: Reward, encoded: Sequence[list[int]], pad: int, size: int, device: torch.device
 ) -> Callable[..., list[float]]:
-    """The reward model as TRL asks for it; `encoded` are the prompts' token ids, by number.
-
-    `size` answers are scored at a time, so that it takes the memory of a forward pass in training.
-    """
+    """The reward model as TRL asks for it, `size` answers at a time; `encoded` are prompts' token ids by number."""
 
     def score(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         rows = [[*encoded[int(number)], *given] for number, given in zip(prompts, completion_ids, strict=True)]

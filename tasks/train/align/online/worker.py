@@ -1,8 +1,6 @@
-"""One process of an alignment in which the policy answers while it trains: PPO, RLOO or GRPO.
+"""One process of PPO, RLOO or GRPO, in which the policy answers while it trains; see tasks/train/run/worker.py.
 
-Started by `accelerate launch`; tasks.train.align.stage owns all of them. See tasks/train/run/worker.py for what it is
-started with and what it leaves. A run that leaves its bounds is not an error: it ends with the last good policy and
-says why.
+A run that leaves its bounds is not an error: it ends with the last good policy and says why.
 """
 
 from __future__ import annotations
