@@ -110,7 +110,7 @@ def gate() -> str:
 
 
 def asked_by_a_night() -> bool:
-    """Whether a night asks whose training, as data/champion and data/start say, went on from the champion judged by."""
+    """Whether a night asks, and data/champion and data/start say that it went on from the champion it is judged by."""
     paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
     try:
         champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
