@@ -70,18 +70,18 @@ def promoted(
     """
     previous = before.number if before is not None and before.number != version.number else None
     words = f"version {version.number} is champion" + (f"; version {previous} is previous" if previous else "")
-    served, said = _served(store, version, params)
+    served, problem = _served(store, version, params)
     if served is None:
         return previous, words
     if served:
-        return previous, words + said
+        return previous, words + problem
     try:
         champion, _ = roll_back(
-            registry, store, "release", f"version {version.number} could not be served{said}", NOT_SERVED
+            registry, store, "release", f"version {version.number} could not be served{problem}", NOT_SERVED
         )
     except PromotionRefused:
-        return previous, f"{words}{said}, and there is no version to go back to"
-    return previous, f"{words}{said}, so version {champion.number} is champion again"
+        return previous, f"{words}{problem}, and there is no version to go back to"
+    return previous, f"{words}{problem}, so version {champion.number} is champion again"
 
 
 def promoted_by_hand(
@@ -103,6 +103,6 @@ def rolled_back(
         The new champion, the old one, whether it is served (None: no gateway answers), and all that in a sentence.
     """
     champion, previous = roll_back(registry, store, this_person(), reason)
-    served, said = _served(store, champion, params)
+    served, problem = _served(store, champion, params)
     words = f"version {champion.number} is champion again; version {previous.number} is previous"
-    return champion, previous, served, words + said
+    return champion, previous, served, words + problem

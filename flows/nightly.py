@@ -98,9 +98,9 @@ def one_night(work: Work, force: bool) -> State:
 def claim(work: Work) -> Night:
     """This night, with its rows: the one that was begun and not finished, or a new one."""
     night: Night = step("claim", lambda: open_night(work.store, work.params.domain, work.flow_run_id))
-    said = f"night {night.number}: {night.rows} reactions since the night before"
-    get_run_logger().info(said)
-    reporter.get().say(said[0].upper() + said[1:])
+    line = f"night {night.number}: {night.rows} reactions since the night before"
+    get_run_logger().info(line)
+    reporter.get().say(line[0].upper() + line[1:])
     return night
 
 
@@ -108,9 +108,9 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
     """(outcome, reason in words, version, what the feedback came to: the facts of stage feedback, where it ran)."""
     pointer = step("snapshot", lambda: take_snapshot(work, night))
     wanted = wanted_rows(work, pointer, force)
-    said = corrections_said(work, pointer)
-    facts: dict[str, Any] = {"new_examples": said}
-    reason = too_little(said, facts, wanted)
+    corrections = corrections_said(work, pointer)
+    facts: dict[str, Any] = {"new_examples": corrections}
+    reason = too_little(corrections, facts, wanted)
     if not reason:
         step("pointer", lambda: write_pointer(work, night, pointer))
         left, facts = left_to_learn(work, night)
@@ -187,10 +187,10 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
 
 def reaction_of(row: FeedbackRow, answer: AnswerRow, other: AnswerRow | None) -> Reaction:
     """A reaction of the database as a snapshot keeps it; `other` is the draft's second answer."""
-    said = {name: getattr(row, name) for name in ("seq", "id", "night", "kind", "thumb", "rating", "answer_id")}
+    fields = {name: getattr(row, name) for name in ("seq", "id", "night", "kind", "thumb", "rating", "answer_id")}
     served = {name: getattr(answer, name) for name in ("version", "digest", "finish_reason")}
     return Reaction(
-        **said,
+        **fields,
         **served,
         answer=answer.text,
         identity=row.identity_id,
@@ -255,9 +255,9 @@ def ended(work: Work, state: State) -> tuple[str, str, str | None]:
     version = work.registry.of_inputs(inputs_digest(work.params.domain, work.place.root))
     if version is None:
         raise NightFailed("the release registered no version")
-    verdict, said = version.tags.get("verdict", ""), state.message or ""
+    verdict, message = version.tags.get("verdict", ""), state.message or ""
     if verdict == "promote":
-        return "promote" if "champion" in version.aliases else "hold", said, version.number
+        return "promote" if "champion" in version.aliases else "hold", message, version.number
     failed = [item["reason"] for item in work.registry.verdict(version)["criteria"] if not item["passed"]]
     return verdict, " ".join([f"version {version.number} was judged {verdict}.", *failed]), version.number
 

@@ -240,11 +240,11 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
     command = [sys.executable, "-m", "tasks.train.sft.stage"]
     process = start(command, grace=GRACE_SECONDS, cwd=folder, env=environment, out=subprocess.PIPE)
     try:
-        said = process.communicate()[0].decode("utf-8", errors="replace")
+        output = process.communicate()[0].decode("utf-8", errors="replace")
     finally:
         stop(process)
     if process.returncode:
-        raise SearchError(f"the training failed: {said.strip()[-2000:]}")
+        raise SearchError(f"the training failed: {output.strip()[-2000:]}")
     metrics = json.loads((folder / layout.DETAILS / "sft.json").read_text(encoding="utf-8"))
     if "validation_loss" not in metrics:
         raise SearchError("there are no validation examples to judge by: set mix.validation_share above 0")

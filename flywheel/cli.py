@@ -268,9 +268,9 @@ def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> A
     if not judge:
         return Answer(found, words)
     verdict = judge_smaller(form.weights, form.digest, form.folder)
-    said = [words, f"{verdict.outcome}: {verdict.reasons[0]}", *verdict.reasons[1:]]
+    lines = [words, f"{verdict.outcome}: {verdict.reasons[0]}", *verdict.reasons[1:]]
     status = 0 if verdict.outcome == "promote" else 2
-    return Answer({**found, "verdict": verdict.model_dump(mode="json")}, "\n".join(said), status)
+    return Answer({**found, "verdict": verdict.model_dump(mode="json")}, "\n".join(lines), status)
 
 
 def _end_in_order(*signals: signal.Signals) -> None:

@@ -109,10 +109,10 @@ def words(candidates: list[Candidate], chosen: str, reasons: list[str], currency
     ]
     for row in candidates:
         mark, size = ("*" if row.name == chosen else " "), row.estimate
-        said = f"{row.licence}, {', '.join(row.languages) or 'not said'}"
+        licence = f"{row.licence}, {', '.join(row.languages) or 'not said'}"
         lines.append(
             f"{mark} {row.name:<26}{row.parameters:>12,}{row.context or '–':>9}{row.loss:>11.3f}"
-            f"{gib(size['memory']['needed']):>10}{rough(size['time']['seconds']):>8}{size['cost']:>8.2f}  {said}"
+            f"{gib(size['memory']['needed']):>10}{rough(size['time']['seconds']):>8}{size['cost']:>8.2f}  {licence}"
         )
         lines.append(
             "    " + ", ".join(f"{name.replace('_', ' ', 1)} {value:.3f}" for name, value in row.means.items())

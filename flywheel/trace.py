@@ -88,7 +88,7 @@ def lessons(registry: Registry, version: Version) -> dict[str, tuple[str, str]]:
     learnt: dict[str, tuple[str, str]] = {}
     for one in line_of(registry, version):
         for row in receipt_rows(registry, one):
-            learnt |= {said: (str(row["example_id"]), one.number) for said in _corrections(row)}
+            learnt |= {correction: (str(row["example_id"]), one.number) for correction in _corrections(row)}
     return learnt
 
 
@@ -104,7 +104,7 @@ def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[st
     question = _question(answer)
     version = next((v for v in registry.versions() if v.manifest == answer.digest), None)
     learnt = lessons(registry, version) if version is not None else {}
-    behind = [found for said, by in learnt.items() if (found := _correction(store, said, *by, question))]
+    behind = [found for correction, by in learnt.items() if (found := _correction(store, correction, *by, question))]
     behind.sort(key=lambda item: (-item["similarity"], item["feedback"]))
     return {
         "answer": answer.id,
@@ -145,8 +145,8 @@ def _correction(store: Store, feedback: str, example: str, by: str, question: st
 
 def _brief(row: FeedbackRow) -> dict[str, Any]:
     values = {"thumb": row.thumb, "rating": row.rating, "text": row.text}
-    said = {key: value for key, value in values.items() if value is not None}
-    return {"feedback": row.id, "reaction": row.kind, **said, "night": row.night}
+    given = {key: value for key, value in values.items() if value is not None}
+    return {"feedback": row.id, "reaction": row.kind, **given, "night": row.night}
 
 
 def trace_feedback(registry: Registry, store: Store, row: FeedbackRow) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def trace_example(registry: Registry, store: Store, prefix: str, receipt: Path |
 
 def _said(store: Store, row: dict[str, Any]) -> str:
     """What a user's correction was about: receipts do not copy it, and it may have been forgotten since."""
-    for said in (step["detail"] for step in row["story"] if step["stage"] == FEEDBACK_STAGE):
-        feedback = get_feedback(store, said)
+    for identity in (step["detail"] for step in row["story"] if step["stage"] == FEEDBACK_STAGE):
+        feedback = get_feedback(store, identity)
         answer = get_answer(store, feedback.answer_id) if feedback is not None else None
         if answer is not None:
             return _question(answer)
@@ -234,8 +234,8 @@ def _lines(value: dict[str, Any], indent: str = "") -> Iterator[str]:
                 yield from _lines(entry, indent + "    ")
                 yield ""
         else:
-            said = ", ".join(map(str, item)) if isinstance(item, list) else item
-            yield f"{indent}{key:<24} {'' if said is None else said}"
+            shown = ", ".join(map(str, item)) if isinstance(item, list) else item
+            yield f"{indent}{key:<24} {'' if shown is None else shown}"
 
 
 def example_words(story: dict[str, Any]) -> Iterator[str]:

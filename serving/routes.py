@@ -268,16 +268,16 @@ async def get_conversation(conversation_id: IdInPath, service: Service, identity
 
     Drafts that nobody has chosen between have no version.
     """
-    answers, said = await service.read_conversation(identity, conversation_id)
-    chosen = {row.answer_id for row in said if row.kind == "choice"}
+    answers, reactions = await service.read_conversation(identity, conversation_id)
+    chosen = {row.answer_id for row in reactions if row.kind == "choice"}
     decided = {None, *(answer.draft_id for answer in answers if answer.id in chosen)}
-    found = [_answered(answer, said, answer.draft_id in decided) for answer in answers]
+    found = [_answered(answer, reactions, answer.draft_id in decided) for answer in answers]
     return reply({"id": conversation_id, "object": "conversation", "answers": found})
 
 
-def _answered(answer: AnswerRow, said: list[FeedbackRow], open_: bool) -> dict[str, Any]:
+def _answered(answer: AnswerRow, reactions: list[FeedbackRow], open_: bool) -> dict[str, Any]:
     names = ("id", "text", "finish_reason", "draft_id", "position")
-    own = [row for row in said if row.answer_id == answer.id]
+    own = [row for row in reactions if row.answer_id == answer.id]
     return {name: getattr(answer, name) for name in names} | {
         "question": answer.messages[-1]["content"],
         "version": answer.version if open_ else None,

@@ -311,11 +311,11 @@ def tried(name: str) -> list[str]:
             path.symlink_to(root / path)
         write_text(Path("params.yaml"), settings)
         try:
-            said = [f"tried: ingest: {ingest(load_domain(name))}"]
+            tried = [f"tried: ingest: {ingest(load_domain(name))}"]
             EXAMPLES.parent.mkdir(parents=True)
             EXAMPLES.symlink_to(Path.cwd() / layout.INGEST / "examples.parquet")
             write_text(layout.FEEDBACK / "preferences.jsonl", "")  # nobody has chosen yet
-            return [*said, _validated(load_domain(name), root)]
+            return [*tried, _validated(load_domain(name), root)]
         except FlywheelError as error:
             hint = "what validate refuses hangs on the bounds under `validate` in params.yaml"
             raise TrialError(f"a release of this domain would stop: {error}\n({hint})") from error

@@ -175,10 +175,10 @@ def problem(url: str, key: str = "", ours: bool = False) -> str:
 def _reasons(reply: httpx.Response) -> str:
     """What a readiness route says is missing, cut to one line."""
     try:
-        said = reply.json()
+        health = reply.json()
     except ValueError:
         return ""
-    problems = said.get("problems", said) if isinstance(said, dict) else said
+    problems = health.get("problems", health) if isinstance(health, dict) else health
     if isinstance(problems, dict):
         problems = [f"{name}: {value}" for name, value in problems.items()]
     text = "; ".join(map(str, problems)) if isinstance(problems, list) else str(problems)

@@ -110,8 +110,8 @@ def words(found: dict[str, Any]) -> str:
         also = f", version {served['challenger']} beside it" if served["challenger"] else ""
         lines.append(f"  serving    version {served['version']}, {str(served['digest'])[:12]}{also}")
     for night in found["nights"]:
-        said = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
-        lines.append(said.rstrip())
+        line = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
+        lines.append(line.rstrip())
     if found["next_night"]:
         lines.append(f"  next night {found['next_night']}")
     lines.append(f"  disk       {found['disk_free_bytes'] / 2**30:.1f} GB free")

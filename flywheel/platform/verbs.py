@@ -152,8 +152,8 @@ def backup(file: Path, recipient: tuple[str, ...], passphrase_file: Path | None)
 
     passphrase = None if recipient else read_passphrase(passphrase_file)
     found = back_up(home(), file.absolute(), list(recipient), passphrase)
-    said = f"{file}: {found['bytes'] / 1e6:.1f} MB, {found['files']} files, {found['versions']} versions"
-    return Answer(found, _with_omissions(said, found))
+    line = f"{file}: {found['bytes'] / 1e6:.1f} MB, {found['files']} files, {found['versions']} versions"
+    return Answer(found, _with_omissions(line, found))
 
 
 @verb
@@ -176,12 +176,12 @@ def restore(file: Path, identity_file: Path | None, passphrase_file: Path | None
     identity = read_identity(identity_file) if identity_file else None
     passphrase = None if identity else read_passphrase(passphrase_file)
     found = put_back(home(), file.absolute(), identity, passphrase, force)
-    said = f"restored {found['files']} files of {found['taken_at']}: {', '.join(found['restored'])}"
-    return Answer(found, _with_omissions(said, found))
+    line = f"restored {found['files']} files of {found['taken_at']}: {', '.join(found['restored'])}"
+    return Answer(found, _with_omissions(line, found))
 
 
-def _with_omissions(said: str, found: dict[str, Any]) -> str:
-    return "\n".join([said, *(f"not included: {text}" for text in found["not_included"])])
+def _with_omissions(line: str, found: dict[str, Any]) -> str:
+    return "\n".join([line, *(f"not included: {text}" for text in found["not_included"])])
 
 
 VERBS = (up, down, keys, backup, restore)

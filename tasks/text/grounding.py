@@ -49,18 +49,18 @@ def groundedness(answer: str, evidence: str, question: str = "") -> float:
 
 def ground(answer: str, evidence: str, question: str = "") -> Grounding:
     """As groundedness, with the numbers that are missing."""
-    held, asked = _Said(evidence), _Said(question)
-    said = list(pieces(ITEM.sub("", answer)))
-    numbers = [_number(text) for kind, text in said if kind == "number"]
+    held, asked = _Source(evidence), _Source(question)
+    parts = list(pieces(ITEM.sub("", answer)))
+    numbers = [_number(text) for kind, text in parts if kind == "number"]
     missing = tuple(dict.fromkeys(n for n in numbers if n not in held.numbers and n not in asked.numbers))
     if missing:
         return Grounding(0.0, missing)
-    supported, new = _characters(said, held), [not known for known in _characters(said, asked)]
+    supported, new = _characters(parts, held), [not known for known in _characters(parts, asked)]
     measured = [good for good, fresh in zip(supported, new, strict=True) if fresh] or supported
     return Grounding(sum(measured) / len(measured) if measured else 0.0)
 
 
-class _Said:
+class _Source:
     """The fragments of a text."""
 
     def __init__(self, text: str) -> None:
@@ -82,18 +82,18 @@ class _Said:
         return word in self.words or any(related(word, other) for other in self._by_prefix.get(word[:PREFIX], ()))
 
 
-def _characters(parts: list[tuple[str, str]], said: _Said) -> list[bool]:
+def _characters(parts: list[tuple[str, str]], source: _Source) -> list[bool]:
     """For every letter and digit of the pieces, in order: whether a text says it."""
     marks: list[bool] = []
     for kind, piece in parts:
         if kind == "run":
             covered = [False] * len(piece)
             for at in range(len(piece) - 1):
-                if piece[at : at + 2] in said.pairs:
+                if piece[at : at + 2] in source.pairs:
                     covered[at] = covered[at + 1] = True
             marks += covered
         else:
-            known = _number(piece) in said.numbers if kind == "number" else said.word(piece)
+            known = _number(piece) in source.numbers if kind == "number" else source.word(piece)
             marks += [known] * len(piece)
     return marks
 

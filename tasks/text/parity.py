@@ -50,8 +50,8 @@ CONVERSATIONS = (
 
 def as_trained(tokenizer: Any, system: str, conversation: Conversation) -> Reading:
     """As sft's workers encode an example."""
-    said: Any = {"instruction": conversation.user, "output": conversation.answer, "history": conversation.history}
-    example = make_example(**said, language="en", origin="human", source=("parity",))
+    fields: Any = {"instruction": conversation.user, "output": conversation.answer, "history": conversation.history}
+    example = make_example(**fields, language="en", origin="human", source=("parity",))
     prompt_ids, answer_ids = encode_example(tokenizer, system, example, UNBOUNDED)
     prompt = render_prompt(tokenizer, system, conversation.user, conversation.history)
     return Reading("training", prompt, tuple(prompt_ids), tuple(answer_ids))

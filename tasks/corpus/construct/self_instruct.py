@@ -213,7 +213,7 @@ def instance_problem(example: Example) -> Problem | None:
     """Why an instance cannot be used; None where it can."""
     if not example.output:
         return Problem("no output in the reply")
-    said = " ".join(example.output.split()).casefold()
-    if said in (" ".join(example.input.split()).casefold(), " ".join(example.instruction.split()).casefold()):
+    answer = " ".join(example.output.split()).casefold()
+    if answer in (" ".join(example.input.split()).casefold(), " ".join(example.instruction.split()).casefold()):
         return Problem("output repeats what was asked")
     return None

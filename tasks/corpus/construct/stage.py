@@ -95,7 +95,7 @@ def construct() -> str:
         write_json(folder / "summary.json", out.summary)
         if teacher is not None:
             print(f"teacher: {teacher}", file=sys.stderr, flush=True)
-    return "; ".join(out.said)
+    return "; ".join(out.notes)
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Output:
     receipts: TableWriter
     dropped: list[Dropped] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def carry(self, path: Path, reason: str) -> None:
         """Examples that are there already, unchanged, a batch at a time."""
@@ -116,7 +116,7 @@ class Output:
             identities = table.column("id").to_pylist()
             receipts = [Receipt(example_id=identity, stage=STAGE, kept=True, reason=reason) for identity in identities]
             self.receipts.write(table_of(receipts, Receipt))
-        self.said.append(f"{self.examples.rows - before} {reason}")
+        self.notes.append(f"{self.examples.rows - before} {reason}")
 
     def add(self, made: Method) -> None:
         """What a method made."""
@@ -124,7 +124,7 @@ class Output:
         self.receipts.write(table_of(made.receipts, Receipt))
         self.dropped += made.dropped
         self.summary[made.origin] = made.summary()
-        self.said.append(made.sentence())
+        self.notes.append(made.sentence())
 
 
 if __name__ == "__main__":

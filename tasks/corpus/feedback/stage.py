@@ -179,14 +179,14 @@ def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned
 
 def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Example | None:
     """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
-    said = [message for message in row.messages if message.role != "system"]
-    alternates = [message.role for message in said] == ["user", "assistant"] * (len(said) // 2) + ["user"]
+    spoken = [message for message in row.messages if message.role != "system"]
+    alternates = [message.role for message in spoken] == ["user", "assistant"] * (len(spoken) // 2) + ["user"]
     if not alternates or not row.text.strip():
         return None
-    pairs = zip(said[:-1:2], said[1::2], strict=True)
+    pairs = zip(spoken[:-1:2], spoken[1::2], strict=True)
     turns = [Turn(user=_mask(one.content, cleaned), assistant=_mask(two.content, cleaned)) for one, two in pairs]
     return make_example(
-        instruction=_mask(said[-1].content, cleaned),
+        instruction=_mask(spoken[-1].content, cleaned),
         output=_mask(row.text.strip(), cleaned),
         system=_system(row, system, cleaned),
         history=tuple(turns),

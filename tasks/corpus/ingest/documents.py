@@ -172,9 +172,9 @@ def _plain(html: str) -> str:
     for table in reversed(list(page.iter("table"))):
         rows = _spread(table)
         if table.getparent().xpath("ancestor-or-self::td | ancestor-or-self::th"):
-            said = "; ".join(", ".join(" ".join(cell.text_content().split()) for cell in row) for row in rows)
+            text = "; ".join(", ".join(" ".join(cell.text_content().split()) for cell in row) for row in rows)
             table.addnext(table.makeelement("p"))
-            table.getnext().text = said
+            table.getnext().text = text
             table.drop_tree()
     return str(tostring(page, encoding="unicode"))
 
@@ -183,12 +183,12 @@ def _write_formulas(page: Any) -> None:
     """What is raised, lowered or a fraction becomes characters of its line."""
     for small in reversed(page.xpath("//sup | //sub | //msup/*[2] | //msub/*[2]")):
         place = small.tag if small.tag in ("sup", "sub") else small.getparent().tag[1:]
-        said = small.text_content().strip()
-        if FORMULA.search(said) or place != small.tag:
-            small[:], small.text = [], raised(said, place)
+        text = small.text_content().strip()
+        if FORMULA.search(text) or place != small.tag:
+            small[:], small.text = [], raised(text, place)
     for part in reversed(page.xpath("//mfrac/*")):
-        said = part.text_content().strip()
-        part[:], part.text = [], said if said.isalnum() else f"({said})"
+        text = part.text_content().strip()
+        part[:], part.text = [], text if text.isalnum() else f"({text})"
         part.tail = "/" if part.getnext() is not None else ""
     for math in list(page.iter("math")):
         math[:], math.text = [], " ".join(math.text_content().split())
@@ -209,8 +209,8 @@ def _number(ordered: Any) -> None:
         number += step
 
 
-def _whole(said: str | None, other: int) -> int:
-    return int(said) if said and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", said) else other
+def _whole(text: str | None, other: int) -> int:
+    return int(text) if text and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", text) else other
 
 
 def _spread(table: Any) -> list[Any]:
@@ -236,8 +236,8 @@ def _spread(table: Any) -> list[Any]:
 
 def _span(cell: Any, name: str, whole: int) -> int:
     """How many rows or columns a cell covers; 0 is all that are left."""
-    said = cell.get(name, "1").strip()
-    return (int(said) or whole) if said.isdecimal() else 1
+    text = cell.get(name, "1").strip()
+    return (int(text) or whole) if text.isdecimal() else 1
 
 
 def _pdf(path: Path) -> _Parsed:
@@ -264,8 +264,8 @@ def _docx(path: Path) -> _Parsed:
     html = _plain(mammoth.convert_to_html(readable(path)).value)
     # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
     form: Any = {"heading_style": "ATX", "strip": ["img", "a"], "table_infer_header": True}
-    said = markdownify(html, **form, escape_asterisks=False, escape_underscores=False)
-    return _headed(tidy(NUMBERED.sub("", said)))
+    markdown = markdownify(html, **form, escape_asterisks=False, escape_underscores=False)
+    return _headed(tidy(NUMBERED.sub("", markdown)))
 
 
 def _headed(text: str) -> _Parsed:

@@ -121,14 +121,14 @@ def strip_advertising(answer: str, names: list[str]) -> str:
 def _example_of(
     row: Row, columns: Columns | None, source: HumanSource, language: str, line: str
 ) -> tuple[Example, Receipt]:
-    said = _mapped(row.fields, columns) if columns else _conversed(row.fields)
-    output, names = said.pop("output"), source.advertising
+    conversation = _mapped(row.fields, columns) if columns else _conversed(row.fields)
+    output, names = conversation.pop("output"), source.advertising
     answer = _spoken(output)
     cleaned = strip_advertising(answer, names)
     beside = (columns.id, columns.category, columns.sources) if columns else ("", "", "")
     identity, category, sources = (_texts(row.fields, path) or () for path in beside)
     example = make_example(
-        **said,
+        **conversation,
         output=cleaned or answer,
         language=language,
         origin="human",
@@ -174,10 +174,10 @@ def _number_as_text(value: Any) -> Any:
 def _spoken(answer: str) -> str:
     """An answer without the thoughts that a reasoning model writes before it; ValueError where nothing follows."""
     opened = THINKS.search(answer)
-    said = answer if opened and opened.start() else THOUGHT.sub("", answer).strip()
-    if not said or THINKS.match(said):
+    spoken = answer if opened and opened.start() else THOUGHT.sub("", answer).strip()
+    if not spoken or THINKS.match(spoken):
         raise ValueError("an answer holds thoughts only")
-    return said
+    return spoken
 
 
 def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
@@ -196,10 +196,10 @@ def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
     learnt = [place for place, learn in enumerate(learns[-len(turns) :]) if place % 2 and learn]
     if not learnt:
         raise ValueError(f"no answer of the conversation is to be learnt: each has {', '.join(FLAGS)} 0 or false")
-    said = [text for _, text in turns[: learnt[-1] + 1]]
-    earlier = zip(said[:-2:2], said[1:-2:2], strict=True)
+    texts = [text for _, text in turns[: learnt[-1] + 1]]
+    earlier = zip(texts[:-2:2], texts[1:-2:2], strict=True)
     history = tuple(Turn(user=user, assistant=_spoken(reply)) for user, reply in earlier)
-    return {"instruction": said[-2], "output": said[-1], "system": system, "history": history}
+    return {"instruction": texts[-2], "output": texts[-1], "system": system, "history": history}
 
 
 def _conversation_in(fields: dict[str, Any]) -> tuple[str, list[Any]]:

@@ -70,12 +70,12 @@ def _seed(row: Row, source: str, language: str) -> tuple[str, tuple[Seed, Exampl
     classification = fields.get("classification") or False
     if not isinstance(classification, bool):
         raise ValueError("field 'classification' must be true or false")
-    said = {name: _text(fields, name, needed=name != "input") for name in ("instruction", "input", "output")}
-    example = make_example(**said, language=language, origin="human", source=(source,), category="seed")
+    texts = {name: _text(fields, name, needed=name != "input") for name in ("instruction", "input", "output")}
+    example = make_example(**texts, language=language, origin="human", source=(source,), category="seed")
     reason, markup = markup_problem(example)
     if reason:
         raise ValueError(f"{reason}: {markup}")
-    return example.id, (Seed(id=example.id, **said, classification=classification), example)
+    return example.id, (Seed(id=example.id, **texts, classification=classification), example)
 
 
 def _fields(row: Row, known: set[str]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def read_triples(
             if cause := row.cause or _problem(fields):
                 bad.append(bad_line(path, row.number, cause, row.text))
                 continue
-            said = {name: " ".join(fields[name].split()) for name in FIELDS}
-            yield Triple(**said, file=f"{source.name}/{path.name}", line=row.number)
+            values = {name: " ".join(fields[name].split()) for name in FIELDS}
+            yield Triple(**values, file=f"{source.name}/{path.name}", line=row.number)
 
 
 def _problem(fields: dict[str, Any]) -> str:

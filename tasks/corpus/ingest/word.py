@@ -65,9 +65,9 @@ def _write_as_known(root: Any) -> None:
         drawing[:] = drawing.findall(".//{*}txbxContent")
         drawing.tag = word + "pict"
     for math in list(root.iter("{*}oMath")):
-        said = _linear(math)
+        formula = _linear(math)
         math[:] = [math.makeelement(word + "t")]
-        math.tag, math[0].text = word + "r", said
+        math.tag, math[0].text = word + "r", formula
     for node in root.iter(*("{*}" + name for name in _KNOWN_AS)):
         node.tag = word + _KNOWN_AS[_name(node)]
 

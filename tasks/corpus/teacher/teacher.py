@@ -232,8 +232,8 @@ def read_reply(completion: Any, ask: Ask) -> Reply:
 
 
 def _tokens(usage: Any, name: str, text: str) -> int:
-    said = getattr(usage, name, None)
-    return said if isinstance(said, int) and said >= 0 else -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) and count >= 0 else -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 def _cause(error: Exception) -> str:

@@ -134,10 +134,10 @@ def unencodable(preferences: Sequence[Preference], params: Params, domain: Domai
 
 def as_examples(preference: Preference, language: str) -> tuple[Example, ...]:
     """The prompt with either answer, as the leak guard reads it: all that was said before, and the last of it alone."""
-    said = [message.content for message in preference.prompt if message.role != "system"]
+    turns = [message.content for message in preference.prompt if message.role != "system"]
     return tuple(
         make_example(instruction=question, output=text, language=language, origin="human", source=preference.source)
-        for question in dict.fromkeys(("\n".join(said), said[-1]))
+        for question in dict.fromkeys(("\n".join(turns), turns[-1]))
         for text in (preference.chosen, preference.rejected)
     )
 

@@ -58,6 +58,6 @@ def states_a_triple(answer: str, evidence: str, question: str) -> bool:
     """
     lines = [line.split(" | ") for line in evidence.splitlines()]
     names = {letters(part) for line in lines if len(line) >= 3 for part in (line[0], line[-1])} - {""}
-    asked, said = letters(question), letters(answer)
+    asked, answered = letters(question), letters(answer)
     unknown = {name for name in names if name not in asked}
-    return any(name in said for name in unknown or names)
+    return any(name in answered for name in unknown or names)

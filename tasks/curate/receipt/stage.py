@@ -40,7 +40,7 @@ QUARANTINES = (layout.INGEST / "quarantine.jsonl", layout.CONSTRUCT / "quarantin
 COLUMNS = ("id", "origin", "source", "instruction", "output")
 
 
-def said_schema() -> pa.Schema:
+def content_schema() -> pa.Schema:
     """What is said of an example: id, origin, source, and excerpts of instruction and output."""
     return pa.schema([schema_of(Example).field(name) for name in COLUMNS])
 
@@ -50,7 +50,7 @@ def said_table() -> pa.Table:
     tables = [batch for path in TABLES for batch in read_batches(path, columns=list(COLUMNS))]
     if DROPPED.is_file():
         tables += read_batches(DROPPED, columns=list(COLUMNS))
-    tables.append(pa.Table.from_pylist([*_quarantined(), *_evaluated()], schema=said_schema()))
+    tables.append(pa.Table.from_pylist([*_quarantined(), *_evaluated()], schema=content_schema()))
     return pa.concat_tables([excerpts(table) for table in tables])
 
 
@@ -60,7 +60,7 @@ def excerpts(table: pa.Table) -> pa.Table:
     columns = {name: table[name] for name in COLUMNS}
     for name in ("instruction", "output"):
         columns[name] = pc.if_else(feedback, "", pc.utf8_slice_codeunits(table[name], 0, EXCERPT))
-    return pa.table(columns).cast(said_schema())
+    return pa.table(columns).cast(content_schema())
 
 
 def _quarantined() -> Iterator[dict[str, Any]]:
@@ -89,18 +89,18 @@ class ReceiptError(FlywheelError):
 
 def receipt_schema() -> pa.Schema:
     """The columns of reports/receipt.parquet."""
-    text, said, step = pa.string(), said_schema(), [schema_of(Receipt).field(name) for name in STEP]
+    text, contents, step = pa.string(), content_schema(), [schema_of(Receipt).field(name) for name in STEP]
     return pa.schema(
-        [("example_id", text), *(said.field(name) for name in COLUMNS[1:]), ("trained", pa.bool_())]
+        [("example_id", text), *(contents.field(name) for name in COLUMNS[1:]), ("trained", pa.bool_())]
         + [("last_stage", text), *step[2:], ("story", pa.list_(pa.struct(step)))]
     )
 
 
-def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
+def join(steps: pa.Table, contents: pa.Table, trained: pa.Array) -> pa.Table:
     """One row an example: what it says, its story in order, whether it was trained on, and the last word on it.
 
-    `steps` are receipts in the order in which they were written; `said` has said_schema(), where the first row of an id
-    counts and one may be missing. Raises ReceiptError where its last step does not let a trained one through.
+    `steps` are receipts in the order in which they were written; `contents` has content_schema(), where the first row
+    of an id counts and one may be missing. Raises ReceiptError where its last step does not let a trained one through.
     """
     order = steps.append_column("row", pa.array(np.arange(len(steps)))).sort_by(
         [("example_id", "ascending"), ("row", "ascending")]
@@ -117,7 +117,7 @@ def join(steps: pa.Table, said: pa.Table, trained: pa.Array) -> pa.Table:
             f"{len(unaccounted)} trained examples have no receipt that keeps them, first {pc.min(unaccounted)}"
         )
     story = pa.StructArray.from_arrays([order[name].combine_chunks() for name in STEP], names=list(STEP))
-    texts = said.take(pc.index_in(last["example_id"], value_set=said["id"].combine_chunks()))
+    texts = contents.take(pc.index_in(last["example_id"], value_set=contents["id"].combine_chunks()))
     columns = {
         "example_id": last["example_id"],
         **{name: texts[name] for name in COLUMNS[1:]},

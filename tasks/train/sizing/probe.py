@@ -78,8 +78,8 @@ def run_probe(job: TrainingJob) -> Probe:
         seen = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("probe-*.json"))]
     except LaunchError as error:
         words = [path.read_text(encoding="utf-8", errors="replace")[-2000:] for path in run.glob("output-*.log")]
-        said = [f"{job.stage}: the steps to size it by could not be run: {error}", *words]
-        raise ProbeError("\n".join(said)) from None
+        lines = [f"{job.stage}: the steps to size it by could not be run: {error}", *words]
+        raise ProbeError("\n".join(lines)) from None
     finally:
         shutil.rmtree(run, ignore_errors=True)
     if not seen or not seen[0]["steps"]:

@@ -19,15 +19,15 @@ from tasks.curate.receipt.stage import (
     QUARANTINES,
     TABLES,
     ReceiptError,
+    content_schema,
     find_receipts,
     join,
-    said_schema,
     said_table,
     write_receipt,
 )
 from tests.examples import an_example
 
-NOTHING_SAID = said_schema().empty_table()
+NOTHING_SAID = content_schema().empty_table()
 
 
 def receipt(identity: str, stage: str, kept: bool, reason: str) -> Receipt:
@@ -46,7 +46,7 @@ STEPS = [
 
 def joined(trained: list[str]) -> list[dict[str, object]]:
     said = {"id": "b", "origin": "human", "source": ["faq/1"], "instruction": "Why?", "output": "Because."}
-    table = pa.Table.from_pylist([said], schema=said_schema())
+    table = pa.Table.from_pylist([said], schema=content_schema())
     return join(table_of(STEPS, Receipt), table, pa.array(trained, type=pa.string())).to_pylist()
 
 

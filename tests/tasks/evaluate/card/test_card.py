@@ -15,7 +15,7 @@ from tasks.core.files import write_json
 from tasks.core.records import Example, Receipt, RecordError
 from tasks.core.tables import table_of, write_records
 from tasks.curate.mix.stage import write_counts
-from tasks.curate.receipt.stage import join, said_schema
+from tasks.curate.receipt.stage import content_schema, join
 from tasks.evaluate.card.card import (
     CardError,
     ScoreRow,
@@ -97,7 +97,7 @@ def write_receipt(path: Path) -> None:
         {"id": letter * 64, "origin": "human", "source": [HOSTILE], "instruction": HOSTILE, "output": HOSTILE}
         for letter in "ab"
     ]
-    table = pa.Table.from_pylist(said, schema=said_schema())
+    table = pa.Table.from_pylist(said, schema=content_schema())
     pq.write_table(join(table_of(steps, Receipt), table, pa.array(["a" * 64])), path)
 
 
@@ -169,7 +169,7 @@ def receipt_file(path: Path) -> Path:
         {"id": i, "origin": "general" if i == "d" else "human", "source": [], "instruction": f"{i}?", "output": ""}
         for i in "abcd"
     ]
-    table = join(table_of(STEPS, Receipt), pa.Table.from_pylist(said, schema=said_schema()), pa.array(["a"]))
+    table = join(table_of(STEPS, Receipt), pa.Table.from_pylist(said, schema=content_schema()), pa.array(["a"]))
     pq.write_table(table, path)
     return path
 
