@@ -1,14 +1,13 @@
 """Duplicates and look-alikes planted in a set of known rows, to measure what deduplication finds and what it spares.
 
-`python -m tests.planted` writes tests/data/planted/planted.jsonl anew from the paraphrases beside it, written by hand:
-English ones on rows of the construction FAQ (Zaragoza AB, CC BY 4.0), Chinese ones on road traffic.
+tests/data/planted/planted.jsonl is committed: rows of the construction FAQ (Zaragoza AB, CC BY 4.0) and, in Chinese, on
+road traffic; of each an exact copy in other clothes (case, width, spaces, full stop), five with letters changed down to
+Jaccard 0.8, and a paraphrase written by hand; and questions that differ in a number or a name only.
 """
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,8 +17,6 @@ from tasks.similarity.near import normalise
 FOLDER = Path(__file__).parent / "data" / "planted"
 FILE = FOLDER / "planted.jsonl"
 LANGUAGES = ("en", "zh")
-SHINGLE = 5
-EDITED = 5  # edited copies of each row
 Kind = Literal["base", "exact", "near", "paraphrase", "look-alike"]
 
 
@@ -39,11 +36,6 @@ class Planted(NamedTuple):
         )
 
 
-def whole(question: str, answer: str) -> str:
-    """Both together, as deduplication compares them."""
-    return f"{question}\n{answer}"
-
-
 def shingles(text: str, size: int) -> frozenset[str]:
     """All runs of `size` characters of the normalised text; a shorter text is one shingle."""
     clean = normalise(text)
@@ -55,81 +47,9 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
     return len(left & right) / len(left | right)
 
 
-def exact_copy(text: str, generator: random.Random) -> str:
-    """The same text in other clothes: case, full-width forms, spaces and the sentence's end."""
-    disguise = generator.choice([str.upper, _wide, lambda t: f"  {t} ", lambda t: t.rstrip("?？") + " ?!"])
-    return str(disguise(text))
-
-
-def _wide(text: str) -> str:
-    return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
-
-
-def edited(question: str, answer: str, generator: random.Random) -> tuple[str, str]:
-    """A row with letters of question and answer changed until no further change leaves it at Jaccard 0.8 or above."""
-    text = whole(question, answer)
-    original = shingles(text, SHINGLE)
-    places = [place for place, sign in enumerate(text) if sign.isalpha()]
-    generator.shuffle(places)
-    for place in places:
-        changed = text[:place] + generator.choice("wxz" if text[place].isascii() else "某其之") + text[place + 1 :]
-        if jaccard(original, shingles(changed, SHINGLE)) >= 0.8:
-            text = changed
-    first, rest = text.split("\n", 1)
-    return first, rest
-
-
-def plant() -> list[Planted]:
-    """All rows, in an order that says nothing; the same every time."""
-    generator, rows, base = random.Random(11), [], 0
-    for language in LANGUAGES:
-        for line in (FOLDER / f"paraphrases.{language}.jsonl").read_text(encoding="utf-8").splitlines():
-            pair = json.loads(line)
-            question, answer = pair["question"], pair["answer"]
-            rows.append(Planted("base", base, language, question, answer))
-            rows.append(Planted("exact", base, language, exact_copy(question, generator), answer))
-            for _ in range(EDITED):
-                rows.append(Planted("near", base, language, *edited(question, answer, generator)))
-            rows.append(Planted("paraphrase", base, language, pair["paraphrase"], pair["paraphrase_answer"]))
-            base += 1
-        rows += [Planted("look-alike", base + n, language, *pair) for n, pair in enumerate(LOOK_ALIKES[language])]
-        base += len(LOOK_ALIKES[language])
-    generator.shuffle(rows)
-    return rows
-
-
-def _family(question: Callable[[int], str], answer: Callable[[int], str], count: int) -> list[tuple[str, str]]:
-    return [(question(number), answer(number)) for number in range(count)]
-
-
-# Different questions that share nearly every character: rooms and articles by number, terms by name.
-CHINESE_NUMBERS = "一二三四五六七八九"
-TERMS = ("OVK", "BBR", "PBL", "ATA", "KA", "ROT", "RUT", "VAT", "EKS", "ARN")
-LOOK_ALIKES = {
-    "en": _family(
-        lambda n: f"What does chapter {n + 2} section {3 * n + 1} of the Planning and Building Act regulate?",
-        lambda n: f"It regulates {TERMS[n]} and the {n * n + 5} duties of whoever builds, in its part {TERMS[9 - n]}.",
-        10,
-    ),
-    "zh": _family(
-        lambda n: f"《中华人民共和国道路交通安全法》第{CHINESE_NUMBERS[n]}十条规定了什么内容？",
-        lambda n: (
-            ("机动车的登记", "驾驶人的条件", "道路通行的原则", "信号灯的种类", "行人的义务", "高速公路的限速")[n]
-            + "由该条加以规定。"
-        ),
-        6,
-    ),
-}
-
-
 def read_planted() -> list[Planted]:
     """The committed rows."""
     return [Planted(**json.loads(line)) for line in FILE.read_text(encoding="utf-8").splitlines()]
-
-
-def text_of(rows: list[Planted]) -> str:
-    """Rows as JSON lines."""
-    return "".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
 
 
 class Found(NamedTuple):
@@ -158,7 +78,3 @@ def measure(rows: list[Planted], keeper: list[int], kind: Kind) -> Found:
     found = sum(keeper[place] >= 0 or keeper[base[rows[place].of]] >= 0 for place in copies)
     false = sum(place >= 0 and rows[place].of != row.of for row, place in zip(rows, keeper, strict=True))
     return Found(len(copies), found, false)
-
-
-if __name__ == "__main__":
-    FILE.write_text(text_of(plant()), encoding="utf-8")

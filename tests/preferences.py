@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import Message, Preference, make_preference, write_jsonl
 from tests.training import lay_training
@@ -41,11 +39,7 @@ def lay_alignment(
     adapter: bool = False,
 ) -> Path:
     """Lay it out in `folder`; `settings` overrides sections of params.yaml. With `adapter`, SFT has left a LoRA."""
-    lay_training(folder, root, model, [], [], {})
-    values = yaml.safe_load((folder / "params.yaml").read_text())
-    for section, overrides in settings.items():
-        values[section].update(overrides)
-    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    lay_training(folder, root, model, [], [], {}, settings)
     write_jsonl(folder / "data/pairs/train.jsonl", some_preferences(0, prompts))
     write_jsonl(folder / "data/pairs/validation.jsonl", some_preferences(100, held_out))
     if adapter:

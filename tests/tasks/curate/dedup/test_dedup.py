@@ -13,7 +13,7 @@ from tasks.core.tables import read_batches, table_of, write_records
 from tasks.curate.dedup.stage import KINDS, Verdicts, deduplicate, exact_text, receipts_of
 from tasks.curate.dedup.substance import marks_of
 from tasks.similarity.embedder import Embeddings
-from tests.planted import FILE, Kind, among, measure, plant, read_planted, text_of
+from tests.planted import Kind, among, measure, read_planted
 
 PARAMS = DedupParams(near_threshold=0.8, shingle=5, permutations=128, semantic_threshold=None)
 
@@ -246,10 +246,6 @@ def test_planted_duplicates_are_found_and_nothing_else_is_dropped(kind: Kind, pl
     rows = among(read_planted(), kind)
     found = measure(rows, keepers([row.example() for row in rows]), kind)
     assert found.planted == planted and found.found >= least and found.false == 0
-
-
-def test_the_planted_rows_are_what_their_script_plants() -> None:
-    assert FILE.read_text(encoding="utf-8") == text_of(plant())
 
 
 def test_every_row_has_one_receipt_that_names_the_row_that_stays() -> None:

@@ -7,12 +7,33 @@ from typing import Any
 
 import pytest
 
-from tasks.core.training_params import FullParams, Method
-from tasks.train.run.shape import ShapeError, read_shape, trained_parameters
+from tasks.core.training_params import FullParams, LoraParams, Method
+from tasks.train.run.shape import ModelShape, ShapeError, read_shape, trained_parameters
 from tasks.train.sizing.formula import NOTES, Sizing, disk_of, memory_of, operations
 from tasks.train.sizing.workload import Batch, Workload
-from tests.small_model import LORA, SMALL
 
+# One layer of width 8, inner width 16, two heads of 4 (one for keys and values), 32 words, the head tied.
+SMALL = ModelShape(
+    layers=1,
+    hidden=8,
+    inner=16,
+    heads=2,
+    key_value_heads=1,
+    head_width=4,
+    vocabulary=32,
+    parameters=256 + 576 + 24,
+    tied=True,
+    matrices=(
+        ("q_proj", (8, 8)),
+        ("k_proj", (4, 8)),
+        ("v_proj", (4, 8)),
+        ("o_proj", (8, 8)),
+        ("gate_proj", (16, 8)),
+        ("up_proj", (16, 8)),
+        ("down_proj", (8, 16)),
+    ),
+)
+LORA = LoraParams(rank=2, alpha=4, dropout=0.0, target_modules=["q_proj", "down_proj"])
 ONE = Batch(1, 4, 2)
 
 
