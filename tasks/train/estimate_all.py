@@ -37,10 +37,8 @@ def estimate(
 ) -> dict[str, Any]:
     """Size all stages that are on, or one of them.
 
-    `changes` are settings by dotted name; `base` is another base model to take in place of what the stages left.
-
-    Raises:
-        NothingToEstimate: the stage is off, or the data stages have not run.
+    `changes` are settings by dotted name; `base` is another base model to take in place of what the stages left. Raises
+    NothingToEstimate: the stage is off, or the data stages have not run.
     """
     base = base and base.absolute()
     with inside(link_copy(root, (root / FOLDER).absolute(), changes or {}, keep_trained=base is None)):

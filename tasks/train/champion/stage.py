@@ -44,9 +44,8 @@ def champion() -> str:
 def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
     """What of a package answers: adapter, weights, how an engine serves them, over which base, under which prompt.
 
-    Raises:
-        PackageUnreadable: it is no package, or does not say what it was trained over and with.
-        PointerError: it was trained over another base model than the one of digest `base`.
+    Raises PackageUnreadable: it is no package, or does not say what it was trained over and with; PointerError: it was
+    trained over another base model than the one of digest `base`.
     """
     parts = read_package(package)
     if parts.trained_over != base:

@@ -59,11 +59,9 @@ def run_folder(job: TrainingJob) -> Path:
 def execute(job: TrainingJob, run: Path) -> Path:
     """Run the workers unless this very job has ended before; returns the folder with what it gave.
 
-    Before it begins, but not where it goes on, what it will take is estimated.
-
-    Raises:
-        CannotFit: the machine has not the memory or the disk; nothing was started.
-        LaunchError: a worker failed, more often than `max_restarts` allows or for a reason that will not pass.
+    Before it begins, but not where it goes on, what it will take is estimated. Raises CannotFit: the machine has not
+    the memory or the disk; nothing was started; LaunchError: a worker failed, more often than `max_restarts` allows or
+    for a reason that will not pass.
     """
     restarts = 0
     job.write(run / "job.json")
@@ -102,8 +100,7 @@ def _attempt(job: TrainingJob, run: Path) -> None:
 def preflight(job: TrainingJob) -> None:
     """Size a job that is about to start, and keep what is predicted beside what it will really take.
 
-    Raises:
-        CannotFit: it would not fit; the message says what would.
+    Raises CannotFit: it would not fit; the message says what would.
     """
     found = estimate_of(job, size(job, "doubt"), read_prices())
     write_json(layout.MEASURED / f"{job.stage}.predicted.json", found)

@@ -38,8 +38,7 @@ class PretrainJob(TrainingJob):
 def describe(params: Params, domain: Domain) -> PretrainJob:
     """The job that the settings ask for.
 
-    Raises:
-        PretrainError: the domain has no documents, or no general text where the settings want some.
+    Raises PretrainError: the domain has no documents, or no general text where the settings want some.
     """
     if not count_rows(DOCUMENTS):
         raise PretrainError(

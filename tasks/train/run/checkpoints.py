@@ -28,8 +28,7 @@ class DiskFull(FlywheelError):
 def is_complete(folder: Path) -> bool:
     """Whether the folder has a manifest and holds exactly what it lists.
 
-    Raises:
-        OSError: it cannot be read, which says nothing against it.
+    Raises OSError: it cannot be read, which says nothing against it.
     """
     try:
         return bool(verify_manifest(folder))
@@ -57,8 +56,7 @@ def size_of(folder: Path) -> int:
 def check_room(run: Path) -> None:
     """Before a checkpoint is written: is there room for one as large as the last, and for half as much again?
 
-    Raises:
-        DiskFull: there is not. The last complete checkpoint is as it was.
+    Raises DiskFull: there is not. The last complete checkpoint is as it was.
     """
     written = sorted((path for path in run.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
     if not written:

@@ -2,10 +2,9 @@
 
 It lands in .flywheel/measured/<stage>.json, outside the stage's outputs, which may hold nothing that depends on the
 moment or the machine. Every attempt counts, also one that was killed: its figures are kept in RUN/attempts/ and
-rewritten every few seconds.
-Energy is codecarbon's, offline: the sensors' reading where the processor or GPU has any, otherwise the processor's
-rated power times its load, plus memory. Limits: it is the whole machine's while the training ran, not this
-training's alone; the far machines of a multi-node run are not in it.
+rewritten every few seconds. Energy is codecarbon's, offline: the sensors' reading where the processor or GPU has any,
+otherwise the processor's rated power times its load, plus memory. Limits: it is the whole machine's while the training
+ran, not this training's alone; the far machines of a multi-node run are not in it.
 """
 
 from __future__ import annotations

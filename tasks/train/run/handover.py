@@ -47,9 +47,7 @@ class Weights:
 def kind_of(stage: Path) -> Kind:
     """What a stage left, its manifest checked.
 
-    Raises:
-        TrainedError: none of the three, or more than one.
-        ManifestError: it is not what its manifest says.
+    Raises TrainedError: none of the three, or more than one; ManifestError: it is not what its manifest says.
     """
     found = [kind for kind in KINDS if (stage / kind).is_dir()]
     if len(found) != 1:

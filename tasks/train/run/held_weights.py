@@ -1,8 +1,7 @@
 """Copies of what a policy trains: the SFT policy it is held to, and the last policy that was good.
 
 One way for every method, from an adapter to all weights: the frozen rest of the model is shared, only what is trained
-is kept twice. Works where ZeRO shares the weights out, too.
-Needs torch: import it in a worker process only.
+is kept twice. Works where ZeRO shares the weights out, too. Needs torch: import it in a worker process only.
 """
 
 from __future__ import annotations

@@ -38,8 +38,7 @@ class LaunchError(FlywheelError):
 def read_launch(name: str) -> dict[str, Any]:
     """The accelerate configuration infra/accelerate/<name>.yaml.
 
-    Raises:
-        LaunchError: there is none of that name; those that exist are listed.
+    Raises LaunchError: there is none of that name; those that exist are listed.
     """
     path = CONFIGS / f"{name}.yaml"
     if not path.is_file():
@@ -87,10 +86,8 @@ def start_workers(name: str, settings: dict[str, Any], module: str, arguments: l
 def launch(name: str, module: str, arguments: list[str], look: Callable[[], str | None] = lambda: None) -> None:
     """Run `python -m module arguments` in every process of a launch configuration; returns when all are done.
 
-    `look` is asked every second; what it returns is the reason for which the processes are ended.
-
-    Raises:
-        LaunchError: one of them failed, and its own words stand above, on stderr; or `look` had them ended.
+    `look` is asked every second; what it returns is the reason for which the processes are ended. Raises LaunchError:
+    one of them failed, and its own words stand above, on stderr; or `look` had them ended.
     """
     settings = read_launch(name)
     with announced(settings, name, module, arguments):

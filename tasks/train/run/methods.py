@@ -53,9 +53,8 @@ def peft_config(job: TrainingJob, task: TaskType) -> Any:
 def quantisation_of(job: TrainingJob) -> dict[str, Any]:
     """What `from_pretrained` needs besides, for a base model in four bits; nothing for any other method.
 
-    Raises:
-        MethodUnavailable: bitsandbytes, which computes with them, is not installed, there is no GPU, or the weights
-            are shared out by ZeRO-3.
+    Raises MethodUnavailable: bitsandbytes, which computes with them, is not installed, there is no GPU, or the weights
+    are shared out by ZeRO-3.
     """
     if job.settings.method != "qlora":
         return {}
@@ -86,11 +85,9 @@ def quantisation_of(job: TrainingJob) -> dict[str, Any]:
 def prepared(model: Any, job: TrainingJob, task: TaskType = "CAUSAL_LM") -> Any:
     """The model with what the method trains, and nothing else, open to training.
 
-    Where every weight is trained and the job goes on from an adapter, that is merged into them first.
-
-    Raises:
-        AdapterMismatch: the job goes on from an adapter of another shape.
-        MethodUnavailable: the method does not work in this partition of the weights.
+    Where every weight is trained and the job goes on from an adapter, that is merged into them first. Raises
+    AdapterMismatch: the job goes on from an adapter of another shape; MethodUnavailable: the method does not work in
+    this partition of the weights.
     """
     from peft import get_peft_model
     from transformers import set_seed
@@ -113,8 +110,7 @@ def prepared(model: Any, job: TrainingJob, task: TaskType = "CAUSAL_LM") -> Any:
 def refuse_partition(job: TrainingJob) -> None:
     """Stop where the weights are shared out before the method could read them whole.
 
-    Raises:
-        MethodUnavailable: OSF, QLoRA, or every weight from an adapter on, under ZeRO-3.
+    Raises MethodUnavailable: OSF, QLoRA, or every weight from an adapter on, under ZeRO-3.
     """
     from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -138,8 +134,7 @@ def all_weights(model: Any, job: TrainingJob) -> Any:
 def continued(model: Any, job: TrainingJob, adapter: Path, task: TaskType = "CAUSAL_LM") -> Any:
     """The model with an adapter it goes on from, to be trained further.
 
-    Raises:
-        AdapterMismatch: that adapter's kind, size or places are not those that the job's method leaves.
+    Raises AdapterMismatch: that adapter's kind, size or places are not those that the job's method leaves.
     """
     from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 

@@ -40,8 +40,7 @@ class Node(NamedTuple):
 def this_node() -> Node | None:
     """The place that the environment gives this machine; None where it gives none.
 
-    Raises:
-        NodesUnknown: it says how many there are, and not all of the rest.
+    Raises NodesUnknown: it says how many there are, and not all of the rest.
     """
     found = os.environ
     if "PET_NNODES" not in found:
@@ -77,8 +76,7 @@ def with_nodes(settings: dict[str, Any]) -> dict[str, Any]:
 def node_flags(settings: dict[str, Any]) -> list[str]:
     """What `accelerate launch` has to be told besides its file.
 
-    Raises:
-        NodesUnknown: the launch takes its machines from the environment, and there are none in it.
+    Raises NodesUnknown: the launch takes its machines from the environment, and there are none in it.
     """
     if not placed(settings):
         return []

@@ -71,8 +71,7 @@ def plan_online(settings: AlignParams, processes: int, prompts: int) -> OnlinePl
         processes: that train together.
         prompts: that there are.
 
-    Raises:
-        OnlineError: they cannot be shared out evenly, or there are too few prompts; with what would fit.
+    Raises OnlineError: they cannot be shared out evenly, or there are too few prompts; with what would fit.
     """
     rollout = settings.rollout
     ppo = settings.alignment == "ppo"

@@ -54,8 +54,7 @@ class ModelShape:
 def read_shape(folder: Path) -> ModelShape:
     """The shape of the model in a folder, from its config.json and the headers of its weights.
 
-    Raises:
-        ShapeError: no config.json, no safetensors weights, or a model of another kind.
+    Raises ShapeError: no config.json, no safetensors weights, or a model of another kind.
     """
     from safetensors import safe_open
 

@@ -1,9 +1,8 @@
 """What the worker processes of every training stage have in common: how they begin, load, agree and end.
 
-A worker is started by `accelerate launch` as `python -m MODULE JOB_FILE RUN_FOLDER [CHECKPOINT]`, one for each
-process, and leaves RUN_FOLDER/final with the weights and what was measured; the manifest comes last. With
-MLFLOW_RUN_ID in the environment the curves go to that MLflow run while it trains. Workers are the only modules of a
-stage that import torch.
+A worker is started by `accelerate launch` as `python -m MODULE JOB_FILE RUN_FOLDER [CHECKPOINT]`, one for each process,
+and leaves RUN_FOLDER/final with the weights and what was measured; the manifest comes last. With MLFLOW_RUN_ID in the
+environment the curves go to that MLflow run while it trains. Workers are the only modules of a stage that import torch.
 """
 
 from __future__ import annotations
@@ -203,8 +202,7 @@ def result_of(trainer: Any, curves: Iterable[Curve], **counts: Any) -> dict[str,
 def finish(trainer: Any, run: Path, curves: Iterable[Curve], **counts: Any) -> None:
     """Compare what the processes have trained, and leave it in RUN/final with its figures and counts.
 
-    Raises:
-        RanksDisagree: the processes' weights are not equal.
+    Raises RanksDisagree: the processes' weights are not equal.
     """
     check_agreement(trainer)
     save_final(trainer, run, result_of(trainer, curves, **counts))

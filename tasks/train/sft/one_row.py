@@ -50,8 +50,7 @@ def in_one_row(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def use_one_row_attention(model: Any, max_tokens: int) -> None:
     """Let the model compute attention by example; `lengths` must then be given to its forward pass.
 
-    Raises:
-        OneRowError: the model's window of attention is shorter than an example may be.
+    Raises OneRowError: the model's window of attention is shorter than an example may be.
     """
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window and window < max_tokens:
@@ -72,10 +71,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention of packed examples; query, key and value are [1, heads, tokens, width], as is what comes out.
 
-    On CPU it is the model's own plain attention, on GPU the fused one.
-
-    Raises:
-        OneRowError: the batch was not made by `in_one_row`.
+    On CPU it is the model's own plain attention, on GPU the fused one. Raises OneRowError: the batch was not made by
+    `in_one_row`.
     """
     if lengths is None or attention_mask is not None or query.shape[0] != 1:
         raise OneRowError("packed attention needs a batch of tasks.train.sft.one_row.in_one_row")

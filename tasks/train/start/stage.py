@@ -33,8 +33,7 @@ def starting_version(pointer: FeedbackPointer, settings: FeedbackParams) -> Poin
 def start() -> str:
     """Write data/start; returns what happened, in a sentence.
 
-    Raises:
-        StartError: the version was trained over another base model, or cannot be gone on from.
+    Raises StartError: the version was trained over another base model, or cannot be gone on from.
     """
     pointer = read_feedback_pointer()
     version = starting_version(pointer, load_params().feedback)

@@ -29,8 +29,7 @@ class BatchError(FlywheelError):
 def encode_rows(tokenizer: Any, system: str, examples: Sequence[Example], max_tokens: int) -> list[dict[str, Any]]:
     """Token ids and labels of each example: the answer and its end-of-turn token are learnt, the prompt is not.
 
-    Raises:
-        PromptError: an example is longer than `max_tokens` or holds a special token.
+    Raises PromptError: an example is longer than `max_tokens` or holds a special token.
     """
     rows = []
     for example in examples:
@@ -43,10 +42,8 @@ def count_steps(examples: int, batch_size: int, processes: int) -> int:
     """Steps in an epoch, each of at most `batch_size` examples a process and at least one for each process.
 
     Where the two contradict each other, as for 11 examples one by one in two processes, a step is left out and its
-    examples join others: then a process has one more than `batch_size`.
-
-    Raises:
-        BatchError: fewer examples than processes.
+    examples join others: then a process has one more than `batch_size`. Raises BatchError: fewer examples than
+    processes.
     """
     if examples < processes:
         raise BatchError(f"{examples} training examples cannot be shared among {processes} processes")
