@@ -1,7 +1,4 @@
-"""The estimate of a whole release's training: every stage that the settings switch on, one after the other.
-
-Stages that have not run yet are taken as they would be: the size of what they leave changes little for the next.
-"""
+"""The estimate of a whole release's training; stages that have not run yet are taken as they would be."""
 
 from __future__ import annotations
 
@@ -35,10 +32,9 @@ def estimate(
     changes: Mapping[str, Any] | None = None,
     base: Path | None = None,
 ) -> dict[str, Any]:
-    """Size all stages that are on, or one of them.
+    """Size all stages that are on, or one. Raises NothingToEstimate: it is off, or the data stages have not run.
 
-    `changes` are settings by dotted name; `base` is another base model to take in place of what the stages left. Raises
-    NothingToEstimate: the stage is off, or the data stages have not run.
+    `changes` are settings by dotted name; `base` is another base model to take in place of what the stages left.
     """
     base = base and base.absolute()
     with inside(link_copy(root, (root / FOLDER).absolute(), changes or {}, keep_trained=base is None)):

@@ -1,9 +1,6 @@
 """A copy of the repository made of links, to ask "what if" in without touching what the stages wrote.
 
-Every path of the pipeline is relative to the working directory, so a folder with the same names is a repository:
-settings can be others there, stages that have not run yet count as switched off, and what is trained there stays there.
-Packages and caches are shared with the real one. Limits: Linux; one process, because the working directory is the
-process's own.
+Stages that have not run count as switched off there. Limits: one process, because it changes the working directory.
 """
 
 from __future__ import annotations
@@ -26,10 +23,7 @@ CHAIN = (layout.PRETRAIN, layout.SFT, layout.REWARD, layout.ALIGN)
 
 
 def link_copy(root: Path, folder: Path, changes: Mapping[str, Any], keep_trained: bool) -> Path:
-    """Link a copy in `folder`; `changes` are settings by dotted name. Returns it.
-
-    `keep_trained`: link what has been trained; otherwise only what comes before SFT counts as there.
-    """
+    """Link a copy in `folder`, with `changes` by dotted name; `keep_trained`: with what has been trained."""
     root = root.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     for name in LINKED:

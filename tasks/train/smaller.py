@@ -1,12 +1,9 @@
 """Smaller forms of the packaged version: its weights in eight or four bits, or a student of fewer layers.
 
-Either is a package with one GGUF file and a Modelfile, for llama.cpp, Ollama and engines like them, in
-.flywheel/smaller/<name>: `package/` is handed on, `weights/` is the file read back, which is measured and judged.
-The gguf library quantises, without importance weights; embeddings and output stay at eight bits, norms in fp32. What
-else a file holds is taken from the one that the base model came from. A student keeps the first and the last layer and
-evenly spaced ones between (Sajjad et al. 2023, arXiv 2004.03844); stage sft's workers train it on the teacher's greedy
-answers to the training questions (sequence-level distillation: Kim and Rush 2016, arXiv 1606.07947).
-Limits: one form of each name; decoder layers that are all alike or listed in the configuration.
+Either is a package with a GGUF file and a Modelfile in .flywheel/smaller/<name>: `package/` is handed on, `weights/` is
+the file read back, which is judged. Embeddings and output stay at eight bits, norms in fp32. A student keeps both ends
+and evenly spaced layers between (Sajjad et al. 2023, arXiv 2004.03844), trained on the teacher's greedy answers (Kim
+and Rush 2016, arXiv 1606.07947). Limits: one form of each name; decoder layers alike or listed in the configuration.
 """
 
 from __future__ import annotations
@@ -174,10 +171,7 @@ def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any
 
 
 def modelfile(tokenizer: Any, system: str) -> str:
-    """Ollama's description of the file beside it: how a conversation is written, the system prompt, where turns end.
-
-    Its template repeats for every turn; one that cannot write what the chat template does is left out.
-    """
+    """Ollama's Modelfile; a template per turn that cannot write what the chat template does is left out."""
     lines, end = [f"FROM ./{GGUF}"], tokenizer.eos_token
     words = ("%ASKED%", "%SAID%", "%ASKED AGAIN%")
     turns = messages_of(system and "%SYSTEM%", words[2], (Turn(user=words[0], assistant=words[1]),))
@@ -199,10 +193,7 @@ def modelfile(tokenizer: Any, system: str) -> str:
 
 
 def quantise(model: Any, domain: Domain, kind: Quantisation, target: Path) -> dict[str, int]:
-    """Write a model of the base model's architecture to a GGUF file; returns bytes and number of weights.
-
-    Raises SmallerError: a tensor has no name in that format; BaseModelError: the base model's GGUF file is not here.
-    """
+    """Write a model of the base's architecture to a GGUF file; returns bytes and weights. Raises SmallerError."""
     import gguf
 
     with assembled(checked_files(domain)) as source:

@@ -1,7 +1,7 @@
-"""Stage align: the SFT policy is brought nearer to what people prefer; off by default.
+"""Stage align: the SFT policy is brought nearer to what people prefer; off by default. No torch here.
 
-DPO and KTO learn from preferences directly (worker.py); PPO, RLOO and GRPO let the policy answer and the reward model
-judge (online/worker.py). All begin from the SFT policy and are held to it. The stage itself imports no torch.
+DPO and KTO learn from preferences directly (worker.py); in PPO, RLOO and GRPO the policy answers and the reward model
+judges (online/worker.py). All begin from the SFT policy and are held to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AlignJob(TrainingJob):
 
 
 class PreferenceJob(AlignJob):
-    """DPO and KTO. `data` has train and validation: preferences as JSON lines, data/pairs.
+    """DPO and KTO. `data` has train and validation: preferences as JSON lines.
 
     The policy is held to the adapter `reference` over `reference_base`; where that is None, to itself as it begins.
     """
@@ -48,8 +48,7 @@ class PreferenceJob(AlignJob):
 class OnlineJob(AlignJob):
     """PPO, RLOO and GRPO. `data` has prompts and held_out: examples as JSON lines, of which only prompts are used.
 
-    `reward` is models/reward/adapter or models/reward/model; `reward_base` the weights that such an adapter lies over.
-    tasks/train/preference/reward_model.py loads them.
+    `reward` is models/reward/adapter, over `reward_base`, or models/reward/model.
     """
 
     worker: ClassVar[str] = "tasks.train.align.online.worker"
@@ -61,10 +60,7 @@ class OnlineJob(AlignJob):
 
 
 def describe(params: Params, domain: Domain, planned: bool = False) -> AlignJob:
-    """The job that the settings ask for; `planned`: to be sized only, before there is a reward model.
-
-    Raises NoPreferences: the stage before, pairs or reward, left nothing to learn from.
-    """
+    """The job; `planned`: only to be sized. Raises NoPreferences: pairs or reward left nothing to learn from."""
     common = common_fields("align", params.align, params, domain, after_sft())
     if not params.align.online:
         held = held_to()

@@ -1,10 +1,7 @@
 """What DPO and KTO need of torch: TRL's trainers over encoded rows, with the reference's log-probabilities in them.
 
-Import it in a worker process only. The trainers would encode texts themselves, keep a copy of the adapter as reference,
-and compute its log-probabilities with one process's temporary files, which a second process does not find. Here the
-reference is the policy before its first step; each answer is scored once, however many pairs it is in, and the
-processes share the work. A run that goes on from a checkpoint scores them again, to the very same numbers.
-Limits: under ZeRO-3 the weights are gathered whole in every process while they are scored.
+The reference is the policy before its first step; each answer is scored once, the processes share the work, and a
+resumed run gets the very same numbers. Limits: under ZeRO-3 the weights are gathered whole while they are scored.
 """
 
 from __future__ import annotations
@@ -30,10 +27,7 @@ Ids = tuple[int, ...]
 
 
 def add_reference(model: Any, rows: Sequence[dict[str, Any]], arguments: Any) -> None:
-    """Give each row, in place, the log-probability (nats, summed over tokens) of each of its answers.
-
-    `model` is the policy before training, not yet handed to a trainer, whose `arguments` name processes and device.
-    """
+    """Give each row, in place, the log-probability (nats, summed over tokens) of its answers under `model`."""
     wanted = sorted({(tuple(row["prompt_ids"]), tuple(row[name])) for row in rows for name in COLUMNS if name in row})
     mine = wanted[arguments.process_index :: arguments.world_size]
     model.to(arguments.device)

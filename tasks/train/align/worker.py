@@ -1,8 +1,7 @@
 """One process of DPO (Rafailov et al. 2023, arXiv 2305.18290) or KTO (Ethayarajh et al. 2024, arXiv 2402.01306).
 
-Rows come encoded as in SFT and serving, with the log-probabilities of the reference policy: the SFT policy as it stands
-before the first step, whatever is trained of it; in a night, the first champion of its line. No second model stays in
-memory. See tasks/train/run/worker.py for what a worker is started with and what it leaves.
+Rows come encoded as in SFT and serving, with the log-probabilities of the reference policy: the SFT policy before the
+first step; in a night, the first champion of its line. No second model stays in memory.
 """
 
 from __future__ import annotations

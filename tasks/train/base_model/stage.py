@@ -1,7 +1,6 @@
 """Stage base_model: the general language model that is tuned, in safetensors, with its licence and a manifest.
 
-Base models come as packages that hold a quantised GGUF file, whole or in parts; every later stage reads a plain Hugging
-Face folder instead. Limits: GGUF only; the weights are those of the quantised file, widened to fp32.
+Limits: packages with a GGUF file, whole or in parts, only; the weights are those of that file, widened to fp32.
 """
 
 from __future__ import annotations
@@ -34,10 +33,7 @@ class BaseModelError(FlywheelError):
 
 
 def check_terms(domain: Domain, accepted: Collection[str]) -> None:
-    """Refuse a base model whose licence has terms that params.yaml does not accept.
-
-    Raises BaseModelError: says which terms, where they can be read, and which setting accepts them.
-    """
+    """Raises BaseModelError where the licence has terms that params.yaml does not accept, with how to."""
     source = domain.base_model
     if source.terms and source.terms not in accepted:
         text = f"{layout.PACKAGES / source.terms_file} or " if source.terms_file else ""
@@ -48,10 +44,7 @@ def check_terms(domain: Domain, accepted: Collection[str]) -> None:
 
 
 def checked_files(domain: Domain) -> list[Path]:
-    """The base model's GGUF file, or the parts of it in order, after the SHA-256 of the whole was compared.
-
-    Raises BaseModelError: not one GGUF file or parts of one, or another content than the one domain.yaml pins.
-    """
+    """The base model's GGUF file, or its parts in order. Raises BaseModelError: not what domain.yaml pins."""
     paths = domain.paths(domain.base_model)
     whole = len(paths) == 1 and paths[0].suffix == ".gguf"
     parts = len(paths) > 1 and all(path.name.startswith(f"{paths[0].stem}.part") for path in paths)
@@ -93,9 +86,8 @@ def assembled(paths: Sequence[Path]) -> Iterator[Path]:
 def own_template(tokenizer: Any, domain: Domain) -> None:
     """Give a model that has none the domain's chat template, and hold its role markers for special tokens.
 
-    A marker that is no special token could be typed by a user, who would then speak in another role. Raises
-    BaseModelError: there is no template at all, it cannot write a conversation with the domain's system prompt, or a
-    marker is no token of the vocabulary.
+    A marker that is none could be typed by a user. Raises BaseModelError: no template, one that cannot write the
+    domain's conversations, or an unknown marker.
     """
     source = domain.base_model
     if unknown := [marker for marker in source.markers if marker not in tokenizer.get_vocab()]:
@@ -116,11 +108,9 @@ def own_template(tokenizer: Any, domain: Domain) -> None:
 
 
 def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
-    """Give tokenizer and model a pad token of their own.
+    """Give tokenizer and model a pad token of their own. Raises BaseModelError: it is unknown, or ends turns.
 
-    A pad token equal to the end-of-turn token would be masked wherever padding is masked, and with it the one token
-    that teaches the model to stop. Raises BaseModelError: the token is not in the vocabulary, or is the end-of-turn
-    token.
+    Equal to the end-of-turn token, it would be masked with the padding, and with it what teaches the model to stop.
     """
     if pad_token not in tokenizer.get_vocab():
         raise BaseModelError(f"base_model.pad_token {pad_token!r} is not in the model's vocabulary")
@@ -190,10 +180,7 @@ def strip_local(folder: Path) -> None:
 
 
 def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str:
-    """Write the domain's base model to `target`, whole or not at all; returns the folder's digest.
-
-    Raises BaseModelError: its terms are not among the `accepted` ones, or its files are not those that are pinned.
-    """
+    """Write the domain's base model to `target`, whole or not at all; returns the folder's digest."""
     source = domain.base_model
     check_terms(domain, accepted)
     files = checked_files(domain)

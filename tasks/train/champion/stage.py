@@ -1,7 +1,6 @@
-"""Stage `champion`: what the candidate is judged against, laid out from its pointer.
+"""Stage `champion`: what the candidate is judged against, laid out from state/champion.json.
 
-state/champion.json names the base model, or a version's package by its digest. The flow has fetched that package into
-.flywheel/weights/DIGEST (tasks/registry/pointer.py); here it is checked and its parts copied. No mlflow, no network.
+The flow has fetched a version's package into .flywheel/weights/DIGEST; here it is checked and its parts copied.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ def champion() -> str:
 
 
 def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
-    """What of a package answers: adapter, weights, how an engine serves them, over which base, under which prompt.
-
-    Raises PackageUnreadable: it is no package, or does not say what it was trained over and with; PointerError: it was
-    trained over another base model than the one of digest `base`.
-    """
+    """What of a package answers. Raises PackageUnreadable; PointerError: trained over another base than `base`."""
     parts = read_package(package)
     if parts.trained_over != base:
         raise PointerError(

@@ -1,7 +1,6 @@
 """What every training stage does: fill in its job, carry it out, and put what it gave in its place.
 
-A run that ends because of its settings or data (the worker said so) is not tried again; one that lost a process, or
-whose process is stopped or hangs (tasks/train/run/heartbeat.py), is, `max_restarts` times, because such faults pass.
+A run that its worker refused is not tried again; one that lost a process or hangs is, `max_restarts` times.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def run_folder(job: TrainingJob) -> Path:
 def execute(job: TrainingJob, run: Path) -> Path:
     """Run the workers unless this very job has ended before; returns the folder with what it gave.
 
-    Before it begins, but not where it goes on, what it will take is estimated. Raises CannotFit: the machine has not
-    the memory or the disk; nothing was started; LaunchError: a worker failed, more often than `max_restarts` allows or
-    for a reason that will not pass.
+    Raises CannotFit: not enough memory or disk; nothing was started. LaunchError: a worker failed too often or for
+    good.
     """
     restarts = 0
     job.write(run / "job.json")
@@ -98,10 +96,7 @@ def _attempt(job: TrainingJob, run: Path) -> None:
 
 
 def preflight(job: TrainingJob) -> None:
-    """Size a job that is about to start, and keep what is predicted beside what it will really take.
-
-    Raises CannotFit: it would not fit; the message says what would.
-    """
+    """Size a job about to start, and keep the prediction. Raises CannotFit: it would not fit, with what would."""
     found = estimate_of(job, size(job, "doubt"), read_prices())
     write_json(layout.MEASURED / f"{job.stage}.predicted.json", found)
     if not found["fits"]:

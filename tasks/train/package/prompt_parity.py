@@ -1,8 +1,6 @@
-"""Is a question the same tokens in training and where it is served? (tasks/evaluate/run asks the same of evaluation.)
+"""Is a question the same tokens in training and where it is served? Each side is asked through its own code.
 
-Each side is asked through its own code, the engine as it works: the packaged template, rendered and tokenised by the
-tokenizer that lies with the weights it loads. The conversations are chosen to go wrong.
-Limits: an engine that brings its own template is found by the probes before it takes traffic (tasks/engine/parity.py).
+Limits: an engine that brings its own template is found by the probes before traffic (tasks/engine/parity.py).
 """
 
 from __future__ import annotations
@@ -18,10 +16,9 @@ NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 def check_prompts(system: str, trained: Path, served: Path, packaged: dict[str, Any]) -> int:
-    """Compare all sides on all conversations; returns how many were compared.
+    """Compare training's, the engine's and the gateway's reading of all conversations; returns how many there are.
 
-    Training read the tokenizer in `trained`, an engine loads `served`, and `packaged` is the package's prompt.json.
-    Raises PromptsDiffer: a token differs, the turn does not end as it was trained to, or special tokens do.
+    `packaged` is the package's prompt.json. Raises PromptsDiffer: a token, the turn's end or a special token differs.
     """
     before, after, book = load_tokenizer(trained), load_tokenizer(served), PromptBook(served)
     _check_special_tokens(before, after, packaged)

@@ -1,9 +1,7 @@
 """Stage package: everything a server needs to answer as the model was trained to, in one checked folder.
 
-Nothing is packaged that was not loaded and compared: weights are finite and change answers, merged weights agree with
-the adapter that training left, copies are equal to the last bit, and a question is the same tokens in training and
-serving. One model in fp32 is held at a time.
-Limits: merged weights are written in fp32, whole ones as training left them.
+Nothing is packaged that was not loaded and compared. One model in fp32 is held at a time. Limits: merged weights are
+written in fp32, whole ones as training left them.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ def probe_prompts(domain: Domain) -> list[list[int]]:
 def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], limit: float) -> str:
     """Put what was trained into the package's folder, compared with what training left; says what was compared.
 
-    Raises WeightsRefused: the two differ by more than `limit` in a logit, are not finite, or change nothing.
+    Raises WeightsRefused: they differ by more than `limit` in a logit, are not finite, or change nothing.
     """
     if weights.adapter is None:
         weight_parity.refuse_unchanged(_logits_of(weights.base, prompts), _logits_of(layout.BASE_MODEL, prompts))
@@ -129,10 +127,7 @@ def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
 
 
 def build(params: Params, domain: Domain, weights: Weights, base_digest: str, target: Path) -> tuple[str, str]:
-    """Write the package to `target`, whole or not at all; returns what was compared, and its digest.
-
-    Raises PackageError, WeightsRefused, PromptsDiffer: it must not be judged or served.
-    """
+    """Write the package to `target`, whole or not at all; returns what was compared, and its digest."""
     kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
     own = sorted(weights.base.glob("*.safetensors")) if weights.base != layout.BASE_MODEL else []
     for path in [*([weights.adapter / ADAPTER_WEIGHTS] if weights.adapter else []), *own]:

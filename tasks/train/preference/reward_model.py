@@ -1,8 +1,7 @@
-"""The reward model as the online methods use it: frozen, scoring whole conversations in batches.
+"""The reward model as the online methods use it: frozen, scoring whole conversations in batches. Needs torch.
 
-Needs torch, transformers and peft: import it in a worker process only. It is the base model with a score head of one
-number in place of its language head (Stiennon et al. 2020, arXiv 2009.01325), read at a conversation's last token.
-Limits: scores have no scale or zero of their own; only differences between answers to one prompt mean something.
+The base model with a score head in place of its language head (Stiennon et al. 2020, arXiv 2009.01325). Limits: only
+differences between answers to one prompt mean something.
 """
 
 from __future__ import annotations

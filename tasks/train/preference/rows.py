@@ -1,8 +1,4 @@
-"""From preferences to token ids: what the reward model ranks and what DPO and KTO learn from.
-
-Rendering is that of SFT and serving (tasks/text/prompts.py). A conversation without a system message gets the domain's.
-Answers end with the end-of-turn token; nothing is cut in silence.
-"""
+"""From preferences to token ids, rendered as in SFT and serving: what reward, DPO and KTO learn from."""
 
 from __future__ import annotations
 
@@ -41,10 +37,9 @@ class Group:
 
 
 def encode_groups(tokenizer: Any, system: str, preferences: Sequence[Preference], max_tokens: int) -> list[Group]:
-    """The preferences by prompt, in order of their first; each answer is there once, however many pairs it is in.
+    """The preferences by prompt, in order of their first; each answer is there once.
 
-    A preference that cannot be encoded is laid aside and named in the log; stage pairs leaves a receipt of each.
-    Raises PromptError: none of them can be encoded.
+    One that cannot be encoded is laid aside and named in the log. Raises PromptError: none of them can be.
     """
     groups: dict[tuple[Message, ...], Group] = {}
     problems = []
@@ -82,10 +77,10 @@ def dpo_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def kto_rows(groups: Sequence[Group], batch_size: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each answer, as TRL's KTOTrainer reads it, in the order it is trained on.
+    """A row for each answer, desirable unless another was chosen over it, in the order it is trained on.
 
-    An answer is desirable unless another one was chosen over it. Every row also names the answer that stands in for
-    the KL term: its neighbour's in the batch (Ethayarajh et al. 2024, section 4.1).
+    Each names the answer that stands in for the KL term: its neighbour's in the batch (Ethayarajh et al. 2024, section
+    4.1).
     """
     rows = [
         {

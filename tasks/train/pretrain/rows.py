@@ -1,12 +1,9 @@
 """From documents and general text to the rows that continued pretraining reads.
 
-Texts of a kind are shuffled, laid end to end with the end-of-text token behind each, and cut into rows of one length:
-nothing is padded but the last row. A row can hold the end of one text and the beginning of the next, and these see each
-other, as in the pretraining of most base models (Brown et al. 2020, arXiv 2005.14165, appendix B: no masking, the token
-between them says where a text ends). General text, the examples that passed the leak guard rendered as conversations,
-is mixed in against forgetting: five to ten times the domain's tokens (Que et al. 2024, arXiv 2406.01375, look for the
-best ratio by law). Where there is less, it comes again, at most four times: up to there repeated text is nearly as good
-as new (Muennighoff et al. 2023, arXiv 2305.16264).
+Texts are shuffled, laid end to end with the end-of-text token behind each, and cut into rows of one length, without
+masking (Brown et al. 2020, arXiv 2005.14165, appendix B). General text is mixed in against forgetting, five to ten
+times the domain's tokens (Que et al. 2024, arXiv 2406.01375), repeated at most four times (Muennighoff et al. 2023,
+arXiv 2305.16264).
 """
 
 from __future__ import annotations
@@ -61,7 +58,7 @@ def in_rows(texts: Sequence[Ids], max_tokens: int) -> list[Ids]:
 
 
 def enough(texts: Sequence[Ids], tokens: float, seed: int) -> list[Ids]:
-    """Texts in random order, each coming again only when all have come, until they hold so many tokens.
+    """Texts in random order, each again only when all have come, until they hold so many tokens.
 
     Raises PretrainError: they would have to come more than MOST_REPEATS times.
     """
@@ -94,11 +91,7 @@ def held_out(rows: Sequence[Ids], seed: int) -> tuple[list[Ids], list[Ids]]:
 
 
 def build_rows(domain: Sequence[Ids], general: Sequence[Ids], max_tokens: int, ratio: float, seed: int) -> Rows:
-    """The rows of both kinds, `ratio` general tokens or a few more for each of the domain's.
-
-    General rows are held out before any text comes again, so that none is on both sides. Raises PretrainError: too
-    little general text.
-    """
+    """The rows, `ratio` general tokens for each of the domain's. Raises PretrainError: too little general text."""
     texts = list(domain)
     random.Random(f"{seed} domain").shuffle(texts)
     learnt, measured = held_out(in_rows(texts, max_tokens), seed)

@@ -1,9 +1,7 @@
 """Stage pretrain: the base model reads the domain's documents, with general text mixed in, before it learns to answer.
 
-Off by default. It imports no torch: like stage sft it describes a job, has worker processes carry it out under
-DeepSpeed, and goes on from the last complete checkpoint after a kill. SFT then begins from what it leaves: its adapter
-is trained on where the method is the same (tasks/train/run/methods.py), whole weights are a base model of their own.
-Limits: a night that trains a champion's adapter further does not read it; that adapter holds what it gave.
+Off by default. SFT begins from what it leaves. Limits: a night that trains a champion's adapter further does not read
+it; that adapter holds what it gave.
 """
 
 from __future__ import annotations
@@ -36,10 +34,7 @@ class PretrainJob(TrainingJob):
 
 
 def describe(params: Params, domain: Domain) -> PretrainJob:
-    """The job that the settings ask for.
-
-    Raises PretrainError: the domain has no documents, or no general text where the settings want some.
-    """
+    """The job. Raises PretrainError: the domain has no documents, or no general text where the settings want some."""
     if not count_rows(DOCUMENTS):
         raise PretrainError(
             f"pretrain.enabled needs documents, and domains/{params.domain}/domain.yaml lists none that could be read; "

@@ -1,8 +1,4 @@
-"""One process of continued pretraining, started by `accelerate launch`; tasks.train.pretrain.stage owns all of them.
-
-Every token is learnt, of documents and of general text alike. See tasks/train/run/worker.py for what it is started with
-and what it leaves.
-"""
+"""One process of continued pretraining, in which every token is learnt; see tasks/train/run/worker.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""TRL's RewardTrainer with all answers to a prompt ranked together.
+"""TRL's RewardTrainer with all answers to a prompt ranked together. Needs torch, trl and peft.
 
-Needs torch, transformers, trl and peft: import it in a worker process only. TRL takes one pair a row, so an answer of
-K − 1 pairs passes the model as often; here it passes once, and a prompt's pairs are one comparison in the mean
-(Ouyang et al. 2022, arXiv 2203.02155, equation 1), without which answers of many pairs are overfitted.
+TRL takes one pair a row; here an answer passes once, and a prompt's pairs are one comparison in the mean (Ouyang et al.
+2022, arXiv 2203.02155, equation 1), without which answers of many pairs are overfitted.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from tasks.train.run.worker import shares
 def ranking_loss(scores: torch.Tensor, pairs: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     """The mean over prompts of the mean of −log σ(r_better − r_worse) over the pairs of a prompt, in nats.
 
-    scores: (answers,). pairs: (pairs, 2), numbers of the better and of the worse answer. prompts: (pairs,), the number
-    of the prompt that a pair belongs to, counted from 0 without gaps.
+    scores: (answers,). pairs: (pairs, 2), better and worse answer. prompts: (pairs,), counted from 0 without gaps.
     """
     losses = -logsigmoid(margins_of(scores, pairs))
     counts = torch.bincount(prompts)
@@ -81,10 +79,7 @@ class RankingTrainer(RewardTrainer):
         return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
 
     def held_out_margins(self) -> list[list[float]]:
-        """For each held-out prompt the margin of each of its pairs; the same in every process.
-
-        Every process scores as many prompts, some of them twice: under ZeRO-3 none may pass the model alone.
-        """
+        """By held-out prompt its pairs' margins, alike in every process; each scores as many, for ZeRO-3."""
         rows = self.eval_dataset
         self.model.eval()
         found: list[tuple[int, list[float]]] = []

@@ -1,9 +1,8 @@
 """Stage reward: a model that scores answers, learnt from preferences, for the alignments that answer while they train.
 
-It is what SFT begins from with a score head, so that it outlives changes of SFT; off unless `align.alignment` is
-online. On prompts it has not seen it is measured by accuracy, with an interval over prompts (a prompt's pairs are not
-independent), and calibration (Guo et al. 2017, arXiv 1706.04599), beside how often the longer answer is the better one.
-Limits: held-out pairs come from where the training pairs come from; accuracy on them says nothing of other prompts.
+It is what SFT begins from with a score head; off unless `align.alignment` is online. Measured on held-out prompts by
+accuracy, with an interval over prompts, and calibration (Guo et al. 2017, arXiv 1706.04599). Limits: held-out pairs
+come from where the training pairs come from.
 """
 
 from __future__ import annotations
@@ -92,10 +91,7 @@ def judged(groups: Sequence[Sequence[HeldOut]], seed: int) -> dict[str, Any]:
 
 
 def calibration(margins: Sequence[float]) -> dict[str, Any]:
-    """Confidence against accuracy in BINS bins of equal width, and the expected calibration error.
-
-    Confidence is σ(|margin|), what the model says that its own choice is worth; from 0.5 to 1.
-    """
+    """Confidence σ(|margin|) against accuracy in BINS bins from 0.5 to 1, and the expected calibration error."""
     bins: dict[str, list[tuple[float, bool]]] = {}
     for margin in margins:
         confidence = 1.0 / (1.0 + math.exp(-abs(margin)))

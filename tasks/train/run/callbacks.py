@@ -1,7 +1,4 @@
-"""What every training does beside learning: marks its checkpoints, stops at NaN, says how far it is, draws its curve.
-
-Needs torch and transformers: import it in a worker process only.
-"""
+"""What every training does beside learning: checkpoints marked, NaN refused, progress, the curve. Needs torch."""
 
 from __future__ import annotations
 
@@ -81,11 +78,7 @@ class StopAtNan(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A bar on a terminal, otherwise a line every few seconds: step, what was logged, speed, time left.
-
-    Works for every trainer, also one that logs no loss or does not log at each step; without `tokens_per_step` it
-    gives steps a minute.
-    """
+    """A bar on a terminal, otherwise a line every few seconds; without `tokens_per_step` it gives steps a minute."""
 
     def __init__(self, stage: str, tokens_per_step: float | None = None) -> None:
         self._stage = stage
@@ -136,10 +129,7 @@ class Progress(TrainerCallback):
 
 
 class LivePlot(TrainerCallback):
-    """Draws the stage's curve while it trains: the first process rewrites the file of `dvc plots`, whole each time.
-
-    `render` makes the file's text of the trainer's log history; the stage writes the same file once more at its end.
-    """
+    """Rewrites the file of `dvc plots` while it trains; `render` makes its text of the trainer's log history."""
 
     def __init__(self, path: Path, render: Callable[[list[dict[str, Any]]], str]) -> None:
         self._path = path

@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill: one is only used when its manifest, written last, matches every file of it.
 
-They live outside the pipeline's outputs (.flywheel/checkpoints/<stage>/<digest of all that shapes the training>),
-because DVC deletes a stage's outputs before it runs.
+They lie in .flywheel/checkpoints/<stage>/<digest of all that shapes the training>: DVC deletes a stage's outputs.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ class DiskFull(FlywheelError):
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder has a manifest and holds exactly what it lists.
-
-    Raises OSError: it cannot be read, which says nothing against it.
-    """
+    """Whether it has a manifest and holds exactly what that lists. Raises OSError: it cannot be read."""
     try:
         return bool(verify_manifest(folder))
     except ManifestError:
@@ -37,10 +33,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def mark_complete(folder: Path) -> None:
-    """Say that every process has written its part. Call it once, when all have.
-
-    The files reach the disk before the manifest does, so that a power cut cannot leave the manifest alone.
-    """
+    """Say that every process has written its part. The files reach the disk first, against a power cut."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
@@ -54,10 +47,7 @@ def size_of(folder: Path) -> int:
 
 
 def check_room(run: Path) -> None:
-    """Before a checkpoint is written: is there room for one as large as the last, and for half as much again?
-
-    Raises DiskFull: there is not. The last complete checkpoint is as it was.
-    """
+    """Is there room for a checkpoint of ROOM times the last one's size? Raises DiskFull: there is not."""
     written = sorted((path for path in run.glob("checkpoint-*") if step_of(path) >= 0), key=step_of)
     if not written:
         return
@@ -94,10 +84,7 @@ def final_of(run: Path) -> Path | None:
 
 
 def forget(run: Path) -> None:
-    """Remove a run whose result is in its place, and old ones of its stage: killed or refused, and not gone on with.
-
-    Within `KEPT_DAYS` somebody may come back to their settings; one that is at work writes every few seconds.
-    """
+    """Remove a run whose result is in its place, and those of its stage that nobody came back to in `KEPT_DAYS`."""
     shutil.rmtree(run)
     for other in run.parent.iterdir():
         if other.is_dir() and time.time() - _last_written(other) > KEPT_DAYS * 86400:

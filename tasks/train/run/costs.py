@@ -1,10 +1,7 @@
 """What a training took: seconds, memory of every process, energy. For the card and for checking the estimate.
 
-It lands in .flywheel/measured/<stage>.json, outside the stage's outputs, which may hold nothing that depends on the
-moment or the machine. Every attempt counts, also one that was killed: its figures are kept in RUN/attempts/ and
-rewritten every few seconds. Energy is codecarbon's, offline: the sensors' reading where the processor or GPU has any,
-otherwise the processor's rated power times its load, plus memory. Limits: it is the whole machine's while the training
-ran, not this training's alone; the far machines of a multi-node run are not in it.
+Every attempt counts, also a killed one: its figures lie in RUN/attempts/. Energy is codecarbon's, offline. Limits: it
+is the whole machine's while the training ran; the far machines of a multi-node run are not in it.
 """
 
 from __future__ import annotations
@@ -96,9 +93,8 @@ class Attempt:
 def write_measured(job: TrainingJob, run: Path, done: Path) -> None:
     """Write .flywheel/measured/<stage>.json from the attempts of a run that has ended.
 
-    seconds: all attempts, from launch to end. training_seconds: the same from the first step to the last (the slowest
-    process). energy_kwh: null where nothing was measured. Bytes are the most that any attempt saw; the total is the
-    sum over processes, which share the pages of libraries, so it is an upper bound.
+    seconds: all attempts; training_seconds: from the slowest process's first step to its last. Bytes are the most that
+    any attempt saw; the total over processes counts shared pages of libraries more than once.
     """
     attempts = [json.loads(path.read_text()) for path in sorted((run / "attempts").glob("*.json"))]
     result = read_result(done)

@@ -1,10 +1,8 @@
 """What a method leaves in its plainest form, so that whoever serves or trains it further needs nothing but the base.
 
-PiSSA changes the base model's weights while it trains; what it learnt is written as a LoRA of twice the rank over the
-unchanged ones (Meng et al. 2024, arXiv 2404.02948, appendix on conversion: ΔW = A B - A₀ B₀ = [A A₀] [B; -B₀]).
-P-Tuning's network and the prefixes' projection only shape the training: what they put out is written, as prompt tuning
-and as bare prefixes. Whole weights get the base model's own tokenizer, template and licence files beside them.
-Runs in worker processes.
+PiSSA changes the base model's weights: what it learnt is written as a LoRA of twice the rank over the unchanged ones
+(Meng et al. 2024, arXiv 2404.02948: ΔW = A B - A₀ B₀ = [A A₀] [B; -B₀]). P-Tuning's network and the prefixes'
+projection only shape the training: what they put out is written.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""A further machine of a training: joins whatever the first machine launches, until it is ended from outside.
+"""A further machine of a training joins what the first launches: python -m tasks.train.run.follow.
 
-    python -m tasks.train.run.follow
-
-It decides nothing. Where its workers fail, the first machine notices (their beats stop, or its own workers lose
-them), ends its own and launches again under a new id, which this machine then joins.
+Where its workers fail, the first machine notices and launches again under a new id, which this one then joins.
 """
 
 from __future__ import annotations

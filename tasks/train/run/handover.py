@@ -1,8 +1,4 @@
-"""What a training stage leaves for the next: an adapter, whole weights, or nothing where it is switched off.
-
-models/<stage> holds exactly one folder with a manifest: `adapter` (over the base it was trained on), `model` (whole
-weights with their tokenizer) or `none`. The stages form a chain: base model, pretrain, sft, align.
-"""
+"""What a training stage leaves for the next, in one folder with a manifest: `adapter`, `model` or `none`."""
 
 from __future__ import annotations
 
@@ -45,10 +41,7 @@ class Weights:
 
 
 def kind_of(stage: Path) -> Kind:
-    """What a stage left, its manifest checked.
-
-    Raises TrainedError: none of the three, or more than one; ManifestError: it is not what its manifest says.
-    """
+    """What a stage left, its manifest checked. Raises TrainedError: none of the three kinds, or more than one."""
     found = [kind for kind in KINDS if (stage / kind).is_dir()]
     if len(found) != 1:
         raise TrainedError(f"{stage} holds {' and '.join(found) or 'nothing'}; run the stage {stage.name} again")

@@ -1,7 +1,4 @@
-"""What this machine has to train with: its processors' and GPUs' instructions, and their memory.
-
-Needs no torch: processors and memory are read from the kernel, GPUs from nvidia-smi.
-"""
+"""What this machine has to train with, read from the kernel and nvidia-smi, without torch."""
 
 from __future__ import annotations
 
@@ -25,9 +22,8 @@ BF16_CAPABILITY = 8  # NVIDIA's compute capability from which on GPUs multiply i
 def resolve_precision(asked: Precision, launch: Mapping[str, Any]) -> Literal["fp32", "bf16"]:
     """`auto` becomes bf16 on GPUs and processors that multiply it, fp32 elsewhere; the others stay.
 
-    `launch` is a configuration of infra/accelerate, which says what the training runs on. There is no fp16: its range
-    needs scaled losses, which own trainers would each have to know of. Without an NVIDIA GPU here a training on GPUs is
-    planned for another machine, or runs on GPUs that all multiply bf16 (AMD's).
+    `launch` is a configuration of infra/accelerate. Where no NVIDIA GPU is here, the GPUs are taken for ones that do.
+    No fp16: its range needs scaled losses.
     """
     if asked != "auto":
         return asked

@@ -1,11 +1,8 @@
-"""Signs of life of the worker processes, so that a dead, stopped or hung one is noticed while the others wait for it.
+"""Signs of life of the worker processes, so that a stopped or hung one is noticed while the others wait for it.
 
-A process that dies on this machine ends the launch at once. One that is stopped, or that sits on another machine,
-only falls silent: every process therefore rewrites RUN/beats/<rank>.json at each step, and every two seconds from a
-thread, with what its training has come to, and the stage looks at all of them. The file keeps its size and is written
-in place, so that a full disk silences nobody. Needs no clock in common: the stage counts the time since it last saw
-a change.
-Limits: a thread that holds Python's lock for longer than SILENT_SECONDS outside of a save counts as dead.
+Every process rewrites RUN/beats/<rank>.json, in place and of one size (a full disk silences nobody), at each step and
+every two seconds; the stage counts the time since it last saw a change, so no clock is in common. Limits: a thread that
+holds Python's lock for longer than SILENT_SECONDS outside of a save counts as dead.
 """
 
 from __future__ import annotations

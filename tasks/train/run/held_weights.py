@@ -1,8 +1,4 @@
-"""Copies of what a policy trains: the SFT policy it is held to, and the last policy that was good.
-
-One way for every method, from an adapter to all weights: the frozen rest of the model is shared, only what is trained
-is kept twice. Works where ZeRO shares the weights out, too. Needs torch: import it in a worker process only.
-"""
+"""Copies of what a policy trains, adapter or all weights, also under ZeRO: the frozen rest is shared. Needs torch."""
 
 from __future__ import annotations
 

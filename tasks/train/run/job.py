@@ -1,8 +1,7 @@
 """One training, described whole: what a stage hands to its worker processes.
 
-The description's digest, together with the content of every file it names and the versions of the libraries, is the
-name of the checkpoint folder: a run goes on from a checkpoint only if nothing that shapes the weights has changed.
-Each stage that trains has a job class of its own.
+Its digest, with the content of its files and the libraries' versions, names the folder of checkpoints: a run goes on
+only if nothing that shapes the weights has changed.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ SHAPELESS = ("save_every", "max_restarts")
 
 
 class TrainingJob(BaseModel):
-    """Everything a worker needs. Paths are relative to the repository root, the working directory of every process.
-
-    A stage's own job adds `settings`, the stage's section of params.yaml with its precision resolved.
-    """
+    """What a worker needs, paths relative to the repository; stages add `settings`, with the precision resolved."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     code: ClassVar[tuple[str, ...]] = ()  # the folders of tasks/ that this training's workers run

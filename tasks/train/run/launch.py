@@ -1,9 +1,6 @@
-"""Start several training processes through `accelerate launch`, and end all of them when anything ends.
+"""Start training processes through `accelerate launch`, and end all of them when anything ends.
 
-The launcher runs under the one supervisor (tasks/core/processes.py): nothing goes on writing after the stage that
-started it, however that ends, though torchrun gives each worker a session of its own.
-One path for all: one process, several, several machines through DeepSpeed's own launcher (a hostfile) or through
-tasks/train/run/nodes.py (Kubernetes). Limits: Linux; behind a hostfile the far side is left to DeepSpeed's launcher.
+Several machines: through DeepSpeed's launcher (a hostfile), which the far side is left to, or tasks/train/run/nodes.py.
 """
 
 from __future__ import annotations
@@ -48,10 +45,7 @@ def read_launch(name: str) -> dict[str, Any]:
 
 
 def environment(settings: dict[str, Any]) -> dict[str, str]:
-    """The workers' environment for one launch configuration.
-
-    One thread a process on CPU: more of them on a shared machine are slower, and their number changes the sums.
-    """
+    """The workers' environment. On CPU one thread a process: more are slower, and change the sums."""
     cache = layout.CACHE.absolute()
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     extra = {
@@ -86,8 +80,7 @@ def start_workers(name: str, settings: dict[str, Any], module: str, arguments: l
 def launch(name: str, module: str, arguments: list[str], look: Callable[[], str | None] = lambda: None) -> None:
     """Run `python -m module arguments` in every process of a launch configuration; returns when all are done.
 
-    `look` is asked every second; what it returns is the reason for which the processes are ended. Raises LaunchError:
-    one of them failed, and its own words stand above, on stderr; or `look` had them ended.
+    `look` is asked every second for a reason to end them. Raises LaunchError: one failed, or `look` had them ended.
     """
     settings = read_launch(name)
     with announced(settings, name, module, arguments):

@@ -1,9 +1,7 @@
-"""What of a model is trained: each method as peft's configuration, or every weight.
+"""What of a model is trained: each method as peft's configuration, or every weight. Runs in worker processes.
 
-Runs in worker processes. The table of the methods is METHODS in tasks/core/training_params.py. What a method trains is
-not always what it leaves: see tasks/train/run/export.py; how that is served, tasks/core/package.py reads from it.
-Limits: prefixes and virtual tokens cannot be packed (every example of a row would need its own). OSF decomposes each
-weight again when it is loaded, and splits weights that ZeRO-3 has already split: use ZeRO-1 or 2.
+The table of methods is METHODS in tasks/core/training_params.py; what each leaves, tasks/train/run/export.py. Limits:
+OSF decomposes each weight when it is loaded, so it needs ZeRO-1 or 2.
 """
 
 from __future__ import annotations
@@ -51,11 +49,7 @@ def peft_config(job: TrainingJob, task: TaskType) -> Any:
 
 
 def quantisation_of(job: TrainingJob) -> dict[str, Any]:
-    """What `from_pretrained` needs besides, for a base model in four bits; nothing for any other method.
-
-    Raises MethodUnavailable: bitsandbytes, which computes with them, is not installed, there is no GPU, or the weights
-    are shared out by ZeRO-3.
-    """
+    """What `from_pretrained` needs for four bits; nothing for other methods. Raises MethodUnavailable: not here."""
     if job.settings.method != "qlora":
         return {}
     refuse_partition(job)  # before transformers refuses it in words of its own, and the run is tried again
@@ -85,9 +79,7 @@ def quantisation_of(job: TrainingJob) -> dict[str, Any]:
 def prepared(model: Any, job: TrainingJob, task: TaskType = "CAUSAL_LM") -> Any:
     """The model with what the method trains, and nothing else, open to training.
 
-    Where every weight is trained and the job goes on from an adapter, that is merged into them first. Raises
-    AdapterMismatch: the job goes on from an adapter of another shape; MethodUnavailable: the method does not work in
-    this partition of the weights.
+    Raises AdapterMismatch: the job goes on from an adapter of another shape; MethodUnavailable: not in this partition.
     """
     from peft import get_peft_model
     from transformers import set_seed
@@ -132,10 +124,7 @@ def all_weights(model: Any, job: TrainingJob) -> Any:
 
 
 def continued(model: Any, job: TrainingJob, adapter: Path, task: TaskType = "CAUSAL_LM") -> Any:
-    """The model with an adapter it goes on from, to be trained further.
-
-    Raises AdapterMismatch: that adapter's kind, size or places are not those that the job's method leaves.
-    """
+    """The model with an adapter to be trained further. Raises AdapterMismatch: it is not what the method leaves."""
     from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     from tasks.train.run.export import plain_config

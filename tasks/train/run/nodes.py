@@ -1,10 +1,7 @@
 """Training on machines that something else has started, as Kubernetes does: who we are, and what the first one runs.
 
-Each machine knows its place from torchrun's own environment variables: PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR,
-PET_MASTER_PORT and, where it differs from the launch file, PET_NPROC_PER_NODE. The machine of rank 0 runs the stages;
-the others run tasks/train/run/follow.py, which reads from .flywheel/launch.json what the first has launched and joins
-in. Used by the launch files with `deepspeed_multinode_launcher: standard`. Limits: .flywheel/, models/, data/ and the
-repository lie on a file system that all of them share.
+Each knows its place from torchrun's variables (PET_*). Rank 0 runs the stages; the others run
+tasks/train/run/follow.py, which reads .flywheel/launch.json. Limits: all share the repository's file system.
 """
 
 from __future__ import annotations

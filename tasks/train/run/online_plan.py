@@ -15,9 +15,9 @@ class OnlineError(FlywheelError):
 
 @dataclass(frozen=True)
 class OnlinePlan:
-    """The sizes of an online training, in which one step of the optimiser is one minibatch of one pass.
+    """Sizes of an online training, a step being a minibatch of one pass.
 
-    answers: of one update and process. micro: answers of one forward pass. accumulation: forward passes of a step.
+    answers: of one update and process. micro: answers of one forward pass.
     """
 
     updates: int
@@ -46,10 +46,7 @@ class OnlinePlan:
         return -(-asked // self.steps_per_update) * self.steps_per_update
 
     def turns(self, seed: int, update: int, process: int) -> list[tuple[list[int], list[int]]]:
-        """The forward passes of an update, one after the other: (this pass's answers, all those of its minibatch).
-
-        Every answer comes once in each pass over the update, in an order of its own.
-        """
+        """An update's forward passes: (its answers, all of its minibatch); in each pass every answer comes once."""
         turns = []
         size = self.answers // self.minibatches
         for number in range(self.passes):
@@ -64,15 +61,7 @@ class OnlinePlan:
 
 
 def plan_online(settings: AlignParams, processes: int, prompts: int) -> OnlinePlan:
-    """The sizes that the settings ask for.
-
-    Args:
-        settings: section align.
-        processes: that train together.
-        prompts: that there are.
-
-    Raises OnlineError: they cannot be shared out evenly, or there are too few prompts; with what would fit.
-    """
+    """The sizes for so many processes and prompts. Raises OnlineError: they cannot be shared out evenly."""
     rollout = settings.rollout
     ppo = settings.alignment == "ppo"
     group = settings.rloo if settings.alignment == "rloo" else settings.grpo

@@ -1,7 +1,6 @@
 """How large a model is and what of it each method trains, read from its files without loading a weight.
 
-Limits: decoder models whose linear layers are plain matrices (Llama, Gemma, Qwen, Mistral and their kin); the counts of
-trained parameters are those of the pinned peft, exact for such models (a test compares them).
+Limits: decoder models whose linear layers are plain matrices; counts are those of the pinned peft (a test compares).
 """
 
 from __future__ import annotations
@@ -52,10 +51,7 @@ class ModelShape:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """The shape of the model in a folder, from its config.json and the headers of its weights.
-
-    Raises ShapeError: no config.json, no safetensors weights, or a model of another kind.
-    """
+    """The shape of the model in a folder. Raises ShapeError: no config.json, no safetensors, or another kind."""
     from safetensors import safe_open
 
     weights: dict[str, list[int]] = {}

@@ -1,8 +1,7 @@
 """What the worker processes of every training stage have in common: how they begin, load, agree and end.
 
-A worker is started by `accelerate launch` as `python -m MODULE JOB_FILE RUN_FOLDER [CHECKPOINT]`, one for each process,
-and leaves RUN_FOLDER/final with the weights and what was measured; the manifest comes last. With MLFLOW_RUN_ID in the
-environment the curves go to that MLflow run while it trains. Workers are the only modules of a stage that import torch.
+Started by `accelerate launch` as `python -m MODULE JOB_FILE RUN_FOLDER [CHECKPOINT]`, one for each process; leaves
+RUN_FOLDER/final, the manifest last. With MLFLOW_RUN_ID in the environment the curves go to that run.
 """
 
 from __future__ import annotations
@@ -70,10 +69,7 @@ def on_cpu() -> bool:
 
 
 def common_arguments(job: TrainingJob, run: Path) -> dict[str, Any]:
-    """What every trainer's configuration is given (transformers.TrainingArguments and all of TRL's).
-
-    Losses are logged at every step, so that a resumed run logs the same ones.
-    """
+    """What every trainer's configuration is given. Every step is logged, so that a resumed run logs the same losses."""
     settings = job.settings
     os.environ.setdefault("MLFLOW_MAX_LOG_PARAMS", "0")  # the run's owner logs them; a resumed run may not repeat them
     return {
@@ -120,11 +116,7 @@ def load_tokenizer(job: TrainingJob) -> Any:
 
 
 def load_options(job: TrainingJob) -> dict[str, Any]:
-    """How `from_pretrained` loads the job's base model, whatever head it gets.
-
-    On CPU with plain attention: for sequences of a hundred tokens its backward pass in bf16 is several times faster
-    than the fused one's.
-    """
+    """How `from_pretrained` loads the base model; on CPU plain attention, several times faster backward in bf16."""
     import torch
 
     return {
@@ -165,10 +157,7 @@ def _weights_digest(model: Any) -> str:
 
 
 def shares(count: int, rank: int, world: int) -> list[int]:
-    """Numbers of the rows that a process looks at: as many in every process, so that some are looked at twice.
-
-    Under ZeRO-3 all must pass the model equally often, or those that go on wait for ever.
-    """
+    """Rows of a process, as many in each (some come twice): under ZeRO-3 all must pass the model equally often."""
     return [(rank + turn * world) % count for turn in range(-(-count // world))]
 
 
@@ -200,9 +189,6 @@ def result_of(trainer: Any, curves: Iterable[Curve], **counts: Any) -> dict[str,
 
 
 def finish(trainer: Any, run: Path, curves: Iterable[Curve], **counts: Any) -> None:
-    """Compare what the processes have trained, and leave it in RUN/final with its figures and counts.
-
-    Raises RanksDisagree: the processes' weights are not equal.
-    """
+    """Compare what the processes have trained, and leave it in RUN/final. Raises RanksDisagree: they differ."""
     check_agreement(trainer)
     save_final(trainer, run, result_of(trainer, curves, **counts))

@@ -1,10 +1,7 @@
 """LoRA's layers on a processor, with fewer passes over memory: the same function as peft's, in fewer operations.
 
-peft computes W x, A x, B (A x), a scaled copy and a sum, and autograd as many on the way back. Here the low-rank part
-is added by the matrix multiplication itself, there and back. A layer that is more than W x + s B A x (dropout, DoRA,
-several adapters), whose parts differ in precision, or whose weights ZeRO-3 shares out is left to peft.
-
-Needs torch and peft: import it in a worker process only. Limits: on GPUs peft's own is as fast.
+The low-rank part is added by the matrix multiplication itself, there and back. A layer that is more than W x + s B A x,
+of mixed precision or shared out by ZeRO-3 is left to peft, which on GPUs is as fast. Needs torch and peft.
 """
 
 from __future__ import annotations

@@ -1,13 +1,7 @@
 """Batches without padding: a process's examples of a step end to end in one row, none of which sees another.
 
-Everything but attention treats tokens one by one, so one row of all tokens costs nothing for padding there. For
-attention alone the tokens are laid out one example a row, in the shape of the longest: a causal mask then keeps each
-token to its own example and to what came before it, and what the empty places hold is never read.
-The model computes for each example what it computes for it alone; a step's loss is the one of padded batches.
-
-Needs torch and transformers: import it in a worker process only. Limits: models whose attention is chosen through
-transformers' AttentionInterface and looks at the whole sequence; no virtual tokens (they come before every example,
-and a row has one beginning), which the settings refuse.
+For attention alone the tokens are laid out one example a row, under a causal mask. Needs torch. Limits: models whose
+attention is chosen through transformers' AttentionInterface and looks at the whole sequence; no virtual tokens.
 """
 
 from __future__ import annotations
@@ -48,10 +42,7 @@ def in_one_row(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def use_one_row_attention(model: Any, max_tokens: int) -> None:
-    """Let the model compute attention by example; `lengths` must then be given to its forward pass.
-
-    Raises OneRowError: the model's window of attention is shorter than an example may be.
-    """
+    """Compute attention by `lengths`. Raises OneRowError: the model's window is shorter than an example may be."""
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     if window and window < max_tokens:
         raise OneRowError(f"the model sees {window} tokens at a time: set packing to false or max_tokens to {window}")
@@ -69,10 +60,9 @@ def packed_attention(
     lengths: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of packed examples; query, key and value are [1, heads, tokens, width], as is what comes out.
+    """Attention of packed examples; query, key, value and result are [1, heads, tokens, width].
 
-    On CPU it is the model's own plain attention, on GPU the fused one. Raises OneRowError: the batch was not made by
-    `in_one_row`.
+    On CPU the model's own plain attention, on GPU the fused one. Raises OneRowError: the batch is not `in_one_row`'s.
     """
     if lengths is None or attention_mask is not None or query.shape[0] != 1:
         raise OneRowError("packed attention needs a batch of tasks.train.sft.one_row.in_one_row")
@@ -112,10 +102,7 @@ def _spread(states: torch.Tensor, places: torch.Tensor, examples: int, longest: 
 
 
 class _Gather(torch.autograd.Function):
-    """[examples, longest, heads, width] to [1, tokens, heads, width].
-
-    Each place holds at most one token, so that the way back copies where torch's own would add, token by token.
-    """
+    """[examples, longest, heads, width] to [1, tokens, heads, width]; backward copies where torch's would add."""
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

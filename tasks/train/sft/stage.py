@@ -1,10 +1,7 @@
-"""Stage sft: supervised fine-tuning on the mixed examples, with loss on the answers only.
+"""Stage sft: supervised fine-tuning on the mixed examples, with loss on the answers only. No torch here.
 
-The stage itself imports no torch: it describes the job, lets `accelerate launch` run the worker processes under
-DeepSpeed as infra/accelerate/<sft.launch>.yaml says, and writes the outputs when they are done. A run that was killed,
-however hard, goes on from its last complete checkpoint when the stage is started again, to the same weights.
-It begins from a champion's adapter, from what pretraining left, or from the base model (tasks/train/run/handover.py).
-Limits: equal bytes are promised on one kind of processor.
+It describes a job, has worker processes carry it out under DeepSpeed, and goes on from the last complete checkpoint
+after a kill, to the same weights. Limits: equal bytes are promised on one kind of processor.
 """
 
 from __future__ import annotations
@@ -54,10 +51,7 @@ def with_enough_steps(settings: SftParams, examples: int, processes: int) -> Sft
 
 
 def metrics_of(result: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """The stage's metrics: `train_loss` is the mean over the steps of the last epoch, all losses in nats a token.
-
-    `validation_loss` is that of the weights that were kept, those of step `kept_step`.
-    """
+    """In nats a token: `train_loss` over the last epoch, `validation_loss` of the kept weights (`kept_step`)."""
     train, validation = ([row for row in result["history"] if row[1] == split] for split in ("train", "validation"))
     last_epoch = [row[2] for row in train[-(len(train) // epochs) :]]
     metrics = {**counted(result), "epochs": epochs, "train_loss": sum(last_epoch) / len(last_epoch)}

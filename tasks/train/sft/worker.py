@@ -1,7 +1,4 @@
-"""One process of a supervised fine-tuning, started by `accelerate launch`; tasks.train.sft.stage owns all of them.
-
-See tasks/train/run/worker.py for what it is started with and what it leaves.
-"""
+"""One process of a supervised fine-tuning; see tasks/train/run/worker.py for what it is started with and leaves."""
 
 from __future__ import annotations
 

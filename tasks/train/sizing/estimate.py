@@ -1,7 +1,6 @@
 """What a training will need before it starts: memory, disk, time, energy and money, here and on GPUs for hire.
 
-Limits: without a probe, times are good within a factor of two or three; GPUs that are not here are reckoned from
-their vendors' figures in infra/prices.yaml, as those of one machine, without the time of renting it.
+Limits: without a probe, times are good within a factor of two or three; GPUs are reckoned from infra/prices.yaml.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ SMALL_LORA = LoraParams(rank=16, alpha=32, dropout=0.0, target_modules=["q_proj"
 
 
 def size(job: TrainingJob, probe: Literal["always", "doubt", "known"] = "known") -> Sizing:
-    """Size a job. `probe`: run one where none is known; only where the formula leaves doubt; or never.
+    """Size a job; `probe`: where none is known, run one; only on doubt (long, or memory that may not do); or never.
 
-    Doubt: a long run, or memory that may not do. Not probed are the online methods, what cannot run here by the
-    formula, and what runs on several machines: it would wait for the others. Where a probe fails, a warning says so.
+    Not probed are the online methods, what cannot run here, and what runs on several machines.
     """
     found = replace(sizing_of(job), probe=known_probe(job))
     if found.probe or probe == "known" or found.machines > 1 or found.online or problems(job, found):
@@ -79,8 +77,8 @@ def problems(job: TrainingJob, sizing: Sizing) -> list[str]:
 def seconds_of(sizing: Sizing, prices: Prices, speed: float | None = None, share: float = 1.0) -> float:
     """Seconds of a process with this share of the work of one, at `speed` operations a second.
 
-    On this machine the speed is the probe's, otherwise what other probes or the table tell. On a GPU no step is faster
-    than its layers allow, however little there is to compute.
+    By default the probe's speed, else that of other probes or the table. A GPU's step takes no less than its layers
+    allow.
     """
     work, probe = sizing.work, sizing.probe
     around = FORMULA_STARTUP + work.saves * disk_of(sizing) / DISK_RATE

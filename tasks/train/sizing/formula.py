@@ -141,21 +141,14 @@ def _activations(sizing: Sizing) -> int:
 
 
 def operations(sizing: Sizing, backward: bool = True) -> float:
-    """Floating-point operations for each token of a batch, without attention and adapters, which are small beside them.
-
-    Two for each weight forward, as many for the gradient of what goes in, and as many again where it is trained.
-    """
+    """Floating-point operations for each token of a batch, without attention and adapters."""
     shape, batch = sizing.shape, sizing.work.largest
     head = shape.vocabulary * shape.hidden * batch.rows * batch.scored / batch.positions
     return 2.0 * (shape.linear + head) * ((3 if METHODS[sizing.method].whole else 2) if backward else 1)
 
 
 def disk_of(sizing: Sizing) -> int:
-    """Bytes of checkpoints while it trains, and of what it leaves.
-
-    A checkpoint holds what is trained twice (once as DeepSpeed keeps it), the optimiser's state with an fp32 copy,
-    notes, and a head that is tied to the embedding: DeepSpeed leaves only other frozen weights out.
-    """
+    """Bytes of checkpoints while it trains (a tied head is in them, other frozen weights not), and of its result."""
     width = BYTES[sizing.precision]
     result = sizing.shape.parameters if sizing.method == "full" else sizing.trained
     head = sizing.shape.embedding if sizing.shape.tied else 0

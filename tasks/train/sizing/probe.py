@@ -55,10 +55,7 @@ def _read(paths: Iterable[Path]) -> Iterator[Probe]:
 
 
 def run_probe(job: TrainingJob) -> Probe:
-    """Probe a job through the module of its worker, and keep what was found.
-
-    Raises ProbeError: its processes failed; the last of what they said is in the message.
-    """
+    """Probe a job through its worker, and keep it. Raises ProbeError: its processes failed, with their words."""
     run = layout.HOME / "probe" / job.digest()
     shutil.rmtree(run, ignore_errors=True)
     small = shortened(job, run)

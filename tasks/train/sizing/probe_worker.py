@@ -1,8 +1,7 @@
 """One process of a probe: a stage's own worker, made to stop after a few steps and to say how long each took.
 
-Started as `python -m tasks.train.sizing.probe_worker WORKER_MODULE JOB_FILE RUN_FOLDER`. Every trainer of ours is a
-transformers.Trainer, so a callback added to its default ones sees the steps of all of them. Leaves [seconds, tokens] of
-each step, seconds of saving and peak bytes in RUN_FOLDER/probe-<rank>.json, what the worker says in output-<rank>.log.
+Started as `python -m tasks.train.sizing.probe_worker WORKER_MODULE JOB_FILE RUN_FOLDER`. Leaves [seconds, tokens] of
+each step, seconds of saving and peak bytes in RUN_FOLDER/probe-<rank>.json, the worker's words in output-<rank>.log.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""How much there is to compute in a training: tokens, steps, and the batch that needs most memory.
-
-Lengths are those that training encodes, without transformers, because sizing answers at once. Batches of supervised
-fine-tuning are those that it plans, of other stages random ones; the online methods are taken at the longest.
-"""
+"""How much there is to compute in a training: tokens, steps, and the batch that needs most memory."""
 
 from __future__ import annotations
 
@@ -32,10 +28,7 @@ class RowSize(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One forward pass of a process: sequences, tokens of each with padding, and columns whose loss is computed.
-
-    Packed rows have no padding but in attention: `filled` is then the number of tokens of all of them.
-    """
+    """A forward pass of a process: sequences, tokens of each, scored columns; packed rows have `filled` tokens."""
 
     rows: int
     tokens: int
@@ -75,10 +68,7 @@ def is_online(job: TrainingJob) -> bool:
 
 
 def read_rows(job: TrainingJob) -> tuple[list[RowSize], list[RowSize]]:
-    """Lengths of what is learnt from, and of what is validated on; nothing for the online methods.
-
-    Raises PromptError: an example is longer than the settings allow; training would refuse it too.
-    """
+    """Lengths of what is learnt from and validated on; none online. Raises PromptError: longer than settings allow."""
     tokenizer, settings = _Tokenizer(job.base_model), job.settings
     if is_online(job):
         return [], []
@@ -123,10 +113,7 @@ def _pretraining(job: TrainingJob, tokenizer: PromptBook, path: Path) -> tuple[l
 
 
 def workload_of(job: TrainingJob, rows: Sequence[RowSize], held: Sequence[RowSize]) -> Workload:
-    """All that a job computes for what `read_rows` found.
-
-    Raises BatchError: fewer examples than processes; OnlineError: settings do not fit each other.
-    """
+    """All that a job computes. Raises BatchError: fewer examples than processes; OnlineError: settings do not fit."""
     if is_online(job):
         return _online(job)
     settings, count = job.settings, job.processes
@@ -150,10 +137,7 @@ def workload_of(job: TrainingJob, rows: Sequence[RowSize], held: Sequence[RowSiz
 
 
 def _batch(job: TrainingJob, rows: Sequence[RowSize]) -> Batch:
-    """Sequences padded to the longest; the head is asked for the columns in which one of them has an answer.
-
-    Packed, they lie end to end, and the head is asked for the answers only. A reward model has no words to score.
-    """
+    """Sequences padded to the longest, or packed end to end; a reward model has no words to score."""
     tokens, count = max(row.longest for row in rows), sum(len(row.answers) for row in rows)
     if getattr(job.settings, "packing", False):
         scored = -(-sum(sum(row.answers) for row in rows) // count)

@@ -1,8 +1,7 @@
 """Stage `start`: where training starts from, the base model or an earlier champion: its adapter, or its weights.
 
-With new feedback, and `feedback.start: champion`, a night goes on from the champion that its pointer names; otherwise
-training starts from the base model. The candidate is judged against data/champion either way. Beside it lies what
-alignment is held to, the first version of the champion's line, where that is another one.
+With new feedback, and `feedback.start: champion`, a night goes on from the champion that its pointer names. Beside it
+lies what alignment is held to, the first version of the champion's line, where that is another one.
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ def starting_version(pointer: FeedbackPointer, settings: FeedbackParams) -> Poin
 
 
 def start() -> str:
-    """Write data/start; returns what happened, in a sentence.
-
-    Raises StartError: the version was trained over another base model, or cannot be gone on from.
-    """
+    """Write data/start; returns what happened. Raises StartError: the version cannot be gone on from."""
     pointer = read_feedback_pointer()
     version = starting_version(pointer, load_params().feedback)
     base, what = verify_manifest(layout.BASE_MODEL), ""

@@ -1,10 +1,8 @@
 """From examples to batches: what the trainer reads, and in which order.
 
-The order is a pure function of lengths, sizes, seed and epoch, so that a run that was killed goes on exactly where
-it stopped, and every process knows its part without asking. Each example comes once an epoch, none is dropped or
-doubled. Examples of similar length share a step, because padding costs as much as text.
-Limits: a step's loss is a mean over its answer tokens, so tokens in steps of short examples weigh more than tokens
-in steps of long ones; that lies between a mean over tokens and a mean over examples.
+A pure function of lengths, sizes, seed and epoch, so that a killed run goes on where it stopped. Each example comes
+once an epoch; those of similar length share a step. Limits: a step's loss is a mean over its answer tokens, so tokens
+in steps of short examples weigh more.
 """
 
 from __future__ import annotations
@@ -27,10 +25,7 @@ class BatchError(FlywheelError):
 
 
 def encode_rows(tokenizer: Any, system: str, examples: Sequence[Example], max_tokens: int) -> list[dict[str, Any]]:
-    """Token ids and labels of each example: the answer and its end-of-turn token are learnt, the prompt is not.
-
-    Raises PromptError: an example is longer than `max_tokens` or holds a special token.
-    """
+    """Token ids, and labels of the answer and its end. Raises PromptError: too long, or a special token in it."""
     rows = []
     for example in examples:
         prompt, answer = encode_example(tokenizer, system, example, max_tokens)
@@ -41,9 +36,8 @@ def encode_rows(tokenizer: Any, system: str, examples: Sequence[Example], max_to
 def count_steps(examples: int, batch_size: int, processes: int) -> int:
     """Steps in an epoch, each of at most `batch_size` examples a process and at least one for each process.
 
-    Where the two contradict each other, as for 11 examples one by one in two processes, a step is left out and its
-    examples join others: then a process has one more than `batch_size`. Raises BatchError: fewer examples than
-    processes.
+    Where the two contradict each other (11 examples one by one in two processes), a process has one more. Raises
+    BatchError: fewer examples than processes.
     """
     if examples < processes:
         raise BatchError(f"{examples} training examples cannot be shared among {processes} processes")
@@ -54,8 +48,8 @@ def count_steps(examples: int, batch_size: int, processes: int) -> int:
 def plan_epoch(lengths: Sequence[int], batch_size: int, processes: int, seed: int, epoch: int) -> list[list[list[int]]]:
     """An epoch as steps, each a list of example numbers for every process.
 
-    Examples are shuffled, cut into pools of a few steps, sorted by length within their pool, cut into steps of
-    (nearly) equal size and dealt to the processes so that each gets as many tokens; then the steps are shuffled.
+    Shuffled, cut into pools, sorted by length within each, cut into steps and dealt evenly; then the steps are
+    shuffled.
     """
     rng = random.Random(f"{seed} {epoch}")
     order = list(range(len(lengths)))

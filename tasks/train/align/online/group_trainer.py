@@ -1,10 +1,8 @@
 """RLOO and GRPO: several answers to a prompt, each judged against its siblings, through TRL's own trainers.
 
-TRL generates, computes rewards less the cost of drifting from the SFT policy (RLOO) or adds that cost to the loss
-(GRPO), and brings DeepSpeed; ours are the prompts' tokens, the reward model, the bounds and the last good policy.
-RLOO: Ahmadian et al. 2024 (arXiv 2402.14740); GRPO: Shao et al. 2024 (arXiv 2402.03300), its loss as in the paper.
-Needs torch, transformers and trl: import it in a worker process only. Limits: of the bounds, the one on ratios is not
-watched, because TRL does not log the largest.
+Ours are the prompts' tokens, the reward model, the bounds and the last good policy. RLOO: Ahmadian et al. 2024 (arXiv
+2402.14740); GRPO: Shao et al. 2024 (arXiv 2402.03300), its loss as in the paper. Needs torch and trl. Limits: the bound
+on ratios is not watched, because TRL does not log the largest.
 """
 
 from __future__ import annotations

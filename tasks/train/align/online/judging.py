@@ -1,8 +1,4 @@
-"""What every online trainer can do besides learning: answer, be judged, stop at its bounds, and be kept.
-
-PPO, RLOO and GRPO are measured, bounded, saved and compared with the SFT policy in one way.
-Needs torch, transformers and trl: import it in a worker process only.
-"""
+"""What every online trainer can do besides learning: answer, be judged, stop at its bounds, be kept. Needs torch."""
 
 from __future__ import annotations
 
@@ -37,10 +33,9 @@ class OutOfBounds(Exception):
 
 
 def check(bounds: BoundsParams, figures: Mapping[str, float]) -> None:
-    """Compare the figures of an update, as far as they are there, with their bounds; all must be finite.
+    """Compare the figures of an update, as far as they are there, with their bounds.
 
-    `kl` is in nats an answer, `ratio` the largest of a minibatch (a mean over the update's), `entropy` in nats a token.
-    Raises OutOfBounds: with the reason, for people.
+    `kl` is in nats an answer, `ratio` the largest of a minibatch, `entropy` in nats a token. Raises OutOfBounds.
     """
     for name, value in figures.items():
         if not math.isfinite(value):
@@ -55,10 +50,7 @@ def check(bounds: BoundsParams, figures: Mapping[str, float]) -> None:
 
 
 class Judging:
-    """Answers and judgements of a trainer's policy, against the policy that it began as.
-
-    Mixed into a Trainer of transformers or TRL. Call `remember` once that is built and before it trains.
-    """
+    """Answers and judgements of a Trainer's policy, against the policy that it began as; `remember` comes first."""
 
     job: OnlineJob
     plan: OnlinePlan
@@ -166,13 +158,9 @@ def restore(trainer: Any, checkpoint: Path) -> None:
 def compare_held_out(trainer: Any, prompts: Sequence[list[int]]) -> dict[str, Any]:
     """Mean rewards of the SFT policy and of the trained one on prompts (token ids) that it never saw.
 
-    Both answer with the same random numbers; with fewer than two prompts nothing is compared. What is not finite is
-    left out.
-
-    Returns:
-        Their names begin with held_out: `_prompts`; `_reward_sft` and `_reward`; `_gain` with `_gain_low` and
-        `_gain_high`, a paired interval of 95% by Student's t over prompts, in units of the reward model; `_kl` (nats an
-        answer) and `_entropy` (nats a token) of the trained policy.
+    Both answer with the same random numbers; what is not finite is left out. held_out_: prompts, reward_sft, reward,
+    gain (gain_low and gain_high: 95%, paired, Student's t over prompts), kl (nats an answer) and entropy (nats a
+    token).
     """
     if len(prompts) < 2:
         return {"held_out_prompts": len(prompts)}

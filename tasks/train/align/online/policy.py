@@ -1,8 +1,7 @@
-"""The policy of an online training: what it answers while it trains, and what it says of each of the answers' tokens.
+"""The policy of an online training: what it answers while it trains, and what it says of the answers' tokens.
 
-Prompts are padded on the left and answers on the right, so that every answer begins in the same column. Randomness is
-seeded for each update and process, so that a run that goes on from a checkpoint draws the same answers.
-Needs torch, transformers, trl and peft: import it in a worker process only.
+Prompts are padded on the left and answers on the right. Randomness is seeded for each update and process, so that a
+resumed run draws the same answers. Needs torch and trl.
 """
 
 from __future__ import annotations
@@ -59,10 +58,9 @@ class PolicyReading(NamedTuple):
 
 
 def load_policy(job: OnlineJob) -> Any:
-    """The policy with what the method trains; call it once the trainer's arguments exist.
+    """The policy with what the method trains. Raises MethodUnavailable: not in this partition.
 
-    It is they that tell transformers of the partition: before, ZeRO-3 is neither seen nor used to load.
-    Raises MethodUnavailable: the method does not work in this partition of the weights.
+    Call it once the trainer's arguments exist: before, ZeRO-3 is neither seen nor used to load.
     """
     refuse_partition(job)  # before anything is loaded
     return prepared(load_model(job), job)
@@ -114,10 +112,7 @@ def seed_of(*parts: object) -> int:
 def answer(
     model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], longest: int, temperature: float, seed: int
 ) -> Answers:
-    """One sampled answer of at most `longest` tokens to each prompt; every token of the vocabulary may come.
-
-    The model is unwrapped and in evaluation mode; others' random numbers are those of before afterwards.
-    """
+    """One sampled answer of at most `longest` tokens to each prompt, by an unwrapped model in evaluation mode."""
     from transformers import GenerationConfig
 
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -147,10 +142,7 @@ def answer(
 
 
 def read(model: Any, head: Any, answers: Answers, temperature: float) -> PolicyReading:
-    """Log-probabilities of the answers' tokens under the sampling's temperature, with values and entropies.
-
-    The model may be wrapped; without a value head all values are zero.
-    """
+    """Log-probabilities of the answers' tokens under `temperature`, values (0 without a head) and entropies."""
     from trl.trainer.utils import selective_log_softmax_and_entropy
 
     columns = answers.answer_mask.shape[1]
@@ -179,10 +171,9 @@ def bare(model: Any) -> Any:
 
 
 def add_value_head(model: Any) -> None:
-    """Give a policy one more head, which expects the reward; call it after peft has frozen the rest.
+    """Give a policy, frozen by peft, one more head, which expects the reward and leaves with the training.
 
-    One linear layer over the policy's own last hidden state, zero at the start (Ziegler et al. 2019, arXiv 1909.08593,
-    section 2). It leaves with the training and is in no checkpoint that crosses.
+    One linear layer over the last hidden state, zero at the start (Ziegler et al. 2019, arXiv 1909.08593, section 2).
     """
     base = bare(model)
     head = torch.nn.Linear(base.config.hidden_size, 1, device=base.device)

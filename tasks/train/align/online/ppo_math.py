@@ -1,7 +1,7 @@
-"""PPO's arithmetic: what a token earns, how much better it was than expected, and the two losses.
+"""PPO's arithmetic: what a token earns, how much better it was than expected, and the two losses. Needs torch.
 
-Shapes are (answers, tokens) unless said; masks are 1 up to and with an answer's last token, of which there is one.
-`total` sums a tensor over all processes. Needs torch: import it in a worker process only.
+Shapes are (answers, tokens) unless said; masks are 1 up to and with an answer's last token. `total` sums over
+processes.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def whitened(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor], ce
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor]) -> float:
     """The share of the returns' variance that the value head foresaw: 1 − Var(returns − values) / Var(returns).
 
-    1 is perfect, 0 no better than a constant, and below 0 worse than that; 0 too where all returns are alike. Over the
-    mask of all processes together; the values as the answers were judged, before they were learnt from.
+    1 is perfect, 0 no better than a constant; 0 too where all returns are alike. Over the mask of all processes
+    together.
     """
     shown = mask.to(returns.dtype)
     both = torch.stack([returns, returns - values])

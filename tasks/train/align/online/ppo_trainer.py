@@ -1,12 +1,9 @@
 """Proximal policy optimisation on transformers' Trainer, which brings DeepSpeed, checkpoints, schedules and curves.
 
-An update lets the policy answer some prompts, scores the answers, and takes a few passes over them in minibatches;
-a minibatch is a step of the trainer. Checkpoints are taken between updates only, and what an update draws depends on
-seed and update alone, so a run that was killed goes on to the same curve.
-Sources: Schulman et al. 2017 (arXiv 1707.06347); for language models Ziegler et al. 2019 (1909.08593), Stiennon et al.
-2020 (2009.01325) and Ouyang et al. 2022 (2203.02155).
-Needs torch, transformers and trl: import it in a worker process only. Limits: one reward model; the policy's
-trained weights are kept three times (now, SFT, last good); dropout is off.
+In an update the policy answers, the answers are scored, and passes are taken over them in minibatches, a step each.
+Checkpoints fall between updates, and draws depend on seed and update alone, so a resumed run gives the same curve.
+Sources: Schulman et al. 2017 (arXiv 1707.06347), Ziegler et al. 2019 (1909.08593), Stiennon et al. 2020 (2009.01325),
+Ouyang et al. 2022 (2203.02155). Needs torch and trl. Limits: dropout is off; trained weights are kept three times.
 """
 
 from __future__ import annotations
@@ -88,10 +85,7 @@ class PpoTrainer(Judging, Trainer):
         return DataLoader(turns, batch_size=1, collate_fn=lambda batch: {"turn": torch.tensor(batch)})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass; before the first of an update, its answers.
-
-        Raises OutOfBounds: the policy, or what this step would make of it, is outside of the bounds.
-        """
+        """A pass forward and back; before an update's first, its answers. Raises OutOfBounds: outside of the bounds."""
         turn = int(inputs["turn"])
         update, self._turn = divmod(turn, self.plan.steps_per_update * self.plan.accumulation)
         if self._turn == 0:

@@ -1,7 +1,4 @@
-"""One process of PPO, RLOO or GRPO, in which the policy answers while it trains; see tasks/train/run/worker.py.
-
-A run that leaves its bounds is not an error: it ends with the last good policy and says why.
-"""
+"""One process of PPO, RLOO or GRPO; out of its bounds it ends with the last good policy and says why."""
 
 from __future__ import annotations
 
@@ -46,10 +43,7 @@ def method_of(job: OnlineJob) -> Any:
 
 
 def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> dict[str, Any]:
-    """Train, and judge what came out on held-out prompts; outside of the bounds the last good policy is put back.
-
-    Returns `stopped`, which says why the run ended by itself, or nothing; and the figures of compare_held_out.
-    """
+    """Train, and judge on held-out prompts; out of bounds the last good policy is put back, and `stopped` says why."""
     from tasks.train.align.online.judging import OutOfBounds, check, compare_held_out
     from tasks.train.run.held_weights import put
 
@@ -72,10 +66,7 @@ def trained(trainer: Any, checkpoint: str | None, held_out: list[list[int]]) -> 
 
 
 def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
-    """The frozen reward model, in the precision of the job, on the device of this process.
-
-    Call it before the trainer's arguments exist: once they do, ZeRO-3 would share out what is loaded.
-    """
+    """The frozen reward model. Call it before the trainer's arguments exist, or ZeRO-3 shares out what is loaded."""
     from accelerate import PartialState
 
     from tasks.train.preference.reward_model import load_reward_model
