@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tasks.core.records import Seed
 from tasks.corpus.construct.self_instruct import SelfInstruct, TaskPool, labelled
-from tasks.corpus.teacher.teacher import Reply
 from tests.construct_root import seed
 from tests.said_teacher import SaidTeacher, at_work
 
@@ -25,8 +24,8 @@ SEEDS = [
 NEW = "1. Compare a wooden house with one of stone."
 
 
-def saying(tasks: str, kind: str, instance: str | Reply) -> SaidTeacher:
-    def say(asked: str) -> str | Reply:
+def saying(tasks: str, kind: str, instance: str) -> SaidTeacher:
+    def say(asked: str) -> str:
         if "more tasks" in asked:
             return tasks
         return kind if "classification task, whose" in asked else instance
@@ -82,13 +81,10 @@ def test_a_classification_task_gets_its_label_first_and_is_shown_labelled_seeds(
         ("Input: A hut.\nOutput:", "no output in the reply"),
         ("Input: Wood.\nOutput: wood.", "output repeats what was asked"),
         ("Compare a wooden house with one of stone.", "output repeats what was asked"),
-        ("I'm sorry, I can't.", "refused"),
         ("", "empty reply"),
-        (Reply(text="Input: None\nOutput: It is", finish_reason="length"), "cut short"),
-        ("Output: <|im_start|>user", "role mark"),
     ],
 )
-def test_an_instance_that_cannot_be_used_is_dropped(root: Path, instance: str | Reply, reason: str) -> None:
+def test_an_instance_that_cannot_be_used_is_dropped(root: Path, instance: str, reason: str) -> None:
     made = made_of(saying(NEW, "No", instance), root)
     assert made.examples == []
     assert reason in {dropped.reason for dropped in made.dropped}

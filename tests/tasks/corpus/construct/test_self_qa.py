@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tasks.core.files import digest_of
 from tasks.core.records import Document
 from tasks.corpus.construct.self_qa import Chunk, Passage, SelfQa, chunk
-from tasks.corpus.teacher.teacher import Reply
 from tests.construct_root import document
 from tests.said_teacher import SaidTeacher, at_work
 
@@ -64,13 +63,9 @@ def test_a_grounded_answer_is_kept_with_its_passage_and_its_span(root: Path) -> 
         ("The fee of a building permit", "answer repeats the question"),
         ("NOT IN THE PASSAGE", "refused"),
         ("", "empty reply"),
-        ("The fee is <b>1,000</b> kronor.", "HTML"),
-        ("The fee is 1,000 kronor.<|im_end|>", "role mark"),
-        (Reply(text="The fee is 1,000", finish_reason="length"), "cut short"),
-        (Reply(error="APITimeoutError: late"), "no reply"),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_dropped_with_its_reason(root: Path, answer: str | Reply, reason: str) -> None:
+def test_an_answer_that_cannot_be_used_is_dropped_with_its_reason(root: Path, answer: str, reason: str) -> None:
     question = "What is the fee of a building permit?"
     made = made_of(SaidTeacher(lambda asked: answer if "Question:" in asked else question), root)
     assert made.examples == []
@@ -84,11 +79,9 @@ def test_an_answer_that_cannot_be_used_is_dropped_with_its_reason(root: Path, an
     [
         ("There is a fee.", "no question in the reply"),
         ("", "questions: empty reply"),
-        ("I cannot help with that.", "questions: refused"),
         ("What does the passage say?", "question hangs on its passage"),
         ("Why?", "question too short or too long"),
         ("What does it cost to return a book to the town library late?", "question copied from the worked example"),
-        ("What is <|im_start|>?", "questions: role mark"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_dropped_with_its_reason(root: Path, reply: str, reason: str) -> None:
@@ -136,9 +129,6 @@ def test_one_more_document_moves_no_drawn_passage_but_the_ones_it_replaces(
     assert kept == before[: len(kept)]
 
 
-CHINESE = "机动车驾驶人应当遵守道路交通安全法律的规定。行人应当在人行道内行走！没有人行道的靠路边行走。" * 8
-
-
 def whole(text: str) -> Document:
     return Document(id=digest_of(text), name="law/x.txt", text=text, sha256=digest_of("file"))
 
@@ -153,46 +143,24 @@ def octets(text: str, **_: Any) -> dict[str, Any]:
     return {"offset_mapping": [(place, place + 1) for place, c in enumerate(text) for _ in c.encode()]}
 
 
-@pytest.fixture(scope="module")
-def tokenizer(base_model: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(base_model)
-
-
-def test_a_passage_ends_with_a_sentence_and_the_next_begins_with_one() -> None:
-    """Of 20 letters: `One is here.` ends at 12, the next 20 from 13 reach into the third sentence. Overlap 0."""
-    found = chunk(whole("One is here. Two is there. Three is."), letters, tokens=20, overlap=0)
-    assert [(c.start, c.end, c.text) for c in found] == [
-        (0, 12, "One is here."),
-        (13, 26, "Two is there."),
-        (27, 36, "Three is."),
-    ]
-
-
-def test_a_paragraphs_end_is_preferred_to_a_later_sentences_end() -> None:
-    """20 letters reach the full stop behind `B b.` (at 18), the paragraph ends at 13, in the last half."""
-    found = chunk(whole("A long para\n\nB b. Ccccccc ccc."), letters, tokens=20, overlap=0)
-    assert [c.text for c in found] == ["A long para", "B b. Ccccccc ccc."]
-
-
-def test_passages_overlap_by_whole_sentences_where_they_fit() -> None:
-    found = chunk(whole("Aaa aaa. Bb. Ccc ccc. Ddd ddd. Ee."), letters, tokens=22, overlap=11)
-    assert [c.text for c in found] == ["Aaa aaa. Bb. Ccc ccc.", "Ccc ccc. Ddd ddd. Ee."]
-
-
-def test_chinese_is_cut_behind_its_full_stops(tokenizer: Any) -> None:
-    found = chunk(whole(CHINESE), tokenizer, tokens=100, overlap=20)
-    assert len(found) > 3
-    assert all(c.text[-1] in "。！" for c in found)
-
-
-def test_a_word_without_end_is_cut_between_its_tokens() -> None:
-    assert [c.text for c in chunk(whole("a" * 25), letters, tokens=10, overlap=0)] == ["a" * 10, "a" * 10, "a" * 5]
-
-
-def test_a_character_of_more_tokens_than_a_passage_is_not_cut() -> None:
-    assert [c.text for c in chunk(whole("😀😀"), octets, tokens=2, overlap=0)] == ["😀", "😀"]
+@pytest.mark.parametrize(
+    "text, tokenize, sizes, cut",
+    [
+        # `One is here.` ends at 12; the next 20 letters from 13 reach into the third sentence.
+        ("One is here. Two is there. Three is.", letters, (20, 0), ["One is here.", "Two is there.", "Three is."]),
+        # 20 letters reach the full stop behind `B b.` (at 18), the paragraph ends at 13, in the last half.
+        ("A long para\n\nB b. Ccccccc ccc.", letters, (20, 0), ["A long para", "B b. Ccccccc ccc."]),
+        ("Aaa aaa. Bb. Ccc ccc. Ddd ddd.", letters, (22, 11), ["Aaa aaa. Bb. Ccc ccc.", "Ccc ccc. Ddd ddd."]),
+        ("行人应当靠右行走。没有人行道！", octets, (30, 0), ["行人应当靠右行走。", "没有人行道！"]),
+        ("a" * 25, letters, (10, 0), ["a" * 10, "a" * 10, "a" * 5]),
+        ("😀😀", octets, (2, 0), ["😀", "😀"]),  # a character of more tokens than a passage is not cut
+    ],
+)
+def test_passages_are_whole_sentences_and_paragraphs_where_they_fit(
+    text: str, tokenize: Any, sizes: tuple[int, int], cut: list[str]
+) -> None:
+    found = chunk(whole(text), tokenize, *sizes)
+    assert [c.text for c in found] == cut == [text[c.start : c.end] for c in found]
 
 
 def test_an_overlap_as_long_as_the_passage_is_refused() -> None:

@@ -41,11 +41,15 @@ def pdf(*lines: str) -> bytes:
     return f"{text}xref\n0 7\n0000000000 65535 f \n{table}{end}".encode()
 
 
-def locked_pdf() -> bytes:
+def bound(*pages: bytes, lock: str = "") -> bytes:
+    """One PDF of the pages of several."""
     from pypdf import PdfReader, PdfWriter
 
-    writer, content = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("Text.")))), io.BytesIO()
-    writer.encrypt("secret", algorithm="AES-256")
+    writer, content = PdfWriter(), io.BytesIO()
+    for page in pages:
+        writer.append(PdfReader(io.BytesIO(page)))
+    if lock:
+        writer.encrypt(lock, algorithm="AES-256")
     writer.write(content)
     return content.getvalue()
 
@@ -86,25 +90,12 @@ def test_a_pdfs_lines_are_joined_and_its_title_is_read(tmp_path: Path) -> None:
     assert bad == []
 
 
-def test_a_word_file_keeps_headings_and_tables(tmp_path: Path) -> None:
+def test_a_word_file_keeps_headings_and_a_merged_cell_in_every_row_and_column_that_it_covers(tmp_path: Path) -> None:
     from docx import Document as Word
 
     word = Word()
-    word.add_heading("On roofs", 1)
-    word.add_paragraph("Tiles last 40 years.")
-    table = word.add_table(rows=2, cols=2)
-    for cell, text in zip([c for row in table.rows for c in row.cells], ["Kind", "Years", "Felt", "15"], strict=True):
-        cell.text = text
-    word.save(str(tmp_path / "roof.docx"))
-    [document], _ = read(tmp_path / "roof.docx")
-    assert document.title == "On roofs"
-    assert "Tiles last 40 years." in document.text and "| Felt | 15 |" in document.text
-
-
-def test_a_word_tables_merged_cell_stands_in_every_row_and_column_that_it_covers(tmp_path: Path) -> None:
-    from docx import Document as Word
-
-    word = Word()
+    word.add_heading("On fees", 1)
+    word.add_paragraph("Fees are due in April.")
     table = word.add_table(rows=3, cols=3)
     rows = [["Berth", "Season", "Fee"], ["North", "Summer", "100"], ["", "Winter", "60"]]
     for row, texts in zip(table.rows, rows, strict=True):
@@ -119,6 +110,7 @@ def test_a_word_tables_merged_cell_stands_in_every_row_and_column_that_it_covers
     inner.cell(0, 0).text, inner.cell(0, 1).text = "in", "crowns"
     word.save(str(tmp_path / "fees.docx"))
     [document], _ = read(tmp_path / "fees.docx")
+    assert document.title == "On fees" and "Fees are due in April." in document.text
     lines = [" ".join(line.split()) for line in document.text.split("\n") if line[:1] == "|" and "---" not in line]
     assert lines == [
         "| Berth | Season | Fee in, crowns |",
@@ -180,15 +172,9 @@ def test_html_keeps_what_its_layout_means(tmp_path: Path, html: str, text: str) 
 
 
 def test_a_pdfs_running_head_is_no_part_of_its_sentences(tmp_path: Path) -> None:
-    from pypdf import PdfReader, PdfWriter
-
-    writer = PdfWriter()
-    for page in (
-        pdf("Harbour Rules", "Boats go out when the light", "is on and come back when", "1 of 2"),
-        pdf("Harbour Rules", "it is off. A boat that is late", "pays for the search-", "light.", "2 of 2"),
-    ):
-        writer.append(PdfReader(io.BytesIO(page)))
-    writer.write(str(tmp_path / "rules.pdf"))
+    first = pdf("Harbour Rules", "Boats go out when the light", "is on and come back when", "1 of 2")
+    second = pdf("Harbour Rules", "it is off. A boat that is late", "pays for the search-", "light.", "2 of 2")
+    (tmp_path / "rules.pdf").write_bytes(bound(first, second))
     [document], bad = read(tmp_path / "rules.pdf")
     assert document.text == (
         "Boats go out when the light is on and come back when it is off. A boat that is late pays for the searchlight."
@@ -198,13 +184,10 @@ def test_a_pdfs_running_head_is_no_part_of_its_sentences(tmp_path: Path) -> None
 
 def test_a_page_that_is_a_picture_is_named_and_the_others_are_used(tmp_path: Path) -> None:
     from PIL import Image
-    from pypdf import PdfReader, PdfWriter
 
-    picture, writer = io.BytesIO(), PdfWriter()
+    picture = io.BytesIO()
     Image.new("RGB", (8, 8)).save(picture, "PDF")
-    for page in (pdf("Tiles last long."), picture.getvalue()):
-        writer.append(PdfReader(io.BytesIO(page)))
-    writer.write(str(tmp_path / "mixed.pdf"))
+    (tmp_path / "mixed.pdf").write_bytes(bound(pdf("Tiles last long."), picture.getvalue()))
     [document], [bad] = read(tmp_path / "mixed.pdf")
     assert document.text == "Tiles last long." and bad.cause.startswith("page 2 is a picture without text")
 
@@ -215,15 +198,12 @@ def test_rows_of_json_lines_are_documents_named_by_their_id(tmp_path: Path) -> N
         {"text": "无标题。"},
         {"text": 7},
         {"text": " "},
-        {"id": 12, "title": None, "text": "有编号。"},
     ]
+    rows.append({"id": 12, "title": None, "text": "有编号。"})
     (tmp_path / "law.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nnot json\n")
     documents, bad = read(tmp_path / "law.jsonl")
-    assert [(d.name, d.title) for d in documents] == [
-        ("handbook/law.jsonl/a1", "第一条"),
-        ("handbook/law.jsonl/2", ""),
-        ("handbook/law.jsonl/12", ""),
-    ]
+    assert [d.name for d in documents] == [f"handbook/law.jsonl/{name}" for name in ("a1", 2, 12)]
+    assert [d.title for d in documents] == ["第一条", "", ""]
     assert [(line.line, line.cause.split(":")[0]) for line in bad] == [
         (3, "the text of a document must be a text, its id and title a text or a number"),
         (4, "no text in it"),
@@ -243,7 +223,7 @@ def test_rows_of_json_lines_are_documents_named_by_their_id(tmp_path: Path) -> N
         ("forged.txt", b"Hello<|im_end|>", "role mark in the text: <|im_end|>"),
         ("torn.pdf", b"%PDF-1.4\nnothing", "not readable"),
         ("scan.pdf", pdf(), "no text in it: its pages are pictures"),
-        ("locked.pdf", locked_pdf(), "the PDF asks for a password; save it without one"),
+        ("locked.pdf", bound(pdf("Text."), lock="secret"), "the PDF asks for a password; save it without one"),
         ("torn.docx", b"PK\x03\x04", "not an office file"),
         ("sheet.ods", b"x", "no parser for .ods"),
         ("nav.html", b"<html><body></body></html>", "no text in it"),
@@ -275,11 +255,8 @@ def test_a_second_document_with_the_same_text_is_named_after_the_first(tmp_path:
     assert bad.cause == "the same text as handbook/a.txt"
 
 
-def test_a_soft_hyphen_at_a_lines_end_joins_its_word() -> None:
+def test_soft_hyphens_go_and_typesetters_ligatures_become_their_letters() -> None:
     assert tidy("the search\u00ad\n  light of the boat\u00adhouse") == "the searchlight of the boathouse"
-
-
-def test_typesetters_ligatures_become_their_letters() -> None:
     assert tidy("the ofﬁce, a diﬀerent ﬂoor, baﬄe, oﬃcial, ﬆ") == "the office, a different floor, baffle, official, st"
 
 

@@ -120,16 +120,14 @@ def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_pat
     assert "end with an answer" in bad[0].cause and "a turn is from 'tool'" in bad[1].cause
 
 
-def test_a_csv_with_semicolons_quotes_and_lines_inside_is_read(tmp_path: Path) -> None:
+def test_a_csv_with_lists_of_sources_and_a_history_as_json_is_read(tmp_path: Path) -> None:
     path = tmp_path / "faq.csv"
-    path.write_text(
-        '\ufeffq;a;topic;refs\r\n"How; long?";"Ten\r\nweeks ""or so"""; roofs ;Law 1; \r\nQ2;A2;roofs;"L1; L2"\r\n'
-    )
-    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs"}
-    examples, _, bad = read_human(source(columns=columns), [path], "en")
-    assert [(e.instruction, e.output) for e in examples] == [("How; long?", 'Ten\nweeks "or so"'), ("Q2", "A2")]
-    assert examples[1].source == ("faq/faq.csv:4", "L1", "L2")
-    assert bad == []
+    path.write_text('q;a;refs;h\n"How\nlong?";A1;Law 1;[]\nQ2;A2;"L1; L2";"[[""Hi"", ""Hello""]]"\n')
+    columns = {"question": "q", "answer": "a", "sources": "refs", "history": "h"}
+    [first, second], _, bad = read_human(source(columns=columns), [path], "en")
+    assert (first.instruction, first.history, bad) == ("How\nlong?", (), [])
+    assert second.source == ("faq/faq.csv:4", "L1", "L2")
+    assert second.history == (Turn(user="Hi", assistant="Hello"),)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +149,6 @@ def test_a_bad_row_of_a_csv_costs_that_row_alone(tmp_path: Path, line: bytes, ca
     assert bad.line == 3 and cause in bad.cause
 
 
-def test_a_sheet_is_read_below_its_header(tmp_path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook()
-    for cells in (["q", "a", "topic"], ["Q1", 30, "roofs"], [None, None, None], ["Q2", None, "roofs"]):
-        book.active.append(cells)
-    book.save(tmp_path / "faq.xlsx")
-    columns = {"question": "q", "answer": "a", "category": "topic"}
-    examples, _, [bad] = read_human(source(columns=columns), [tmp_path / "faq.xlsx"], "en")
-    assert [(e.instruction, e.output) for e in examples] == [("Q1", "30")]
-    assert (bad.line, bad.cause) == (4, "field 'a' must be a text that is not empty")
-
-
 def test_behind_a_mistake_a_list_is_given_up_and_the_quarantine_says_so(tmp_path: Path) -> None:
     path = tmp_path / "faq.json"
     path.write_text(f"[{json.dumps(row())}, 7, {json.dumps(row(q='Q2'))}, {{,}}, {json.dumps(row(q='Q3'))}]")
@@ -176,12 +161,7 @@ def test_behind_a_mistake_a_list_is_given_up_and_the_quarantine_says_so(tmp_path
 @pytest.mark.parametrize(
     "name, content, columns, message",
     [
-        (
-            "faq.csv",
-            "question,answer\nQ,A\n",
-            {"question": "q", "answer": "answer"},
-            "no column q; it has question, answer",
-        ),
+        ("faq.csv", "q,a\nQ,A\n", {"question": "b", "answer": "a"}, "no column b; it has q, a"),
         ("faq.csv", "a,b\nQ,A\n", None, "which column is the question"),
         ("faq.csv", "q,q\nQ,A\n", None, "which column is the question.*the file has q #1, q #2"),
         ("faq.csv", "", None, "no header"),
@@ -199,39 +179,31 @@ def test_a_file_that_cannot_be_used_is_refused_with_what_to_do(
         read_human(source(columns=columns), [tmp_path / name], "en")
 
 
-def test_metadata_is_never_asked_for_and_numbers_in_it_are_text(tmp_path: Path) -> None:
-    path = tmp_path / "faq.jsonl"
-    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
-    rows = [
-        {"id": 7, "q": "Q1?", "a": 30, "topic": 3, "refs": [1, "Law 2"]},
-        {"id": None, "q": "Q2?", "a": "A.", "topic": None, "refs": None},
-        {"q": "Q3?", "a": "A.", "topic": "", "refs": ""},
-        {"q": "Q4?", "a": "A."},
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    examples, _, bad = read_human(source(columns=columns), [path], "en")
-    assert bad == []
-    assert examples[0].output == "30"
-    assert [example.category for example in examples] == ["3", "", "", ""]
-    assert [example.source for example in examples] == [
-        ("faq/7", "1", "Law 2"), ("faq/faq.jsonl:2",), ("faq/faq.jsonl:3",), ("faq/faq.jsonl:4",)
-    ]  # fmt: skip
+METADATA = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
 
 
-def test_what_is_not_asked_for_never_costs_a_row_and_what_cannot_be_read_of_it_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "faq.jsonl"
-    columns = {"question": "q", "answer": "a", "category": "topic", "sources": "refs", "id": "id"}
-    rows = [
-        {"q": "Q1?", "a": "A.", "refs": [{"title": "Law"}], "topic": {"name": "roofs"}, "id": {"$oid": "65"}},
-        {"q": "Q2?", "a": "A.", "refs": {"page": 2}, "topic": "a\u0007b", "id": 2},
-        {"q": "Q3?", "a": "A.", "refs": "N/A", "topic": "NULL", "id": "nan"},
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    unused, bad = Counter[str](), list[BadLine]()
-    examples = [example for example, _ in human_rows(source(columns=columns), [path], "en", bad, unused)]
-    assert (bad, [example.category for example in examples]) == ([], ["", "", ""])
-    assert [example.source for example in examples] == [("faq/faq.jsonl:1",), ("faq/2",), ("faq/faq.jsonl:3",)]
-    assert unused == {"faq.jsonl: refs": 2, "faq.jsonl: topic": 2, "faq.jsonl: id": 1}
+@pytest.mark.parametrize(
+    "fields, category, sources, unread",
+    [
+        ({"id": 7, "topic": 3, "refs": [1, "Law 2"]}, "3", ("7", "1", "Law 2"), []),
+        ({"id": None, "topic": None, "refs": None}, "", (), []),
+        ({"topic": "", "refs": ""}, "", (), []),
+        ({}, "", (), []),
+        ({"refs": [{"title": "Law"}], "topic": {"name": "roofs"}, "id": {"of": 1}}, "", (), ["refs", "topic", "id"]),
+        ({"refs": {"page": 2}, "topic": "a\u0007b", "id": 2}, "", ("2",), ["refs", "topic"]),
+        ({"refs": "N/A", "topic": "NULL", "id": "nan"}, "", (), []),
+    ],
+)  # fmt: skip
+def test_metadata_is_never_asked_for_never_costs_a_row_and_is_counted_where_it_cannot_be_read(
+    tmp_path: Path, fields: dict[str, Any], category: str, sources: tuple[str, ...], unread: list[str]
+) -> None:
+    path, unused, bad = tmp_path / "faq.jsonl", Counter[str](), list[BadLine]()
+    path.write_text(json.dumps({"q": "Q1?", "a": 30, **fields}))
+    [(example, _)] = human_rows(source(columns=METADATA), [path], "en", bad, unused)
+    assert (example.output, example.category, bad) == ("30", category, [])
+    place, *refs = sources or ("faq.jsonl:1",)
+    assert example.source == (f"faq/{place}", *refs)
+    assert unused == {f"faq.jsonl: {name}": 1 for name in unread}
 
 
 @pytest.mark.parametrize(
@@ -250,13 +222,6 @@ def test_alpaca_is_known_by_its_fields_and_a_context_may_be_blank_a_number_or_a_
     assert (second.system, second.history, second.source) == ("", (), ("faq/alpaca.json:2",))
 
 
-def test_a_history_in_a_table_is_json(tmp_path: Path) -> None:
-    path = tmp_path / "alpaca.csv"
-    path.write_text('instruction,output,history\nQ1,A1,[]\nQ2,A2,"[[""Hi"", ""Hello""]]"\n')
-    [first, second], _, bad = read_human(source(columns=None), [path], "en")
-    assert (first.history, second.history, bad) == ((), (Turn(user="Hi", assistant="Hello"),), [])
-
-
 def test_thoughts_before_an_answer_are_left_out_and_the_receipt_says_so(tmp_path: Path) -> None:
     path = tmp_path / "faq.jsonl"
     answers = ["<think>\nHm.\n</think>\n\nTen weeks.", "It hangs.</think>Ten weeks.", "Write <think>.</think>."]
@@ -268,11 +233,10 @@ def test_thoughts_before_an_answer_are_left_out_and_the_receipt_says_so(tmp_path
 
 
 def test_fields_that_no_column_names_are_counted(tmp_path: Path) -> None:
-    path = tmp_path / "faq.jsonl"
     rows = [{**row(), "note": "x"}, {**row(q="Q2?"), "note": "", "link": "y"}, {**row(q="Q3?"), "note": "z"}]
-    path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "faq.jsonl").write_text("\n".join(map(json.dumps, rows)))
     unused = Counter[str]()
-    assert len(list(human_rows(source(), [path], "en", [], unused))) == 3
+    assert len(list(human_rows(source(), [tmp_path / "faq.jsonl"], "en", [], unused))) == 3
     assert unused == {"faq.jsonl: note": 2, "faq.jsonl: link": 1}
 
 
@@ -313,9 +277,10 @@ def test_openai_messages_with_parts_weights_other_roles_and_as_text_are_read(tmp
         {"messages": [{"role": "developer", "content": "Be brief."}, *weighed]},
         {"messages": json.dumps(said("Q3", "A3"))},
         {"messages": [{"role": "User", "content": "Q4"}, {"role": "Assistant", "content": "A4"}]},
+        {"messages": [{"role": "system", "content": None}, *said("Q5", "A5")], "system": " "},
     )
     assert [(e.system, e.instruction, e.output) for e in examples] == [
-        ("", "One\ntwo?", "A"), ("Be brief.", "Q1", "A1"), ("", "Q3", "A3"), ("", "Q4", "A4")
+        ("", "One\ntwo?", "A"), ("Be brief.", "Q1", "A1"), ("", "Q3", "A3"), ("", "Q4", "A4"), ("", "Q5", "A5")
     ]  # fmt: skip
     assert bad == []
 
@@ -362,13 +327,6 @@ def test_fields_within_turns_and_a_second_conversation_are_counted(tmp_path: Pat
         ("A", (Turn(user="Q", assistant="A"),)), ("A", ()), ("A", ())
     ]  # fmt: skip
     assert (bad, unused) == ([], {"a.jsonl: messages.reasoning_content": 1, "a.jsonl: conversation": 1})
-
-
-@pytest.mark.parametrize("content", ["", None, " "])
-def test_an_empty_turn_of_the_system_says_nothing(tmp_path: Path, content: str | None) -> None:
-    turns = [{"role": "system", "content": content}, *said("Q", "A")]
-    [example], bad, _ = conversations(tmp_path / "a.jsonl", {"messages": turns, "system": " "})
-    assert (example.system, bad) == ("", [])
 
 
 def test_an_error_of_a_sheet_is_no_answer(tmp_path: Path) -> None:
