@@ -65,13 +65,16 @@ def plain(domain: list[str]) -> DomainRows:
 REFUSALS = ids(9, "safety")
 
 
-def test_replay_makes_up_the_asked_share_of_the_whole() -> None:
+def test_replay_makes_up_the_asked_share_and_every_example_has_one_receipt() -> None:
     """75 domain rows with ratios of 0.2 and 0.05: 100 rows, of which 20 are general and 5 are refusals."""
     domain, general = ids(75), ids(50, "general")
     mixed = mix_rows(plain(domain), general, REFUSALS, PARAMS, seed=1)
     rows = mixed.train + mixed.validation
     assert [len(set(rows) & set(pool)) for pool in (domain, general, REFUSALS)] == [75, 20, 5]
-    assert len(rows) == 100
+    assert (len(mixed.train), len(mixed.validation)) == (90, 10)
+    assert set(mixed.validation) & set(domain) and set(mixed.validation) & set(general)
+    assert sorted(r.example_id for r in mixed.receipts) == sorted(domain + general + REFUSALS)
+    assert sum(not r.kept for r in mixed.receipts) == 30 + 4
     assert draw_replay(general, 80, "replay_ratio", 0.0, least=8) == []
 
 
@@ -82,9 +85,8 @@ def test_too_small_a_pool_is_used_whole_and_it_is_said(capsys: pytest.CaptureFix
 
 def test_a_small_domain_gets_no_fewer_refusals_than_the_floor() -> None:
     """15 domain rows: a ratio of 0.05 would be one refusal of 20 rows, which holds nothing against 15."""
-    mixed = mix_rows(
-        plain(ids(15)), ids(50, "general"), REFUSALS, PARAMS.model_copy(update={"min_refusals": 8}), seed=1
-    )
+    params = PARAMS.model_copy(update={"min_refusals": 8})
+    mixed = mix_rows(plain(ids(15)), ids(50, "general"), REFUSALS, params, seed=1)
     assert len(set(mixed.train + mixed.validation) & set(REFUSALS)) == 8
 
 
@@ -94,15 +96,6 @@ def test_a_split_loses_nothing_and_repeats_nothing(count: int, share: float) -> 
     train, validation = split(pool, share)
     assert sorted(train + validation) == sorted(pool)
     assert split(pool[::-1], share) == (train, validation)
-
-
-def test_every_example_has_one_receipt_and_validation_holds_both_kinds() -> None:
-    domain, pool = ids(75), ids(50, "general")
-    mixed = mix_rows(plain(domain), pool, REFUSALS, PARAMS, seed=1)
-    assert (len(mixed.train), len(mixed.validation)) == (90, 10)
-    assert set(mixed.validation) & set(domain) and set(mixed.validation) & set(pool)
-    assert sorted(r.example_id for r in mixed.receipts) == sorted(domain + pool + REFUSALS)
-    assert sum(not r.kept for r in mixed.receipts) == 30 + 4
 
 
 def test_the_order_of_training_depends_on_the_seed_alone() -> None:
@@ -270,16 +263,8 @@ def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[
     validation = read_own_jsonl(layout.MIX / "validation.jsonl", Example)
     assert (len(trained()), len(validation)) == (27, 1)
     counts = json.loads((layout.DETAILS / "mix.json").read_text())
-    assert counts == {
-        "domain": 24,
-        "corrections": 0,
-        "not_replayed": 0,
-        "replay": 4,
-        "boosted": 0,
-        "leaks": 2,
-        "train": 27,
-        "validation": 1,
-    }
+    none = {"corrections": 0, "not_replayed": 0, "boosted": 0}
+    assert counts == {"domain": 24, "replay": 4, "leaks": 2, "train": 27, "validation": 1, **none}
     assert read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem) == []
 
 
@@ -317,32 +302,25 @@ def params(root: Path) -> Params:
     return found.model_copy(update={"mix": found.mix.model_copy(update={"boost": boost})})
 
 
-def examples(**last: Any) -> list[Example]:
-    """Ten, the last of which has other fields."""
-    made = [{"instruction": f"Question {n}?", "output": "Ten weeks."} for n in range(10)]
-    made[-1] |= last
-    return [make_example(**fields, language="en", origin="self_qa", source=("t",)) for fields in made]
-
-
-def test_the_hardest_share_is_boosted_the_hardest_first(params: Params) -> None:
-    rows = examples()
-    weak, doubtful = sort_spots(rows, [1, 2, 3, 99, 5, 6, 7, 8, 9, 10], params)
-    assert (weak, doubtful) == ([rows[3].id, rows[9].id], {})
-
-
-def test_an_unbelievable_perplexity_speaks_against_the_example_and_not_against_the_model(params: Params) -> None:
-    rows = examples()
-    weak, doubtful = sort_spots(rows, [1, 2, 3, 4, 5, 6, 7, 8, 50, 1234.5], params)
-    assert weak == [rows[8].id]
-    assert doubtful == {rows[9].id: "a weak spot not weighted: perplexity 1234 is above 100"}
-
-
-def test_an_answer_that_its_evidence_does_not_support_is_not_boosted(params: Params) -> None:
-    rows = examples(output="It takes 73 weeks.", evidence="A building permit takes ten weeks.")
-    weak, doubtful = sort_spots(rows, range(10, 20), params)
-    assert weak == [rows[8].id]
-    assert doubtful == {rows[9].id: "a weak spot not weighted: groundedness 0.00 is below 0.7"}
-
-
-def test_no_examples_have_no_weak_spots(params: Params) -> None:
-    assert sort_spots([], [], params) == ([], {})
+@pytest.mark.parametrize(
+    "perplexities, last, weak, doubt",
+    [
+        ([1, 2, 3, 99, 5, 6, 7, 8, 9, 10], {}, [3, 9], ""),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 50, 1234.5], {}, [8], "perplexity 1234 is above 100"),
+        (
+            range(10, 20),
+            {"output": "It takes 73 weeks.", "evidence": "A building permit takes ten weeks."},
+            [8],
+            "groundedness 0.00 is below 0.7",
+        ),
+        ([], {}, [], ""),
+    ],
+)
+def test_the_hardest_share_is_boosted_the_hardest_first_without_those_that_look_bad(
+    params: Params, perplexities: Sequence[float], last: dict[str, str], weak: list[int], doubt: str
+) -> None:
+    made = [{"instruction": f"Question {n}?", "output": "Ten weeks."} for n in range(len(perplexities))]
+    made[-1:] = [one | last for one in made[-1:]]
+    rows = [make_example(**fields, language="en", origin="self_qa", source=("t",)) for fields in made]
+    doubtful = {rows[9].id: f"a weak spot not weighted: {doubt}"} if doubt else {}
+    assert sort_spots(rows, perplexities, params) == ([rows[n].id for n in weak], doubtful)

@@ -55,11 +55,6 @@ def test_what_people_chose_comes_first_and_a_repeat_counts_once(
     assert read_preferences(domain, [], Counter()) == [a_pair("b"), a_pair("a")]
 
 
-def test_the_leak_guard_reads_the_question_without_the_system_message_and_each_answer() -> None:
-    chosen, rejected = as_examples(a_pair("How high?"), "en")
-    assert (chosen.prompt, chosen.output, rejected.output) == ("How high?", "good", "poor")
-
-
 def test_a_pair_leaks_by_either_of_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     item = make_item(set="domain", prompt="How high?", reference="taken")
     leak = Leak(item, "near", 0.9)
@@ -69,48 +64,40 @@ def test_a_pair_leaks_by_either_of_its_answers(monkeypatch: pytest.MonkeyPatch) 
     found = leaking(made, params, SimpleNamespace(language="en"))  # type: ignore[arg-type]
     assert list(found) == [made[1].id, made[2].id]
     assert found[made[1].id].reason == "resembles an evaluation item (domain)"
-
-
-class Stages:
-    """What the stage asks of others, in small: a domain, its settings, a suite that two questions fail."""
-
-    def __init__(self, share: float) -> None:
-        self.params = SimpleNamespace(
-            domain="toy",
-            align=SimpleNamespace(alignment="dpo", online=False),
-            reward=SimpleNamespace(validation_share=0.5),
-            validate_=SimpleNamespace(max_failing_share=share),
-        )
-        self.domain = SimpleNamespace(folder=Path("domains/toy"), language="en")
+    assert [(e.prompt, e.output) for e in as_examples(made[1], "en")] == [("b", "taken"), ("b", "poor")]
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The settings of a domain in small, whose suite an empty answer fails and whose evaluation nothing leaks."""
     monkeypatch.chdir(tmp_path)
-    stages = Stages(0.5)
-    monkeypatch.setattr(pairs, "load_params", lambda: stages.params)
-    monkeypatch.setattr(pairs, "load_domain", lambda _: stages.domain)
+    params = SimpleNamespace(
+        domain="toy",
+        align=SimpleNamespace(alignment="dpo", online=False),
+        reward=SimpleNamespace(validation_share=0.5),
+        validate_=SimpleNamespace(max_failing_share=0.5),
+    )
+    monkeypatch.setattr(pairs, "load_params", lambda: params)
+    monkeypatch.setattr(pairs, "load_domain", lambda _: SimpleNamespace(folder=Path("domains/toy"), language="en"))
     monkeypatch.setattr(pairs, "failing", lambda read, *_: {one.id: "empty" for one in read if not one.chosen})
     monkeypatch.setattr(pairs, "_guard", lambda examples, *_: [None] * len(examples))
-    return tmp_path
+    return params
 
 
-def test_without_preferences_the_outputs_are_empty_and_whole(toy: Path) -> None:
+def test_without_preferences_the_outputs_are_empty_and_whole(toy: SimpleNamespace) -> None:
     assert pairs.pairs().startswith("0 preferences to learn from, 0 held out, of 0")
     verify_manifest(layout.PAIRS)
     assert [path.read_text() for path in sorted(layout.PAIRS.glob("*.jsonl"))] == ["", "", ""]
 
 
-def test_none_are_read_where_nothing_is_aligned(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_are_read_where_nothing_is_aligned(toy: SimpleNamespace) -> None:
     write_jsonl(Path("domains/toy/preferences.jsonl"), [a_pair("a")])
-    stages = Stages(0.5)
-    stages.params.align.alignment = "none"
-    monkeypatch.setattr(pairs, "load_params", lambda: stages.params)
+    toy.align.alignment = "none"
     assert "alignment is none" in pairs.pairs()
     assert (layout.PAIRS / "train.jsonl").read_text() == ""
 
 
-def test_the_stage_writes_both_sides_and_what_it_left_out(toy: Path) -> None:
+def test_the_stage_writes_both_sides_and_what_it_left_out(toy: SimpleNamespace) -> None:
     made = [a_pair("a"), a_pair("b"), a_pair("c"), a_pair("d"), a_pair("e", chosen="")]
     write_jsonl(Path("domains/toy/preferences.jsonl"), made)
     assert pairs.pairs() == (
@@ -133,7 +120,7 @@ def test_a_night_learns_the_new_preferences_and_as_many_of_the_others_drawn_afre
     assert learnt_tonight(train, validation, set()) == ([], [])
 
 
-def test_the_stage_of_a_night_goes_by_what_is_new(toy: Path) -> None:
+def test_the_stage_of_a_night_goes_by_what_is_new(toy: SimpleNamespace) -> None:
     (layout.START / "adapter").mkdir(parents=True)
     made = [a_pair(str(number)) for number in range(6)]
     write_jsonl(layout.FEEDBACK / "preferences.jsonl", made)

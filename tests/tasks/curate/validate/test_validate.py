@@ -47,17 +47,10 @@ def tokenizer(base_model: Path) -> Any:
 def checker(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Checker:
     folder = tmp_path_factory.mktemp("evaluation")
     write_jsonl(folder / "domain.jsonl", [ITEM])
+    bounds = PARAMS.model_dump(exclude={"min_rows", "max_failing_share"}) | {"min_groundedness": 0.7}
+    special = sorted(tokenizer.all_special_tokens)
     return Checker(
-        {
-            "language": "en",
-            "languages": ["en"],
-            "min_language_confidence": 1e-7,
-            "min_output_tokens": 3,
-            "max_total_tokens": 200,
-            "min_groundedness": 0.7,
-            "special_tokens": sorted(tokenizer.all_special_tokens),
-            "evaluation": str(folder),
-        }
+        {"language": "en", "languages": ["en"], **bounds, "special_tokens": special, "evaluation": str(folder)}
     )
 
 
@@ -119,14 +112,8 @@ def test_each_bad_row_is_named_with_its_reason_and_good_rows_of_every_origin_pas
     ("reason", "told"),
     [
         ("answer too short", "2 tokens with its end; at least 3 are asked for (validate.min_output_tokens)"),
-        (
-            "longer than the model is trained on",
-            "tokens; at most 200 are allowed (validate.max_total_tokens); shorten it",
-        ),
-        (
-            "not in the domain's language",
-            "at least 1e-07 is asked for (validate.min_language_confidence); translate it",
-        ),
+        ("longer than the model is trained on", "at most 200 are allowed (validate.max_total_tokens); shorten it"),
+        ("not in the domain's language", "1e-07 is asked for (validate.min_language_confidence); translate it"),
         ("HTML in the text", "'<div>'; write it as plain text"),
         ("role marker in the text", "'<|im_end|>'; take it out"),
         ("empty instruction", "instruction is '   '; fill it in or leave the row out"),
@@ -264,42 +251,32 @@ def test_no_rows_a_missing_column_and_an_expectation_that_raises_stop_the_run(ch
     assert any("could not be evaluated" in problem for problem in short.broken)
 
 
-SEED = Seed(id="0" * 64, instruction="List three rules for fences in a garden.", output="Low, safe and agreed.")
-DOCUMENT = Document(id="1" * 64, name="rules/fences.txt", text=PASSAGE, sha256="2" * 64)
-FENCE = Triple(subject="Lund", relation="highest fence", object="180 centimetres", file="rules/k.csv", line=2)
-ASKED = (Message(role="user", content="How high may a fence be in Lund?"),)
+SPOILT = [
+    (Seed(id="0" * 64, instruction="List three rules.", output="Low, safe."), {"output": " "}, "empty answer"),
+    (Document(id="1" * 64, name="rules/fences.txt", text=PASSAGE, sha256="2" * 64), {"text": ""}, "empty document"),
+    (
+        Triple(subject="Lund", relation="highest fence", object="180 cm", file="rules/k.csv", line=2),
+        {"line": 3, "object": "<b>180</b>"},
+        "HTML in the text",
+    ),
+    (
+        make_preference((Message(role="user", content="How high?"),), "180 centimetres.", "Ask.", ()),
+        {"chosen": "Ask."},
+        "both answers are the same",
+    ),
+    (ITEM, {"prompt": "[INST] Obey."}, "role marker in the text"),
+]
+SUITES = ["seed", "document", "triple", "preference", "evaluation_item"]
 
 
 @pytest.mark.parametrize(
-    ("suite", "rows", "reasons"),
-    [
-        ("seed", [row_of(SEED), row_of(SEED.model_copy(update={"id": "3" * 64, "output": " "}))], ["empty answer"]),
-        (
-            "document",
-            [row_of(DOCUMENT), row_of(DOCUMENT.model_copy(update={"id": "3" * 64, "text": ""}))],
-            ["empty document"],
-        ),
-        (
-            "triple",
-            [row_of(FENCE), row_of(FENCE.model_copy(update={"line": 3, "object": "<b>180</b>"}))],
-            ["HTML in the text"],
-        ),
-        (
-            "preference",
-            [row_of(make_preference(ASKED, a, "Ask.", ())) for a in ("180 centimetres.", "Ask.")],
-            ["both answers are the same"],
-        ),
-        (
-            "evaluation_item",
-            [row_of(ITEM), row_of(ITEM.model_copy(update={"id": "3" * 64, "prompt": "[INST] Obey."}))],
-            ["role marker in the text"],
-        ),
-    ],
+    ("suite", "record", "changes", "reason"), [(s, *r) for s, r in zip(SUITES, SPOILT, strict=True)]
 )
 def test_what_examples_are_made_of_and_judged_by_is_judged_too(
-    checker: Checker, suite: str, rows: list[dict[str, Any]], reasons: list[str]
+    checker: Checker, suite: str, record: Any, changes: dict[str, Any], reason: str
 ) -> None:
-    judged = Outcome(suite)
+    other = {} if suite == "triple" else {"id": "3" * 64}  # a triple's id is its place
+    judged, rows = Outcome(suite), [row_of(record), row_of(record.model_copy(update={**other, **changes}))]
     failures = judged.add(checker.check(suite, frame(suite, rows)), rows)
-    assert [failure.reason for failure in failures.values()] == reasons
+    assert [failure.reason for failure in failures.values()] == [reason]
     assert judged.broken == []
