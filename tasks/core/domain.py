@@ -1,8 +1,7 @@
 """A domain: one vertical's sources, prompts and evaluation sets, described by domains/<name>/domain.yaml.
 
-Everything wrong with a domain is reported at once, by name: keys, files that are missing, sources that are empty.
-Files of a source with a `package` lie under .flywheel/packages (data that is installed as a package); all others
-lie in the domain's own folder.
+Everything wrong with it is reported at once, by name. Files of a source with a `package` lie under .flywheel/packages,
+all others in the domain's own folder.
 """
 
 from __future__ import annotations
@@ -41,10 +40,7 @@ class BaseModelSource(Section):
 
 
 class EmbedderSource(Section):
-    """The sentence embedder: a sentence-transformers folder, or `characters` (none: character n-grams, any language).
-
-    `files` names the folder's modules.json; the folder is the model.
-    """
+    """A sentence-transformers folder (`files` names its modules.json), or `characters` (n-grams, any language)."""
 
     name: Text
     package: str = ""

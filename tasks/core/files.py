@@ -1,8 +1,7 @@
 """Crash-safe files: everything is written under a temporary name and renamed; manifests come last.
 
-A directory that crosses a stage or a machine carries MANIFEST.json, the SHA-256 of every file in it. The digest of
-a directory is the SHA-256 of that manifest's canonical text, so equal content means equal digest, whatever the
-file times or the order of writing.
+A directory that crosses a stage or a machine carries MANIFEST.json, the SHA-256 of every file in it. Its own digest is
+that of the manifest's canonical text: equal content, equal digest.
 """
 
 from __future__ import annotations

@@ -38,10 +38,7 @@ def training_stages() -> tuple[str, ...]:
 
 
 def code_digest(*folders: str) -> str:
-    """SHA-256 over name and content of every file in these folders of tasks/, as dvc.yaml names them for a stage.
-
-    Raises FileNotFoundError: one of them is not there.
-    """
+    """SHA-256 over the files in these folders of tasks/. Raises FileNotFoundError: one of them is not there."""
     found: dict[str, str] = {}
     for folder in folders:
         if not (TASKS / folder).is_dir():

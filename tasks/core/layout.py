@@ -1,8 +1,4 @@
-"""Where every file of the pipeline lives, relative to the repository root (the working directory of every stage).
-
-One place, so that dvc.yaml, the stages, the flows and the tests cannot disagree; a contract test compares this
-module with dvc.yaml.
-"""
+"""Where every file of the pipeline lives, relative to the repository root (the working directory of every stage)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The records that flow through the pipeline, and how they are read and written.
 
-JSON lines for what people read and diff. Reading is strict: a line that is not a valid record is reported with
-file, line and cause, for the caller to quarantine; it is never dropped in silence.
+Reading is strict: a line that is no record is reported with file, line and cause, for the caller to quarantine.
 """
 
 from __future__ import annotations
@@ -70,10 +69,7 @@ def make_example(*, instruction: str, output: str, **fields: Any) -> Example:
 
 
 class Seed(Record):
-    """A seed instruction with its answer, checked by hand; its id is that of the example it also is.
-
-    `classification`: the answer is one of a few labels, or begins with it.
-    """
+    """A seed instruction; its id is that of the example it also is. `classification`: a label begins its answer."""
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
     instruction: str

@@ -15,10 +15,7 @@ from tasks.core.files import write_json
 
 
 def run_stage(name: str, stage: Callable[[], str]) -> None:
-    """Run a stage as the process's main program: `stage` returns what it did, in a sentence.
-
-    An error meant for a person ends the process with status 1 and its message; any other shows its traceback.
-    """
+    """Run `stage`, which says what it did; an error meant for a person ends the process with status 1, no traceback."""
     os.environ.update(layout.OFFLINE)
     hush()
     try:
@@ -31,8 +28,7 @@ def run_stage(name: str, stage: Callable[[], str]) -> None:
 def hush() -> None:
     """Keep the notices of third-party libraries out of the output. Call it before they are imported.
 
-    bitsandbytes warns of a kernel of the hub that it misses: nothing here needs it, models in four bits are trained on
-    GPUs only. Errors are still raised or logged.
+    bitsandbytes warns of a kernel that nothing here needs: models in four bits are trained on GPUs only.
     """
     logging.disable(logging.INFO)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,9 +1,8 @@
 """Run one command so that nothing it started outlives it, or the process that asked for it.
 
-torchrun puts workers in sessions of their own, out of reach of a process-group signal. This small parent adopts orphans
-(Linux's child subreaper) and ends every descendant: on SIGTERM or SIGINT, when the caller's end of our standard input
-closes (it died, even by kill -9), and when the command has ended. Standard library only, started by path with `python
--I`. Elsewhere than on Linux only the command's process group is ended.
+torchrun puts workers in sessions of their own. This small parent adopts orphans (Linux's child subreaper) and ends what
+is below it: on SIGTERM or SIGINT, when the caller's end of our standard input closes (it died, even by kill -9), and
+when the command has ended. Standard library only. Elsewhere than on Linux only the command's process group is ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Records as Arrow tables: how data stages pass on what grows, batch by batch, in bounded memory.
 
-A stage reads batches of rows, maps each one to a table, and writes Parquet as it goes; the file takes its name when it
-is whole. A function from a table to a table knows nothing of files, so that the same one runs under Ray Data's
-`map_batches(..., batch_format="pyarrow")`. Equal rows in equal order give equal bytes, however they were batched.
+Files take their names when they are whole. Equal rows in equal order give equal bytes, however they were batched. A
+function from a table to a table runs under Ray Data's `map_batches(..., batch_format="pyarrow")` as it is.
 """
 
 from __future__ import annotations

@@ -30,10 +30,7 @@ GAPS = re.compile(r"[\W_]+")
 
 
 def normalise(text: str) -> str:
-    """A text as it is compared: compatibility forms and case folded, punctuation and space runs made one space.
-
-    Where nothing else is left (a face, three dots), the signs themselves are compared.
-    """
+    """A text as it is compared: forms and case folded, punctuation and spaces as one; signs alone stay themselves."""
     if text.isascii():  # the same, several times faster
         return " ".join(text.lower().translate(SPACES).split()) or text.strip()
     folded = unicodedata.normalize("NFKC", text).casefold()

@@ -31,10 +31,7 @@ def load_model(folder: Path, adapter: Path | None = None) -> tuple[Any, Any]:
 
 
 def answer_losses(model: Any, pairs: Sequence[tuple[Ids, Ids]], batch_size: int) -> list[float]:
-    """The mean loss of each answer after its prompt, both given as token ids; `batch_size` pairs a pass.
-
-    A single pair has no one to share with, and takes one pass.
-    """
+    """The mean loss of each answer after its prompt, both given as token ids; `batch_size` pairs a pass."""
     import torch
 
     shared = _shared([prompt for prompt, _ in pairs])

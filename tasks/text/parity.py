@@ -1,7 +1,4 @@
-"""How training reads a conversation, to be compared with how evaluation, engine and gateway read it.
-
-Conversations are chosen to go wrong: spaces and line breaks at the ends, marks, other scripts, earlier turns.
-"""
+"""How training reads a conversation that is chosen to go wrong, to be compared with evaluation, engine and gateway."""
 
 from __future__ import annotations
 

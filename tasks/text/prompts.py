@@ -48,10 +48,7 @@ def messages_of(system: str, user: str, history: tuple[Any, ...] = ()) -> list[d
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, str]], *, begin_answer: bool = True) -> str:
-    """The tokenizer's chat template on these messages; `begin_answer` ends it where the assistant's answer begins.
-
-    Raises PromptError: there is no template, it is broken, or it refuses the conversation.
-    """
+    """The chat template on messages, the answer begun if asked. Raises PromptError: none, broken, or refused."""
     from jinja2 import TemplateError, TemplateSyntaxError
 
     if not (template := _template_of(tokenizer)):
@@ -310,10 +307,7 @@ def encode_preference(
 
 
 def encode_prompt(tokenizer: Any, system: str, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a conversation up to where the assistant's answer begins.
-
-    Raises PromptError: the messages are not, after a system message, user and assistant in turn, the user last.
-    """
+    """Token ids up to where the answer begins. Raises PromptError: after a system message, turns do not alternate."""
     if messages and messages[0].role == "system":
         system, messages = messages[0].content, messages[1:]
     expected = ["user" if place % 2 == 0 else "assistant" for place in range(len(messages))]

@@ -37,10 +37,7 @@ class TaskPool:
     own: list[tuple[str, str]] = field(default_factory=list)  # id of the example, instruction
 
     def nearest(self, instruction: str, at_least: float) -> tuple[str, float] | None:
-        """The most similar instruction, with its ROUGE-L, where that exceeds `at_least`.
-
-        ROUGE-L F1 (Lin 2004, equations 2 to 4, with β = 1): 2 × LCS / (both lengths together).
-        """
+        """The most similar instruction and its ROUGE-L F1 (Lin 2004, eq. 2 to 4), where it exceeds `at_least`."""
         found = process.extractOne(instruction, self.known, scorer=Indel.normalized_similarity, score_cutoff=at_least)
         return (found[0], found[1]) if found and found[1] > at_least else None
 
@@ -70,10 +67,7 @@ class SelfInstruct(Method):
     title: str
 
     def build(self, seeds: Sequence[Seed], others: Iterable[str]) -> None:
-        """New examples: as many as wanted, or as the requests, the budget and the teacher give. Never padded.
-
-        `others` are instructions that must not come again.
-        """
+        """As many new examples as wanted, or as the requests and the budget give; none like `others`, none padded."""
         pool = TaskPool(list(seeds), [*(seed.instruction for seed in seeds), *others])
         rng, settings = random.Random(self.params.seed), self.params.construct_.self_instruct
         waiting: list[Task] = []

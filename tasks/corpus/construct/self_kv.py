@@ -154,10 +154,9 @@ def _two_hops(graph: Graph, template: Template, skipped: Counter[str]) -> Iterat
 def chosen(
     graph: Graph, templates: Sequence[Template], seed: int, skipped: Counter[str]
 ) -> Iterator[tuple[Template, Fact, int]]:
-    """Facts in the order they are asked, with the number of the question's wording.
+    """Facts in the order they are asked, with the number of the question's wording: each once before any comes again.
 
-    Paths take turns, so that a relation with few triples is not drowned by one with many; within a path the order is
-    that of a hash with the seed. Every fact is asked once before any is asked again in other words.
+    Paths take turns, so that rare relations are not drowned; within a path the order is that of a hash with the seed.
     """
     queues = []
     for template in templates:

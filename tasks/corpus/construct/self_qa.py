@@ -39,10 +39,7 @@ class Chunk:
 
 
 def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list[Chunk]:
-    """Cut a document into passages of at most `tokens`, of which two share at most `overlap`, by a fast tokenizer.
-
-    Raises ValueError where `overlap` is not below `tokens`.
-    """
+    """Passages of at most `tokens`, of which two share at most `overlap`, which has to be below (ValueError)."""
     if not 0 <= overlap < tokens:
         raise ValueError(f"overlap {overlap} must be below tokens {tokens}")
     text = document.text
@@ -115,10 +112,7 @@ class SelfQa(Method):
     seen: set[str] = field(default_factory=set)
 
     def passages(self, documents: Iterable[Document], cut: Callable[[Document], Sequence[Chunk]]) -> list[Passage]:
-        """The passages to ask about, the same for the same seed whatever stands beside them; short ones are skipped.
-
-        The draw is by the hash of seed and span, so that one more document moves few of the others.
-        """
+        """The passages to ask about, drawn by the hash of seed and span; one more document moves few of the others."""
         found = (passage for document in documents for passage in self._long_ones(document, cut(document)))
         count, seed = self.params.construct_.self_qa.chunks, self.params.seed
         return heapq.nsmallest(

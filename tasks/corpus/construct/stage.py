@@ -1,8 +1,7 @@
 """Stage `construct`: instruction examples from every method that is switched on.
 
-What people wrote and users corrected is carried on batch by batch; then come Self-Instruct from seeds, Self-QA from
-documents and Self-KV from triples. Given the teacher's replies (.flywheel/cache/teacher), all of it is a function of
-files and settings.
+What people wrote and users corrected is carried on; Self-Instruct, Self-QA and Self-KV follow. Given the teacher's
+replies (.flywheel/cache/teacher), all of it is a function of files and settings.
 """
 
 from __future__ import annotations

@@ -198,10 +198,7 @@ def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Exa
 
 
 def _system(row: Reaction, own: str, cleaned: Cleaned) -> str:
-    """The system text of a row as the gateway rendered it where it is not the domain's own, else "".
-
-    So what holds only under a client's instructions is learnt only under them.
-    """
+    """The system text of a row where it is not the domain's own, else "": what it holds for is learnt under it only."""
     told = "".join(message.content for message in row.messages if message.role == "system")
     if told.strip() == own.strip():
         return ""

@@ -154,11 +154,7 @@ def _html(text: str) -> _Parsed:
 
 
 def _plain(html: str) -> str:
-    """HTML that says the same without its layout.
-
-    Struck text is gone, formulas and numbers of lists are characters, a table has a cell in every row and column and
-    none has a table in it.
-    """
+    """HTML without its layout: struck text gone, formulas and numbers of lists as characters, cells unmerged."""
     if not LAYOUT.search(html):
         return html
     from lxml.html import HTMLParser, document_fromstring, tostring

@@ -181,10 +181,7 @@ def _spoken(answer: str) -> str:
 
 
 def _conversed(fields: dict[str, Any]) -> dict[str, Any]:
-    """A conversation: what the system says, within or beside it, then user and assistant by turns.
-
-    It ends with the last answer that is to be learnt, by the FLAGS of its turn.
-    """
+    """A conversation, the system's text first; it ends with the last answer to be learnt, by the FLAGS of its turn."""
     listed = _conversation_in(fields)[1]
     turns = [_turn(turn) for turn in listed]
     learns = [all(str(turn.get(flag)).casefold() not in ("0", "0.0", "false") for flag in FLAGS) for turn in listed]

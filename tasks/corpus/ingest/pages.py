@@ -45,10 +45,7 @@ class _Edge(NamedTuple):
 
 
 def without_heads(pages: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The pages' lines without running heads and feet: lines at an edge that come again on the next pages.
-
-    Their numbers must be the same there, or count the pages.
-    """
+    """The pages' lines without those at an edge that come again on the next, with the same or counting numbers."""
     edges = [_edges(lines) for lines in pages]
     kept = []
     for number, lines in enumerate(pages):

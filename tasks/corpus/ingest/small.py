@@ -127,10 +127,7 @@ def _mmlu_item(source: Source, subject: str, number: int, sample: dict[str, str]
 
 
 def split_choices(text: str) -> tuple[str, tuple[str, ...]]:
-    """A question and its four answer texts, from `question (A) one (B) two (C) three (D) four`.
-
-    Raises ValueError: it has not the four options in order, or two of them say the same, or one says nothing.
-    """
+    """The parts of `question (A) one (B) two (C) three (D) four`. Raises ValueError: it has not these, in order."""
     parts = OPTION.split(text)
     # Split with one group: text, letter, text, letter, … The last run of A to D is the options: a question may
     # itself hold "(A)".

@@ -101,10 +101,7 @@ def _linear(math: Any) -> str:
 
 
 def _write_numbers(body: Any, roots: dict[str, Any]) -> None:
-    """The numbers of lists and headings as text at their paragraphs' beginnings.
-
-    All lists of one kind count on together, over what stands between them, unless one is set to begin again.
-    """
+    """The numbers of lists and headings as text; lists of one kind count on together unless set to begin again."""
     defined = [root for root in roots.values() if _name(root) in ("numbering", "styles")]
     nodes = [node for root in defined for node in root.iter("{*}num", "{*}abstractNum", "{*}style")]
     known = {(_name(node), _said(node, name=_name(node) + "Id")): node for node in nodes}

@@ -127,10 +127,7 @@ def _section(value: int | float, sections: list[str]) -> str:
 
 
 def _digits(number: Decimal, form: str) -> str | None:
-    """A number in the places of its form, from the right, halves rounded away from zero; None where none fits.
-
-    The first place takes all digits that are left. Spaces before the first digit are left out.
-    """
+    """A number in the places of its form, from the right, halves rounded away from zero; None where none fits."""
     whole, _, decimals = form.partition(".")
     if decimals.strip("0#?") or not re.fullmatch(r"[0#?,]*[0#?]|[^,]*", whole):
         return None

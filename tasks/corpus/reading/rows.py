@@ -45,10 +45,7 @@ def unread(fields: dict[str, Any], read: Container[str]) -> list[str]:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """One JSON object; NaN and Infinity, which JSON does not know, are null.
-
-    Raises ValueError: it is not UTF-8, not JSON, nested too deeply, or not an object.
-    """
+    """One JSON object, NaN and Infinity as null. Raises ValueError: not UTF-8, not JSON, too deep, or no object."""
     try:
         text.encode("utf-8", "surrogateescape").decode("utf-8")
         value = _decoder().decode(text.strip().rstrip(","))
@@ -86,10 +83,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file is a JSON list, an object around one or objects over several lines; else it is JSON lines.
-
-    Raises SourceError: it is called .json and begins with neither.
-    """
+    """Whether a file is a list, an object around one or objects over lines; SourceError: .json that is neither."""
     filled = (line.text.strip() for line in bounded_lines(path) if line.text.strip())
     first = next(filled, "")
     if first.startswith("["):

@@ -176,10 +176,7 @@ def _cells(sheet: Any) -> Iterator[RawRow]:
 
 
 def _merged(sheet: Any) -> dict[int, list[tuple[int, int]]]:
-    """First row → (column, from 0, and last row) of the cells that are merged over several rows.
-
-    openpyxl tells them only where it holds the whole sheet in memory; they stand at the end of its XML.
-    """
+    """First row → (column, from 0, and last row) of cells merged over rows, which stand at the end of a sheet's XML."""
     from openpyxl.utils import range_boundaries
 
     tail = b""

@@ -44,10 +44,7 @@ Finish = Literal["stop", "length", "content_filter", ""]
 
 
 class Ask(Record):
-    """One request: chat messages, the most tokens of the answer, how it is drawn.
-
-    `sample` tells apart several answers to the same messages.
-    """
+    """One request: messages, the most tokens, how it is drawn; `sample` tells apart answers to the same messages."""
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -115,10 +112,7 @@ class ReplyCache:
             return None
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply, whole or not at all.
-
-        Without waiting for the disk: a kill loses nothing, and a power cut only the last moments' replies.
-        """
+        """Keep a reply, whole or not at all; the disk is not waited for: a power cut loses only the last moments'."""
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -199,10 +193,7 @@ class Connection:
 
 
 def without_thoughts(reply: Reply) -> Reply:
-    """A reply as of where a reasoning model's last thought ends; its beginning may stand in the prompt.
-
-    A thought that does not end leaves no answer: the reply becomes a failed one.
-    """
+    """A reply as of where its last thought ends (a prompt may begin it); one of a thought without an end has failed."""
     text = THOUGHT.sub("", reply.text)
     if opened := THINKS.search(text):
         cause = f"{opened.group()} without an end: only thoughts came; raise construct.teacher.max_tokens"
@@ -265,10 +256,7 @@ class _Round:
 
 
 class Teacher(ExitStack):
-    """Asks one model; use as a `with` block, which closes connections and ends the engine if it started one.
-
-    `serve` makes the endpoint available as long as a block; entered at the first reply that is not in the cache.
-    """
+    """Asks one model, as a `with` block; `serve` gives the endpoint, at the first reply that is not cached."""
 
     def __init__(
         self, settings: TeacherParams, cache: ReplyCache, serve: Callable[[], AbstractContextManager[Endpoint]]

@@ -96,10 +96,7 @@ class Traces:
 
 
 def exact_text(text: str) -> str:
-    """A text as exact duplicates share it: compatibility forms, case and spaces folded, the sentence's ends left off.
-
-    Signs inside stay: "C#" and "C++" are not one language.
-    """
+    """A text as exact duplicates share it: case, spaces and ends folded; signs inside stay: "C#" is not "C++"."""
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return folded.lstrip(ENDS).rstrip(f"{ENDS}.") or folded
 
@@ -128,10 +125,7 @@ class Verdicts:
 def deduplicate(
     tables: Callable[[], Iterable[pa.Table]], embeddings: Embeddings, threshold: float, params: DedupParams
 ) -> tuple[list[str], Verdicts]:
-    """The ids of rows, and what becomes of each.
-
-    `tables` of examples are passed over twice; `threshold` is the cosine from which on wholes mean the same.
-    """
+    """The ids of rows, and what becomes of each; `tables` are passed over twice, `threshold` is wholes' cosine."""
     traces = Traces(params)
     for table in tables():
         traces.add(records_of(table, Example))

@@ -46,10 +46,7 @@ BOOST_BATCH = 8  # sequences a pass
 
 @dataclass(frozen=True)
 class DomainRows:
-    """The domain's part of a training set, as ids: `repeated` ones are only trained on, of `plain` some validate.
-
-    `salt` is what a night draws its replay by; empty where training begins from the base model.
-    """
+    """The domain's part, as ids: `repeated` never validate, some of `plain` do; `salt` draws a night's replay."""
 
     plain: list[str]
     repeated: list[str]
@@ -122,10 +119,7 @@ def mix_rows(
     seed: int,
     boosted: Sequence[str] = (),
 ) -> Mixture:
-    """The shuffled training ids, the validation ids, and a receipt for every example.
-
-    `boosted` are trained on again, as often as they come, where they are not held out for validation.
-    """
+    """The shuffled training ids, the validation ids, and all receipts; `boosted` come again where not held out."""
     train, validation = split(rows.plain, params.validation_share)
     trained = set(train)
     extra = [*rows.repeated, *(identity for identity in boosted if identity in trained)]
@@ -177,10 +171,7 @@ def boost(rows: DomainRows, texts: Texts, params: Params) -> tuple[list[str], di
 
 
 def weak_spots(examples: Sequence[Example], params: Params) -> Spots:
-    """The `mix.boost.share` of examples whose answers the model that training starts from finds hardest.
-
-    Hardness is the perplexity of the answer; those of one tokenizer compare with one another only.
-    """
+    """The share of examples whose answers have the highest perplexity for the model that training starts from."""
     model, tokenizer = load_model(weights_to_continue() or layout.BASE_MODEL, adapter_to_continue())
     system = load_domain(params.domain).system_text()
     pairs = [encode_example(tokenizer, system, example, params.sft.max_tokens) for example in examples]

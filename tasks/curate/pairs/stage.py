@@ -184,10 +184,7 @@ def split(preferences: Sequence[Preference], share: float) -> tuple[list[Prefere
 def learnt_tonight(
     train: Sequence[Preference], validation: Sequence[Preference], new: set[str]
 ) -> tuple[list[Preference], list[Preference]]:
-    """What a night that goes on from a champion learns: the new ones, and as many of the others, drawn afresh.
-
-    So no preference is pressed further every night. A new one is never held out.
-    """
+    """What a night learns: the new ones, none held out, and as many of the others, drawn afresh."""
     fresh = [one for one in (*train, *validation) if one.id in new]
     salt = digest_of(sorted(one.id for one in fresh))
     known = sorted((one.id for one in train if one.id not in new), key=lambda identity: digest_of([salt, identity]))
