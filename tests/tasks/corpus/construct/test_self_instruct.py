@@ -67,12 +67,8 @@ def test_a_classification_task_gets_its_label_first_and_is_shown_labelled_seeds(
     assert teacher.asks[-1].messages[1].content == "Label: time\nInput: It takes two weeks."
     # Kinds are asked for without chance, by worked examples of both.
     kinds = [ask for ask in teacher.asks if ask.temperature == 0.0]
-    assert [message.content for message in kinds[0].messages if message.role == "assistant"] == [
-        "Yes",
-        "No",
-        "No",
-        "No",
-    ]
+    said = [message.content for message in kinds[0].messages if message.role == "assistant"]
+    assert said == ["Yes", "No", "No", "No"]
 
 
 @pytest.mark.parametrize(
@@ -108,18 +104,12 @@ def test_an_instruction_that_cannot_be_used_is_dropped(root: Path, tasks: str, r
     assert made.examples == []
 
 
-def test_what_is_not_novel_says_what_it_is_like_and_how_much(root: Path) -> None:
-    made = made_of(saying("1. List three tools of a carpenter!", "No", "x"), root)
-    dropped = made.dropped[0]
-    # All but the last of 32 characters are shared.
-    assert dropped.score == pytest.approx(62 / 64)
-    assert "List three tools of a carpenter." in dropped.detail
-
-
-def test_the_same_task_twice_is_new_once(root: Path) -> None:
-    made = made_of(saying(f"{NEW}\n2. {NEW[3:]}", "No", "Output: Wood."), root)
+def test_the_same_task_twice_is_new_once_and_what_is_not_new_says_what_it_is_like(root: Path) -> None:
+    made = made_of(saying(f"{NEW}\n2. {NEW[3:]}\n3. List three tools of a carpenter!", "No", "Output: Wood."), root)
     assert len(made.examples) == 1
     assert {dropped.reason for dropped in made.dropped} == {"not novel"}
+    like = next(one for one in made.dropped if "List three tools of a carpenter." in one.detail)
+    assert like.score == pytest.approx(62 / 64)  # all but the last of 32 characters are shared
 
 
 @pytest.mark.parametrize(

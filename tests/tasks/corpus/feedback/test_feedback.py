@@ -24,19 +24,12 @@ SETTINGS = FeedbackParams(
 
 
 def said(seq: int, **changes: Any) -> Reaction:
+    messages = (Message(role="system", content="Be brief."), Message(role="user", content=f"Question {seq}?"))
     fields: dict[str, Any] = {
-        "seq": seq,
-        "id": f"f{seq}",
-        "night": 1,
-        "identity": "anna",
-        "kind": "correction",
-        "text": f"Better answer {seq}.",
-        "answer_id": f"a{seq}",
-        "messages": (Message(role="system", content="Be brief."), Message(role="user", content=f"Question {seq}?")),
-        "answer": "Poor answer.",
-        "version": "1",
-        "digest": "d" * 64,
-    }
+        "seq": seq, "id": f"f{seq}", "night": 1, "identity": "anna", "kind": "correction", "answer": "Poor answer.",
+        "text": f"Better answer {seq}.", "answer_id": f"a{seq}", "messages": messages,
+        "version": "1", "digest": "d" * 64,
+    }  # fmt: skip
     return Reaction(**fields | changes)
 
 
@@ -48,42 +41,23 @@ def test_a_correction_becomes_an_example_that_leads_back_to_the_answer() -> None
     assert cleaned.new == [example.id]
 
 
-def test_earlier_turns_become_the_history() -> None:
-    turns = ("user", "Hello"), ("assistant", "Hi"), ("user", "And now?")
-    messages = tuple(Message(role=role, content=text) for role, text in turns)
-    (example,) = clean([said(1, messages=messages)], SETTINGS, 0, "en").examples
-    assert [(turn.user, turn.assistant) for turn in example.history] == [("Hello", "Hi")]
-    assert example.instruction == "And now?"
-
-
-def test_the_last_correction_of_an_answer_counts() -> None:
-    rows = [said(1, answer_id="a"), said(2, answer_id="a")]
-    cleaned = clean(rows, SETTINGS, 0, "en")
-    assert [example.output for example in cleaned.examples] == ["Better answer 2."]
-    assert [r.reason for r in cleaned.receipts if not r.kept] == ["superseded by a later correction of the same answer"]
-
-
-def test_of_one_identity_and_night_no_more_rows_count_than_the_cap() -> None:
-    """Five rows of Anna's first night with a cap of three, one of her second, one of Bo's."""
-    rows = [*map(said, range(5)), said(5, night=2), said(6, identity="bo")]
-    cleaned = clean(rows, SETTINGS, 0, "en")
-    assert len(cleaned.examples) == 5
-    reasons = [receipt.reason for receipt in cleaned.receipts if not receipt.kept]
-    assert reasons == ["more than 3 rows of one identity in one night"] * 2
-
-
 def test_thumbs_do_not_count_and_the_newest_corrections_are_those_that_stay() -> None:
-    """Five thumbs, then four corrections with a cap of three: the first correction is beyond it."""
+    """Five thumbs, then four corrections with a cap of three: the first one is beyond it, not that of Bo or later."""
     rows = [*(said(n, kind="thumb", text="", thumb=1) for n in range(5)), *map(said, range(5, 9))]
-    cleaned = clean(rows, SETTINGS, 0, "en")
-    assert [example.instruction for example in cleaned.examples] == ["Question 6?", "Question 7?", "Question 8?"]
+    cleaned = clean([*rows, said(9, night=2), said(10, identity="bo")], SETTINGS, 0, "en")
+    assert [example.instruction for example in cleaned.examples] == [f"Question {n}?" for n in (6, 7, 8, 9, 10)]
+    reasons = [receipt.reason for receipt in cleaned.receipts if not receipt.kept]
+    assert reasons == ["more than 3 rows of one identity in one night"]
     assert len(cleaned.signals) == 5
 
 
 def test_rows_that_teach_nothing_do_not_count() -> None:
     """Three superseded ones and one unchanged answer beside three that count: none is beyond the cap of three."""
     rows = [*(said(n, answer_id="a") for n in range(4)), said(4, text="Poor answer."), said(5), said(6)]
-    assert len(clean(rows, SETTINGS, 0, "en").examples) == 3
+    cleaned = clean(rows, SETTINGS, 0, "en")
+    assert [example.output for example in cleaned.examples] == [f"Better answer {n}." for n in (3, 5, 6)]
+    reasons = [r.reason for r in cleaned.receipts if not r.kept]
+    assert reasons.count("superseded by a later correction of the same answer") == 3 == len(reasons) - 1
 
 
 def test_a_superseded_text_is_not_learnt_where_the_later_one_is_beyond_the_cap() -> None:
@@ -117,11 +91,8 @@ def test_a_clients_system_text_stays_with_its_correction_and_the_domains_own_doe
     theirs = Message(role="system", content="Be brief.\n\nAnswer for Skåne only; ask anna@example.com.")
     rows = [said(1), said(2, messages=(theirs, said(2).messages[-1])), said(3, messages=said(3).messages[1:])]
     cleaned = clean(rows, SETTINGS, 0, "en", system="Be brief.\n")
-    assert [example.system for example in cleaned.examples] == [
-        "",
-        "Be brief.\n\nAnswer for Skåne only; ask <EMAIL>.",
-        "",
-    ]
+    masked = "Be brief.\n\nAnswer for Skåne only; ask <EMAIL>."
+    assert [example.system for example in cleaned.examples] == ["", masked, ""]
 
 
 def test_what_was_said_in_a_held_night_is_not_learnt_unless_it_is_said_again() -> None:
@@ -171,10 +142,12 @@ def test_the_last_choice_between_two_drafts_is_a_preference_and_the_rest_is_kept
     assert [signal.kind for signal in cleaned.signals] == ["thumb", "rating"]
 
 
-def test_personal_data_is_masked_wherever_it_stands() -> None:
-    messages = (Message(role="user", content="我的邮箱wang@example.com"),)
+def test_earlier_turns_become_the_history_and_personal_data_is_masked_wherever_it_stands() -> None:
+    turns = ("user", "Hello"), ("assistant", "Hi"), ("user", "我的邮箱wang@example.com")
+    messages = tuple(Message(role=role, content=text) for role, text in turns)
     cleaned = clean([said(1, messages=messages, text="Mail b@c.se")], SETTINGS, 0, "zh")
     (example,) = cleaned.examples
+    assert [(turn.user, turn.assistant) for turn in example.history] == [("Hello", "Hi")]
     assert (example.instruction, example.output) == ("我的邮箱<EMAIL>", "Mail <EMAIL>")
     assert cleaned.facts()["masked"] == {"EMAIL": 2}
 

@@ -27,12 +27,9 @@ from tasks.corpus.ingest.small import (
 from tasks.corpus.ingest.stage import frozen_items, read_small
 from tests.planted import jaccard, shingles
 
-GIVEN = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
-SEEDS, ITEMS = Source.model_validate(GIVEN), Source.model_validate(GIVEN)
-MMLU = Source(name="m", files=["x"], licence="x", attribution="x")
-SOURCE = DialogueSource(
-    name="talk", files=["*.yml"], language="en", licence="x", attribution="x", evaluation_topics=["food"]
-)
+GIVEN: dict[str, Any] = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
+OWN = Source.model_validate(GIVEN)
+SOURCE = DialogueSource(**GIVEN, language="en", evaluation_topics=["food"])
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -51,7 +48,7 @@ def test_a_seed_and_its_example_have_one_id_and_bad_seeds_a_reason(tmp_path: Pat
         {"instruction": "a", "output": "<p>b</p>"},
     )
     bad: list[BadLine] = []
-    [(seed, example)] = read_seeds(SEEDS, [path], "zh", bad)
+    [(seed, example)] = read_seeds(OWN, [path], "zh", bad)
     assert seed.id == example.id and seed.classification
     assert (example.prompt, example.source, example.origin) == ("分类\n\n行人", ("own/seeds.jsonl:1",), "human")
     assert [line.cause.split(";")[0] for line in bad] == [
@@ -66,7 +63,7 @@ def test_a_seed_and_its_example_have_one_id_and_bad_seeds_a_reason(tmp_path: Pat
 def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> None:
     row = {"question": "谁登记？", "answer": "公安机关。", "category": "登记"}
     bad: list[BadLine] = []
-    [item] = read_items(ITEMS, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})], bad)
+    [item] = read_items(OWN, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})], bad)
     assert (item.set, item.prompt, item.reference, item.category) == ("domain", "谁登记？", "公安机关。", "登记")
     assert [line.line for line in bad] == [2, 3]
 
@@ -74,9 +71,9 @@ def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> N
 def test_what_is_not_needed_may_be_null(tmp_path: Path) -> None:
     row = {"question": "谁？", "answer": "公安机关。", "category": None}
     bad: list[BadLine] = []
-    assert read_items(ITEMS, [lines(tmp_path / "e.jsonl", row)], bad)[0].category == ""
+    assert read_items(OWN, [lines(tmp_path / "e.jsonl", row)], bad)[0].category == ""
     row = {"instruction": "谁？", "input": None, "output": "公安机关。", "classification": None}
-    [(seed, _)] = read_seeds(SEEDS, [lines(tmp_path / "s.jsonl", row)], "zh", bad)
+    [(seed, _)] = read_seeds(OWN, [lines(tmp_path / "s.jsonl", row)], "zh", bad)
     assert (seed.input, seed.classification, bad) == ("", False, [])
 
 
@@ -90,12 +87,6 @@ def test_the_default_domain_has_over_a_hundred_seeds_far_from_its_frozen_questio
     frozen = [shingles(item.prompt, 5) for item in frozen_items(domain, candidates(domain))["domain"]]
     nearest = max(jaccard(shingles(example.prompt, 5), item) for _, example in seeds for item in frozen)
     assert nearest < params.mix.leak_threshold
-
-
-def test_a_letter_in_the_question_is_not_an_option() -> None:
-    question, choices = split_choices("Is (A) sum (B) or less? (A) 1 (B) 2 (C) 3 (D) 4")
-    assert question == "Is (A) sum (B) or less?"
-    assert choices == ("1", "2", "3", "4")
 
 
 @pytest.mark.parametrize(
@@ -117,13 +108,14 @@ def test_an_item_whose_solution_names_two_answers_is_left_out(tmp_path: Path) ->
     path = tmp_path / "mmlu_x.yaml"
     path.write_text(
         "fewshot_config:\n  samples:\n"
-        "  - {question: 'Q (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B).'}\n"
+        "  - {question: 'Is (A) sum (B) or less? (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B).'}\n"
         "  - {question: 'R (A) 1 (B) 2 (C) 3 (D) 4', target: 'The answer is (B). So the answer is (C).'}\n"
         "  - {question: 'S (A) 1 (B) 2 (C) 3 (D) 4', target: 'Who knows.'}\n"
     )
     bad: list[BadLine] = []
-    items = read_mmlu(MMLU, [path], bad)
-    assert [(item.prompt, item.answer, item.category) for item in items] == [("Q", 1, "x")]
+    items = read_mmlu(OWN, [path], bad)
+    assert [(item.prompt, item.answer, item.category) for item in items] == [("Is (A) sum (B) or less?", 1, "x")]
+    assert items[0].choices == ("1", "2", "3", "4")
     assert ["names the answers B and C" in bad[0].cause, "names no answer" in bad[1].cause] == [True, True]
 
 
@@ -135,25 +127,15 @@ def test_the_audit_of_the_real_items_leaves_out_the_three_known_to_be_corrupt(
     bad: list[BadLine] = []
     items = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
     assert len(items) == 279
-    assert sorted(Path(line.file).stem for line in bad) == [
-        "mmlu_college_chemistry",
-        "mmlu_college_physics",
-        "mmlu_high_school_biology",
-    ]
+    corrupt = ("college_chemistry", "college_physics", "high_school_biology")
+    assert sorted(Path(line.file).stem for line in bad) == [f"mmlu_{name}" for name in corrupt]
 
 
 def test_a_safety_item_prefers_the_refusal(tmp_path: Path) -> None:
     path = tmp_path / "requests.txt"
     path.write_text("Do harm\n\nDo harm\nDo more\n")
-    given = SafetySource(
-        name="s",
-        files=["x"],
-        refusal="No.",
-        compliance="Sure.",
-        replay_refusals=["Never.", "I will not."],
-        licence="x",
-        attribution="x",
-    )
+    refusals = ["Never.", "I will not."]
+    given = SafetySource(**GIVEN, refusal="No.", compliance="Sure.", replay_refusals=refusals)
     items = read_safety(given, [path])
     assert [(item.prompt, item.choices, item.answer) for item in items] == [
         ("Do harm", ("No.", "Sure."), 0),
@@ -189,15 +171,11 @@ def test_a_prompt_of_an_evaluation_topic_is_never_replayed(tmp_path: Path) -> No
     assert reasons == {"kept for the evaluation", "prompt occurs before"}
 
 
-def test_the_same_exchange_twice_has_one_receipt(tmp_path: Path) -> None:
-    dialogue = dialogue_of([topic(tmp_path, "ai", ["Hi", "Hello"], ["Hi", "Hello"])])
-    assert [(receipt.kept, receipt.reason) for receipt in dialogue.receipts] == [(True, "read")]
-
-
 def test_what_is_not_a_conversation_is_quarantined_with_its_number(tmp_path: Path) -> None:
     (tmp_path / "bad.yml").write_text("conversations: [")
-    paths = [topic(tmp_path, "ai", ["alone"], ["Hi", "Hello"]), tmp_path / "bad.yml"]
+    paths = [topic(tmp_path, "ai", ["alone"], ["Hi", "Hello"], ["Hi", "Hello"]), tmp_path / "bad.yml"]
     dialogue = dialogue_of(paths)
+    assert [(receipt.kept, receipt.reason) for receipt in dialogue.receipts] == [(True, "read")], "once for the same"
     assert [example.output for example in dialogue.replay] == ["Hello"]
     assert sorted(line.cause.split(":")[0] for line in dialogue.bad) == [
         "conversation 1 has no prompt with an answer",
