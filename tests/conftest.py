@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tasks.core import layout
+from tests.training import two_layers
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.update(layout.OFFLINE)
@@ -79,14 +80,5 @@ def base_model(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(base_model: Path, shared: Path) -> Path:
-    """The real base model cut down to its first two layers, with tokenizer and manifest: seconds, not minutes."""
-    from transformers import AutoModelForCausalLM
-
-    from tasks.core.files import write_manifest
-
-    def cut(target: Path) -> None:
-        shutil.copytree(base_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
-        AutoModelForCausalLM.from_pretrained(base_model, num_hidden_layers=2).save_pretrained(target)
-        write_manifest(target)
-
-    return once(shared / "tiny_model", cut)
+    """The real base model cut down to its first two layers."""
+    return once(shared / "tiny_model", lambda target: two_layers(base_model, target))

@@ -13,7 +13,6 @@ run, on a machine that does nothing else. Kept under .flywheel/bench.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -26,34 +25,23 @@ from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
 from tasks.core.prices import read_prices
 from tasks.train.linked_copy import inside, link_copy
-from tests.bench.table import show
+from tests.bench.table import options, show
 
 HOME = layout.HOME / "bench" / "estimate"
 TIME_OFF, MEMORY_OFF = 0.25, 0.20
 FITTED = ("lora bf16",)
-# Name: settings by dotted name, examples to train on, examples to validate on.
 BF16 = {"sft.precision": "bf16", "sft.epochs": 1, "sft.min_steps": 0}  # epochs as they are written here
+ALONE = {"sft.launch": "cpu1", "sft.gradient_accumulation": 2}
+RANK_64 = {"methods.lora.rank": 64, "engine.max_adapter_rank": 64}
+APART = {"sft.packing": False}
+# Name: settings by dotted name, examples to train on, examples to validate on.
 SETTINGS: dict[str, tuple[dict[str, Any], int, int]] = {
     "lora bf16": (BF16, 160, 16),
-    "lora fp32, batches of 2": ({**BF16, "sft.precision": "fp32", "sft.batch_size": 2}, 72, 8),
-    "full bf16": ({**BF16, "sft.method": "full", "sft.batch_size": 2}, 72, 8),
-    "p_tuning_v2 bf16": ({**BF16, "sft.method": "p_tuning_v2", "sft.epochs": 2, "sft.packing": False}, 96, 8),
-    "lora bf16, rank 64, one process": (
-        {
-            **BF16,
-            "sft.launch": "cpu1",
-            "sft.gradient_accumulation": 2,
-            "methods.lora.rank": 64,
-            "engine.max_adapter_rank": 64,
-        },
-        120,
-        8,
-    ),
-    "dora bf16, batches of 3, no packing": (
-        {**BF16, "sft.method": "dora", "sft.batch_size": 3, "sft.packing": False},
-        90,
-        8,
-    ),
+    "lora fp32, batches of 2": (BF16 | {"sft.precision": "fp32", "sft.batch_size": 2}, 72, 8),
+    "full bf16": (BF16 | {"sft.method": "full", "sft.batch_size": 2}, 72, 8),
+    "p_tuning_v2 bf16": (BF16 | APART | {"sft.method": "p_tuning_v2", "sft.epochs": 2}, 96, 8),
+    "lora bf16, rank 64, one process": (BF16 | ALONE | RANK_64, 120, 8),
+    "dora bf16, batches of 3, no packing": (BF16 | APART | {"sft.method": "dora", "sft.batch_size": 3}, 90, 8),
 }
 
 
@@ -119,9 +107,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure what is asked for, show everything, and say what was predicted too badly."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=int, default=0, help="settings to measure that are still missing")
-    wanted, rows = parser.parse_args().run, []
+    wanted, rows = options(__doc__, run=0).run, []
     for number, name in enumerate(SETTINGS):
         path = HOME / f"{number}.json"
         if wanted and not path.is_file():

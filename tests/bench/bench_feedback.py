@@ -6,7 +6,6 @@ its latency counts from that moment, so waiting in line is not left out. All com
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import threading
 import time
@@ -14,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from tasks.store.answers import FeedbackIn, feedback_on, record_feedback
 from tasks.store.identities import create_identity
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
 from tests.answers import serve_answer
+from tests.bench.table import options, show
 from tests.postgres import PostgresServer
 
 RATE, THREADS = 100, 12
@@ -63,16 +61,12 @@ def measure(database: str, url: str, seconds: int) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60)
-    seconds = parser.parse_args().seconds
-    table = Table(title=f"Feedback, {RATE} posts a second for {seconds} s, every commit on the disk")
-    for column in ("database", "posts", "stored", "achieved /s", "p50 ms", "p99 ms", "worst ms"):
-        table.add_column(column, justify="right")
+    seconds = options(__doc__, seconds=60).seconds
     with tempfile.TemporaryDirectory() as folder, PostgresServer() as server:
-        table.add_row(*measure("PostgreSQL", server.new_database(), seconds))
-        table.add_row(*measure("SQLite", f"sqlite:///{Path(folder)}/bench/store.db", seconds))
-    Console().print(table)
+        urls = {"PostgreSQL": server.new_database(), "SQLite": f"sqlite:///{Path(folder)}/bench/store.db"}
+        rows = [measure(database, url, seconds) for database, url in urls.items()]
+    title = f"Feedback, {RATE} posts a second for {seconds} s, every commit on the disk"
+    show(title, "database | posts | stored | achieved /s | p50 ms | p99 ms | worst ms", rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How often the gate passes what it should not: one-sided error at the boundary, for shapes that differences may have.
 
-Run by `make bench`; `python -m tests.bench.bench_gate TRIALS` for another number than 4,000.
+Run by `make bench`.
 
 Each row draws n differences whose true mean is exactly the boundary: a gain of 0, or a loss of exactly the margin.
 Whatever passes then is an error; the level of 0.95 leaves 2.5% on each side. What is asked is the gate's own criterion.
@@ -16,7 +16,6 @@ Shapes, with mean 0 before the boundary is added:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 from tasks.core.params import GateParams
 from tasks.evaluate.gate.requirements import DOMAIN_GAIN, ELSEWHERE
 from tasks.evaluate.gate.stage import answer
-from tests.bench.table import show
+from tests.bench.table import options, show
 
 TRIALS, RESAMPLES, MARGIN = 4000, 1000, 0.1
 RARE = 0.02  # the share of items that lose 1, and the margin
@@ -81,9 +80,9 @@ def error(draw: Draw, n: int, margin: float | None, trials: int) -> str:
     return f"{100 * passed / trials:.1f}"
 
 
-def main(trials: int = TRIALS) -> None:
+def main() -> None:
     """Print the table."""
-    rows = []
+    rows, trials = [], options(__doc__, trials=TRIALS).trials
     for name, draw, n in SHAPES:
         margin = RARE if name == "rare" else MARGIN
         gain = "–" if name == "rare" else error(draw, n, None, trials)
@@ -92,4 +91,4 @@ def main(trials: int = TRIALS) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

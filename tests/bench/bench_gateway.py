@@ -1,12 +1,13 @@
 """What the gateway costs: time to the first token and tokens a second, beside talking to the engine directly.
 
-    .venv/bin/python tests/bench/bench_gateway.py                      # against a stub engine, 32 streams
-    .venv/bin/python tests/bench/bench_gateway.py --burst              # all 32 in the same instant, again and again
-    .venv/bin/python tests/bench/bench_gateway.py --engine http://127.0.0.1:8300/v1 --streams 16
+    .venv/bin/python -m tests.bench.bench_gateway                      # against a stub engine, 32 streams
+    .venv/bin/python -m tests.bench.bench_gateway --burst              # all 32 in the same instant, again and again
+    .venv/bin/python -m tests.bench.bench_gateway --engine http://127.0.0.1:8300/v1 --streams 16
 
 Starts a gateway of its own (`python -m serving`, with its page, a fresh SQLite store and limits out of the way). Both
 ways run in turn, several rounds, and the client's own cost is in both. Targets: 10 ms added to the first token at the
-median of 32 streams; 95 % of a real engine's tokens a second at 16.
+median of 32 streams; 95 % of a real engine's tokens a second at 16. --requests are of each stream in
+each of the --rounds; --first and --between are the stub's seconds to a first token and between two.
 """
 
 from __future__ import annotations
@@ -33,12 +34,10 @@ import httpx
 import orjson
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tasks.core import layout  # noqa: E402
-from tasks.core.processes import free_port  # noqa: E402
-from tests.serving.gateways import Stub, make_home, make_keys, wait_for  # noqa: E402
+from tasks.core import layout
+from tasks.core.processes import free_port
+from tests.bench.table import ROOT, options, show
+from tests.serving.gateways import Stub, make_home, make_keys, wait_for
 
 QUESTION = "Do I need a building permit for a shed of fifteen square metres in my garden?"
 
@@ -136,42 +135,35 @@ def milliseconds(values: list[float], share: float) -> float:
     return statistics.quantiles(values, n=100)[round(share * 100) - 1] * 1000
 
 
-def table(direct: Measured, through: Measured, streams: int) -> str:
-    lines = [f"{streams} streams at once      direct   gateway     added     ratio"]
+def rows_of(direct: Measured, through: Measured) -> Iterator[tuple[str, ...]]:
+    """The rows of the table: milliseconds to the first token, and tokens a second."""
     for name, share in (("first token, median", 0.5), ("first token, 90 %", 0.9), ("first token, 99 %", 0.99)):
-        a, b = milliseconds(direct.first, share), milliseconds(through.first, share)
-        lines.append(f"{name:<20} {a:8.1f} {b:9.1f} {b - a:9.1f} ms {b / a:6.3f}")
-    a, b = direct.tokens / direct.seconds, through.tokens / through.seconds
-    lines.append(f"{'tokens a second':<20} {a:8.1f} {b:9.1f} {b - a:9.1f}    {b / a:6.3f}")
-    lines.append(f"{len(direct.first)} and {len(through.first)} requests")
-    return "\n".join(lines)
+        yield compared(f"{name}, ms", milliseconds(direct.first, share), milliseconds(through.first, share))
+    yield compared("tokens a second", direct.tokens / direct.seconds, through.tokens / through.seconds)
+
+
+def compared(name: str, direct: float, through: float) -> tuple[str, ...]:
+    return name, f"{direct:.1f}", f"{through:.1f}", f"{through - direct:.1f}", f"{through / direct:.3f}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--engine", help="a running engine's URL, ending in /v1, instead of the stub")
-    parser.add_argument("--model", default="base", help="the model's name in that engine")
-    parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--requests", type=int, default=3, help="of each stream in each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--first", type=float, default=0.1, help="the stub's seconds to its first token")
-    parser.add_argument("--between", type=float, default=0.03, help="the stub's seconds between tokens")
-    parser.add_argument("--burst", action="store_true", help="all streams ask in the same instant")
-    options = parser.parse_args()
+    """Both ways in turn, then the table."""
+    stub_times: dict[str, Any] = {"tokens": 64, "first": 0.1, "between": 0.03, "burst": False}
+    asked = options(__doc__, engine="", model="base", streams=32, requests=3, rounds=3, **stub_times)
     direct, through = Measured(), Measured()
     with contextlib.ExitStack() as stack:
-        engine = options.engine
-        if engine is None:
+        engine = asked.engine
+        if not engine:
             stub = Stub().start()
             stack.callback(stub.kill)
-            stub.behave(first=options.first, between=options.between, tokens=options.tokens)
+            stub.behave(first=asked.first, between=asked.between, tokens=asked.tokens)
             engine = stub.url
-        address, key = stack.enter_context(gateway(engine, options.streams))
-        for _ in range(options.rounds):
-            direct.add(asyncio.run(round_of(engine, options.model, "none", options)))
-            through.add(asyncio.run(round_of(address, "construction", key, options)))
-    print(table(direct, through, options.streams))
+        address, key = stack.enter_context(gateway(engine, asked.streams))
+        for _ in range(asked.rounds):
+            direct.add(asyncio.run(round_of(engine, asked.model, "none", asked)))
+            through.add(asyncio.run(round_of(address, "construction", key, asked)))
+    title = f"{asked.streams} streams at once, {len(direct.first)} and {len(through.first)} requests"
+    show(title, "of the first word and the rate | direct | gateway | added | ratio", rows_of(direct, through))
 
 
 if __name__ == "__main__":

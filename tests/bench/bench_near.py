@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import random
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tasks.similarity.near import NearIndex, near_pairs, normalise, similarities
-from tests.bench.table import show, timed
+from tests.bench.table import options, show, timed
 
 THRESHOLD, SHINGLE, PERMUTATIONS = 0.8, 5, 128
 TOKENS = 150
@@ -105,7 +104,7 @@ def million() -> str:
 
 def main() -> None:
     """Print the table, or what a million rows took."""
-    if "--million" in sys.argv:
+    if options(__doc__, million=False).million:
         print(million())
         return
     columns = "rows | ours, s | rensa, s | rensa on words, s | datasketch, s | of rensa's speed | times datasketch's"

@@ -1,6 +1,6 @@
 """Five nights in a row on the default release, ten corrections each: do they learn, and what do they lose?
 
-    PYTHONPATH=. .venv/bin/python tests/bench/bench_nights.py [FOLDER] [--out TABLE.md]
+    PYTHONPATH=. .venv/bin/python tests/bench/bench_nights.py [--folder FOLDER]
 
 FOLDER is a checkout where `make run` has promoted a version; without it a clone of HEAD is made and released first.
 The corrections are house rules of an invented firm, which no model can know. No engine and no browser is started: the
@@ -10,7 +10,6 @@ finished is kept in FOLDER/.flywheel/bench_nights: started again, this goes on w
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -32,10 +31,10 @@ from tasks.store.identities import create_identity, list_identities
 from tasks.store.nights import last_nights
 from tasks.store.schema import Night
 from tests.answers import serve_answer
+from tests.bench.table import ROOT, options, show
 from tests.flows.feedback import store_of
 
 NIGHTS, CORRECTIONS = 5, 10
-ROOT = Path(__file__).resolve().parents[2]
 LINKED = (".venv", ".venv-evaluation", ".venv-engine", ".flywheel/packages")
 KEPT = layout.HOME / "bench_nights"
 SCORES = layout.EVALUATION / "candidate/scores.jsonl"
@@ -150,25 +149,18 @@ def signed(criterion: dict[str, Any]) -> tuple[float, float, float]:
     return ends if as_it_is else (-ends[0], -ends[2], -ends[1])
 
 
-def table(nights: list[dict[str, Any]]) -> str:
-    """The nights as a table in Markdown."""
-    rows = [["night", "verdict", *COLUMNS.values(), "minutes"]]
-    rows.append(["---"] * len(rows[0]))
-    for night in nights:
-        cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*night[name]) if name in night else "–" for name in COLUMNS]
-        rows.append([str(night["night"]), night["verdict"], *cells, f"{night['minutes']:.0f}"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+def row_of(night: dict[str, Any]) -> list[str]:
+    """A night's row of the table."""
+    cells = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*night[name]) if name in night else "–" for name in COLUMNS]
+    return [str(night["night"]), night["verdict"], *cells, f"{night['minutes']:.0f}"]
 
 
 def main() -> None:
     """Run the nights that are missing, and print the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="a checkout with a champion; default: a new clone of HEAD")
-    parser.add_argument("--out", type=Path, help="the table goes here, too, as Markdown")
-    options = parser.parse_args()
+    given = options(__doc__, folder="").folder
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # the folder's own registry counts
-    folder = options.folder.resolve() if options.folder else Path(tempfile.mkdtemp(prefix="nights-")) / "flywheel"
-    if options.folder is None:
+    folder = Path(given or Path(tempfile.mkdtemp(prefix="nights-")) / "flywheel").resolve()
+    if not given:
         clone(folder)
         run(folder, "-m", "flows.run")
     kept = folder / KEPT / "nights.json"
@@ -177,9 +169,7 @@ def main() -> None:
         nights.append(one_night(folder, number))
         write_json(kept, nights)
         print(f"night {number} in {folder}: {nights[-1]['verdict']}. {nights[-1]['reason']}", flush=True)
-    print(table(nights))
-    if options.out:
-        write_text(options.out, table(nights))
+    show("Nights", ("night", "verdict", *COLUMNS.values(), "minutes"), map(row_of, nights))
 
 
 if __name__ == "__main__":

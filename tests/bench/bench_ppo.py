@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
-from tests.bench.table import show
+from tests.bench.table import ROOT, show
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PEER = ROOT / ".flywheel/bench-trl"
 LOCK = ROOT / "infra/locks/bench-trl.txt"
 UV = ROOT / ".flywheel/tools/bin/uv"

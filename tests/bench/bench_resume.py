@@ -1,6 +1,6 @@
 """kill -9 at three random moments each of sft, reward, dpo and ppo: is the curve the same, and how much was lost?
 
-    python tests/bench/bench_resume.py [--stages sft reward dpo ppo] [--seed 0] [--again]
+    python tests/bench/bench_resume.py [--stages "sft reward dpo ppo"] [--seed 0] [--again]
 
 Runs of about 60 steps of two processes on the default base model cut to two layers, a checkpoint every 10 steps. Each
 kill takes the stage, its launcher and its workers at a random step and a random fraction of a second into it; then the
@@ -11,10 +11,8 @@ bench itself may be killed.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import os
 import random
 import shutil
 import sys
@@ -25,11 +23,14 @@ from typing import Any
 
 from tasks.core import layout
 from tasks.core.files import write_json
-from tasks.core.records import Example, Message, Preference, make_example, make_preference, write_jsonl
+from tasks.core.records import Example, Preference, write_jsonl
 from tasks.train.run.checkpoints import step_of
 from tests import kills
+from tests.bench.table import options, show
+from tests.examples import an_example
 from tests.kills import PPO, PREFERENCE, REWARD, SFT, Trained
-from tests.training import lay_training
+from tests.preferences import some_preferences
+from tests.training import lay_training, two_layers
 
 KEPT = layout.HOME / "bench/resume.json"
 KILLS, STEPS, SAVE_EVERY = 3, 60, 10
@@ -38,22 +39,15 @@ STAGES = {"sft": SFT, "reward": REWARD, "dpo": PREFERENCE, "ppo": PPO}
 COMMON = {"save_every": SAVE_EVERY, "epochs": 1, "batch_size": 2, "precision": "fp32"}
 
 
-def an_example(number: int) -> Example:
+def examples(first: int, count: int) -> list[Example]:
     """Answers of different lengths."""
-    return make_example(
-        instruction=f"What is rule {number}?",
-        output="Build well. " * (number % 5 + 1),
-        language="en",
-        origin="human",
-        source=("bench",),
-    )
+    numbers = range(first, first + count)
+    return [an_example(f"What is rule {number}?", "Build well. " * (number % 5 + 1)) for number in numbers]
 
 
-def a_preference(number: int) -> Preference:
-    """A pair of its own prompt."""
-    prompt = (Message(role="user", content=f"What is rule {number}?"),)
-    better = f"Rule {number}: " + "build well. " * (number % 4 + 1)
-    return make_preference(prompt, better, "Nobody knows. " * (number % 3 + 1), ("bench",))
+def preferences(first: int, count: int) -> list[Preference]:
+    """A pair a prompt."""
+    return [some_preferences(number, 1)[number % 2] for number in range(first, first + count)]
 
 
 def lay(folder: Path, root: Path, model: Path, stage: str) -> Path:
@@ -67,10 +61,10 @@ def lay(folder: Path, root: Path, model: Path, stage: str) -> Path:
             "ppo": {"epochs": 1, "minibatches": 1},  # one step an update
         },
     }
-    examples = map(an_example, range(4 * STEPS)), map(an_example, range(900, 903))
-    lay_training(folder, root, model, *examples, {**COMMON, "lora": LORA}, sections)
-    write_jsonl(folder / "data/pairs/train.jsonl", map(a_preference, range(4 * STEPS)))
-    write_jsonl(folder / "data/pairs/validation.jsonl", map(a_preference, range(900, 904)))
+    shown = examples(0, 4 * STEPS), examples(900, 3)
+    lay_training(folder, root, model, *shown, {**COMMON, "lora": LORA}, sections)
+    write_jsonl(folder / "data/pairs/train.jsonl", preferences(0, 4 * STEPS))
+    write_jsonl(folder / "data/pairs/validation.jsonl", preferences(900, 4))
     before = {"sft": (), "reward": (), "dpo": ("sft",), "ppo": ("sft", "reward")}[stage]
     for name in before:
         kills.finish(kills.start(STAGES[name], folder, root))
@@ -120,44 +114,24 @@ def measure(name: str, root: Path, model: Path, kept: dict[str, Any], seed: int)
             shutil.rmtree(folder)
 
 
-def table(kept: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    lines = ["| Stage | Steps | Killed after step | Steps lost | Equal to four decimals | Same bytes |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name, found in kept.items():
-        columns = [[str(kill[key]) for kill in found["kills"]] for key in ("killed at", "lost", "equal", "same bytes")]
-        lines.append(f"| {name} | {found.get('steps', '')} | " + " | ".join(map(", ".join, columns)) + " |")
-    return "\n".join(lines)
-
-
-def two_layers(target: Path) -> Path:
-    """The default domain's base model cut to two layers, as the tests have it."""
-    from tasks.core.files import write_manifest
-
-    source = layout.BASE_MODEL
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
-    from transformers import AutoModelForCausalLM
-
-    AutoModelForCausalLM.from_pretrained(source, num_hidden_layers=2).save_pretrained(target)
-    write_manifest(target)
-    return target
+def row_of(name: str, found: dict[str, Any]) -> list[str]:
+    """A stage's row of the table."""
+    columns = [[str(kill[key]) for kill in found["kills"]] for key in ("killed at", "lost", "equal", "same bytes")]
+    return [name, str(found.get("steps", "")), *map(", ".join, columns)]
 
 
 def main() -> None:
     """Measure what is asked for and print all there is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="forget what was measured before")
-    options = parser.parse_args()
-    os.environ.update(layout.OFFLINE)
-    kept: dict[str, Any] = {} if options.again or not KEPT.exists() else json.loads(KEPT.read_text())
+    asked = options(__doc__, stages=" ".join(STAGES), seed=0, again=False)
+    kept: dict[str, Any] = {} if asked.again or not KEPT.exists() else json.loads(KEPT.read_text())
     with tempfile.TemporaryDirectory() as scratch:
-        model = two_layers(Path(scratch) / "model")
-        for name in options.stages:
+        model = Path(scratch) / "model"
+        two_layers(layout.BASE_MODEL, model)
+        for name in asked.stages.split():
             if len(kept.get(name, {}).get("kills", [])) < KILLS:
-                measure(name, Path.cwd(), model, kept, options.seed)
-    print(table(kept))
+                measure(name, Path.cwd(), model, kept, asked.seed)
+    columns = "Stage | Steps | Killed after step | Steps lost | Equal to four decimals | Same bytes"
+    show("kill -9", columns, (row_of(name, found) for name, found in kept.items()))
     bad = [
         name
         for name, found in kept.items()

@@ -7,13 +7,12 @@ usearch. With `--large` 60,000 and 100,000 rows as well.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from tasks.similarity.neighbours import on_grid, similar_pairs
-from tests.bench.table import show, timed
+from tests.bench.table import options, show, timed
 
 THRESHOLD, DIMENSIONS = 0.85, 384
 SIZES = (7_500, 15_000, 30_000)
@@ -67,7 +66,7 @@ def row_of(count: int) -> tuple[str, ...]:
 def main() -> None:
     """Print the table."""
     columns = "rows | pairs | ours, s | SemHash, s | times faster | SemHash's recall"
-    sizes = SIZES + LARGE * ("--large" in sys.argv)
+    sizes = SIZES + LARGE * options(__doc__, large=False).large
     show(f"Semantic duplicates at a cosine of {THRESHOLD}", columns, map(row_of, sizes))
 
 

@@ -14,7 +14,6 @@ the rate at which the same process multiplies bf16 matrices of this model's larg
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -31,7 +30,7 @@ from tasks.core.records import Example, read_own_jsonl, write_jsonl
 from tasks.train.run.job import launch_files
 from tasks.train.run.launch import CONFIGS, environment, read_launch
 from tasks.train.sft.stage import SftJob
-from tests.bench.table import show
+from tests.bench.table import options, show
 
 HOME = layout.HOME / "speed"
 EXAMPLES, HELD_OUT = 128, 24
@@ -119,10 +118,7 @@ def rows_of(measured: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def main() -> None:
     """Measure what is asked for, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=int, default=0, help="sides to measure")
-    parser.add_argument("--again", action="store_true", help="forget what was measured")
-    asked = parser.parse_args()
+    asked = options(__doc__, run=0, again=False)
     if asked.again:
         shutil.rmtree(HOME, ignore_errors=True)
     for name in [name for name in SIDES if not place(name).is_file()][: asked.run]:
