@@ -30,14 +30,8 @@ def example(number: int, category: str, origin: str = "human", words: int = 3) -
 
 
 def test_questions_are_of_people_with_short_answers_and_no_seeds() -> None:
-    examples = [
-        example(1, "roof"),
-        example(2, "bath"),
-        example(3, "seed"),
-        example(4, "roof", origin="self_qa"),
-        example(5, "roof", words=49),
-        example(6, "roof", words=48),
-    ]
+    examples = [example(1, "roof"), example(2, "bath"), example(3, "seed"), example(4, "roof", origin="self_qa")]
+    examples += [example(5, "roof", words=49), example(6, "roof", words=48)]
     drawn = questions_of(examples, Words(), 10, seed=1)
     assert sorted(example.source[0] for example in drawn) == ["faq/1", "faq/2", "faq/6"]
 
@@ -78,7 +72,5 @@ def test_an_empty_or_repeated_answer_makes_no_pair() -> None:
     answers = {"reference": "A.", "base_model": "", "base_model_sampled": "A.", "wrong_category": "D."}
     assert preferences_of(example(1, "roof"), answers) == []
     answers["base_model_sampled"] = "C."
-    assert [(one.chosen, one.rejected) for one in preferences_of(example(1, "roof"), answers)] == [
-        ("A.", "C."),
-        ("A.", "D."),
-    ]
+    made = preferences_of(example(1, "roof"), answers)
+    assert [(one.chosen, one.rejected) for one in made] == [("A.", "C."), ("A.", "D.")]

@@ -59,23 +59,21 @@ def test_a_library_s_warning_of_what_nothing_needs_is_dropped_and_its_errors_are
 
 def test_a_changed_a_new_and_a_renamed_file_are_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "TASKS", tmp_path)
-    (tmp_path / "room").mkdir()
-    (tmp_path / "other").mkdir()
+    for folder in ("room/__pycache__", "other"):
+        (tmp_path / folder).mkdir(parents=True)
     module = tmp_path / "room/module.py"
-    module.write_text("a = 1")
-    seen = {code_digest("room")}
-    (tmp_path / "other/module.py").write_text("a = 1")
-    assert code_digest("room") in seen, "another folder is not this one's code"
-    module.write_text("a = 2")
-    seen.add(code_digest("room"))
-    (tmp_path / "room/second.py").write_text("")
-    seen.add(code_digest("room"))
-    module.rename(tmp_path / "room/renamed.py")
-    seen.add(code_digest("room"))
+    seen = set()
+    for change in (
+        lambda: module.write_text("a = 1"),
+        lambda: module.write_text("a = 2"),
+        lambda: (tmp_path / "room/second.py").write_text(""),
+        lambda: module.rename(tmp_path / "room/renamed.py"),
+        lambda: (tmp_path / "other/module.py").write_text("a = 1"),  # another folder is not this one's code
+        lambda: (tmp_path / "room/__pycache__/module.pyc").write_bytes(b"compiled"),
+    ):
+        change()
+        seen.add(code_digest("room"))
     assert len(seen) == 4
-    (tmp_path / "room/__pycache__").mkdir()
-    (tmp_path / "room/__pycache__/module.pyc").write_bytes(b"compiled")
-    assert code_digest("room") in seen
 
 
 def test_a_folder_that_is_not_there_is_refused() -> None:

@@ -66,10 +66,6 @@ def test_what_holds_under_a_system_text_of_its_own_duplicates_nothing_else() -> 
     assert keepers([example(question, "1.8 m."), told, example(question + "?", "1.8 m.", "a")], alike) == [2, -1, -1]
 
 
-def test_two_questions_with_one_answer_are_not_duplicates() -> None:
-    assert keepers([example("May I build a shed?", "Yes."), example("Is ROT paid by the invoice?", "Yes.")]) == [-1, -1]
-
-
 def test_the_same_words_after_other_turns_ask_another_thing() -> None:
     before = (Turn(user="How high may a fence be?", assistant="That depends on your municipality."),)
     assert keepers([example("And how long?", "3 m."), example("And how long?", "2 m.", history=before)]) == [-1, -1]
@@ -77,12 +73,9 @@ def test_the_same_words_after_other_turns_ask_another_thing() -> None:
 
 def test_questions_that_differ_in_a_number_are_not_near_whatever_they_share() -> None:
     """One digit of 60 characters: Jaccard above 0.8."""
-    questions = [f"What does section {n} of the Planning and Building Act say about fences?" for n in (41, 42)]
-    assert keepers([example(questions[0], "Height."), example(questions[1], "Colour.")]) == [-1, -1]
-    assert keepers([example(questions[0], "Height."), example(questions[0].replace("fences", "fence"), "Co.")]) == [
-        -1,
-        0,
-    ]
+    one, other = (f"What does section {n} of the Planning and Building Act say about fences?" for n in (41, 42))
+    assert keepers([example(one, "Height."), example(other, "Colour.")]) == [-1, -1]
+    assert keepers([example(one, "Height."), example(one.replace("fences", "fence"), "Co.")]) == [-1, 0]
 
 
 def test_a_template_with_another_name_is_not_near_but_the_same_triple_is() -> None:
@@ -249,13 +242,12 @@ def test_planted_duplicates_are_found_and_nothing_else_is_dropped(kind: Kind, pl
 
 
 def test_every_row_has_one_receipt_that_names_the_row_that_stays() -> None:
-    examples = [example("What is ROT?", "x" * 9), example("What is ROT?", "y"), example("What is RUT?", "z")]
-    receipts = receipts_of([e.id for e in examples], verdicts(examples))
-    assert [(r.example_id, r.kept, r.reason, r.detail, r.score) for r in receipts] == [
-        (examples[0].id, True, "no better duplicate", "", None),
-        (examples[1].id, False, "exact duplicate", examples[0].id, 1.0),
-        (examples[2].id, True, "no better duplicate", "", None),
-    ]
+    rows = [example("What is ROT?", "x" * 9), example("What is ROT?", "y"), example("What is RUT?", "y")]
+    receipts = list(receipts_of([e.id for e in rows], verdicts(rows)))
+    assert [r.example_id for r in receipts] == [row.id for row in rows]
+    stays = (True, "no better duplicate", "", None)
+    told = [(r.kept, r.reason, r.detail, r.score) for r in receipts]
+    assert told == [stays, (False, "exact duplicate", rows[0].id, 1.0), stays]
 
 
 def test_rows_of_several_batches_are_judged_as_those_of_one(tmp_path: Path) -> None:

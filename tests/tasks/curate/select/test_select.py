@@ -89,15 +89,7 @@ def test_a_golden_set_by_share_keeps_the_best_and_mean_gain_breaks_ties() -> Non
 
 @pytest.mark.parametrize(
     "rows, plan",
-    [
-        (50, (50, 16)),
-        (125, (125, 16)),
-        (200, (200, 10)),
-        (500, (500, 4)),
-        (501, (500, 4)),
-        (9999, (500, 4)),
-        (0, (0, 16)),
-    ],
+    [(0, (0, 16)), (125, (125, 16)), (200, (200, 10)), (500, (500, 4)), (9999, (500, 4))],
 )
 def test_the_pairs_stay_within_their_budget(rows: int, plan: tuple[int, int]) -> None:
     """2,000 pairs: 16 tasks up to 125 examples, fewer tasks up to 500 examples, and no more examples than that."""
