@@ -18,6 +18,7 @@ def shown(value: Any, form: str, kind: str = "n") -> str:
 @pytest.mark.parametrize(
     "value, form, text",
     [
+        # numbers
         (0.075, "0.0%", "7.5%"),
         (0.5, "0%", "50%"),
         (120.30000000000001, "General", "120.3"),
@@ -40,15 +41,7 @@ def shown(value: Any, form: str, kind: str = "n") -> str:
         ("One_x000D_\nTwo_x0009__x005F_x000D_", "General", "One\nTwo\t_x000D_"),
         (True, "General", "TRUE"),
         (None, "0.00", ""),
-    ],
-)
-def test_numbers_are_shown_in_their_form(value: Any, form: str, text: str) -> None:
-    assert shown(value, form) == text
-
-
-@pytest.mark.parametrize(
-    "value, form, text",
-    [
+        # dates and times, in their form or as ISO
         (datetime(2024, 4, 13), "yyyy-mm-dd", "2024-04-13"),
         (datetime(2024, 4, 3), "d/m/yyyy", "3/4/2024"),
         (datetime(2024, 4, 13, 9, 5), "dd.mm.yyyy hh:mm", "13.04.2024 09:05"),
@@ -57,15 +50,7 @@ def test_numbers_are_shown_in_their_form(value: Any, form: str, text: str) -> No
         (time(9, 5), "h:mm", "9:05"),
         (date(2024, 4, 13), "mm-dd-yy", "2024-04-13"),  # the built-in form, which every country shows in its own way
         (datetime(2024, 4, 3, 8, 30), "yyyy-mm-dd h:mm AM/PM", "2024-04-03 08:30:00"),
-    ],
-)
-def test_dates_and_times_are_shown_in_their_form_or_as_iso(value: Any, form: str, text: str) -> None:
-    assert shown(value, form) == text
-
-
-@pytest.mark.parametrize(
-    "value, form, text",
-    [
+        # digits fill the places of their form from the right, or stand plain
         (1234, '#\\ ##0\\ "kr"', "1 234 kr"),
         (46, '#\\ ##0\\ "kr"', "46 kr"),
         (1234567.5, "# ##0.00", "1234 567.50"),  # a space is one space, not one for each thousand
@@ -80,15 +65,7 @@ def test_dates_and_times_are_shown_in_their_form_or_as_iso(value: Any, form: str
         (123, "###-####", "123"),  # Excel shows -123, which is another number
         (12, "0.0.0", "12"),
         (1234567, "#,##0\\-000", "1234567"),
-    ],
-)
-def test_digits_fill_the_places_of_their_form_from_the_right_or_stand_plain(value: Any, form: str, text: str) -> None:
-    assert shown(value, form) == text
-
-
-@pytest.mark.parametrize(
-    "value, form, text",
-    [
+        # the section of a form is that of the sign or the condition
         (0, '0;-0;"free"', "free"),
         (0, '#,##0;-#,##0;"0; or less"', "0; or less"),
         (0, '_-* #,##0.00_-;\\-* #,##0.00_-;_-* "-"??_-;_-@_-', "-"),
@@ -98,15 +75,7 @@ def test_digits_fill_the_places_of_their_form_from_the_right_or_stand_plain(valu
         (100, '[<10]"few";[<100]"some";"many"', "many"),
         (-5, '[<10]"few";"many"', "-5"),
         (5, '[<1]"none";[<3]0.0', "5"),
-    ],
-)
-def test_the_section_of_a_form_is_that_of_the_sign_or_the_condition(value: Any, form: str, text: str) -> None:
-    assert shown(value, form) == text
-
-
-@pytest.mark.parametrize(
-    "value, form, text",
-    [
+        # m is minutes beside hours or seconds; durations count beyond a day
         (time(0, 5, 9), "mm:ss", "05:09"),
         (time(14, 30), 'hh"h"mm', "14h30"),
         (datetime(2024, 4, 3, 14, 5), 'd/m "Kl." h.mm', "3/4 Kl. 14.05"),
@@ -118,9 +87,7 @@ def test_the_section_of_a_form_is_that_of_the_sign_or_the_condition(value: Any, 
         (datetime(2024, 4, 3, 9, 5, 7), "mm:ss.0", "2024-04-03 09:05:07"),
     ],
 )
-def test_m_is_minutes_beside_hours_or_seconds_and_durations_count_beyond_a_day(
-    value: Any, form: str, text: str
-) -> None:
+def test_a_value_is_shown_in_its_form(value: Any, form: str, text: str) -> None:
     assert shown(value, form) == text
 
 
