@@ -161,13 +161,6 @@ def test_few_items_show_nothing_whatever_the_interval_says(
     assert passed or f"{count} items): too few items to show it (exact sign-flip test: p = " in found.reason
 
 
-def test_a_loss_of_exactly_the_margin_is_allowed() -> None:
-    """Every item loses 0.0625, the margin is 0.0625: at most the margin is within it."""
-    settings = SETTINGS.model_copy(update={"dialogue_margin": 0.0625})
-    found = judge(*tables({**BETTER, ("dialogue", "nll"): (0.0625, 0.0)}), CANDIDATE, CHAMPION, settings, seed=1)
-    assert criterion(found, "dialogue_nll").passed
-
-
 def test_every_criterion_is_explained_in_a_sentence() -> None:
     found = verdict({**BETTER, ("dialogue", "nll"): (0.5, 0.3)})
     assert found.reasons[0] == "The candidate is shown to do harm."
