@@ -240,11 +240,14 @@ def _train(root: Path, folder: Path, changes: dict[str, Any], run_id: str) -> fl
     command = [sys.executable, "-m", "tasks.train.sft.stage"]
     process = start(command, grace=GRACE_SECONDS, cwd=folder, env=environment, out=subprocess.PIPE)
     try:
-        output = process.communicate()[0].decode("utf-8", errors="replace")
+        # communicate() would close standard input, and a supervisor whose input closes ends what it runs.
+        output = process.stdout.read() if process.stdout else b""
+        process.wait()
     finally:
         stop(process)
     if process.returncode:
-        raise SearchError(f"the training failed: {output.strip()[-2000:]}")
+        words = output.decode("utf-8", errors="replace").strip()
+        raise SearchError(f"the training failed: {words[-2000:]}")
     metrics = json.loads((folder / layout.DETAILS / "sft.json").read_text(encoding="utf-8"))
     if "validation_loss" not in metrics:
         raise SearchError("there are no validation examples to judge by: set mix.validation_share above 0")

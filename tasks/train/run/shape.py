@@ -105,7 +105,8 @@ def trained_parameters(shape: ModelShape, method: Method, settings: Section) -> 
         raise ShapeError(f"what {method} trains is not counted yet")
     layers: list[tuple[int, int]] = []  # inputs and outputs of the network's
     if method == "p_tuning_v2":
-        both = shape.layers * 2 * shape.key_value_heads * shape.head_width
+        width = shape.key_value_heads * shape.head_width
+        both = shape.layers * 2 * width
         if not section.projection:
             return int(section.virtual_tokens) * both
         layers = [(width, section.hidden), (section.hidden, both)]
