@@ -1,9 +1,8 @@
 """What a package holds and how an engine can serve it, for all who read one: evaluation, gate, registry, gateway.
 
-A package has `adapter/` (over the base model), `model/` (whole weights with their tokenizer and a manifest of their
-own), or both: virtual tokens over weights that were trained before them. kind.json says how it is served; a package
-without it was made when there was only one kind, and is an adapter. base.json names the base model it was trained
-over, prompt.json the system prompt it was trained with and is served with. No model library is loaded here.
+`adapter/` (over the base model), `model/` (whole weights), or both: virtual tokens over weights trained before them.
+kind.json says how it is served; without it, it is an adapter. base.json names the base model, prompt.json the system
+prompt it was trained with and is served with. No model library is loaded here.
 """
 
 from __future__ import annotations

@@ -55,10 +55,9 @@ def descendants(root: int) -> list[int]:
 
 
 def end_all(group: int, grace: float) -> None:
-    """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until nothing is left.
+    """SIGTERM once to everything below us, then SIGKILL after `grace` seconds, until we have no child.
 
-    A look at /proc may miss the child of one that ends meanwhile, so it only says whom to signal; the end is when we
-    have no child, since orphans become ours.
+    A look at /proc may miss the child of one that ends meanwhile, so it only says whom to signal.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)

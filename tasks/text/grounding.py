@@ -105,10 +105,7 @@ def pieces(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _number(text: str) -> str:
-    """One form of a number: separators before three digits stand for thousands and go, any other is the decimal point.
-
-    Digits of other scripts become ASCII's; zeros at either end go: 1,000 = 1 000 = 1000, 1,50 = 1.5.
-    """
+    """One form of a number: 1,000 = 1 000 = 1000 (separators before three digits), 1,50 = 1.5; any script's digits."""
     digits = "".join(str(unicodedata.digit(char)) if char.isdigit() else char for char in text)
     parts = SEPARATOR.split(digits)
     whole, fraction = parts[0], ""

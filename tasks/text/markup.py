@@ -1,9 +1,7 @@
 """What must not stand in a text that is trained on: HTML, and the marks that a chat template sets between roles.
 
-HTML was copied along with the answer, and a model that learns it writes it; in code it is what the answer speaks of. A
-role mark in a text is worse, in code too: it lets the text's writer speak as the system or the assistant. The marks of
-the common chat templates are looked for, whichever model is trained; the tokenizer's own special tokens are checked
-once more where a text is rendered (tasks/text/prompts.py).
+HTML in code is what the answer speaks of; a role mark lets the text's writer speak as the system or the assistant, in
+code too. Those of the common chat templates are looked for; the tokenizer's own are checked in tasks/text/prompts.py.
 """
 
 from __future__ import annotations

@@ -200,11 +200,10 @@ def encode_example(tokenizer: Any, system: str, example: Example, max_tokens: in
 
 
 class PromptBook:
-    """A model's tokenizer and chat template, from tokenizer.json, tokenizer_config.json and chat_template.jinja alone.
+    """A model's tokenizer and chat template from its files alone, wherever a tokenizer is asked for; safe for threads.
 
     For the gateway, which must start in a second and count thousands of prompts a minute, and for sizing: transformers
-    takes eight seconds and 300 MB to import. Stands wherever a tokenizer is asked for here. Safe to use from threads.
-    The engine renders the prompt itself; what the gateway renders is counted and hashed only.
+    takes eight seconds and 300 MB to import.
     """
 
     def __init__(self, folder: Path) -> None:

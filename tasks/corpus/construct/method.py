@@ -98,8 +98,7 @@ def items(text: str, marked_only: bool = False) -> list[str]:
 def load_prompts(language: str) -> Any:
     """What a teacher is asked and its replies are read by, from prompts/<language>.yaml, its keys as attributes.
 
-    Every request is a short conversation of worked examples with the real question last, so that a base model follows
-    it as well as a tuned one. A language without a file is asked in English, and told by its code what to answer in.
+    A language without a file is asked in English, and told by its code what to answer in.
     """
     path = FOLDER / f"{language}.yaml"
     raw = yaml.safe_load((path if path.is_file() else FOLDER / "en.yaml").read_text(encoding="utf-8"))

@@ -1,9 +1,7 @@
 """Self-KV: questions and answers from the triples of a knowledge graph, worded by templates.
 
-What a graph states is checked knowledge: an answer is the object of a triple, and `source` and `evidence` name every
-triple it says. Two triples that share a node give a two-hop question, where the node between is the only one; no path
-goes back to a node it has passed. A teacher may only reword a question without losing its subject or telling its
-answer.
+An answer is the object of a triple; `source` and `evidence` name every triple it says. Two triples that share a node
+give a two-hop question, where the node between is the only one. A teacher may only reword a question.
 """
 
 from __future__ import annotations

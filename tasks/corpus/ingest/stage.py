@@ -1,8 +1,7 @@
-"""Stage `ingest`: a domain's sources become records, and its frozen evaluation items are laid aside.
+"""Stage `ingest`: a domain's sources become records in data/ingest, and its frozen evaluation items are laid aside.
 
-Reads the files named in domain.yaml; writes data/ingest. Nothing is dropped in silence: what cannot be read is in
-quarantine.jsonl, and every example has a receipt. Human examples and documents pass through one at a time; what a
-domain has in hundreds (seeds, general dialogue, benchmark items) is held whole.
+What cannot be read is in quarantine.jsonl, and every example has a receipt. Human examples and documents pass through
+one at a time; what a domain has in hundreds (seeds, general dialogue, benchmark items) is held whole.
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def _headed(path: Path, records: Iterator[RawRow], pad: bool = False) -> tuple[l
 def _header_place(head: list[RawRow]) -> int:
     """The first row that names a question and an answer; else the first that is as full as most; else the first.
 
-    The place over a column of numbers may be empty. Below the first row Q and A are rather data than names.
+    Below the first row Q and A are rather data than names.
     """
     usable = [(place, record) for place, record in enumerate(head) if record.filled and not record.cause]
     for place, record in usable:

@@ -139,10 +139,9 @@ class Endpoint:
 
 
 class Connection:
-    """Connections to one endpoint; used in one event loop, and closed there.
+    """Connections to one endpoint, in one event loop; what fails for good is a Reply with `error`.
 
-    The public `openai` client does the retries: time-outs, broken connections, 408, 409, 429 and server errors, with
-    growing pauses and Retry-After honoured. What fails for good is a Reply with `error`.
+    The public `openai` client tries again: time-outs, broken connections, 408, 409, 429 and server errors.
     """
 
     def __init__(self, endpoint: Endpoint, settings: TeacherParams) -> None:

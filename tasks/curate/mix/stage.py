@@ -1,9 +1,8 @@
 """Stage `mix`: domain examples, general replay and refusals become one training set that no evaluation item leaks into.
 
-Whatever enters passes the leak guard first. Replay and the validation rows are drawn in order of content hash, so that
-a changed ratio only adds or removes. New corrections and weak spots are seen several times an epoch. A night that goes
-on from a champion replays a number of what it has learnt, drawn by its corrections: nights with the same few rows would
-learn those by heart and forget the rest.
+Whatever enters passes the leak guard first. Rows are drawn in order of content hash, so that a changed ratio only adds
+or removes. New corrections and weak spots are seen several times an epoch. A night that goes on from a champion replays
+another draw of what it has learnt than the nights before.
 """
 
 from __future__ import annotations
