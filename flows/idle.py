@@ -10,8 +10,8 @@ import contextlib
 import time
 from pathlib import Path
 
+from flows.console import ReleaseOutcome
 from flows.stages import Stage, changed_stages, open_repo, read_stages
-from flows.summary import ReleaseOutcome
 from tasks.core import layout
 from tasks.core.params import load_params
 from tasks.registry.inputs import inputs_digest

@@ -18,8 +18,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from flows import stages as dvc
+from flows.console import ReleaseOutcome
 from flows.live import promoted
-from flows.summary import ReleaseOutcome
 from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
@@ -116,8 +116,8 @@ def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]
 
 
 def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
-    """The tags of the version: everything that leads back from it."""
-    own = dvc.output_paths(work.repo)
+    """The tags of the version: everything that leads back from it; also which nights it learnt, and on top of whom."""
+    own, pointer = dvc.output_paths(work.repo), read_feedback_pointer()
     commit = commit_results(work.place, f"Release of {work.domain}: {verdict['outcome']}")
     return {
         "git_sha": commit or "none",
@@ -129,22 +129,14 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
         "verdict_sha256": sha256_file(layout.VERDICT),
         "served_as": read_package(layout.PACKAGE).kind.served_as,
         "evaluation_sha256": folder_digest(layout.EVALUATION / "candidate") or "none",
-        **feedback_tags(),
+        "feedback_night": str(pointer.watermark or 0),
+        "feedback_sha256": pointer.digest or "none",
+        "continues": pointer.start.version if pointer.start else "base",
         "data_snapshot": folder_digest(layout.INGEST) or "none",
         "data_sha256": folder_digest(layout.MIX) or "none",
         "inputs_sha256": work.inputs,
         "prefect_flow_run_id": work.flow_run_id,
         "reason": work.reason,
-    }
-
-
-def feedback_tags() -> dict[str, str]:
-    """Which feedback a version has learnt: up to which night, in which snapshot, on top of which version."""
-    pointer = read_feedback_pointer()
-    return {
-        "feedback_night": str(pointer.watermark or 0),
-        "feedback_sha256": pointer.digest or "none",
-        "continues": pointer.start.version if pointer.start else "base",
     }
 
 

@@ -24,7 +24,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Cancelled, Completed, State
 
 from flows import stages as dvc
-from flows.console import reporter
+from flows.console import ReleaseOutcome, reporter
 from flows.idle import judged_already, note_of
 from flows.live import live
 from flows.registration import (
@@ -38,7 +38,6 @@ from flows.registration import (
     trusted_verdict,
 )
 from flows.stages import ReleaseStopped, keep_duration, read_durations
-from flows.summary import ReleaseOutcome
 from flows.workspace import Workspace, one_at_a_time, open_workspace
 from tasks.core import layout
 from tasks.core.domain import load_domain

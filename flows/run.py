@@ -26,11 +26,10 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from flows.console import RunProgress, reporting
+from flows.console import ReleaseOutcome, RunProgress, print_summary, reporting
 from flows.idle import outcome_at_rest
 from flows.server import EmbeddedServer, answers, prefect_environment
 from flows.stages import StageRun
-from flows.summary import ReleaseOutcome, print_summary
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.params import load_params

@@ -43,12 +43,11 @@ def prefect_environment(home: Path) -> dict[str, str]:
 class EmbeddedServer:
     """A server of our own. It starts when the block is entered; `wait` returns once it answers."""
 
-    def __init__(self, home: Path, services: bool = False) -> None:
-        """`services` also runs the scheduler and its like, which only deployments need."""
+    def __init__(self, home: Path) -> None:
         self.log = home / layout.LOGS / "prefect-server.log"
         port = free_port()
         self.api = f"http://{LOOPBACK}:{port}/api"
-        self._home, self._port, self._services = home, port, services
+        self._home, self._port = home, port
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> EmbeddedServer:
@@ -80,14 +79,13 @@ class EmbeddedServer:
             stop(self._process)
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """The server as a child. Without services the task-run recorder still runs: the page needs it."""
+        """The server as a child, without what only deployments need; the task-run recorder runs: the page needs it."""
         environment = {**os.environ, **prefect_environment(self._home), "PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
         for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
             environment.pop(name, None)
         Path(environment["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-        if not self._services:
-            for name in ("SCHEDULER", "LATE_RUNS"):
-                environment[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
+        for name in ("SCHEDULER", "LATE_RUNS"):
+            environment[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
         where = ["--host", LOOPBACK, "--port", str(self._port)]
         command = [sys.executable, "-P", "-m", "prefect", "server", "start", *where]
         return start(command, grace=5, cwd=self._home, env=environment, out=log)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 GRACE_SECONDS = 10.0
+PATIENCE_SECONDS = 3600.0  # with another DVC command on the same files
 # Seconds that each stage took before: no duration may enter a stage's output.
 DURATIONS = layout.HOME / "durations.json"
 LOCKED = re.compile(r"Unable to acquire lock|is being blocked by")
@@ -136,13 +137,6 @@ def fix_rwlock(repo: Repo) -> bool:
     return False
 
 
-def start_stage(root: Path, name: str, environment: dict[str, str], force: bool = False) -> subprocess.Popen[bytes]:
-    """`dvc repro -s STAGE` as a child with its family; `environment` is added to the offline child environment."""
-    repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
-    env = layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment})
-    return start(repro, grace=GRACE_SECONDS, cwd=root, env=env, out=subprocess.PIPE)
-
-
 def split_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
     r"""Split a live byte stream at \n (whole line) and \r (a progress bar being redrawn)."""
     pending = b""
@@ -164,11 +158,10 @@ def run_stage(
     *,
     force: bool = False,
     on_start: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
-    patience: float = 3600.0,
 ) -> StageRun:
-    """Run one stage, giving `on_line` its output as it comes.
+    """Run one stage, giving `on_line` its output as it comes; `environment` is added to the offline child environment.
 
-    Where another DVC command holds the same files, wait for it, up to `patience` seconds.
+    Where another DVC command holds the same files, wait for it.
 
     Raises:
         StageFailed: the stage ended with an error; the message carries its last lines.
@@ -179,7 +172,7 @@ def run_stage(
         if status == 0:
             return StageRun(name, not ran, time.monotonic() - started)
         busy = any(LOCKED.search(line) for line in output)
-        if not busy or time.monotonic() - started > patience:
+        if not busy or time.monotonic() - started > PATIENCE_SECONDS:
             raise StageFailed(_failure(name, status, output))
         on_line("another DVC command is at work on these files: waiting for it to end", True)
         time.sleep(3.0)
@@ -196,7 +189,9 @@ def _attempt(
     """One try: the exit status, what was said (the last 400 lines), and whether DVC ran the command at all."""
     output: list[str] = []
     ran = False
-    process = start_stage(root, name, environment, force)
+    repro = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["-f"] if force else []), name]
+    env = layout.child_environment(**{"PYTHONUNBUFFERED": "1", **environment})
+    process = start(repro, grace=GRACE_SECONDS, cwd=root, env=env, out=subprocess.PIPE)
     try:
         on_start(process)
         for text, whole in split_lines(process.stdout) if process.stdout else ():

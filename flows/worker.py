@@ -48,12 +48,18 @@ def sweep(grace_seconds: float = 120, keep: str = "") -> list[str]:
         keep: the id of a run never to touch (the caller's own).
     """
     from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
 
     with get_client(sync_client=True) as client:
         held = _held_runs(client)
         living = living_runs() if held else set()
         dead = [run for run in held if is_dead(run, living | {keep}, grace_seconds)]
-        return [_bury(client, run) for run in dead]
+        for run in dead:
+            client.set_flow_run_state(run.id, Crashed(message="Its process is gone"), force=True)
+    return [
+        f"run {run.name} was still {run.state.name if run.state else '?'}, but its process is gone: set to Crashed"
+        for run in dead
+    ]
 
 
 def living_runs() -> set[str]:
@@ -90,15 +96,6 @@ def _held_runs(client: SyncPrefectClient) -> list[FlowRun]:
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
     )
     return [run for run in client.read_flow_runs(flow_run_filter=wanted, limit=200) if run.work_pool_name == POOL]
-
-
-def _bury(client: SyncPrefectClient, run: FlowRun) -> str:
-    from prefect.states import Crashed
-
-    was = run.state.name if run.state else "unknown"
-    message = "Its process is gone (killed, or the machine went down)"
-    client.set_flow_run_state(run.id, Crashed(message=message), force=True)
-    return f"run {run.name} was still {was}, but its process is gone: set to Crashed"
 
 
 if __name__ == "__main__":

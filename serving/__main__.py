@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+import uvicorn
+
+from serving.app import create_app
+from serving.monitoring import log_to_stderr
+from serving.server import configuration
+from serving.settings import load_settings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 
@@ -13,16 +19,13 @@ SWITCH_SECONDS = 0.0005
 
 
 def main() -> None:
-    """Serve until told to stop; a mistake in the settings ends with a message instead."""
+    """Serve until told to stop, requests in flight to their end; a mistake in the settings ends with a message."""
     os.environ.update(layout.OFFLINE)
     try:
-        from serving.settings import load_settings
-
         settings = load_settings()
         sys.setswitchinterval(SWITCH_SECONDS)
-        from serving.server import serve
-
-        serve(settings)
+        log_to_stderr()
+        uvicorn.Server(configuration(settings, create_app(settings))).run()
     except FlywheelError as error:
         sys.exit(str(error))
 

@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 
 from serving.errors import ServiceError
+from serving.follower import Served
 from serving.prompt_checks import Prompt, Wanted, checked_prompt
-from serving.served import Served
 from serving.service import ChatService
 from serving.upstream import Piece, engine_away, engine_lost, pieces
 from tasks.core.clock import now
@@ -188,7 +188,7 @@ async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int
     """
     service.limits.take("requests", identity.id)
     served, began = _who_answers(service, wanted.who), time.monotonic()
-    prompt = await checked_prompt(service.prompts, service.settings.serving, wanted, served)
+    prompt = await checked_prompt(service.prompts, service.settings.serving, wanted, served.system)
     with contextlib.ExitStack() as refused:
         service.limits.take_streams(n)
         refused.callback(service.limits.free_streams, n)

@@ -90,12 +90,8 @@ class Authenticator:
             kind, _, key = header.partition(" ")
             key = key.strip()
             return ("key", key) if kind.lower() == "bearer" and 0 < len(key) <= MAX_KEY else None
-        cookie = request.cookies.get(COOKIE)
-        return ("id", signed) if cookie and (signed := self._unsign(cookie)) else None
-
-    def _unsign(self, cookie: str) -> str | None:
         try:
-            return str(self._signer.loads(cookie, max_age=COOKIE_SECONDS))
+            return "id", str(self._signer.loads(request.cookies.get(COOKIE, ""), max_age=COOKIE_SECONDS))
         except BadSignature:
             return None
 

@@ -11,6 +11,10 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,6 @@ import yaml
 
 from serving.errors import without_paths
 from serving.monitoring import Metrics
-from serving.served import Served, Traffic
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
@@ -38,6 +41,57 @@ ACTOR = "gateway"
 ADAPTER = "adapter"
 MAX_WAIT_SECONDS = 60.0
 log = logging.getLogger("serving")
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version as the engine knows it. `version` is "base" or the registry's number.
+
+    A request keeps the one it began with: an answer never comes from two versions.
+    """
+
+    version: str
+    digest: str
+    model: str
+    system: str
+
+
+class Traffic:
+    """What is served now, how many requests each model answers, what is wrong; for event loop and follower alike."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_flight: Counter[str] = Counter()
+        self.champion: Served | None = None
+        self.challenger: Served | None = None
+        self.engine_up = False
+        self.problems: dict[str, str] = {}
+
+    @contextmanager
+    def answering(self, served: Served) -> Iterator[None]:
+        """Count a request as answered by this version until the block ends; its adapter stays loaded meanwhile."""
+        with self._lock:
+            self._in_flight[served.model] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight[served.model] -= 1
+
+    def in_flight(self, model: str | None = None) -> int:
+        """How many requests are being answered, by one model or by all."""
+        with self._lock:
+            return self._in_flight[model] if model is not None else self._in_flight.total()
+
+    def problem(self, key: str, reason: str | None) -> bool:
+        """Note or clear (None) why something is not as it should be; tells whether that is news."""
+        with self._lock:
+            before = self.problems.get(key)
+            if reason is None:
+                self.problems.pop(key, None)
+            else:
+                self.problems[key] = reason
+            return before != reason
 
 
 class NotServed(FlywheelError):

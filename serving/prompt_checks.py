@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 
 from serving.errors import ServiceError
-from serving.served import Served
 from tasks.core.params import ServingParams
 from tasks.text.prompts import PromptBook, PromptError, prompt_sha256, render, smuggled_markers
 
@@ -39,8 +38,8 @@ class Prompt:
     tokens: int
 
 
-async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Wanted, served: Served) -> Prompt:
-    """The prompt with the version's own system prompt in front.
+async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Wanted, system: str) -> Prompt:
+    """The prompt, with the system prompt of the version that answers in front.
 
     Raises:
         ServiceError: 400, with the parameter and what would be right.
@@ -53,7 +52,7 @@ async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Want
         raise ServiceError(400, "invalid_value", message, param="max_tokens")
     if wanted.messages[-1]["role"] != "user":
         raise ServiceError(400, "invalid_value", "the last message must be the user's", param="messages")
-    messages = with_system(wanted.messages, served.system, settings.client_system)
+    messages = with_system(wanted.messages, system, settings.client_system)
     for number, one in enumerate(wanted.messages):
         if found := smuggled_markers(book, one["content"]):
             where = f"messages.{number}.content"

@@ -23,7 +23,7 @@ from serving.page.pages import domain_examples
 from serving.prompt_checks import Wanted
 from serving.service import ChatService
 from serving.sse import EventStream, stream_of, until_gone, usage_of
-from tasks.store.answers import FeedbackIn
+from tasks.store.answers import MAX_KEY, FeedbackIn
 from tasks.store.schema import AnswerRow, FeedbackRow, Identity
 
 SECURITY = [
@@ -213,7 +213,7 @@ async def create_feedback(
     request: Request,
     service: Service,
     identity: Who,
-    idempotency_key: Annotated[str | None, Header(max_length=schemas.MAX_KEY, pattern=r"^[!-~]*$")] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY, pattern=r"^[!-~]*$")] = None,
 ) -> Any:
     """A thumb, rating, correction, comment or choice. The same key again, with the same content, changes nothing."""
     key = given.idempotency_key or idempotency_key

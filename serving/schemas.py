@@ -22,18 +22,18 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from tasks.store.answers import MAX_KEY
+from tasks.store.errors import BadValue
+from tasks.store.schema import check_text
+
 MAX_TEXT = 20_000
-MAX_KEY = 200
 
 
 def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not hold the NUL character")
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be valid Unicode, without lone surrogates") from None
-    return text
+        return check_text(text)
+    except BadValue as error:  # pydantic reports a ValueError only
+        raise ValueError(str(error)) from None
 
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
@@ -349,12 +349,6 @@ class ConversationReply(BaseModel):
     id: str
     object: Literal["conversation"]
     answers: list[Answered]
-
-
-class Health(BaseModel):
-    """GET /healthz."""
-
-    status: Literal["ok"]
 
 
 class Readiness(BaseModel):

@@ -13,8 +13,6 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from serving.app import create_app
-from serving.monitoring import log_to_stderr
 from serving.settings import GatewaySettings
 from tasks.core.settings import SettingsError
 
@@ -42,7 +40,7 @@ class PatientForHeads(H11Protocol):
         super().connection_lost(exc)
 
 
-def configuration(settings: GatewaySettings, app: Any = None) -> uvicorn.Config:
+def configuration(settings: GatewaySettings, app: Any) -> uvicorn.Config:
     """How uvicorn runs this gateway.
 
     Raises:
@@ -57,7 +55,7 @@ def configuration(settings: GatewaySettings, app: Any = None) -> uvicorn.Config:
                 raise SettingsError(f"serving: no file {path} for {name.removeprefix('ssl_')}")
             tls[name] = str(settings.root / Path(path))
     return uvicorn.Config(
-        app or create_app(settings),
+        app,
         host=serving.host,
         port=serving.port,
         http=PatientForHeads,
@@ -69,9 +67,3 @@ def configuration(settings: GatewaySettings, app: Any = None) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE_SECONDS,
         **tls,
     )
-
-
-def serve(settings: GatewaySettings) -> None:
-    """Run until a signal; requests in flight are answered to their end first."""
-    log_to_stderr()
-    uvicorn.Server(configuration(settings)).run()

@@ -11,10 +11,9 @@ from typing import Any
 
 from serving.auth import Authenticator
 from serving.errors import ServiceError
-from serving.follower import Follower
+from serving.follower import Follower, Traffic
 from serving.limits import Limits
 from serving.monitoring import Metrics
-from serving.served import Traffic
 from serving.settings import GatewaySettings
 from serving.storage import Storage
 from serving.upstream import Upstream

@@ -20,7 +20,7 @@ from tasks.registry.versions import (
     unservable,
 )
 from tasks.store import ledger
-from tasks.store.schema import Approval, LedgerEntry
+from tasks.store.schema import LedgerEntry
 from tasks.store.store import Store
 
 MADE_CHAMPION = ("promoted", "rolled_back", "override", "restored")
@@ -47,8 +47,8 @@ def roll_back(
     Raises:
         PromotionRefused: there is no previous champion that was not rolled back itself.
     """
-    history = ledger.entries(store, registry.domain, limit=1000)
-    earlier = [entry.version for entry in history if entry.event in MADE_CHAMPION and entry.version]
+    history = ledger.entries(store, registry.domain, *MADE_CHAMPION, limit=1000)
+    earlier = [entry.version for entry in history if entry.version]
     champion, previous = registry.roll_back(earlier, mark)
     ledger.append(store, registry.domain, "rolled_back", champion.number, champion.manifest, actor, reason)
     return champion, previous
@@ -62,15 +62,6 @@ def approve(
     Raises:
         PromotionRefused: nobody asked, the question is older than `hours`, or it was answered no.
     """
-    open_question(registry, store, version, hours)
-    ledger.decide(store, registry.domain, version.number, True, actor, reason)
-    before = promote(registry, store, version, actor, reason or "approved")
-    ledger.append(store, registry.domain, "approved", version.number, version.manifest, actor, reason)
-    return before
-
-
-def open_question(registry: Registry, store: Store, version: Version, hours: float) -> Approval:
-    """The question about a version, if it may still be answered with yes; see approve."""
     question = ledger.question(store, registry.domain, version.number)
     if question is None or question.digest != version.manifest:
         raise PromotionRefused(f"nobody asked whether version {version.number} may be promoted; use `flywheel promote`")
@@ -81,7 +72,10 @@ def open_question(registry: Registry, store: Store, version: Version, hours: flo
             f"the question about version {version.number} is older than {hours:g} hours and has expired; "
             "release again, or promote it with --override and a reason"
         )
-    return question
+    ledger.decide(store, registry.domain, version.number, True, actor, reason)
+    before = promote(registry, store, version, actor, reason or "approved")
+    ledger.append(store, registry.domain, "approved", version.number, version.manifest, actor, reason)
+    return before
 
 
 def _write(registry: Registry, store: Store, event: str, version: Version, actor: str, reason: str) -> None:
@@ -116,22 +110,16 @@ def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
     if truth is None:  # a registry that is older than its ledger
         passed = version.tags.get("verdict") == "promote"
         return None if passed else f"version {version.number} has no passing verdict and no `override` tag"
-    return _judged(registry, version, truth)
-
-
-def _was_champion(store: Store, domain: str, version: Version) -> bool:
-    return any(
-        entry.event in MADE_CHAMPION and (entry.version, entry.digest) == (version.number, version.manifest)
-        for entry in ledger.entries(store, domain, limit=1000)
-    )
-
-
-def _judged(registry: Registry, version: Version, truth: LedgerEntry) -> str | None:
     try:
         check_verdict(version, registry.verdict(version), _version_of(registry, truth))
     except PromotionRefused as refused:
         return str(refused)
     return None
+
+
+def _was_champion(store: Store, domain: str, version: Version) -> bool:
+    champions = ledger.entries(store, domain, *MADE_CHAMPION, limit=1000)
+    return (version.number, version.manifest) in ((entry.version, entry.digest) for entry in champions)
 
 
 def settled_champion(store: Store, registry: Registry) -> Version | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks.core import layout
@@ -28,8 +29,8 @@ EVALUATION_TAG = "evaluation_sha256"
 PROBED_SET = "domain"
 
 
-class ChampionUnavailable(FlywheelError):
-    """The registry's champion cannot be fetched whole."""
+class VersionUnavailable(FlywheelError):
+    """What is kept with a version cannot be fetched whole, or is not what it was registered with."""
 
 
 def refresh_pointer(registry: Registry, root: Path, night: int | None = None) -> Pointer:
@@ -39,7 +40,7 @@ def refresh_pointer(registry: Registry, root: Path, night: int | None = None) ->
         night: the number of the night that asks; None where anybody else does.
 
     Raises:
-        ChampionUnavailable: its files are missing or differ from its manifest.
+        VersionUnavailable: its files are missing or differ from its manifest.
     """
     champion = registry.alias("champion")
     pointer = Pointer(kind="base", version="base", night=night)
@@ -63,33 +64,24 @@ def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
     if holds(target, version.manifest):
         return target
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = Path(registry.client.download_artifacts(version.run_id, PACKAGE_ARTIFACT, folder))
-            digest = verify_manifest(found)
-        except Exception as error:  # every artifact store fails in its own way
-            raise ChampionUnavailable(f"version {version.number} cannot be fetched: {error}") from error
-        if digest != version.manifest:
-            raise ChampionUnavailable(f"version {version.number}: its files are not those it was registered with")
+        found = _fetch(registry, version, PACKAGE_ARTIFACT, folder, lambda at: verify_manifest(at) == version.manifest)
         with fresh_directory(target) as fresh:
             shutil.copytree(found, fresh, dirs_exist_ok=True)
     return target
-
-
-class ProbesUnavailable(FlywheelError):
-    """A version's evaluation cannot be read, or is not the one it was registered with."""
 
 
 def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[ParityProbe]:
     """The first `most` evaluated questions of the domain, with the loss and the answer of this version.
 
     Raises:
-        ProbesUnavailable: the evaluation is missing, or differs from its digest.
+        VersionUnavailable: the evaluation is missing, or differs from its digest.
     """
     package = fetch_weights(registry, version, registry.home)
     system = str(json.loads((package / "prompt.json").read_text(encoding="utf-8"))["system"])
     book = PromptBook(registry.home / layout.BASE_MODEL)
     with tempfile.TemporaryDirectory() as folder:
-        found = _download(registry, version, folder)
+        digest = version.tags.get(EVALUATION_TAG)
+        found = _fetch(registry, version, EVALUATION_ARTIFACT, folder, lambda at: folder_digest(at) == digest)
         scores = read_own_jsonl(found / "scores.jsonl", Score)
         losses = {s.id: s.value for s in scores if (s.set, s.metric) == (PROBED_SET, "nll")}
         answers = [json.loads(line) for line in (found / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -111,11 +103,13 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pa
     return probes
 
 
-def _download(registry: Registry, version: Version, folder: str) -> Path:
+def _fetch(registry: Registry, version: Version, artifact: str, folder: str, same: Callable[[Path], bool]) -> Path:
+    """What is kept with a version's run, if it is the `same` as when the version was registered."""
     try:
-        found = Path(registry.client.download_artifacts(version.run_id, EVALUATION_ARTIFACT, folder))
+        found = Path(registry.client.download_artifacts(version.run_id, artifact, folder))
+        whole = same(found)
     except Exception as error:  # every artifact store fails in its own way
-        raise ProbesUnavailable(f"version {version.number}: its evaluation cannot be read: {error}") from error
-    if folder_digest(found) != version.tags.get(EVALUATION_TAG):
-        raise ProbesUnavailable(f"version {version.number}: its evaluation is not the one it was registered with")
+        raise VersionUnavailable(f"version {version.number}: its {artifact} cannot be fetched: {error}") from error
+    if not whole:
+        raise VersionUnavailable(f"version {version.number}: its {artifact} is not the one it was registered with")
     return found

@@ -11,7 +11,7 @@ from unittest import mock
 
 from sqlalchemy import text
 
-from serving.served import Served, Traffic
+from serving.follower import Served, Traffic
 from serving.service import ChatService
 from serving.settings import GatewaySettings
 from tasks.store.answers import feedback_on, get_answer

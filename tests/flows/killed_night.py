@@ -53,7 +53,7 @@ def main(name: str, moment: str) -> int:
 
 def serve() -> None:
     """Run a night for each line; a process with threads must not be forked, so nothing is opened here."""
-    for name in ("dvc.repo", "mlflow", "flows.summary"):
+    for name in ("dvc.repo", "mlflow"):
         importlib.import_module(name)
     assert threading.active_count() == 1, threading.enumerate()
     for line in sys.stdin:

@@ -11,11 +11,8 @@ from hypothesis import strategies as st
 
 from serving.errors import ServiceError
 from serving.prompt_checks import Wanted, checked_prompt, with_system
-from serving.served import Served
 from tasks.core.params import load_params
 from tasks.text.prompts import PromptBook, TokenizerMissing
-
-BASE = Served("base", "", "base", "Be brief.")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def test_a_prompt_that_is_too_long_by_its_length_alone_is_never_tokenised(
     monkeypatch.setattr(PromptBook, "count", lambda *_: pytest.fail("it was tokenised"))
     wanted = Wanted([{"role": "user", "content": "x" * 200_000}])
     with pytest.raises(ServiceError, match="at least"):
-        asyncio.run(checked_prompt(book, load_params().serving, wanted, BASE))
+        asyncio.run(checked_prompt(book, load_params().serving, wanted, "Be brief."))
 
 
 def test_a_clients_system_message_is_appended_where_the_setting_says_so() -> None:

@@ -15,8 +15,7 @@ from tasks.core.pointers import read_pointer
 from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import (
     EVALUATION_ARTIFACT,
-    ChampionUnavailable,
-    ProbesUnavailable,
+    VersionUnavailable,
     fetch_probes,
     fetch_weights,
     refresh_pointer,
@@ -63,7 +62,7 @@ def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(
     champion_of(registry, tmp_path / "package")
     version = registry.get("champion")
     registry.client.log_text(version.run_id, "forged", "package/adapter/adapter_model.safetensors")
-    with pytest.raises(ChampionUnavailable, match="cannot be fetched"):
+    with pytest.raises(VersionUnavailable, match="cannot be fetched"):
         refresh_pointer(registry, tmp_path)
     assert not (tmp_path / layout.CHAMPION_POINTER).exists()
 
@@ -121,7 +120,7 @@ def test_a_probe_has_the_prompt_the_model_was_trained_with_and_what_it_answered(
 def test_an_evaluation_that_was_changed_since_is_refused(registered: tuple[Registry, Version]) -> None:
     registry, version = registered
     registry.client.log_text(version.run_id, "{}", f"{EVALUATION_ARTIFACT}/more.json")
-    with pytest.raises(ProbesUnavailable, match="not the one it was registered with"):
+    with pytest.raises(VersionUnavailable, match="not the one it was registered with"):
         fetch_probes(registry, version)
 
 
@@ -130,5 +129,5 @@ def test_a_version_without_an_evaluation_has_no_probes(tmp_path: Path, registere
     fetch_weights(registry, version, tmp_path)
     bare = a_run(registry)
     registry.client.log_artifacts(bare, str(tmp_path / layout.WEIGHTS / version.manifest), "package")
-    with pytest.raises(ProbesUnavailable, match="cannot be read"):
+    with pytest.raises(VersionUnavailable, match="cannot be fetched"):
         fetch_probes(registry, Version("2", bare, dict(version.tags)))
