@@ -33,27 +33,22 @@ ZH_QUESTION = "在瑞典扩建房屋需要许可吗？"
 ZH_ANSWER = "一般需要向市政建设委员会申请建筑许可（bygglov）。简单的案件审理需要四到六周。"
 
 
-def started(tmp: Path, base_model: Path, url: str, drafts: str = "sample") -> Any:
-    return running_gateway(tmp / "home", base_model, url or f"sqlite:///{tmp}/store.db", drafts)
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
 def gateway(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, base_model: Path
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory, base_model: Path
 ) -> Iterator[Gateway]:
-    tmp, url = tmp_path_factory.mktemp("page"), ""
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        url = server.new_database()
-    with started(tmp, base_model, url) as running:
+    """On PostgreSQL."""
+    url = postgres_server.new_database()
+    with running_gateway(tmp_path_factory.mktemp("page") / "home", base_model, url) as running:
         running.engine.behave(answers={QUESTION: [ANSWER, SAMPLED], ZH_QUESTION: [ZH_ANSWER]})
         yield running
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Iterator[Gateway]:
-    """A second gateway, embedded, whose drafts come from the challenger."""
-    with started(tmp_path_factory.mktemp("page"), base_model, "", "challenger") as running:
+    """A second gateway, on SQLite, whose drafts come from the challenger."""
+    tmp = tmp_path_factory.mktemp("page")
+    with running_gateway(tmp / "home", base_model, f"sqlite:///{tmp}/store.db", "challenger") as running:
         yield running
 
 
@@ -204,14 +199,6 @@ def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Ga
     assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
     page.click("#fw-new")
     expect(page.locator(".fw-welcome")).to_be_visible()
-
-
-def test_closing_the_tab_ends_the_answer(embedded: Gateway, visit: Visit) -> None:
-    page, person = visit(embedded)
-    with a_long_answer(embedded, page):
-        page.close()
-        wait_for(lambda: embedded.answers_to(person))
-    assert [row.finish_reason for row in embedded.answers_to(person)] == ["cancelled"]
 
 
 def test_a_reloaded_page_shows_the_conversation_as_it_is_stored(embedded: Gateway, visit: Visit) -> None:

@@ -10,9 +10,8 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import yaml
 from flywheel.platform.up import running
 from tasks.core.processes import free_port
 from tests.flows.toy import environment, make_toy
+from tests.serving.gateways import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -63,16 +63,6 @@ def flywheel(project: Path, *arguments: str, status: int | None = 0) -> dict[str
     done = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, timeout=500)
     assert status is None or done.returncode == status, done.stdout + done.stderr
     return dict(json.loads(done.stdout))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError, psutil.Error):
-            if found := condition():
-                return found
-        time.sleep(0.5)
-    raise AssertionError("waited in vain")
 
 
 class Prefect:

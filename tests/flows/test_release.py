@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.workspace import git
+from flywheel.trace import lineage
 from tests.flows.project import Project, Released
-from tests.flows.toy import STAGES, environment, set_param, set_wanted
+from tests.flows.toy import STAGES, commit, environment, set_param, set_wanted
 
 pytestmark = pytest.mark.slow  # a real Prefect server, and ten seconds for each release
 
@@ -199,6 +201,23 @@ def test_a_verdict_about_another_package_blocks(project: Project) -> None:
     output = project.release(status=1)
     assert "judged another package" in output and "nothing was promoted" in output
     assert project.registry.get("champion").number == "1"
+
+
+def test_a_release_in_a_workspace_commits_what_it_released_and_leaves_the_checkout_alone(project: Project) -> None:
+    set_param(project.root, "sft", "epochs", 11)
+    commit(project.root, "another setting")
+    own_lock = (project.root / "dvc.lock").read_text()
+    assert "PROMOTE  version 2 is champion" in project.release("--workspace", "toy")
+    found, place = (
+        lineage(project.registry, project.registry.get("champion")),
+        project.root / ".flywheel/workspaces/toy",
+    )
+    assert (found["git_sha"], found["dirty"]) == (git(project.root, "rev-parse", "release/toy"), False)
+    assert found["prefect_flow_run_id"] == project.last_run()["id"]
+    assert found["examples"] == {"rows": 2, "trained": 1, "left_out": 1}
+    assert git(project.root, "show", "release/toy:dvc.lock") == (place / "dvc.lock").read_text().rstrip("\n")
+    assert (project.root / "dvc.lock").read_text() == own_lock != (place / "dvc.lock").read_text()
+    assert (place / ".flywheel/weights").samefile(project.root / ".flywheel/weights")
 
 
 def test_wrong_settings_are_named_before_anything_runs(project: Project) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import uvicorn
 
 from tasks.core import layout
@@ -31,7 +32,7 @@ DOMAIN = "construction"
 def wait_for(condition: Callable[[], Any], seconds: float = 600.0, what: str = "it") -> Any:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.suppress(OSError, httpx.TransportError):
+        with contextlib.suppress(OSError, httpx.HTTPError, psutil.Error):
             if found := condition():
                 return found
         time.sleep(0.02)

@@ -51,10 +51,7 @@ def refused(gateway: Any, path: str, status: int, who: str = "ann", **request: A
     [
         (question(frequency_penalty=1), "frequency_penalty"),
         (question(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
-        (question(tool_choice="required"), "tool_choice"),
-        (question(response_format={"type": "json_object"}), "response_format"),
         (question(logprobs=True), "logprobs"),
-        (question(store=True), "store"),
         (question(modalities=["text", "audio"]), "modalities"),
         (question(web_search_options={}), "web_search_options"),
         (question(top_k=5), "top_k"),
@@ -65,24 +62,19 @@ def refused(gateway: Any, path: str, status: int, who: str = "ann", **request: A
         (question(top_p=0), "top_p"),
         (question(n=0), "n"),
         (question(n=5), "n"),
-        (question(n=True), "n"),
-        (question(max_tokens=-1), "max_tokens"),
         (question(max_tokens=513), "max_tokens"),
-        (question(max_tokens=9.5), "max_tokens"),
         (question(max_tokens=9, max_completion_tokens=8), "max_completion_tokens"),
         (question(stream_options={"include_usage": True}), "stream_options"),
         (question(metadata={"page": 7}), "metadata.page"),
         (question(metadata="page"), "metadata"),
         (question(metadata={str(n): "" for n in range(17)}), "metadata"),
         (question(stream="yes"), "stream"),
-        (question(stop=["a"] * 5), "stop"),
         (question(seed=1.5), "seed"),
         (question(7), "messages.0.content"),
         (question(""), "messages.0.content"),
         (question("a\x00b"), "messages.0.content"),
         (question([{"type": "image_url", "image_url": {"url": "http://x"}}]), "messages.0.content"),
         (question([{"type": "text", "text": ""}]), "messages.0.content"),
-        (question([]), "messages.0.content"),
         (question(None), "messages.0.content"),
         ({"model": "construction", "messages": []}, "messages"),
         ({"model": "construction"}, "messages"),
@@ -150,12 +142,6 @@ def test_role_markers_in_a_text_are_refused_split_over_its_parts_too(gateway: An
         assert (error["code"], error["param"]) == ("role_marker", "messages.0.content")
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "start|>"}]
     assert refused(gateway, CHAT, 400, json=question(parts))["code"] == "role_marker"
-
-
-def test_a_clients_own_system_message_is_refused_by_default(gateway: Any) -> None:
-    messages = [{"role": "system", "content": "You are a pirate."}, {"role": "user", "content": "Hello"}]
-    error = refused(gateway, CHAT, 400, json={"model": "construction", "messages": messages})
-    assert error["code"] == "system_not_allowed"
 
 
 def test_unknown_and_other_peoples_conversations_look_the_same(gateway: Any, plain: Any) -> None:

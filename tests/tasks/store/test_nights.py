@@ -42,15 +42,6 @@ def test_a_night_that_was_not_closed_is_taken_up_with_the_rows_it_has(
     assert feedback_upto(store, "construction", begun.number) == before
 
 
-def test_domains_have_their_own_nights(store: Store, anna: Identity, serve: Serve) -> None:
-    say(store, anna, serve(anna), 1)
-    say(store, anna, serve(anna, domain="law"), 2)
-    construction, law = open_night(store, "construction", "a"), open_night(store, "law", "b")
-    assert (construction.rows, law.rows) == (1, 2)
-    assert len(feedback_upto(store, "law", law.number)) == 2
-    assert [night.number for night in last_nights(store, "law", 5)] == [law.number]
-
-
 def test_posts_and_nights_at_once_lose_no_row_and_claim_none_twice(store: Store, anna: Identity, serve: Serve) -> None:
     answer = serve(anna)
     with ThreadPoolExecutor(6) as pool:
