@@ -135,7 +135,7 @@ def _mix() -> None:
 
     from tasks.core.records import Receipt
     from tasks.core.tables import table_of
-    from tasks.curate.receipt.stage import join, said_schema
+    from tasks.curate.receipt.stage import content_schema, join
 
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
@@ -149,7 +149,7 @@ def _mix() -> None:
     _write("reports/details/mix.json", json.dumps({"corrections": learnable}))
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
     steps = [Receipt(example_id=name, stage="mix", kept=name == "a", reason="said") for name in "ab"]
-    rows = join(table_of(steps, Receipt), said_schema().empty_table(), pyarrow.array(["a"]))
+    rows = join(table_of(steps, Receipt), content_schema().empty_table(), pyarrow.array(["a"]))
     pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 

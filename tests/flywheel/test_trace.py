@@ -13,7 +13,7 @@ import pytest
 from flywheel.trace import NothingToTrace, example_words, trace
 from tasks.core.records import Receipt
 from tasks.core.tables import table_of
-from tasks.curate.receipt.stage import join, said_schema
+from tasks.curate.receipt.stage import content_schema, join
 from tasks.registry.versions import Registry
 from tasks.store.answers import FeedbackIn, record_feedback
 from tasks.store.identities import create_identity
@@ -52,7 +52,7 @@ class World:
         receipt = Receipt(example_id=example, stage="feedback", kept=True, reason="said", detail=feedback)
         said = {"id": example, "origin": "human", "source": ["faq/1"], "instruction": "Who decides?", "output": "They."}
         rows = join(
-            table_of([receipt], Receipt), pa.Table.from_pylist([said], schema=said_schema()), pa.array([example])
+            table_of([receipt], Receipt), pa.Table.from_pylist([said], schema=content_schema()), pa.array([example])
         )
         pq.write_table(rows, folder / "receipt.parquet")
         self.registry.client.log_artifact(version.run_id, str(folder / "receipt.parquet"))
@@ -107,7 +107,7 @@ def test_an_example_that_only_the_last_run_here_saw_is_found_too_and_those_like_
 ) -> None:
     unseen = ["abcdef12" + digit * 56 for digit in "34"]
     steps = [Receipt(example_id=i, stage="construct", kept=False, reason="not grounded", score=0.25) for i in unseen]
-    rows = join(table_of(steps, Receipt), said_schema().empty_table(), pa.array([], type=pa.string()))
+    rows = join(table_of(steps, Receipt), content_schema().empty_table(), pa.array([], type=pa.string()))
     pq.write_table(rows, tmp_path / "receipt.parquet")
     story = trace(world.registry, world.store, "abcdef12", tmp_path / "receipt.parquet")
     assert (story["example"], story["others"], story["trained_by"]) == (unseen[0], [unseen[1]], [])
