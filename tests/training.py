@@ -14,7 +14,8 @@ import yaml
 
 from tasks.core import layout
 from tasks.core.files import write_json, write_manifest
-from tasks.core.records import Example, write_jsonl
+from tasks.core.records import Example, read_own_jsonl, write_jsonl
+from tasks.train.tuning.batches import encode_rows
 from tests.checkout import update
 
 
@@ -70,3 +71,27 @@ def run_stage(stage: str, folder: Path, root: Path) -> tuple[dict[str, Any], str
     assert done.returncode == 0, said
     metrics = folder / layout.DETAILS / f"{stage}.json"
     return json.loads(metrics.read_text()) if metrics.is_file() else {}, said
+
+
+def answer_losses(folder: Path, split: str, adapter: Path | None = None) -> list[tuple[int, float, int]]:
+    """For each example: its length in tokens, the sum of its answer's negative log-likelihood, its answer's tokens.
+
+    By the base model alone or under an adapter, one example at a time, in fp32; of our code only the encoding.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
+    examples = read_own_jsonl(folder / layout.MIX / f"{split}.jsonl", Example)
+    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
+    losses = []
+    for row in encode_rows(tokenizer, system, examples, 512):
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        learnt = int((labels != -100).sum())
+        with torch.no_grad():
+            losses.append((ids.shape[1], model(input_ids=ids, labels=labels).loss.item() * learnt, learnt))
+    return losses

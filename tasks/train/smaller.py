@@ -26,10 +26,11 @@ from tasks.corpus.teacher.teacher import Ask, Endpoint, Message, ReplyCache, Tea
 from tasks.text.prompts import messages_of, render, smuggled_markers
 from tasks.train.base_model.stage import assembled, checked_files, load_gguf
 from tasks.train.entry.training import execute, run_folder
-from tasks.train.package import weight_parity
+from tasks.train.package import parity
 from tasks.train.package.stage import finish_model, probe_prompts
 from tasks.train.run.checkpoints import forget
 from tasks.train.run.handover import write_trained
+from tasks.train.run.worker import load_tokenizer
 from tasks.train.sft.stage import SftJob, describe, with_enough_steps
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def distilled(layers: int) -> Smaller:
         with files.fresh_directory(teaching) as whole:
             whole_model().save_pretrained(whole)
             finish_model(whole)
-        make_student(weight_parity.load(teaching), layers, student)
+        make_student(parity.load(teaching), layers, student)
     data = {"train": folder / "train.jsonl", "validation": layout.MIX / "validation.jsonl"}
     unique = {example.id: example for example in read_own_jsonl(layout.MIX / "train.jsonl", Example)}
-    tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
+    tokenizer = load_tokenizer(layout.BASE_MODEL)
     with _open_teacher(params, teaching) as asked:
         examples = taught(list(unique.values()), domain.system_text(), asked, teacher.max_tokens, tokenizer)
     write_jsonl(data["train"], examples)
@@ -114,8 +115,8 @@ def distilled(layers: int) -> Smaller:
     run = run_folder(job)
     write_trained(execute(job, run), folder / "trained", domain.base_model.name)
     for path in (folder / "trained/model").glob("*.safetensors"):
-        weight_parity.refuse_broken_weights(path)
-    form = _written(folder, weight_parity.load(folder / "trained/model"), "q8_0", wanted, examples=len(examples))
+        parity.refuse_broken_weights(path)
+    form = _written(folder, parity.load(folder / "trained/model"), "q8_0", wanted, examples=len(examples))
     for path in (folder / "trained", teaching):
         shutil.rmtree(path)
     forget(run)
@@ -141,8 +142,8 @@ def whole_model() -> Any:
         raise SmallerError(f"the packaged version has no weights of its own ({package.kind.why})")
     if package.model is None:
         files.verify_manifest(layout.BASE_MODEL)
-    model = weight_parity.load(package.model or layout.BASE_MODEL)
-    return weight_parity.merge(weight_parity.adapted(model, package.adapter)) if package.adapter else model
+    model = parity.load(package.model or layout.BASE_MODEL)
+    return parity.merge(parity.adapted(model, package.adapter)) if package.adapter else model
 
 
 def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any], **counts: int) -> Smaller:
@@ -153,7 +154,7 @@ def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any
         again = read_back(package / GGUF, folder / "weights")
         error = round(logit_error(model, again, probe_prompts(domain)), 6)
         about = {**wanted, **sizes, **counts, "quantisation": kind, "logit_error": error}
-        tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
+        tokenizer = load_tokenizer(layout.BASE_MODEL)
         files.write_text(package / "Modelfile", modelfile(tokenizer, domain.system_text()))
         for name in (PROMPT, BASE):
             shutil.copyfile(layout.PACKAGE / name, package / name)
@@ -213,7 +214,7 @@ def _copy_fields(reader: Any, writer: Any, model: Any, architecture: str, kind: 
     """Everything but the tensors: the base model's, with this model's layers, template and special tokens."""
     import gguf
 
-    tokenizer = weight_parity.load_tokenizer(layout.BASE_MODEL)
+    tokenizer = load_tokenizer(layout.BASE_MODEL)
     own: dict[str, Any] = {name: getattr(tokenizer, role) for name, role in TOKENS.items()}
     own["tokenizer.chat_template"] = tokenizer.chat_template
     own["general.file_type"] = int(gguf.LlamaFileType[f"MOSTLY_{kind.upper()}"])
@@ -262,7 +263,7 @@ def _as_in_file(values: np.ndarray, name: str, architecture: str, config: Any) -
 def read_back(file: Path, target: Path) -> Any:
     """The file's weights as a folder of safetensors, and the model. Raises SmallerError: its tokenizer is another."""
     tokenizer, model = load_gguf(file)
-    before = weight_parity.load_tokenizer(layout.BASE_MODEL)
+    before = load_tokenizer(layout.BASE_MODEL)
     if tokenizer.get_vocab() != before.get_vocab() or tokenizer.eos_token_id != before.eos_token_id:
         raise SmallerError(f"{file} has another vocabulary or end of turn than {layout.BASE_MODEL}")
     shutil.rmtree(target, ignore_errors=True)
@@ -276,7 +277,7 @@ def logit_error(one: Any, other: Any, prompts: list[list[int]]) -> float:
     """Root mean square of the difference of all logits, over the spread of the first model's."""
     import torch
 
-    first, second = (torch.cat([x[0] for x in weight_parity.logits_of(m, prompts)]) for m in (one, other))
+    first, second = (torch.cat([x[0] for x in parity.logits_of(m, prompts)]) for m in (one, other))
     return float((first - second).square().mean().sqrt() / first.std())
 
 

@@ -34,7 +34,7 @@ class PreferenceSettings(FlywheelError):
 
 def train(job: PreferenceJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
-    tokenizer = load_tokenizer(job)
+    tokenizer = load_tokenizer(job.base_model)
     rows, held_out = (rows_of(job, tokenizer, name) for name in ("train", "validation"))
     arguments = training_arguments(job, run, checkpoint, rows, held_out)
     trainer = build_trainer(job, tokenizer, rows, held_out, arguments)

@@ -19,9 +19,8 @@ from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.text.prompts import PromptBook, messages_of, render
 from tasks.train.base_model.stage import strip_local
-from tasks.train.package import weight_parity
+from tasks.train.package import parity
 from tasks.train.package.model_card import model_card
-from tasks.train.package.prompt_parity import NAMED, check_prompts
 from tasks.train.run.handover import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights, final
 
 NOT_THE_TOKENIZER = {"config.json", "generation_config.json", "MANIFEST.json"}  # of a model's folder, with its weights
@@ -57,14 +56,14 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
     Raises WeightsRefused: they differ by more than `limit` in a logit, are not finite, or change nothing.
     """
     if weights.adapter is None:
-        weight_parity.refuse_unchanged(_logits_of(weights.base, prompts), _logits_of(layout.BASE_MODEL, prompts))
+        parity.refuse_unchanged(_logits_of(weights.base, prompts), _logits_of(layout.BASE_MODEL, prompts))
         _copy_model(weights.base, folder / MODEL)
         return "whole weights, bit by bit as they were trained"
-    model = weight_parity.load(weights.base)
-    plain = weight_parity.logits_of(model, prompts)
-    model = weight_parity.adapted(model, weights.adapter)
-    trained = weight_parity.logits_of(model, prompts)
-    weight_parity.refuse_unchanged(trained, plain)
+    model = parity.load(weights.base)
+    plain = parity.logits_of(model, prompts)
+    model = parity.adapted(model, weights.adapter)
+    trained = parity.logits_of(model, prompts)
+    parity.refuse_unchanged(trained, plain)
     if kind.served_as != "weights":
         (folder / ADAPTER).mkdir()
         for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
@@ -73,21 +72,21 @@ def place(weights: Weights, kind: Kind, folder: Path, prompts: list[list[int]], 
         if weights.base != layout.BASE_MODEL:
             _copy_model(weights.base, folder / MODEL)
         return "it changes answers; nothing to merge"
-    model = weight_parity.merge(model)
+    model = parity.merge(model)
     if kind.served_as == "weights":
         model.save_pretrained(folder / MODEL)
         finish_model(folder / MODEL)
         del model  # before it is read back: two of them need twice the memory
         merged = _logits_of(folder / MODEL, prompts)
     else:
-        merged = weight_parity.logits_of(model, prompts)
-    weight_parity.refuse_difference(trained, merged, limit)
+        merged = parity.logits_of(model, prompts)
+    parity.refuse_difference(trained, merged, limit)
     return "adapter and merged weights agree"
 
 
 def _logits_of(model: Path, prompts: list[list[int]]) -> list[Any]:
     """What whole weights answer; they are held no longer than that."""
-    return weight_parity.logits_of(weight_parity.load(model), prompts)
+    return parity.logits_of(parity.load(model), prompts)
 
 
 def _copy_model(source: Path, target: Path) -> None:
@@ -122,7 +121,7 @@ def prompt_of(domain: Domain, base: Path) -> dict[str, Any]:
         "system": domain.system_text(),
         "chat_template": template,
         "chat_template_sha256": files.sha256_bytes(template.encode()),
-        "special_tokens": {name: settings.get(name) for name in NAMED},
+        "special_tokens": {name: settings.get(name) for name in parity.NAMED},
     }
 
 
@@ -131,13 +130,13 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
     kind, prompt = kind_of(weights), prompt_of(domain, layout.BASE_MODEL)
     own = sorted(weights.base.glob("*.safetensors")) if weights.base != layout.BASE_MODEL else []
     for path in [*([weights.adapter / ADAPTER_WEIGHTS] if weights.adapter else []), *own]:
-        weight_parity.refuse_broken_weights(path)
+        parity.refuse_broken_weights(path)
     shutil.rmtree(target, ignore_errors=True)
     with files.fresh_directory(target) as folder:
         limit = params.package.max_logit_difference
         compared = place(weights, kind, folder, probe_prompts(domain), limit)
         served = folder / MODEL if (folder / MODEL).is_dir() else layout.BASE_MODEL
-        check_prompts(domain.system_text(), weights.base, served, prompt)
+        parity.check_prompts(domain.system_text(), weights.base, served, prompt)
         files.write_json(folder / KIND, kind.model_dump())
         files.write_json(folder / PROMPT, prompt)
         source = domain.base_model

@@ -32,7 +32,7 @@ def train(job: PretrainJob, run: Path, checkpoint: str | None) -> None:
 
 def read_rows(job: PretrainJob) -> Rows:
     """The job's texts as rows of tokens; every process makes the same ones."""
-    tokenizer, settings = load_tokenizer(job), job.settings
+    tokenizer, settings = load_tokenizer(job.base_model), job.settings
     documents = [document_ids(tokenizer, document) for document in read_records(job.data["documents"], Document)]
     general = [example_ids(tokenizer, example) for example in read_records(job.data["general"], Example)]
     return build_rows(documents, general, settings.max_tokens, settings.general_ratio, job.seed)
@@ -52,7 +52,7 @@ def build_trainer(job: PretrainJob, rows: Rows, run: Path, checkpoint: str | Non
         args=planned_arguments(common_arguments(job, run) | evaluation(every, bool(held_out), checkpoint)),
         train_dataset=dataset(rows.train),
         eval_dataset=held_out or None,
-        processing_class=load_tokenizer(job),
+        processing_class=load_tokenizer(job.base_model),
         callbacks=[StopAtNan(job.stage), *common_callbacks(job, CURVES, tokens)],
     )
     return unprinted(trainer)

@@ -22,7 +22,7 @@ CURVES = (
 
 def train(job: RewardJob, run: Path, checkpoint: str | None) -> None:
     """Train from the start or from a checkpoint, and write RUN/final."""
-    tokenizer = load_tokenizer(job)
+    tokenizer = load_tokenizer(job.base_model)
     groups, held_out = (
         encode_groups(tokenizer, job.system, read_own_jsonl(job.data[name], Preference), job.settings.max_tokens)
         for name in ("train", "validation")

@@ -11,8 +11,7 @@ from typing import Any
 
 from tasks.core import processes
 from tasks.core.errors import FlywheelError
-from tasks.train.run.launch import LOOK_SECONDS, read_launch, start_workers
-from tasks.train.run.nodes import announcement, this_node
+from tasks.train.run.launch import LOOK_SECONDS, announcement, read_launch, start_workers, this_node
 
 LEAVE_SECONDS = 30.0  # for workers to end by themselves after the first machine's have
 

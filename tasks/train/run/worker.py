@@ -108,11 +108,11 @@ def evaluation(every: int, validate: bool, checkpoint: str | None) -> dict[str, 
     }
 
 
-def load_tokenizer(job: TrainingJob) -> Any:
-    """The base model's own tokenizer."""
+def load_tokenizer(folder: Path) -> Any:
+    """A model's own tokenizer; code beside it is not run."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(job.base_model)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def load_options(job: TrainingJob) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def build_trainer(job: SftJob, arguments: Any) -> PlannedTrainer:
     from tasks.train.sft.one_row import in_one_row, use_one_row_attention
     from tasks.train.tuning.trainer import PlannedTrainer
 
-    tokenizer, settings = load_tokenizer(job), job.settings
+    tokenizer, settings = load_tokenizer(job.base_model), job.settings
     train_rows, validation_rows = (
         encode_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), settings.max_tokens)
         for name in ("train", "validation")

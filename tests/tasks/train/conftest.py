@@ -26,11 +26,12 @@ def an_example(number: int) -> Example:
 
 
 @pytest.fixture
-def workspace(root: Path, tiny_model: Path, tmp_path: Path) -> Workspace:
-    """Builds the repository under tmp_path; `sft` overrides settings, the counts are examples."""
+def workspace(root: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """Builds the repository under tmp_path and enters it; `sft` overrides settings, the counts are examples."""
 
     def build(train: int = 11, validation: int = 3, **sft: Any) -> Path:
         rows = map(an_example, range(train)), map(an_example, range(100, 100 + validation))
-        return lay_training(tmp_path, root, tiny_model, *rows, sft)
+        monkeypatch.chdir(lay_training(tmp_path, root, tiny_model, *rows, sft))
+        return tmp_path
 
     return build

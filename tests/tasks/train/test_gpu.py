@@ -10,20 +10,16 @@ import pytest
 import torch
 
 from tasks.core import layout
-from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_manifest
-from tasks.core.params import load_params
 from tasks.core.pointers import ADAPTER
 from tasks.core.records import write_jsonl
-from tasks.core.training_params import Method, MethodsParams
+from tasks.core.training_params import Method
 from tasks.train.run.checkpoints import step_of
-from tasks.train.run.launch import launch
-from tasks.train.sft.stage import describe
 from tests import kills
 from tests.kills import SFT
 from tests.preferences import some_preferences
 from tests.tasks.train.conftest import an_example
-from tests.tasks.train.run.test_methods import SMALL
+from tests.tasks.train.run.test_methods import train_all
 from tests.training import lay_training, run_stage
 
 pytestmark = [
@@ -59,22 +55,9 @@ def test_one_gpu_trains_an_adapter_in_bf16(name: str, workspace: Any, root: Path
 
 def test_every_method_trains_on_one_gpu(workspace: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight examples, two a step: four steps. Those without virtual tokens also packed, as they are by default."""
-    folder = workspace(train=8, launch="gpu1", precision="bf16", **STEPS | {"epochs": 1})
-    monkeypatch.chdir(folder)
+    workspace(train=8, launch="gpu1", precision="bf16", **STEPS | {"epochs": 1})
     monkeypatch.setenv("PYTHONPATH", str(root))
-    job = describe(load_params(), load_domain("construction"))
-    for method in get_args(Method):
-        kind: Any = MethodsParams.model_fields[method].annotation
-        changes = {"method": method, "packing": not method.startswith(("p_", "prompt_"))}
-        section = kind.model_validate(SMALL[method]).model_dump()
-        settings = job.settings.model_copy(update=changes)
-        job.model_copy(update={"settings": settings, "method": section}).write(Path("jobs") / f"{method}.json")
-    launch("gpu1", "tests.every_method", ["jobs"])
-    for method in get_args(Method):
-        result = read(folder, f"jobs/{method}/final/result.json")
-        before, after = (row[2] for row in result["history"] if row[1] == "validation")
-        assert after < before, method
-        assert result["steps"] == 4
+    train_all("gpu1", get_args(Method), steps=4, packing=True)
 
 
 def lay_chain(folder: Path, root: Path, model: Path, method: str, alignment: str) -> Path:

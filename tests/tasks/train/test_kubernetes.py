@@ -1,4 +1,4 @@
-"""infra/kubernetes/training.yaml: the machines it starts find each other as tasks/train/run/nodes.py expects."""
+"""infra/kubernetes/training.yaml: the machines it starts find each other as tasks/train/run/launch.py expects."""
 
 from __future__ import annotations
 

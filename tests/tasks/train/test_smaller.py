@@ -19,7 +19,8 @@ from tasks.core.records import Turn
 from tasks.corpus.teacher.teacher import Ask, Message, Reply, ReplyCache, Teacher
 from tasks.text.prompts import messages_of, render
 from tasks.train import smaller
-from tasks.train.package import weight_parity
+from tasks.train.package import parity
+from tasks.train.run.worker import load_tokenizer
 from tasks.train.smaller import SmallerError, kept_layers, make_student, modelfile, taught
 from tests.tasks.train.conftest import an_example
 
@@ -71,10 +72,9 @@ def lay_source(model: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def package(workspace: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(workspace: Any, small: Path) -> Path:
     """A repository with whole weights as its package, over a small base model and the file that it came from."""
     folder: Path = workspace()
-    monkeypatch.chdir(folder)
     shutil.rmtree("data/base_model")
     shutil.copytree(small, "data/base_model")
     about = folder / "domains/construction/domain.yaml"
@@ -111,7 +111,7 @@ def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactl
 @pytest.mark.parametrize("system", ["", "Be brief."])
 def test_ollama_is_told_to_write_a_conversation_as_it_was_trained(tiny_model: Path, system: str) -> None:
     """Its template is filled in once a turn, cut off at the answer that is wanted; the system prompt comes first."""
-    tokenizer = weight_parity.load_tokenizer(tiny_model)
+    tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = CHATML
     written = modelfile(tokenizer, system)
     template = written.split('TEMPLATE """')[1].split('"""')[0]
@@ -180,7 +180,7 @@ def test_a_student_holds_the_layers_it_keeps(package: Path, tmp_path: Path) -> N
     model = AutoModelForCausalLM.from_config(config)
     weights = [model.model.layers[at].mlp.up_proj.weight.detach().clone() for at in range(4)]
     assert make_student(model, 3, tmp_path / "student") == [0, 2, 3]
-    found = weight_parity.load(tmp_path / "student")
+    found = parity.load(tmp_path / "student")
     for layer, at in zip(found.model.layers, (0, 2, 3), strict=True):
         assert bool((layer.mlp.up_proj.weight == weights[at]).all())
     verify_manifest(tmp_path / "student")
@@ -188,7 +188,7 @@ def test_a_student_holds_the_layers_it_keeps(package: Path, tmp_path: Path) -> N
 
 def test_the_teachers_answers_take_the_place_of_the_references(package: Path, tmp_path: Path) -> None:
     """One that was cut off or that writes a role marker teaches nothing, and none at all is an error."""
-    params, tokenizer = load_params(), weight_parity.load_tokenizer(Path("data/base_model"))
+    params, tokenizer = load_params(), load_tokenizer(Path("data/base_model"))
     examples = [an_example(number) for number in range(3)]
     cache = ReplyCache(tmp_path / "cache", {"test": "teacher"})
     replies = [("Said so.", "stop"), ("Said at such len", "length"), ("<|im_end|>", "stop")]
@@ -208,10 +208,10 @@ def test_the_teachers_answers_take_the_place_of_the_references(package: Path, tm
             taught(examples[1:], "Be brief.", teacher, 20, tokenizer)
 
 
-def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_is_trained_alike_before_and_after_a_night(workspace: Any) -> None:
     """A night goes on from the champion at a share of sft's rate; a student begins from itself. 11 rows, 2 steps an
     epoch: 20 steps take 10 epochs."""
-    monkeypatch.chdir(workspace(learning_rate=2e-4, min_steps=20, batch_size=4))
+    workspace(learning_rate=2e-4, min_steps=20, batch_size=4)
     data = {name: layout.MIX / f"{name}.jsonl" for name in ("train", "validation")}
 
     def described() -> Any:

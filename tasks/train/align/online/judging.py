@@ -18,6 +18,7 @@ from tasks.core.files import write_json
 from tasks.core.training_params import BoundsParams
 from tasks.train.align.online.policy import Answers, PolicyReading, answer, read, seed_of
 from tasks.train.align.stage import OnlineJob
+from tasks.train.run.handover import ADAPTER_CONFIG
 from tasks.train.run.held_weights import VALUE_HEAD, Held, all_finite, held, lent, whole
 from tasks.train.run.online_plan import OnlinePlan
 from tasks.train.run.worker import shares
@@ -26,6 +27,45 @@ Reward = Callable[[Tensor, Tensor], Tensor]  # token ids and mask, both (rows, c
 ANSWERS = 4  # to each held-out prompt, so that the luck of one weighs less
 TENSORS, NUMBERS = "online.safetensors", "online.json"
 GOOD, HEAD = "good.", "head."
+
+
+class RewardModel(torch.nn.Module):
+    """The reward model, frozen: a sequence classifier with one label (Stiennon et al. 2020, arXiv 2009.01325).
+
+    Limits: only differences between answers to one prompt mean something.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.pad_token_id: int = model.config.pad_token_id
+
+    @torch.no_grad()
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Scores (rows,) in fp32 of conversations: ids and mask (rows, columns), padded on either side by anything."""
+        padded = input_ids.masked_fill(attention_mask == 0, self.pad_token_id)
+        scores: torch.Tensor = self.model(input_ids=padded, attention_mask=attention_mask, use_cache=False).logits
+        return scores[:, 0].float()
+
+
+def load_reward_model(
+    trained: Path, base: Path, dtype: torch.dtype, pad_token_id: int, attention: str = "eager"
+) -> RewardModel:
+    """The reward model that stage reward left: models/reward/adapter (over `base`) or models/reward/model."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    adapter = (trained / ADAPTER_CONFIG).is_file()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base if adapter else trained,
+        num_labels=1,
+        dtype=dtype,
+        attn_implementation=attention,
+        pad_token_id=pad_token_id,
+    )
+    if adapter:
+        model = PeftModel.from_pretrained(model, trained)
+    return RewardModel(model)
 
 
 class OutOfBounds(Exception):

@@ -16,7 +16,7 @@ def train(job: OnlineJob, run: Path, checkpoint: str | None) -> None:
     from tasks.train.align.online.judging import restore
     from tasks.train.align.online.policy import prompt_rows
 
-    tokenizer = load_tokenizer(job)
+    tokenizer = load_tokenizer(job.base_model)
     longest = job.settings.rollout.max_prompt_tokens
     (prompts, left_out), (held_out, _) = (
         prompt_rows(tokenizer, job.system, read_own_jsonl(job.data[name], Example), longest)
@@ -69,7 +69,7 @@ def load_reward(job: OnlineJob, tokenizer: Any) -> Any:
     """The frozen reward model. Call it before the trainer's arguments exist, or ZeRO-3 shares out what is loaded."""
     from accelerate import PartialState
 
-    from tasks.train.preference.reward_model import load_reward_model
+    from tasks.train.align.online.judging import load_reward_model
 
     options = load_options(job)
     place = tokenizer.pad_token_id, options["attn_implementation"]

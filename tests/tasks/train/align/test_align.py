@@ -27,16 +27,6 @@ def described(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return describe(load_params(), load_domain("construction"))
 
 
-def test_alignment_begins_from_the_sft_adapter(
-    tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = lay_alignment(tmp_path, root, tiny_model, {"align": {"alignment": "dpo"}}, adapter=True)
-    job = described(folder, monkeypatch)
-    assert isinstance(job, PreferenceJob)
-    assert (job.base_model, job.start) == (layout.BASE_MODEL, layout.SFT / "adapter")
-    assert set(job.data) == {"train", "validation"}
-
-
 def test_an_online_alignment_needs_the_reward_model(
     tmp_path: Path, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,13 +44,8 @@ def test_an_online_alignment_needs_the_reward_model(
 
 def test_the_first_and_the_last_value_of_each_curve_are_metrics() -> None:
     result = {"steps": 2, "history": [[0, "validation loss", 0.7], [1, "kl", 0.1], [2, "validation loss", 0.5]]}
-    assert metrics_of(result) == {
-        "steps": 2,
-        "validation_loss_before": 0.7,
-        "validation_loss": 0.5,
-        "kl_before": 0.1,
-        "kl": 0.1,
-    }
+    losses = {"validation_loss_before": 0.7, "validation_loss": 0.5}
+    assert metrics_of(result) == {"steps": 2, **losses, "kl_before": 0.1, "kl": 0.1}
 
 
 def test_kto_weighs_the_rarer_kind_of_answer_more() -> None:
@@ -166,7 +151,8 @@ def test_a_night_is_held_to_the_first_champion_of_its_line_and_not_to_where_it_b
     write_manifest(folder / "data/start")
     monkeypatch.chdir(folder)
     job = describe(load_params(), load_domain("construction"))
-    assert isinstance(job, PreferenceJob) and job.start == layout.SFT / "adapter"
+    assert isinstance(job, PreferenceJob) and set(job.data) == {"train", "validation"}
+    assert (job.base_model, job.start) == (layout.BASE_MODEL, layout.SFT / "adapter")
     job = job.model_copy(update={"settings": job.settings.model_copy(update={"precision": "fp32"})})
     rows = [{"prompt_ids": [1, 50], "chosen_ids": [60], "rejected_ids": [70, 80]}]
     policy = model_beside_reference(job, rows, ALONE)

@@ -21,8 +21,8 @@ from tasks.train.sft.stage import describe
 
 
 @pytest.fixture
-def job(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
-    monkeypatch.chdir(workspace(save_every=2, max_restarts=2))
+def job(workspace: Any) -> TrainingJob:
+    workspace(save_every=2, max_restarts=2)
     return describe(load_params(), load_domain("construction"))
 
 

@@ -14,10 +14,9 @@ from tasks.core.files import ManifestError, sha256_bytes, verify_manifest, write
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.text.parity import PromptsDiffer
-from tasks.train.package import prompt_parity, weight_parity
+from tasks.train.package import parity
 from tasks.train.package import stage as package
-from tasks.train.package.prompt_parity import check_prompts
-from tasks.train.package.weight_parity import WeightsRefused
+from tasks.train.package.parity import WeightsRefused, check_prompts
 from tasks.train.run.handover import TrainedError, clean_config, write_nothing
 
 PLACES = ["q_proj", "down_proj"]
@@ -152,12 +151,12 @@ def test_what_no_adapter_loader_takes_becomes_weights_or_is_marked_as_served_by_
         verify_manifest(found.model)
         assert (found.model / "tokenizer.json").read_bytes() == Path("data/base_model/tokenizer.json").read_bytes()
         left = [path for path in (Path("models/sft/model"), Path("models/pretrain/model")) if path.is_dir()]
-        trained = weight_parity.load(left[0] if left else Path("data/base_model"))
+        trained = parity.load(left[0] if left else Path("data/base_model"))
         if Path("models/sft/adapter").is_dir():
-            trained = weight_parity.adapted(trained, Path("models/sft/adapter"))
+            trained = parity.adapted(trained, Path("models/sft/adapter"))
         prompts = [[1, 4093, 198, 2], [28, 500]]
-        one, other = (weight_parity.logits_of(model, prompts) for model in (trained, weight_parity.load(found.model)))
-        assert weight_parity.largest_difference(one, other) < 1e-3
+        one, other = (parity.logits_of(model, prompts) for model in (trained, parity.load(found.model)))
+        assert parity.largest_difference(one, other) < 1e-3
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -233,7 +232,7 @@ def test_merged_weights_that_answer_differently_are_refused(
     packed: Any, monkeypatch: pytest.MonkeyPatch, difference: float, said: str
 ) -> None:
     packed()
-    monkeypatch.setattr(weight_parity, "largest_difference", lambda *_: difference)
+    monkeypatch.setattr(parity, "largest_difference", lambda *_: difference)
     limit = load_params().package.max_logit_difference
     with pytest.raises(WeightsRefused, match=f"differ by {said} in a logit; .*{limit}"):
         package.stage()
@@ -252,7 +251,7 @@ def served(tiny_model: Path, tmp_path: Path) -> Path:
 
 def packaged(folder: Path) -> dict[str, Any]:
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    tokens = {name: settings.get(name) for name in prompt_parity.NAMED}
+    tokens = {name: settings.get(name) for name in parity.NAMED}
     template = (folder / "chat_template.jinja").read_text()
     return {"system": SYSTEM, "chat_template": template, "special_tokens": tokens}
 
@@ -261,7 +260,7 @@ def test_equal_files_read_every_conversation_alike_and_another_package_is_refuse
     tiny_model: Path, served: Path
 ) -> None:
     whole = packaged(tiny_model)
-    assert check_prompts(SYSTEM, tiny_model, served, whole) == len(prompt_parity.CONVERSATIONS) == 5
+    assert check_prompts(SYSTEM, tiny_model, served, whole) == len(parity.CONVERSATIONS) == 5
     other = whole["chat_template"].replace("assistant\n", "assistant \n")
     with pytest.raises(PromptsDiffer, match="training and the engine differ in prompt"):
         check_prompts(SYSTEM, tiny_model, tiny_model, whole | {"chat_template": other})

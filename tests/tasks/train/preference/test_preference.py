@@ -10,7 +10,7 @@ import torch
 
 from tasks.core.records import Message, Preference, make_preference
 from tasks.text.prompts import PromptError, encode_prompt
-from tasks.train.preference.reward_model import load_reward_model
+from tasks.train.align.online.judging import load_reward_model
 from tasks.train.preference.rows import dpo_rows, encode_groups, kto_rows
 
 SYSTEM = "Be brief."

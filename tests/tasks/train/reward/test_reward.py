@@ -100,7 +100,7 @@ def test_two_processes_train_a_reward_model_that_ranks_and_loads(tmp_path: Path,
     from transformers import AutoTokenizer
 
     from tasks.core.records import Preference, read_own_jsonl
-    from tasks.train.preference.reward_model import load_reward_model
+    from tasks.train.align.online.judging import load_reward_model
     from tasks.train.preference.rows import encode_groups
 
     settings = {"reward": {"epochs": 2, "batch_size": 1, "save_every": 4, "learning_rate": 1e-3}}

@@ -10,16 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks.train.run import heartbeat
+from tasks.train.run import callbacks
 from tasks.train.run.checkpoints import DiskFull, is_complete
-
-
-@pytest.fixture(scope="module")
-def callbacks() -> Any:
-    """Imported here, because it brings torch along."""
-    from tasks.train.run import callbacks
-
-    return callbacks
 
 
 def a_state(step: int = 0, last: int = 100, first_process: bool = True, **more: Any) -> SimpleNamespace:
@@ -27,14 +19,14 @@ def a_state(step: int = 0, last: int = 100, first_process: bool = True, **more: 
 
 
 @pytest.mark.parametrize("logs", [{"loss": float("nan")}, {"eval_loss": float("inf")}])
-def test_only_a_loss_that_is_no_number_stops_the_run(callbacks: Any, logs: dict[str, float]) -> None:
+def test_only_a_loss_that_is_no_number_stops_the_run(logs: dict[str, float]) -> None:
     with pytest.raises(callbacks.TrainingDiverged, match=r"at step 7; lower sft\.learning_rate"):
         callbacks.StopAtNan("sft").on_log(None, a_state(7), None, logs)
     callbacks.StopAtNan("sft").on_log(None, a_state(7), None, {"loss": 2.0, "grad_norm": float("nan")})
 
 
 @pytest.fixture
-def ten_steps(callbacks: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def ten_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Ten steps, from step 20 on, in 5 seconds; with 50 tokens a step, 100 tokens a second."""
 
     def run(state: Any, logs: dict[str, float], tokens: float | None = 50) -> None:
@@ -69,7 +61,7 @@ def test_progress_says_step_figures_speed_and_time_left(
 
 
 def test_a_trainer_that_logs_nothing_has_progress_too(
-    callbacks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two steps in 2 seconds: one a second, 98 to go."""
     now = [100.0]
@@ -97,7 +89,7 @@ def test_on_a_terminal_progress_is_a_bar_on_one_line(
 
 
 def test_only_the_first_process_speaks_and_draws(
-    callbacks: Any, ten_steps: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ten_steps: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     ten_steps(a_state(30, first_process=False), {"loss": 1.5})
     ten_steps(a_state(30, first_process=False), {"eval_loss": 1.5})
@@ -114,7 +106,7 @@ def render(history: list[dict[str, Any]]) -> str:
 
 
 def test_the_curve_is_drawn_while_the_run_goes_on_and_whole_at_its_end(
-    callbacks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the first log, not again a second later, again after five, and at the end."""
     now = [100.0]
@@ -133,15 +125,6 @@ def test_the_curve_is_drawn_while_the_run_goes_on_and_whole_at_its_end(
     assert drawn == [1, 1, 3, 4]
 
 
-@pytest.fixture
-def noted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the process's beat would say; this test's own."""
-    fresh = {"phase": "starting", "moves": 0, "step": 0, "steps": 0, "longest": 0.0, "training": 0.0}
-    monkeypatch.setattr(heartbeat, "_noted", fresh)
-    monkeypatch.setattr(heartbeat, "_beat", None)
-    return heartbeat._noted
-
-
 def a_run(tmp_path: Path) -> tuple[Any, Path]:
     """A run of one process with a checkpoint of 1000 bytes that is not marked yet."""
     folder = tmp_path / "checkpoint-2"
@@ -150,9 +133,7 @@ def a_run(tmp_path: Path) -> tuple[Any, Path]:
     return SimpleNamespace(output_dir=str(tmp_path), world_size=1), folder
 
 
-def test_a_saved_checkpoint_is_marked_and_the_beat_knows_of_it(
-    callbacks: Any, tmp_path: Path, noted: dict[str, Any]
-) -> None:
+def test_a_saved_checkpoint_is_marked_and_the_beat_knows_of_it(tmp_path: Path, noted: dict[str, Any]) -> None:
     arguments, folder = a_run(tmp_path)
     mark = callbacks.MarkCheckpoints()
     mark.on_train_begin(arguments, a_state(), None)
@@ -168,7 +149,7 @@ def test_a_saved_checkpoint_is_marked_and_the_beat_knows_of_it(
 
 @pytest.mark.parametrize("free, enough", [(1499, False), (1500, True)])
 def test_a_checkpoint_is_begun_only_where_there_is_room_for_it(
-    callbacks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: Any, free: int, enough: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: Any, free: int, enough: bool
 ) -> None:
     """One and a half times the last one's 1000 bytes."""
     arguments, _ = a_run(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,20 +34,12 @@ from tasks.train.sft.stage import describe
 ADAPTERS = sorted(set(get_args(Method)) - {"full"})
 IDS = torch.arange(100, 120)[None]
 # Small ones. A two-layer model is 576 wide, 192 for keys and values, 1536 inside.
+LORA: dict[str, Any] = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 SMALL: dict[str, Any] = {
     "full": {"train_embeddings": False},
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
-    "rslora": {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
-    "dora": {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]},
+    **dict.fromkeys(("lora", "rslora", "dora"), LORA),
     "pissa": {"rank": 4, "alpha": 8, "iterations": 4, "target_modules": ["q_proj", "v_proj"]},
-    "qlora": {
-        "rank": 4,
-        "alpha": 8,
-        "dropout": 0.0,
-        "target_modules": ["q_proj", "v_proj"],
-        "quantisation": "nf4",
-        "double_quantisation": True,
-    },
+    "qlora": {**LORA, "quantisation": "nf4", "double_quantisation": True},
     "p_tuning_v2": {"virtual_tokens": 5, "projection": True, "hidden": 32},
     "p_tuning": {"virtual_tokens": 5, "encoder": "mlp", "hidden": 32},
     "prompt_tuning": {"virtual_tokens": 5, "begin_with": "Answer briefly and safely."},
@@ -245,20 +238,23 @@ def test_every_method_trains_in_two_processes_under_deepspeed(
     workspace: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight examples, 2 × 2 a step: two steps. tests/every_method.py compares the processes' weights after each."""
-    settings = {"precision": "fp32", "packing": False, "batch_size": 2, "epochs": 1, "learning_rate": 1e-3}
-    folder = workspace(train=8, validation=2, **settings)
-    monkeypatch.chdir(folder)
+    workspace(train=8, validation=2, precision="fp32", batch_size=2, epochs=1, learning_rate=1e-3)
     monkeypatch.setenv("PYTHONPATH", str(root))
+    train_all("cpu", [method for method in get_args(Method) if method != "qlora"], steps=2)
+
+
+def train_all(launched: str, methods: Sequence[Method], steps: int, packing: bool = False) -> None:
+    """Train each method in the workspace that is entered; `packing`: those that can be packed."""
     job = describe(load_params(), load_domain("construction"))
-    here = [method for method in get_args(Method) if method != "qlora"]
-    for method in here:
+    for method in methods:
         kind: Any = MethodsParams.model_fields[method].annotation
-        changes = {"settings": job.settings.model_copy(update={"method": method})}
+        changes = {"method": method, "packing": packing and not METHODS[method].virtual}
         section = kind.model_validate(SMALL[method]).model_dump()
-        job.model_copy(update={**changes, "method": section}).write(Path("jobs") / f"{method}.json")
-    launch("cpu", "tests.every_method", ["jobs"])
-    for method in here:
+        settings = job.settings.model_copy(update=changes)
+        job.model_copy(update={"settings": settings, "method": section}).write(Path("jobs") / f"{method}.json")
+    launch(launched, "tests.every_method", ["jobs"])
+    for method in methods:
         result = json.loads(Path(f"jobs/{method}/final/result.json").read_text())
         before, after = (row[2] for row in result["history"] if row[1] == "validation")
         assert after < before, method
-        assert result["steps"] == 2
+        assert result["steps"] == steps

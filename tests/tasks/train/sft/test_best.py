@@ -7,20 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+
+from tasks.train.sft import best
 
 
-@pytest.fixture(scope="module")
-def best() -> Any:
-    """Imported here, because it brings torch along."""
-    from tasks.train.sft import best
-
-    return best
-
-
-def evaluated(best: Any, run: Path, losses: dict[int, float]) -> Any:
+def evaluated(run: Path, losses: dict[int, float]) -> Any:
     """A trainer of one weight that was its step's number at each validation."""
-    import torch
-
     model = torch.nn.Linear(1, 1, bias=False)
     state = SimpleNamespace(global_step=0, is_world_process_zero=True, log_history=[])
     callback = best.KeepBest(run)
@@ -48,11 +41,11 @@ def evaluated(best: Any, run: Path, losses: dict[int, float]) -> Any:
         ({0: 5.0}, 0),
     ],
 )
-def test_the_weights_of_the_lowest_loss_are_put_back(best: Any, tmp_path: Path, losses: Any, kept: int) -> None:
-    trainer = evaluated(best, tmp_path, losses)
+def test_the_weights_of_the_lowest_loss_are_put_back(tmp_path: Path, losses: Any, kept: int) -> None:
+    trainer = evaluated(tmp_path, losses)
     assert best.put_best(trainer, tmp_path) == kept == trainer.model.weight.item()
 
 
-def test_no_more_copies_lie_about_than_the_best_and_the_one_before(best: Any, tmp_path: Path) -> None:
-    evaluated(best, tmp_path, {0: 5.0, 1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0, 5: 9.0})
+def test_no_more_copies_lie_about_than_the_best_and_the_one_before(tmp_path: Path) -> None:
+    evaluated(tmp_path, {0: 5.0, 1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0, 5: 9.0})
     assert {path.name for path in tmp_path.iterdir()} == {"best-3.safetensors", "best-4.safetensors"}

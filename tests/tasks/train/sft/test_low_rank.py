@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
-
-@pytest.fixture(scope="module")
-def low_rank() -> Any:
-    """Imported here, because it brings torch and peft along."""
-    from tasks.train.sft import low_rank
-
-    return low_rank
+from tasks.train.sft import low_rank
 
 
 def a_layer(bias: bool = False, **lora: Any) -> Any:
     """A linear layer of 6 inputs and 5 outputs with LoRA of rank 2, none of it zero."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5, bias=bias)).double()
     config = LoraConfig(r=2, lora_alpha=6, target_modules=["0"], init_lora_weights=False, **lora)
@@ -28,8 +21,6 @@ def a_layer(bias: bool = False, **lora: Any) -> Any:
 
 def run(model: Any) -> list[Any]:
     """Output, and the gradients of input, A and B for a loss that weighs every output."""
-    import torch
-
     x = torch.linspace(-1, 1, 4 * 3 * 6, dtype=torch.double).view(4, 3, 6).requires_grad_()
     out = model(x)
     (out * torch.arange(1, 6)).sin().sum().backward()
@@ -37,9 +28,7 @@ def run(model: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("options", [{}, {"bias": True}, {"use_rslora": True}])
-def test_outputs_and_gradients_are_those_of_peft(low_rank: Any, options: dict[str, Any]) -> None:
-    import torch
-
+def test_outputs_and_gradients_are_those_of_peft(options: dict[str, Any]) -> None:
     expected, model = run(a_layer(**options)), a_layer(**options)
     assert low_rank.use_fewer_passes(model) == 1
     found = run(model)
@@ -49,13 +38,11 @@ def test_outputs_and_gradients_are_those_of_peft(low_rank: Any, options: dict[st
 
 
 @pytest.mark.parametrize("options", [{"lora_dropout": 0.1}, {"use_dora": True}])
-def test_a_layer_that_is_more_is_left_to_peft(low_rank: Any, options: dict[str, Any]) -> None:
+def test_a_layer_that_is_more_is_left_to_peft(options: dict[str, Any]) -> None:
     assert low_rank.use_fewer_passes(a_layer(**options)) == 0
 
 
-def test_without_its_adapter_a_layer_is_the_base_layer(low_rank: Any) -> None:
-    import torch
-
+def test_without_its_adapter_a_layer_is_the_base_layer() -> None:
     model = a_layer()
     low_rank.use_fewer_passes(model)
     x = torch.ones(1, 6, dtype=torch.double)

@@ -14,10 +14,9 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_manifest
 from tasks.core.params import load_params
-from tasks.core.records import Example, read_own_jsonl
 from tasks.train.sft.stage import describe, metrics_of, with_enough_steps
-from tasks.train.tuning.batches import encode_rows, plan_epoch
-from tests.training import run_stage
+from tasks.train.tuning.batches import plan_epoch
+from tests.training import answer_losses, run_stage
 
 RESULT = {
     "history": [[0, "validation", 4.0], [1, "train", 3.0], [2, "train", 2.0], [2, "validation", 2.5]]
@@ -28,20 +27,11 @@ RESULT = {
 }
 
 
-def test_the_train_loss_is_the_mean_of_the_last_epoch_s_steps() -> None:
+def test_the_train_loss_is_the_last_epoch_s_mean_and_the_validation_loss_that_of_the_kept_weights() -> None:
     """Two epochs of two steps: (1 + 2) / 2."""
-    assert metrics_of(RESULT, epochs=2) == {
-        "steps": 4,
-        "kept_step": 4,
-        "tokens": 70,
-        "epochs": 2,
-        "train_loss": 1.5,
-        "validation_loss_before": 4.0,
-        "validation_loss": 1.5,
-    }
-
-
-def test_the_validation_loss_is_that_of_the_weights_that_are_kept() -> None:
+    counts = {"steps": 4, "kept_step": 4, "tokens": 70, "epochs": 2}
+    losses = {"train_loss": 1.5, "validation_loss_before": 4.0, "validation_loss": 1.5}
+    assert metrics_of(RESULT, epochs=2) == counts | losses
     assert metrics_of(RESULT | {"kept_step": 2}, epochs=2)["validation_loss"] == 2.5
 
 
@@ -55,12 +45,9 @@ def test_small_data_gets_as_many_epochs_as_make_up_the_steps_that_are_asked_for(
     assert with_enough_steps(settings.model_copy(update={"min_steps": 0}), examples=60, processes=2).epochs == 2
 
 
-def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
-    workspace: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(workspace: Any) -> None:
     """Whole weights too, which are no adapter to begin from: 2e-4 as set, a quarter of it in a night."""
     folder = workspace(learning_rate=2e-4, min_steps=100)
-    monkeypatch.chdir(folder)
     job = describe(load_params(), load_domain("construction"))
     assert job.settings.learning_rate == 2e-4 and job.settings.epochs > load_params().sft.epochs and job.keep_best
     shutil.copytree(folder / layout.BASE_MODEL, folder / layout.START / "model")
@@ -70,15 +57,14 @@ def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(
     assert night.settings.epochs == load_params().sft.epochs
 
 
-def digest_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(folder)
-    return describe(load_params(), load_domain("construction")).digest()
-
-
-def test_checkpoints_are_for_one_job_only(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_for_one_job_only(workspace: Any) -> None:
     """Settings, seed, data, prompt, launch and model shape the weights; how often is saved does not."""
     folder = workspace(save_every=2)
-    first = digest_in(folder, monkeypatch)
+
+    def digest() -> str:
+        return describe(load_params(), load_domain("construction")).digest()
+
+    first = digest()
     edits = [
         ("params.yaml", "save_every: 2", "save_every: 3", True),
         ("params.yaml", "learning_rate: 0.0002", "learning_rate: 0.0003", False),
@@ -92,29 +78,8 @@ def test_checkpoints_are_for_one_job_only(workspace: Any, monkeypatch: pytest.Mo
         text = (folder / name).read_text()
         assert old in text, name
         (folder / name).write_text(text.replace(old, new, 1))
-        assert (digest_in(folder, monkeypatch) == first) is same, (name, new)
+        assert (digest() == first) is same, (name, new)
         (folder / name).write_text(text)
-
-
-def answer_losses(folder: Path, split: str) -> list[tuple[int, float, int]]:
-    """For each example: its length in tokens, the sum of its answer's negative log-likelihood, its answer's tokens.
-
-    By the base model alone, one example at a time, in fp32, without any of the code under test but the encoding.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
-    examples = read_own_jsonl(folder / layout.MIX / f"{split}.jsonl", Example)
-    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
-    losses = []
-    for row in encode_rows(tokenizer, system, examples, 512):
-        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-        learnt = int((labels != -100).sum())
-        with torch.no_grad():
-            losses.append((ids.shape[1], model(input_ids=ids, labels=labels).loss.item() * learnt, learnt))
-    return losses
 
 
 def first_step_loss(folder: Path, batch_size: int, accumulated: int) -> float:
@@ -143,15 +108,8 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
     assert metrics["trainable_parameters"] == 2 * 16 * sum(map(sum, widths))
 
     rows = list(csv.DictReader((folder / "reports/plots/sft_loss.csv").open()))
-    assert [(row["step"], row["split"]) for row in rows] == [
-        ("0", "validation"),
-        ("1", "train"),
-        ("2", "train"),
-        ("2", "validation"),
-        ("3", "train"),
-        ("4", "train"),
-        ("4", "validation"),
-    ]
+    seen = [f"{row['step']} {row['split']}" for row in rows]
+    assert seen == ["0 validation", "1 train", "2 train", "2 validation", "3 train", "4 train", "4 validation"]
     # Before the first update LoRA changes nothing, so the first loss is the base model's.
     assert float(rows[1]["loss"]) == pytest.approx(first_step_loss(folder, batch_size=2, accumulated=2), abs=1e-4)
 
@@ -159,9 +117,6 @@ def test_two_processes_train_an_adapter_under_deepspeed(workspace: Any, root: Pa
     config = json.loads((folder / "models/sft/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "SmolLM2-135M-Instruct"
     assert str(folder) not in json.dumps(config)
-    assert sorted(path.name for path in (folder / "models/sft/adapter").iterdir()) == [
-        "MANIFEST.json",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
+    left = sorted(path.name for path in (folder / "models/sft/adapter").iterdir())
+    assert left == ["MANIFEST.json", "adapter_config.json", "adapter_model.safetensors"]
     assert list((folder / ".flywheel/checkpoints/sft").iterdir()) == []

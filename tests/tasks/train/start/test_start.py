@@ -12,12 +12,10 @@ from tasks.core import layout
 from tasks.core.files import verify_manifest, write_json, write_manifest
 from tasks.core.params import FeedbackParams
 from tasks.core.pointers import FeedbackPointer, StartPoint, adapter_to_continue, goes_on
-from tasks.core.records import Example, read_own_jsonl
 from tasks.train.run.handover import before_sft
 from tasks.train.start.stage import StartError, start, starting_version
-from tasks.train.tuning.batches import encode_rows
 from tests.preferences import write_adapter
-from tests.training import run_stage
+from tests.training import answer_losses, run_stage
 
 WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPoint(version="3", digest="b" * 64))
 
@@ -59,32 +57,14 @@ def lay_version(folder: Path, base: str, part: str, served_as: str | None = None
 
 
 def validation_loss(folder: Path, adapter: Path | None) -> float:
-    """The mean over examples of the mean loss of their answers' tokens, by transformers and peft alone, in fp32."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model: Any = AutoModelForCausalLM.from_pretrained(folder / layout.BASE_MODEL, dtype=torch.float32)
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter)
-    tokenizer = AutoTokenizer.from_pretrained(folder / layout.BASE_MODEL)
-    examples = read_own_jsonl(folder / layout.MIX / "validation.jsonl", Example)
-    system = (folder / "domains/construction/prompts/system.txt").read_text().strip()
-    rows = encode_rows(tokenizer, system, examples, 512)
-    with torch.no_grad():
-        losses = [
-            model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss.item()
-            for row in rows
-        ]
+    """The mean over examples of the mean loss of their answers' tokens."""
+    losses = [total / tokens for _, total, tokens in answer_losses(folder, "validation", adapter)]
     return sum(losses) / len(losses)
 
 
-def test_training_goes_on_where_the_champion_ended(
-    workspace: Any, root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_goes_on_where_the_champion_ended(workspace: Any, root: Path, tiny_model: Path) -> None:
     """The loss before the first step is that of the champion's adapter, a hundred tolerances from the base model's."""
     folder = workspace(precision="fp32", batch_size=2, epochs=1, save_every=50)
-    monkeypatch.chdir(folder)
     champion = folder / layout.WEIGHTS / "new/adapter"
     write_adapter(champion, tiny_model)
     (champion / "MANIFEST.json").unlink()
@@ -102,19 +82,15 @@ def test_training_goes_on_where_the_champion_ended(
     assert validation_loss(folder, folder / "models/sft/adapter") == pytest.approx(metrics["validation_loss"], abs=1e-4)
 
 
-def test_an_adapter_over_another_base_is_refused(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_over_another_base_is_refused(workspace: Any) -> None:
     folder = workspace()
-    monkeypatch.chdir(folder)
     lay_version(folder, "f" * 64, "adapter")
     with pytest.raises(StartError, match="version 3 was trained over another base model"):
         start()
 
 
-def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
-    workspace: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(workspace: Any) -> None:
     folder = workspace()
-    monkeypatch.chdir(folder)
     lay_version(folder, verify_manifest(layout.BASE_MODEL), "model", "weights")
     assert start() == "the weights of version 3"
     begin = before_sft()
@@ -123,9 +99,8 @@ def test_a_night_goes_on_from_whole_weights_as_from_a_base_of_its_own(
     assert goes_on()
 
 
-def test_what_no_engine_serves_is_nothing_to_go_on_from(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_engine_serves_is_nothing_to_go_on_from(workspace: Any) -> None:
     folder = workspace()
-    monkeypatch.chdir(folder)
     lay_version(folder, verify_manifest(layout.BASE_MODEL), "model", "nothing")
     with pytest.raises(StartError, match=r"because\); set feedback\.start: base"):
         start()

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+import torch
 
+from tasks.train.tuning import trainer
 from tasks.train.tuning.batches import PlannedBatches
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Any:
-    """Imported here, because it brings torch and trl along."""
-    from tasks.train.tuning import trainer
-
-    return trainer
 
 
 def a_state(epoch: float | None) -> SimpleNamespace:
@@ -24,16 +17,14 @@ def a_state(epoch: float | None) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("reached, epoch", [(None, 0), (0, 0), (1.0, 1), (1.375, 1), (2.0, 2)])
-def test_a_run_that_goes_on_reads_the_order_of_its_epoch(trainer: Any, reached: float | None, epoch: int) -> None:
+def test_a_run_that_goes_on_reads_the_order_of_its_epoch(reached: float | None, epoch: int) -> None:
     batches = PlannedBatches([1, 2, 3, 4], 1, 2, 0, seed=0)
     trainer._NextEpoch(batches).on_epoch_begin(None, a_state(reached), None)
     assert batches.epoch == epoch
 
 
-def test_two_equal_words_cost_the_logarithm_of_two(trainer: Any) -> None:
+def test_two_equal_words_cost_the_logarithm_of_two() -> None:
     """Probabilities are 1/2 each: the loss is 2 log 2 for two rows, the gradient half less one at the target."""
-    import torch
-
     logits = torch.zeros(2, 2, requires_grad=True)
     loss = trainer.cross_entropy_sum(logits * 1.0, torch.tensor([0, 1]))
     loss.backward()
@@ -41,10 +32,8 @@ def test_two_equal_words_cost_the_logarithm_of_two(trainer: Any) -> None:
     assert logits.grad.tolist() == [[-0.5, 0.5], [0.5, -0.5]]
 
 
-def test_values_and_gradients_are_torchs_own(trainer: Any) -> None:
+def test_values_and_gradients_are_torchs_own() -> None:
     """More rows than go through at a time, some of them ignored, and a factor that bf16 would round."""
-    import torch
-
     torch.manual_seed(0)
     given, targets = torch.randn(2, 20, 50), torch.randint(0, 50, (2, 20))
     targets[0, :5] = -100
@@ -57,9 +46,7 @@ def test_values_and_gradients_are_torchs_own(trainer: Any) -> None:
     torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_without_gradients_the_logits_stay(trainer: Any) -> None:
-    import torch
-
+def test_without_gradients_the_logits_stay() -> None:
     logits = torch.randn(3, 4)
     before = logits.clone()
     with torch.no_grad():

@@ -1,4 +1,8 @@
-"""Are the weights that are packaged the ones that were trained? Compared by their logits, in fp32."""
+"""Are the packaged weights those that were trained (by their logits, in fp32), and questions the same tokens?
+
+Each side that reads a question is asked through its own code. Limits: an engine that brings its own template is found
+by the probes before traffic (tasks/engine/parity.py).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import FlywheelError
+from tasks.text.parity import CONVERSATIONS, PromptsDiffer, Reading, as_trained, first_difference, refuse_differing
+from tasks.text.prompts import PromptBook, encode_text, messages_of, render
+from tasks.train.run.worker import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
+
+NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class WeightsRefused(FlywheelError):
@@ -37,19 +46,12 @@ def load(folder: Path) -> Any:
     """A model in fp32, ready to answer; code beside it is not run."""
     import torch
     from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True
-    ).eval()
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """A model's own tokenizer; code beside it is not run."""
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True
+    ).eval()
 
 
 def adapted(model: Any, adapter: Path) -> Any:
@@ -102,3 +104,47 @@ def refuse_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]
         raise WeightsRefused(
             f"adapter and merged weights differ by {difference:.2e} in a logit; package.max_logit_difference: {limit}"
         )
+
+
+def check_prompts(system: str, trained: Path, served: Path, packaged: dict[str, Any]) -> int:
+    """Compare training's, the engine's and the gateway's reading of all conversations; returns how many there are.
+
+    `packaged` is the package's prompt.json. Raises PromptsDiffer: a token, the turn's end or a special token differs.
+    """
+    before, after, book = load_tokenizer(trained), load_tokenizer(served), PromptBook(served)
+    _check_special_tokens(before, after, packaged)
+    if packaged["system"] != system:
+        raise PromptsDiffer("the packaged system prompt is not the one of the domain")
+    for conversation in CONVERSATIONS:
+        answer = conversation.answer + after.eos_token
+        messages = messages_of(system, conversation.user, conversation.history)
+        text, counted = _rendered(after, packaged, messages, True), render(book, messages)
+        ids, answer_ids = tuple(encode_text(after, text)), tuple(encode_text(after, answer))
+        engine = Reading("the engine", text, ids, answer_ids)
+        gateway = Reading("the gateway", counted, tuple(book.ids(counted)), tuple(book.ids(answer)))
+        refuse_differing([as_trained(before, system, conversation), engine, gateway])
+        turns = [{"role": "assistant", "content": conversation.answer}, {"role": "user", "content": "?"}]
+        later = _rendered(after, packaged, messages + turns, False)
+        if not later.startswith(text + answer):
+            raise PromptsDiffer(
+                "the chat template writes an answer of an earlier turn otherwise than it is trained: "
+                + first_difference(text + answer, later)
+            )
+    return len(CONVERSATIONS)
+
+
+def _rendered(tokenizer: Any, packaged: dict[str, Any], messages: list[dict[str, str]], begin: bool) -> str:
+    """As an engine reads chat messages: its tokenizer renders the packaged template and adds nothing."""
+    template = packaged["chat_template"]
+    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=begin)
+    return str(text)
+
+
+def _check_special_tokens(before: Any, after: Any, packaged: dict[str, Any]) -> None:
+    if after.eos_token is None:
+        raise PromptsDiffer("the tokenizer names no eos_token, so that no answer would ever end")
+    for name in NAMED:
+        one, other = getattr(before, name), getattr(after, name)
+        pair = (one, before.convert_tokens_to_ids(one)), (other, after.convert_tokens_to_ids(other))
+        if pair[0] != pair[1] or packaged["special_tokens"].get(name) != other:
+            raise PromptsDiffer(f"{name} is {pair[0]} in training and {pair[1]} where it is served")
