@@ -47,9 +47,11 @@ def build_trainer(job: PretrainJob, rows: Rows, run: Path, checkpoint: str | Non
     steps = count_steps(len(rows.train), job.settings.batch_size, job.processes)
     every = -(-steps // job.settings.gradient_accumulation)
     tokens = (rows.domain_tokens + rows.general_tokens) / every
+    # Before the model is loaded: they tell transformers of a partition (ZeRO-3).
+    arguments = planned_arguments(common_arguments(job, run) | evaluation(every, bool(held_out), checkpoint))
     trainer = PlannedTrainer(
         model=prepared(load_model(job), job),
-        args=planned_arguments(common_arguments(job, run) | evaluation(every, bool(held_out), checkpoint)),
+        args=arguments,
         train_dataset=dataset(rows.train),
         eval_dataset=held_out or None,
         processing_class=load_tokenizer(job.base_model),
