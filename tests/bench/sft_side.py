@@ -67,7 +67,7 @@ def trl_side(job: SftJob, rows: list[dict[str, Any]], special: dict[str, Any], r
         model=model,
         args=SFTConfig(**given),
         train_dataset=Dataset.from_list(rows),
-        processing_class=load_tokenizer(job),
+        processing_class=load_tokenizer(job.base_model),
     )
 
 
@@ -116,7 +116,9 @@ def main() -> None:
     job, out = SftJob.model_validate(side["job"]), Path(sys.argv[2])
     quiet()
     train, validation = (
-        encode_rows(load_tokenizer(job), job.system, read_own_jsonl(job.data[name], Example), job.settings.max_tokens)
+        encode_rows(
+            load_tokenizer(job.base_model), job.system, read_own_jsonl(job.data[name], Example), job.settings.max_tokens
+        )
         for name in ("train", "validation")
     )
     run = out.parent
