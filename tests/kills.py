@@ -118,11 +118,6 @@ def kill_worker(trained: Trained, stage: subprocess.Popen[str]) -> None:
     workers(trained, stage)[-1].kill()
 
 
-def stop_worker(trained: Trained, stage: subprocess.Popen[str]) -> None:
-    """A worker that neither dies nor goes on."""
-    workers(trained, stage)[-1].suspend()
-
-
 def fill_disk(trained: Trained, stage: subprocess.Popen[str]) -> None:
     """From now on no file of these workers can grow past a kilobyte: the next checkpoint fails in its middle."""
     for worker in workers(trained, stage):
