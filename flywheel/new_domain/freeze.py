@@ -59,7 +59,7 @@ def freeze(domain: Domain, pools: Pools, threshold: float, shingle: int) -> dict
     """
     # Files of evaluation items hold nothing else, so nothing there is wasted.
     asked = pools["domain"] if domain.evaluation_files else alone(pools["domain"], threshold, shingle)
-    drawn = {"mmlu": pools["mmlu"]}
+    drawn = {name: pools[name] for name in ("mmlu", "declining")}
     for name, items in (("domain", asked), ("dialogue", pools["dialogue"]), ("safety", pools["safety"])):
         try:
             drawn[name] = draw_spread(items, getattr(domain.evaluation, name))

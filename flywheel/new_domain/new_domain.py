@@ -161,6 +161,7 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
         copy = target / path.relative_to(layout.DOMAINS / model)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    chosen["knowledge"] = {"evaluation_answers": True}
     chosen["evaluation"] = {"domain": 1, "dialogue": 1, "safety": 1}
     return chosen
 
@@ -237,6 +238,8 @@ def _decisions(domain: Domain, found: Found, folder: Path, seeds: int) -> list[s
         f"{seeds} seeds drawn from the others into sources/seeds.jsonl: check them by hand"
         if seeds
         else "no seeds: every question is long, or stands in a conversation or under a system text",
+        "answers to the frozen questions may be found by the model, as a help desk's may; for an exam write "
+        "knowledge: {evaluation_answers: false} into domain.yaml",
         "licence: not stated; write it into domain.yaml before anything is published",
     ]
 

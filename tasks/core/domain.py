@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError, model_validator
 from tasks.core import layout
 from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes, read_yaml
 
-SOURCES = ("base_model", "embedder", "human", "evaluation_files", "seeds", "documents", "triples", "general",
-           "mmlu", "safety")  # fmt: skip
+SOURCES = ("base_model", "embedder", "human", "evaluation_files", "rewordings", "seeds", "documents", "known_documents",
+           "triples", "general", "mmlu", "safety")  # fmt: skip
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
@@ -86,6 +86,21 @@ class HumanSource(Source):
     advertising: Annotated[list[Text], Field(default_factory=list)]
 
 
+class RewordingSource(Source):
+    """Questions of the human source `of` in other words, as JSON lines: id (of its entry), rewordings."""
+
+    of: Text
+
+
+class KnowledgeSettings(Section):
+    """What of the material may be known. `evaluation_answers`: also what the evaluation items are answered from.
+
+    A help desk's answers are its knowledge; the key of an exam is not.
+    """
+
+    evaluation_answers: bool = False
+
+
 class TripleSource(Source):
     """A knowledge graph for Self-KV: triples as CSV, JSON lines or RDF/Turtle; `templates` words them, by relation."""
 
@@ -139,13 +154,17 @@ class Domain(Section):
     base_model: BaseModelSource
     embedder: EmbedderSource
     human: Annotated[list[HumanSource], Field(default_factory=list)]
-    # Questions to evaluate on, as JSON lines: question, answer, category. A domain that names any draws its evaluation
-    # items from these, and from none of its human sources.
+    # Questions to evaluate on, as JSON lines (docs/domains.md). A domain that names any draws its evaluation items from
+    # these, and from none of its human sources.
     evaluation_files: Annotated[list[Source], Field(default_factory=list)]
+    rewordings: Annotated[list[RewordingSource], Field(default_factory=list)]
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     # Instructions with answers, checked by hand, as JSON lines: instruction, input, output, classification.
     seeds: Annotated[list[Source], Field(default_factory=list)]
     # Text, Markdown, HTML, PDF, DOCX, or rows of JSON lines with id, title and text, for Self-QA.
     documents: Annotated[list[Source], Field(default_factory=list)]
+    # Documents that may be known and are not trained on, such as those that evaluation items are answered from.
+    known_documents: Annotated[list[Source], Field(default_factory=list)]
     triples: Annotated[list[TripleSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
     mmlu: Source  # multiple-choice questions of general knowledge, from few-shot YAML files

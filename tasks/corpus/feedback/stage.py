@@ -31,6 +31,7 @@ from tasks.core.records import (
 )
 from tasks.core.stage import run_stage
 from tasks.core.tables import write_records
+from tasks.text.passages import uncited
 from tasks.text.personal import masked
 
 STAGE = "feedback"
@@ -131,7 +132,7 @@ def _useless(row: Reaction, made: Example | Preference | None, newest: bool) -> 
     if not newest:
         return f"superseded by a later {row.kind} of the same answer"
     if isinstance(made, Example):
-        return "the same as the answer it corrects" if row.text.strip() == row.answer.strip() else ""
+        return "the same as the answer it corrects" if uncited(row.text) == uncited(row.answer) else ""
     if {row.finish_reason, row.other_finish_reason} != {"stop"}:
         return "an answer of the choice was cut"
     if not made.chosen.strip() or not made.rejected.strip():
@@ -181,13 +182,13 @@ def _example(row: Reaction, language: str, system: str, cleaned: Cleaned) -> Exa
     """A correction as an example: the last question, the turns before it, and the corrected text as the answer."""
     spoken = [message for message in row.messages if message.role != "system"]
     alternates = [message.role for message in spoken] == ["user", "assistant"] * (len(spoken) // 2) + ["user"]
-    if not alternates or not row.text.strip():
+    if not alternates or not uncited(row.text):
         return None
     pairs = zip(spoken[:-1:2], spoken[1::2], strict=True)
     turns = [Turn(user=_mask(one.content, cleaned), assistant=_mask(two.content, cleaned)) for one, two in pairs]
     return make_example(
         instruction=_mask(spoken[-1].content, cleaned),
-        output=_mask(row.text.strip(), cleaned),
+        output=_mask(uncited(row.text), cleaned),
         system=_system(row, system, cleaned),
         history=tuple(turns),
         language=language,
@@ -209,7 +210,8 @@ def _system(row: Reaction, own: str, cleaned: Cleaned) -> str:
 def _preference(row: Reaction, cleaned: Cleaned) -> Preference:
     prompt = tuple(Message(role=m.role, content=_mask(m.content, cleaned)) for m in row.messages)
     source = (f"feedback:{row.id}", f"answer:{row.answer_id}", f"night:{row.night}")
-    return make_preference(prompt, _mask(row.answer, cleaned), _mask(row.other_answer, cleaned), source)
+    chosen, rejected = (_mask(uncited(text), cleaned) for text in (row.answer, row.other_answer))
+    return make_preference(prompt, chosen, rejected, source)
 
 
 def _mask(text: str, cleaned: Cleaned) -> str:

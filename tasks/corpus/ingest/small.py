@@ -16,15 +16,16 @@ from typing import Any, TypeVar
 
 import yaml
 
-from tasks.core.domain import DialogueSource, SafetySource, Source
-from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Seed, make_example, make_item
+from tasks.core.domain import DialogueSource, RewordingSource, SafetySource, Source
+from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Rewording, Seed, make_example, make_item
 from tasks.corpus.ingest.human import markup_problem
 from tasks.corpus.reading.lines import bad_line, text_problem
 from tasks.corpus.reading.rows import Row, read_rows
 
 T = TypeVar("T")
 SEED_FIELDS = {"instruction", "input", "output", "classification"}
-ITEM_FIELDS = {"question", "answer", "category"}
+ITEM_FIELDS = {"question", "answer", "category", "of", "paraphrases", "facts", "never", "declines"}
+REWORDING_FIELDS = {"id", "rewordings"}
 OPTION = re.compile(r"\(([A-D])\)\s*")
 ANSWER = re.compile(r"answer is \(([A-D])\)")
 STAGE = "ingest"
@@ -59,10 +60,33 @@ def _each_once(
 
 def _item(row: Row, source: str) -> tuple[str, EvaluationItem]:
     fields = _fields(row, ITEM_FIELDS)
-    prompt, reference = (_text(fields, name, needed=True) for name in ("question", "answer"))
-    category = _text(fields, "category")
-    item = make_item(set="domain", prompt=prompt, reference=reference, category=category, source=(source,))
+    declines = bool(_text(fields, "declines"))
+    facts = fields.get("facts") or []
+    if not isinstance(facts, list) or not all(isinstance(one, list) and one for one in facts):
+        raise ValueError("field 'facts' must be a list of lists of alternatives")
+    item = make_item(
+        set="declining" if declines else "domain",
+        prompt=_text(fields, "question", needed=True),
+        reference=_text(fields, "answer", needed=not declines),
+        category=_text(fields, "category"),
+        source=(source, *_texts(fields, "of")),
+        paraphrases=_texts(fields, "paraphrases"),
+        facts=tuple(_texts({"facts": one}, "facts") for one in facts),
+        never=_texts(fields, "never"),
+    )
     return item.id, item
+
+
+def read_rewordings(source: RewordingSource, paths: list[Path], bad: list[BadLine]) -> list[Rewording]:
+    """The questions of a human source in other words."""
+    rows = _each_once("entry", source.name, paths, partial(_rewordings, of=source.of), bad)
+    return [one for row in rows for one in row]
+
+
+def _rewordings(row: Row, source: str, of: str) -> tuple[str, list[Rewording]]:
+    fields = _fields(row, REWORDING_FIELDS)
+    identity = _text(fields, "id", needed=True)
+    return identity, [Rewording(source=f"{of}/{identity}", question=one) for one in _texts(fields, "rewordings")]
 
 
 def _seed(row: Row, source: str, language: str) -> tuple[str, tuple[Seed, Example]]:
@@ -95,6 +119,13 @@ def _text(fields: dict[str, Any], name: str, needed: bool = False) -> str:
     if problem := text_problem(value):
         raise ValueError(f"field {name!r}: {problem}")
     return value.strip()
+
+
+def _texts(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = fields.get(name) or []
+    if not isinstance(values, list):
+        raise ValueError(f"field {name!r} must be a list of texts")
+    return tuple(_text({name: value}, name, needed=True) for value in values)
 
 
 def read_mmlu(source: Source, paths: list[Path], bad: list[BadLine]) -> list[EvaluationItem]:

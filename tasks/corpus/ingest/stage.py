@@ -13,16 +13,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.core import layout
-from tasks.core.domain import Domain, load_domain
+from tasks.core.domain import Domain, Source, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory
 from tasks.core.params import load_params
-from tasks.core.records import BadLine, Document, EvaluationItem, Example, Receipt, Seed, Triple, make_item, write_jsonl
+from tasks.core.records import (
+    BadLine,
+    Document,
+    EvaluationItem,
+    Example,
+    Receipt,
+    Rewording,
+    Seed,
+    Triple,
+    make_item,
+    write_jsonl,
+)
 from tasks.core.stage import run_stage
 from tasks.core.tables import record_writer, write_records
 from tasks.corpus.ingest.documents import read_documents
 from tasks.corpus.ingest.human import human_rows
-from tasks.corpus.ingest.small import Dialogue, read_dialogue, read_items, read_mmlu, read_safety, read_seeds, refused
+from tasks.corpus.ingest.small import (
+    Dialogue,
+    read_dialogue,
+    read_items,
+    read_mmlu,
+    read_rewordings,
+    read_safety,
+    read_seeds,
+    refused,
+)
 from tasks.corpus.ingest.triples import read_triples
 from tasks.corpus.reading.lines import by_cause
 from tasks.corpus.reading.rows import SourceError
@@ -43,6 +63,7 @@ class Small(NamedTuple):
     general: Dialogue
     seeds: list[tuple[Seed, Example]]
     items: list[EvaluationItem]
+    rewordings: list[Rewording]
     mmlu: list[EvaluationItem]
     safety: list[EvaluationItem]
 
@@ -55,11 +76,12 @@ def read_small(domain: Domain) -> Small:
         read_dialogue(source, domain.paths(source), general)
     seeds = [pair for one in domain.seeds for pair in read_seeds(one, domain.paths(one), domain.language, bad)]
     items = [item for one in domain.evaluation_files for item in read_items(one, domain.paths(one), bad)]
+    reworded = [item for one in domain.rewordings for item in read_rewordings(one, domain.paths(one), bad)]
     mmlu = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
     safety = read_safety(domain.safety, domain.paths(domain.safety))
     # The same in two sources counts once.
     once = {seed.id: (seed, example) for seed, example in seeds}
-    return Small(general, list(once.values()), list({item.id: item for item in items}.values()), mmlu, safety)
+    return Small(general, list(once.values()), list({item.id: item for item in items}.values()), reworded, mmlu, safety)
 
 
 def human_examples(
@@ -89,7 +111,8 @@ def items_of(name: str, examples: list[Example]) -> list[EvaluationItem]:
 def pools_of(domain: Domain, small: Small, human: list[EvaluationItem]) -> Pools:
     """All items that could be evaluated on, by set; `human` are those that the human examples would be."""
     return {
-        "domain": small.items if domain.evaluation_files else human,
+        "domain": [item for item in small.items if item.set == "domain"] if domain.evaluation_files else human,
+        "declining": [item for item in small.items if item.set == "declining"],
         "dialogue": items_of("dialogue", small.general.held_out),
         "mmlu": small.mmlu,
         "safety": small.safety,
@@ -115,7 +138,7 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
                 f"{domain.frozen}: {len(missing)} {name} items have left the sources, first {missing[0][:12]}; "
                 "put the sources back, or draw anew with python -m flywheel.new_domain.freeze --again"
             )
-        if not wanted:
+        if not wanted and name not in layout.OPTIONAL_SETS:
             raise IngestError(
                 f"{domain.frozen}: no {name} items; draw anew with python -m flywheel.new_domain.freeze --again"
             )
@@ -146,8 +169,10 @@ def ingest(domain: Domain) -> str:
         write_records(folder / "general.parquet", small.general.replay, Example)
         write_records(folder / "safety.parquet", refusals, Example)
         write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
-        read = (one for source in domain.documents for one in read_documents(source, domain.paths(source), bad))
-        documents = write_records(folder / "documents.parquet", read, Document)
+        write_jsonl(folder / "rewordings.jsonl", small.rewordings)
+        documents = write_records(folder / "documents.parquet", _documents(domain, domain.documents, bad), Document)
+        known = _documents(domain, domain.known_documents, bad)
+        documents += write_records(folder / "known_documents.parquet", known, Document)
         triples = write_records(folder / "triples.parquet", _triples(domain, bad, unused), Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
@@ -176,10 +201,11 @@ def _pass_humans(
     held_out = (
         {item.id for item in small.items} if domain.evaluation_files else set(read_frozen(domain).get("domain", ()))
     )
+    answers = {source for item in small.items for source in item.source[1:]}  # the entries that items are answered from
     with record_writer(folder / "examples.parquet", Example) as keep:
         for example, receipt in human_examples(domain, small.general.bad, unused):
             item = item_of("domain", example)
-            if receipt.kept and item.id in held_out:
+            if receipt.kept and (item.id in held_out or not answers.isdisjoint(example.source[:1])):
                 held.setdefault(item.id, item)
                 receipt = receipt.model_copy(update={"kept": False, "reason": HELD_OUT})
             note(receipt)
@@ -191,6 +217,11 @@ def _pass_humans(
             note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
             keep(example)
     return kept + len(seeds), list(held.values())
+
+
+def _documents(domain: Domain, sources: list[Source], bad: list[BadLine]) -> Iterator[Document]:
+    for source in sources:
+        yield from read_documents(source, domain.paths(source), bad)
 
 
 def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:

@@ -10,21 +10,24 @@ import pytest
 import yaml
 
 from flywheel.new_domain.freeze import candidates
-from tasks.core.domain import DialogueSource, SafetySource, Source, load_domain
+from tasks.core import layout
+from tasks.core.domain import DialogueSource, RewordingSource, SafetySource, Source, load_domain
 from tasks.core.params import load_params
-from tasks.core.records import BadLine
+from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Rewording, read_own_jsonl
+from tasks.core.tables import read_records
 from tasks.corpus.ingest.small import (
     Dialogue,
     normalise,
     read_dialogue,
     read_items,
     read_mmlu,
+    read_rewordings,
     read_safety,
     read_seeds,
     refused,
     split_choices,
 )
-from tasks.corpus.ingest.stage import frozen_items, read_small
+from tasks.corpus.ingest.stage import frozen_items, ingest, read_small
 from tests.planted import jaccard, shingles
 
 GIVEN: dict[str, Any] = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
@@ -66,6 +69,87 @@ def test_evaluation_questions_are_items_with_their_category(tmp_path: Path) -> N
     [item] = read_items(OWN, [lines(tmp_path / "e.jsonl", row, row, {"question": "谁？"})], bad)
     assert (item.set, item.prompt, item.reference, item.category) == ("domain", "谁登记？", "公安机关。", "登记")
     assert [line.line for line in bad] == [2, 3]
+
+
+def test_an_evaluation_question_says_which_entries_answer_it_and_what_a_right_answer_says(tmp_path: Path) -> None:
+    """The first source is its own line, those behind it the entries that it is answered from."""
+    row = {
+        "question": "How deep?", "answer": "2 m.", "of": ["faq/1", "faq/2"], "paraphrases": [" Depth? "],
+        "facts": [["2 m", "two metres"], ["^yes"]], "never": ["3 m"],
+    }  # fmt: skip
+    foreign = {"question": "Weather?", "declines": "foreign", "category": "weather", "facts": None}
+    bad: list[BadLine] = []
+    item, other = read_items(OWN, [lines(tmp_path / "e.jsonl", row, foreign)], bad)
+    assert item.source == ("own/e.jsonl:1", "faq/1", "faq/2") and item.paraphrases == ("Depth?",)
+    assert (item.facts, item.never) == ((("2 m", "two metres"), ("^yes",)), ("3 m",))
+    assert (other.set, other.reference, other.facts, other.category) == ("declining", "", (), "weather")
+    plain = {name: row[name] for name in ("question", "answer")}
+    assert read_items(OWN, [lines(tmp_path / "e.jsonl", plain)], bad)[0].id == item.id, "asked and right are the same"
+    assert bad == []
+
+
+@pytest.mark.parametrize(
+    "fields, cause",
+    [
+        ({"facts": ["2 m"]}, "field 'facts' must be a list of lists of alternatives"),
+        ({"facts": [[]]}, "field 'facts' must be a list of lists of alternatives"),
+        ({"facts": [["2 m", ""]]}, "field 'facts' must be a text that is not empty"),
+        ({"never": "3 m"}, "field 'never' must be a list of texts"),
+        ({"of": [7]}, "field 'of' must be a text"),
+        ({"paraphrases": [" "]}, "field 'paraphrases' must be a text that is not empty"),
+        ({"answer": ""}, "field 'answer' must be a text that is not empty"),
+        ({"declines": "foreign"}, "an item that has no answer has neither a reference nor choices nor facts"),
+        ({"fact": []}, "unknown fields fact"),
+    ],
+)
+def test_an_evaluation_question_that_is_not_well_formed_is_quarantined(
+    tmp_path: Path, fields: dict[str, Any], cause: str
+) -> None:
+    row = {"question": "How deep?", "answer": "2 m."} | fields
+    bad: list[BadLine] = []
+    assert read_items(OWN, [lines(tmp_path / "e.jsonl", row)], bad) == []
+    assert bad[0].line == 1 and cause in bad[0].cause
+
+
+def test_a_question_in_other_words_names_the_entry_it_asks_for(tmp_path: Path) -> None:
+    given = RewordingSource(**GIVEN, of="faq")
+    rows = [{"id": "a-1", "rewordings": ["A?", "B?"]}, {"id": "a-2"}, {"id": "a-1", "rewordings": ["C?"]},
+            {"rewordings": ["D?"]}, {"id": "a-3", "rewordings": "E?"}]  # fmt: skip
+    bad: list[BadLine] = []
+    found = read_rewordings(given, [lines(tmp_path / "r.jsonl", *rows)], bad)
+    assert [(one.source, one.question) for one in found] == [("faq/a-1", "A?"), ("faq/a-1", "B?")]
+    assert [(line.line, line.cause.split(";")[0]) for line in bad] == [
+        (3, "the same entry stands here twice"),
+        (4, "field 'id' must be a text that is not empty"),
+        (5, "field 'rewordings' must be a list of texts"),
+    ]
+
+
+def test_the_entries_that_the_evaluation_is_answered_from_are_held_out_of_the_examples(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every entry that an item names exists and is laid aside, with its receipt; what is left has rewordings."""
+    for name in ("domains", ".flywheel"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    ingest(load_domain("construction"))
+    items = [
+        item
+        for name in ("domain", "declining")
+        for item in read_own_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", EvaluationItem)
+    ]
+    named = {source for item in items for source in item.source[1:]}
+    assert len(items) == 160 and len(named) > 90
+    kept, dropped = (read_records(layout.INGEST / f"{name}.parquet", Example) for name in ("examples", "dropped"))
+    laid_aside = {
+        one.example_id
+        for one in read_records(layout.INGEST / "receipt.parquet", Receipt)
+        if not one.kept and one.reason == "kept for the evaluation"
+    }
+    assert not named & {example.source[0] for example in kept}
+    assert named == {one.source[0] for one in dropped if one.id in laid_aside and one.origin == "human"}
+    rewordings = read_own_jsonl(layout.INGEST / "rewordings.jsonl", Rewording)
+    assert len({one.source for one in rewordings} & {example.source[0] for example in kept}) > 300
 
 
 def test_what_is_not_needed_may_be_null(tmp_path: Path) -> None:
