@@ -37,6 +37,8 @@ START = Path("data/start")
 FEEDBACK = Path("data/feedback")
 INGEST = Path("data/ingest")
 EVALUATION_ITEMS = INGEST / "evaluation"
+RETRIEVER = Path("data/retriever")
+INDEX = Path("data/index")
 CONSTRUCT = Path("data/construct")
 VALIDATE = Path("data/validate")
 EMBED = Path("data/embed")
@@ -65,7 +67,8 @@ CARD_MARKDOWN = REPORTS / "release_card.md"
 DATA_DOCS = REPORTS / "data_docs"
 ESTIMATE = REPORTS / "estimate.json"
 
-EVALUATION_SETS = ("domain", "dialogue", "mmlu", "safety")
+EVALUATION_SETS = ("domain", "declining", "dialogue", "mmlu", "safety")
+OPTIONAL_SETS = ("declining",)  # those that a domain may go without
 
 # The libraries below call home, look for a newer version of themselves or talk of it unless they are told not to.
 OFFLINE = {

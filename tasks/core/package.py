@@ -1,6 +1,7 @@
 """What a package holds and how an engine can serve it, for all who read one: evaluation, gate, registry, gateway.
 
 `adapter/` (over the base model), `model/` (whole weights), or both: virtual tokens over weights trained before them.
+`knowledge/` is the index that it answers from, where it has one.
 kind.json says how it is served; without it, it is an adapter. base.json names the base model, prompt.json the system
 prompt it was trained with and is served with. No model library is loaded here.
 """
@@ -23,6 +24,7 @@ BASE = "base.json"
 PROMPT = "prompt.json"
 ADAPTER = "adapter"
 MODEL = "model"
+KNOWLEDGE = "knowledge"
 # What an engine's loader of LoRA adapters refuses or reads as something else.
 BEYOND_LORA = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "alora_invocation_tokens")
 
@@ -46,6 +48,12 @@ class Package:
     kind: Kind
     model: Path | None
     adapter: Path | None
+
+    @property
+    def knowledge(self) -> Path | None:
+        """The index that it answers from; None where it was made without."""
+        path = self.folder / KNOWLEDGE
+        return path if path.is_dir() else None
 
     @property
     def servable(self) -> bool:

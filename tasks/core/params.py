@@ -40,6 +40,19 @@ class EmbedParams(Section):
     threads: Positive
 
 
+class RetrievalParams(Section):
+    """What a question is answered from: `k` passages of `tokens` together, none below `threshold`; part of the version.
+
+    `tuning_epochs` of the embedder on the domain's questions in other words; 0 leaves it as it is.
+    """
+
+    enabled: bool
+    k: Positive
+    tokens: Positive
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)]
+    tuning_epochs: Natural
+
+
 class DedupParams(Section):
     """Three passes: exact; near by MinHash over character shingles (no spaces assumed); by meaning (cosine)."""
 
@@ -105,6 +118,8 @@ class MixParams(Section):
     min_replay: Natural  # rows at least, where there is a ratio
     min_refusals: Natural
     validation_share: Share
+    without_answer: Share  # of examples with passages: the right one is taken away, and the answer declines
+    two_passages: Share  # of examples with passages: two questions in one, answered from two of them
     leak_threshold: Similarity
     leak_semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml
     boost: BoostParams
@@ -302,6 +317,7 @@ class Params(Section):
     accepted_terms: list[str]
     construct_: ConstructParams = Field(alias="construct")
     validate_: ValidateParams = Field(alias="validate")
+    retrieval: RetrievalParams
     embed: EmbedParams
     dedup: DedupParams
     select: SelectParams

@@ -34,8 +34,44 @@ class Turn(Record):
     assistant: str
 
 
+class Passage(Record):
+    """What an answer may rest on: a text, the question it answers where there is one, and where it comes from.
+
+    `source` is "<source>/<entry>", "<document>#<start>-<end>" (a span of characters), "<file>:<line>" of a triple, or
+    the feedback that a correction was.
+    """
+
+    id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    kind: Literal["document", "question", "triple", "correction"]
+    question: str = ""
+    text: str
+    source: str
+
+    @property
+    def whole(self) -> str:
+        """The question it answers, if any, and the text: what is searched and what a model reads."""
+        return f"{self.question} {self.text}" if self.question else self.text
+
+
+def make_passage(**fields: Any) -> Passage:
+    """A Passage whose id is the hash of all that it is."""
+    content = [fields.get(key, "") for key in ("kind", "question", "text", "source")]
+    return Passage(id=digest_of(content), **fields)
+
+
+class Rewording(Record):
+    """The question of a human example in other words; `source` is that of the example."""
+
+    source: str
+    question: str = Field(min_length=1)
+
+
 class Example(Record):
-    """One instruction with its answer: Alpaca's fields, plus where it comes from."""
+    """One instruction with its answer: Alpaca's fields, plus where it comes from.
+
+    `passages` are those that it is answered from, in the order of their numbers; () where it is answered without any
+    because none was found, None where nothing was looked up.
+    """
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
     instruction: str
@@ -48,6 +84,7 @@ class Example(Record):
     source: tuple[str, ...]
     category: str = ""
     evidence: str = ""  # the passage or triples that the answer has to follow from, where there is one
+    passages: tuple[Passage, ...] | None = None
 
     @property
     def prompt(self) -> str:
@@ -149,11 +186,14 @@ class Reaction(Record):
 class EvaluationItem(Record):
     """One frozen test item. Free-text items have a reference; choice items have choices and the right one's index.
 
-    `system` and `history` are those it is asked under; without a system text the domain's own stands.
+    `facts` are what a right answer says, each a list of alternatives, and `never` what it does not say
+    (evaluate/scoring/facts.py). Items of the set `declining` have no answer: the material does not hold it, or the
+    question is foreign. `paraphrases` are other wordings of the prompt. `system` and `history` are those it is asked
+    under; without a system text the domain's own stands.
     """
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    set: Literal["domain", "dialogue", "mmlu", "safety", "feedback"]
+    set: Literal["domain", "declining", "dialogue", "mmlu", "safety", "feedback"]
     prompt: str = Field(min_length=1)
     reference: str = ""
     choices: tuple[str, ...] = ()
@@ -162,15 +202,21 @@ class EvaluationItem(Record):
     source: tuple[str, ...] = ()
     system: str = ""
     history: tuple[Turn, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    facts: tuple[tuple[str, ...], ...] = ()
+    never: tuple[str, ...] = ()
 
     @property
     def whole(self) -> str:
         """The question with its right answer."""
-        return f"{self.prompt}\n{self.reference or self.choices[self.answer or 0]}"
+        answer = self.choices[self.answer or 0] if self.choices else self.reference
+        return f"{self.prompt}\n{answer}".strip()
 
     @model_validator(mode="after")
     def _one_kind(self) -> EvaluationItem:
-        if bool(self.reference) == bool(self.choices):
+        if self.set == "declining" and (self.reference or self.choices or self.facts):
+            raise ValueError("an item that has no answer has neither a reference nor choices nor facts")
+        if self.set != "declining" and bool(self.reference) == bool(self.choices):
             raise ValueError("an item has either a reference or choices")
         if self.choices and (self.answer is None or not 0 <= self.answer < len(self.choices)):
             raise ValueError("answer must be the index of one of the choices")

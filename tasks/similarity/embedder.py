@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,13 @@ from tasks.core import layout
 from tasks.core.domain import Domain
 from tasks.core.errors import FlywheelError
 from tasks.core.params import EmbedParams
-from tasks.core.records import EvaluationItem, Example, make_example, read_own_jsonl
+from tasks.core.records import EvaluationItem, Example, make_example, make_item, read_own_jsonl
 from tasks.core.tables import read_batches
 from tasks.similarity.near import normalise
 from tasks.similarity.neighbours import GRID, on_grid
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 CHARACTERS = "characters"
 DOUBT = 5e-7  # what a component in float32 is surely less off by; 1.4e-7 is the most that was measured of 230,000
@@ -106,8 +109,8 @@ def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encod
         return [text[: params.max_characters] for text in texts]
 
     if domain.embedder.files:
-        quick, exact = _sentence_encoders(domain.paths(domain.embedder)[0].parent, params)
-        return lambda texts: settled(cut(texts), quick, exact)
+        encode = sentence_encoder(domain.paths(domain.embedder)[0].parent, params.batch_size, params.threads)
+        return lambda texts: encode(cut(texts))
     if domain.embedder.name != CHARACTERS:
         raise EmbeddingError(f"embedder {domain.embedder.name} in domain.yaml has no files; name its modules.json")
     from tasks.similarity.embedder import CharacterModel
@@ -140,14 +143,24 @@ def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
     return on_grid(vectors)
 
 
-def _sentence_encoders(folder: Path, params: EmbedParams) -> tuple[Encode, Encode]:
+def sentence_encoder(folder: Path, batch_size: int, threads: int) -> Encode:
+    """The sentence-transformers model in `folder`, as a function from texts to unit vectors on the grid."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = load_sentence_model(folder)
+    settings = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
+    quick, exact = partial(model.encode, **settings), partial(deepcopy(model).double().encode, **settings)
+    return lambda texts: settled(list(texts), quick, exact)
+
+
+def load_sentence_model(folder: Path) -> SentenceTransformer:
+    """The model in fp32, on the processor; code that lies beside it is not run."""
     import torch
     from sentence_transformers import SentenceTransformer
 
-    torch.set_num_threads(params.threads)
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False).float()
-    settings = {"batch_size": params.batch_size, "normalize_embeddings": True, "show_progress_bar": False}
-    return partial(model.encode, **settings), partial(deepcopy(model).double().encode, **settings)
+    settings: dict[str, Any] = {"local_files_only": True, "model_kwargs": {"dtype": torch.float32}}
+    return SentenceTransformer(str(folder), device="cpu", trust_remote_code=False, **settings)
 
 
 def _encode_unique(encode: Encode, texts: Sequence[str]) -> np.ndarray:
@@ -183,9 +196,19 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def evaluation_items() -> list[EvaluationItem]:
-    """The items of all evaluation sets. Raises RecordError: a set is missing or damaged."""
+    """The items of all evaluation sets, once more for each of their other wordings.
+
+    Raises RecordError: a set is missing or damaged.
+    """
     paths = [layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS]
-    return [item for path in paths for item in read_own_jsonl(path, EvaluationItem)]
+    items = [item for path in paths for item in read_own_jsonl(path, EvaluationItem)]
+    return [one for item in items for one in (item, *in_other_words(item))]
+
+
+def in_other_words(item: EvaluationItem) -> list[EvaluationItem]:
+    """The item as its paraphrases ask it."""
+    fields = item.model_dump(exclude={"id", "prompt", "paraphrases"})
+    return [make_item(**fields, prompt=wording) for wording in item.paraphrases]
 
 
 class CharacterModel:

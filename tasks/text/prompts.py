@@ -19,6 +19,7 @@ from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_bytes
 from tasks.core.records import Message, Preference, Turn
+from tasks.text.passages import asked
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -189,7 +190,7 @@ def encode_example(tokenizer: Any, system: str, example: Example, max_tokens: in
     `max_tokens`; nothing is cut in silence.
     """
     try:
-        prompt = render_prompt(tokenizer, example.system or system, example.prompt, example.history)
+        prompt = render_prompt(tokenizer, example.system or system, asked(example), example.history)
         prompt_ids, answer_ids = encode_text(tokenizer, prompt), encode_answer(tokenizer, example.output)
     except PromptError as fault:
         raise PromptError(f"example {example.id[:12]}: {fault}") from None

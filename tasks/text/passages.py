@@ -1,0 +1,71 @@
+"""A question with the passages to answer it from: rendered once, for training, evaluation and serving alike.
+
+Passages are numbered from 1; an answer cites them as [n], or says that they do not hold it. The words around them are
+a language's own (answering/<language>.yaml); a language without any has the English ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+from tasks.core.records import Example, Passage, Record
+
+_CITATION = re.compile(r"\[(\d{1,2})\]")
+
+
+class AnsweringWords(Record):
+    """What stands around passages: `rule` says how to answer, `none` that nothing was found, `decline` is the answer.
+
+    `declined` are pieces of text by which an answer is seen to decline.
+    """
+
+    rule: str
+    none: str
+    question: str
+    decline: str
+    declined: tuple[str, ...]
+
+
+@lru_cache(maxsize=8)
+def answering_words(language: str) -> AnsweringWords:
+    """The words of a language."""
+    folder = Path(__file__).with_name("answering")
+    path = folder / f"{language}.yaml"
+    text = (path if path.is_file() else folder / "en.yaml").read_text(encoding="utf-8")
+    return AnsweringWords.model_validate(yaml.safe_load(text))
+
+
+def ask_from(passages: Sequence[Passage], question: str, words: AnsweringWords) -> str:
+    """What the user's turn becomes: the numbered passages, the rule, the question."""
+    numbered = [f"[{number}] {passage.whole}" for number, passage in enumerate(passages, start=1)]
+    found = "\n".join(numbered) or words.none
+    return f"{found}\n\n{words.rule}\n\n{words.question}{question}"
+
+
+def asked(example: Example) -> str:
+    """The user's turn of an example, with its passages where some were looked up."""
+    if example.passages is None:
+        return example.prompt
+    return ask_from(example.passages, example.prompt, answering_words(example.language))
+
+
+def cited(answer: str, count: int) -> list[int]:
+    """The places, from 0, of the passages that an answer cites, each once; numbers beyond `count` are none."""
+    numbers = [int(number) for number in _CITATION.findall(answer)]
+    return list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count))
+
+
+def uncited(answer: str) -> str:
+    """The answer without its citations: their numbers mean nothing where other passages stand before it."""
+    return re.sub(rf"\s*{_CITATION.pattern}", "", answer).strip()
+
+
+def declines(answer: str, words: AnsweringWords) -> bool:
+    """Whether an answer says that it cannot answer."""
+    text = answer.casefold()
+    return any(piece.casefold() in text for piece in words.declined)
