@@ -1,0 +1,67 @@
+"""The domain's embedder: what it is tuned on, that it gets no worse at that, and where there is none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.core import layout
+from tasks.core.domain import load_domain
+from tasks.core.records import Example, Rewording, write_jsonl
+from tasks.core.tables import write_records
+from tasks.corpus.ingest.stage import human_examples, read_small
+from tasks.knowledge.retriever.stage import MODEL, pairs, stage
+from tasks.similarity.embedder import sentence_encoder
+from tests.examples import an_example
+from tests.laid_index import MODEL as GENERAL
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def test_rewordings_are_paired_with_the_entries_that_are_trained_on_and_no_others() -> None:
+    """`faq/2` is held out: it stands among no examples. `PBL 9` is what the entry cites, not what it is."""
+    write_records(
+        layout.INGEST / "examples.parquet", [an_example("Shed?", "No permit.", source=("faq/1", "PBL 9"))], Example
+    )
+    asked = [("faq/1", "A hut?"), ("faq/2", "A fence?"), ("PBL 9", "A law?"), ("faq/1", "A garden house?")]
+    write_jsonl(
+        layout.INGEST / "rewordings.jsonl", [Rewording(source=source, question=words) for source, words in asked]
+    )
+    assert pairs() == [("A hut?", "Shed? No permit."), ("A garden house?", "Shed? No permit.")]
+
+
+def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(home: Callable[[str], Path]) -> None:
+    home("traffic_law")
+    assert "words alone" in stage()
+    assert sorted(path.name for path in layout.RETRIEVER.iterdir()) == ["MANIFEST.json", "none.txt"]
+
+
+def recall(folder: Path, found: list[tuple[str, str]]) -> float:
+    """The share of questions for which their own text is the nearest of all texts."""
+    texts = list(dict.fromkeys(text for _, text in found))
+    encode = sentence_encoder(folder, 32, 1)
+    nearest = np.argmax(encode([question for question, _ in found]) @ encode(texts).T, axis=1)
+    return float(np.mean([texts[place] == text for place, (_, text) in zip(nearest, found, strict=True)]))
+
+
+@pytest.mark.slow
+def test_tuning_finds_its_own_entries_no_less_often_and_gives_the_same_bytes_twice(root: Path) -> None:
+    """40 rewordings of the default domain, two steps of training."""
+    domain = load_domain("construction")
+    examples = [one for one, receipt in human_examples(domain, [], Counter()) if receipt.kept]
+    write_records(layout.INGEST / "examples.parquet", examples, Example)
+    write_jsonl(layout.INGEST / "rewordings.jsonl", read_small(domain).rewordings[:40])
+    found = pairs()
+    assert len(found) == 40
+    assert stage().endswith("tuned on 40 questions in other words")
+    manifest = (layout.RETRIEVER / "MANIFEST.json").read_bytes()
+    assert recall(layout.RETRIEVER / MODEL, found) >= recall(root / GENERAL, found) > 0.5
+    assert not any("scratch" in path.parts and path.is_file() for path in layout.RETRIEVER.rglob("*"))
+    weights = (layout.RETRIEVER / MODEL / "model.safetensors").stat().st_size
+    assert weights < 0.6 * (root / GENERAL / "model.safetensors").stat().st_size, "kept in half the precision"
+    stage()
+    assert (layout.RETRIEVER / "MANIFEST.json").read_bytes() == manifest
