@@ -64,6 +64,7 @@ def make_root(
     own = {"name": "book", "files": ["book.txt"], "licence": "CC0", "attribution": "nobody"}
     graphs = [own | {"name": "graph", "templates": "templates.yaml"}] if triples else []
     domain |= {"documents": [own], "seeds": [own], "triples": graphs, "system_prompt": "book.txt"}
+    domain |= {"evaluation_files": [], "rewordings": []}
     home = folder / layout.DOMAINS / "construction"
     home.mkdir(parents=True)
     (home / "domain.yaml").write_text(yaml.safe_dump(domain), encoding="utf-8")

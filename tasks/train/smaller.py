@@ -23,6 +23,7 @@ from tasks.core.package import BASE, KIND, PROMPT, Kind, read_package
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Turn, make_example, read_own_jsonl, write_jsonl
 from tasks.corpus.teacher.teacher import Ask, Endpoint, Message, ReplyCache, Teacher, local_engine, open_teacher
+from tasks.text.passages import asked
 from tasks.text.prompts import messages_of, render, smuggled_markers
 from tasks.train.base_model.stage import assembled, checked_files, load_gguf
 from tasks.train.entry.training import execute, run_folder
@@ -327,7 +328,7 @@ def taught(examples: Sequence[Example], system: str, teacher: Teacher, tokens: i
     """The examples with the teacher's answers, but those not ended or marked. Raises SmallerError: none."""
     asks = []
     for example in examples:
-        rows = messages_of(example.system or system, example.prompt, example.history)
+        rows = messages_of(example.system or system, asked(example), example.history)
         messages = tuple(Message.model_validate(row) for row in rows)
         asks.append(Ask(messages=messages, max_tokens=tokens, temperature=0.0))
     found = []

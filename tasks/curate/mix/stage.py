@@ -22,14 +22,24 @@ from tasks.core.files import digest_of, fresh_directory, write_text
 from tasks.core.graph import data_stages
 from tasks.core.params import FeedbackParams, MixParams, Params, load_params
 from tasks.core.pointers import adapter_to_continue, goes_on, weights_to_continue
-from tasks.core.records import EvaluationItem, Example, Receipt, make_item, write_jsonl
+from tasks.core.records import (
+    EvaluationItem,
+    Example,
+    Receipt,
+    Rewording,
+    make_item,
+    read_own_jsonl,
+    write_jsonl,
+)
 from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import count_rows, read_batches, records_of, schema_of, write_records
+from tasks.curate.mix.passages import Answering
+from tasks.knowledge.search import Knowledge
 from tasks.similarity.embedder import read_embeddings
 from tasks.similarity.leaks import LeakGuard, leak_guard
 from tasks.text.grounding import groundedness
 from tasks.text.likelihood import answer_losses, load_model
-from tasks.text.prompts import encode_example
+from tasks.text.prompts import PromptBook, encode_example
 
 STAGE = "mix"
 POOLS = {
@@ -210,11 +220,17 @@ def mix() -> str:
     boosted, doubtful = boost(rows, texts, params)
     mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
+    written, with_passages = dict[str, int](), 0
     leaked = [receipt for _, found in passed.values() for receipt in found]
     write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if continued else [])
+    answering = answering_of(params)
     with fresh_directory(layout.MIX) as folder:
-        write_jsonl(folder / "train.jsonl", texts.examples(mixture.train))
-        write_jsonl(folder / "validation.jsonl", texts.examples(mixture.validation))
+        for name, ids_of_split in (("train", mixture.train), ("validation", mixture.validation)):
+            examples = list(texts.examples(ids_of_split))
+            examples = answering.examples(examples) if answering else examples
+            written[name] = len(examples)
+            with_passages += sum(one.passages is not None for one in examples)
+            write_jsonl(folder / f"{name}.jsonl", examples)
         write_records(folder / "receipt.parquet", receipts + leaked, Receipt)
         write_records(folder / "general.parquet", records_of(passed["general"][0], Example), Example)
     counts = {
@@ -223,9 +239,9 @@ def mix() -> str:
         "not_replayed": len(rows.left_out),
         "replay": len({*ids["general"], *ids["safety"]}.intersection(mixture.train + mixture.validation)),
         "boosted": len(set(boosted).intersection(mixture.train)),
+        "with_passages": with_passages,
         "leaks": len(leaked),
-        "train": len(mixture.train),
-        "validation": len(mixture.validation),
+        **written,
     }
     write_metrics(STAGE, {"examples": counts["train"], "dropped": counts["leaks"]}, counts)
     write_counts(counts)
@@ -233,6 +249,17 @@ def mix() -> str:
         f"{counts['train']} to train on ({counts['replay']} general), {counts['validation']} to validate, "
         f"{counts['leaks']} leaks kept out"
     )
+
+
+def answering_of(params: Params) -> Answering | None:
+    """What puts passages to examples; None where retrieval is off."""
+    if not params.retrieval.enabled:
+        return None
+    rewordings: dict[str, list[str]] = {}
+    for one in read_own_jsonl(layout.INGEST / "rewordings.jsonl", Rewording):
+        rewordings.setdefault(one.source, []).append(one.question)
+    knowledge = Knowledge(layout.INDEX, PromptBook(layout.BASE_MODEL).count)
+    return Answering(knowledge, rewordings, load_domain(params.domain).system_text(), params)
 
 
 def write_counts(counts: Mapping[str, int]) -> None:

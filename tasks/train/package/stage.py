@@ -14,7 +14,7 @@ from typing import Any
 from tasks.core import files, layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.package import ADAPTER, BASE, KIND, MODEL, PROMPT, Kind, kind_of_adapter
+from tasks.core.package import ADAPTER, BASE, KIND, KNOWLEDGE, MODEL, PROMPT, Kind, kind_of_adapter
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.text.prompts import PromptBook, messages_of, render
@@ -139,6 +139,11 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
         parity.check_prompts(domain.system_text(), weights.base, served, prompt)
         files.write_json(folder / KIND, kind.model_dump())
         files.write_json(folder / PROMPT, prompt)
+        if params.retrieval.enabled:
+            files.verify_manifest(layout.INDEX)
+            shutil.copytree(
+                layout.INDEX, folder / KNOWLEDGE, ignore=shutil.ignore_patterns("refused.parquet", files.MANIFEST)
+            )
         source = domain.base_model
         made_from = {name: getattr(source, name) for name in ("name", "licence", "licence_url")}
         made_from |= {"digest": base_digest, "source_package": source.package, "source_sha256": source.sha256}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tasks.core.records import Example
+from tasks.text.passages import asked
 from tasks.text.prompts import encode_text, render_prompt
 from tasks.train.align.stage import OnlineJob
 from tasks.train.run.held_weights import VALUE_HEAD
@@ -82,7 +83,7 @@ def prompt_rows(
 ) -> tuple[list[list[int]], int]:
     """Token ids of the domain's prompts, each once, and the number of those left out because they are longer."""
     rendered = {
-        render_prompt(tokenizer, example.system or system, example.prompt, example.history): None
+        render_prompt(tokenizer, example.system or system, asked(example), example.history): None
         for example in examples
         if example.origin != REPLAYED
     }

@@ -19,9 +19,11 @@ from tasks.core.records import (
     EvaluationItem,
     Example,
     Receipt,
+    Rewording,
     Turn,
     make_example,
     make_item,
+    make_passage,
     read_own_jsonl,
     write_jsonl,
 )
@@ -39,6 +41,7 @@ from tasks.curate.mix.stage import (
     split,
 )
 from tasks.similarity.embedder import embeddings_table, question_text, whole_text
+from tests.laid_index import lay_index
 
 PARAMS = MixParams(
     replay_ratio=0.2,
@@ -46,6 +49,8 @@ PARAMS = MixParams(
     min_replay=0,
     min_refusals=0,
     validation_share=0.1,
+    without_answer=0.2,
+    two_passages=0.1,
     leak_threshold=0.6,
     leak_semantic_threshold=0.95,
     boost=BoostParams(share=0, repeat=2, max_perplexity=1000),
@@ -171,7 +176,8 @@ def test_corrections_are_never_held_out_and_have_one_receipt_each() -> None:
 
 
 def example(instruction: str, output: str = "Ten weeks.", origin: str = "human", **fields: Any) -> Example:
-    return make_example(instruction=instruction, output=output, language="en", origin=origin, source=("t",), **fields)
+    given = {"language": "en", "source": ("t",)} | fields
+    return make_example(instruction=instruction, output=output, origin=origin, **given)
 
 
 def test_corrections_are_items_of_the_gate_once_each_under_what_they_were_said() -> None:
@@ -192,17 +198,19 @@ def test_corrections_are_items_of_the_gate_once_each_under_what_they_were_said()
 # --- the stage ---
 
 ITEM = make_item(set="domain", prompt="How long does a building permit take?", reference="Ten weeks in most cases.")
-DOMAIN = [
-    example(f"{verb} a {thing}?")
+ASKED = [
+    f"{verb} a {thing}?"
     for verb in ("Who builds", "May I paint", "What costs", "Must I heat")
     for thing in ("chimney", "fence", "greenhouse", "jetty", "sauna", "well")
 ]
+DOMAIN = [example(question, source=(f"faq/{number}",)) for number, question in enumerate(ASKED)]
 LEAKS = [
     example("How long does a building permit take?", "Anything."),
     example("how long does a building-permit take", "Another thing."),
 ]
-GENERAL = [example(f"Tell me of the planet {name}.", origin="general") for name in ["Mars", "Venus", "Pluto", "Saturn"]]
-SAFETY = [example(f"Help me to steal a {name}.", origin="general", category="safety") for name in ("car", "boat")]
+OTHERS: dict[str, Any] = {"origin": "general", "source": ("g",)}
+GENERAL = [example(f"Tell me of the planet {name}.", **OTHERS) for name in ["Mars", "Venus", "Pluto", "Saturn"]]
+SAFETY = [example(f"Help me to steal a {name}.", category="safety", **OTHERS) for name in ("car", "boat")]
 
 
 def directions(texts: Sequence[str]) -> Any:
@@ -219,8 +227,12 @@ def write_vectors(name: str, rows: list[tuple[str, str, str]]) -> None:
 
 
 @pytest.fixture
-def run(set_params: Callable[..., None]) -> Callable[..., list[Receipt]]:
-    """Runs the stage on 24 domain examples, two leaks, four general ones and two refusals."""
+def run(set_params: Callable[..., None], base_model: Path) -> Callable[..., list[Receipt]]:
+    """Runs the stage on 24 domain examples, two leaks, four general ones, two refusals, and an index without a row."""
+    layout.BASE_MODEL.parent.mkdir()
+    layout.BASE_MODEL.symlink_to(base_model)
+    lay_index(layout.INDEX, [])
+    write_jsonl(layout.INGEST / "rewordings.jsonl", list[Rewording]())
     files = {layout.SELECT / "examples": DOMAIN + LEAKS, layout.VALIDATE / "general": GENERAL}
     files |= {layout.VALIDATE / "safety": SAFETY}
     for path, rows in files.items():
@@ -234,6 +246,7 @@ def run(set_params: Callable[..., None]) -> Callable[..., list[Receipt]]:
 
     def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
         ratios = {"replay_ratio": 0.1, "safety_ratio": 0.05, "min_replay": 0, "min_refusals": 0}
+        ratios |= {"without_answer": 0.0, "two_passages": 0.0}
         set_params("mix", {**ratios, "leak_semantic_threshold": 0.95, **changes})
         write_json(layout.FEEDBACK / "new.json", list(new))
         mix()
@@ -263,9 +276,34 @@ def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[
     validation = read_own_jsonl(layout.MIX / "validation.jsonl", Example)
     assert (len(trained()), len(validation)) == (27, 1)
     counts = json.loads((layout.DETAILS / "mix.json").read_text())
-    none = {"corrections": 0, "not_replayed": 0, "boosted": 0}
+    none = {"corrections": 0, "not_replayed": 0, "boosted": 0, "with_passages": 0}
     assert counts == {"domain": 24, "replay": 4, "leaks": 2, "train": 27, "validation": 1, **none}
     assert read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem) == []
+
+
+def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_passages(
+    run: Callable[..., list[Receipt]],
+) -> None:
+    """The index holds the 24 examples; of general ones and refusals nothing is looked up.
+
+    0.2 of the 23 that train are 9.2 examples, so four pairs: 27 rows less 4. All that is counted is written.
+    """
+    known = [make_passage(kind="question", question=e.prompt, text=e.output, source=e.source[0]) for e in DOMAIN]
+    lay_index(layout.INDEX, known)
+    write_jsonl(
+        layout.INGEST / "rewordings.jsonl", [Rewording(source=one.source, question="Other words?") for one in known]
+    )
+    run()
+    written = [*trained(), *read_own_jsonl(layout.MIX / "validation.jsonl", Example)]
+    domain = [one for one in written if one.origin == "human"]
+    assert {one.output for one in domain} == {"[1] Ten weeks."} and len(domain) == 24
+    assert {one.instruction == "Other words?" for one in domain} == {True, False}
+    assert {one.passages for one in written if one.origin == "general"} == {None}
+    counts = json.loads((layout.DETAILS / "mix.json").read_text())
+    assert (counts["with_passages"], counts["train"]) == (24, 27)
+    run(two_passages=0.2)
+    assert len(trained()) == 23
+    assert json.loads((layout.DETAILS / "mix.json").read_text())["train"] == 23
 
 
 def test_a_night_that_goes_on_writes_its_corrections_as_items(run: Callable[..., list[Receipt]]) -> None:

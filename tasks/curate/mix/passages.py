@@ -1,0 +1,162 @@
+"""Domain examples with the passages they are answered from (RAFT, Zhang et al. 2024, arXiv 2403.10131).
+
+An example whose source the index holds is asked in other words where there are some, and shown that passage among the
+ones that search finds beside it, in the order of search, as users' questions are. Of some the right passage is taken
+away, and the answer declines; some are joined in pairs that need two passages. What is drawn for an example hangs on
+its id and the seed alone. Beyond the paper, an answer begins with the number of the passage that it is taken from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rapidfuzz.fuzz import ratio
+
+from tasks.core.params import Params
+from tasks.core.records import Example, Passage
+from tasks.knowledge.search import Knowledge
+from tasks.text.passages import answering_words
+
+BESIDE = 4  # passages that are searched beyond those that are shown
+AROUND = 96  # tokens of rule, template and numbers around passages, question and answer, counted generously
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example, as it is asked, the passage that answers it, at which rank search finds it, and what beside it."""
+
+    example: Example
+    question: str
+    right: Passage
+    rank: int
+    others: tuple[Passage, ...]
+
+
+class Answering:
+    """Makes examples that are answered from passages of an index."""
+
+    def __init__(
+        self, knowledge: Knowledge, rewordings: Mapping[str, Sequence[str]], system: str, params: Params
+    ) -> None:
+        self.knowledge, self.rewordings, self.params = knowledge, rewordings, params
+        self.k = params.retrieval.k
+        self._language = knowledge.settings.language
+        self._room = params.sft.max_tokens - knowledge.count(system) - AROUND
+        self._by_source: dict[str, list[Passage]] = {}
+        for passage in knowledge.passages:
+            self._by_source.setdefault(passage.source, []).append(passage)
+
+    def examples(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples in their order, those that the index holds with their passages; some of these are pairs."""
+        shown = {one.example.id: one for one in self._shown(examples)}
+        joined = self._pairs(list(shown.values()))
+        second = {two.example.id for _, two in joined.values()}
+        result = []
+        for example in examples:
+            if example.id in joined:
+                result.append(self._pair(*joined[example.id]))
+            elif example.id in shown and example.id not in second:
+                result.append(self._single(shown[example.id]))
+            elif example.origin == "general" and self._is_foreign(example):
+                result.append(self._declining(example, example.prompt, ()))
+            elif example.id not in second:
+                result.append(example)
+        return result
+
+    def _draw(self, example: Example, what: str) -> random.Random:
+        """A generator of its own for each decision on an example."""
+        return random.Random(f"{self.params.seed}:{what}:{example.id}")
+
+    def _shown(self, examples: Sequence[Example]) -> list[Shown]:
+        rights = {one.id: right for one in examples if (right := self._right(one))}
+        known = [one for one in examples if one.id in rights]
+        asked = [self._draw(one, "wording").choice(self._wordings(one)) for one in known]
+        found = self.knowledge.search(asked, self.k + BESIDE)
+        result = []
+        for one, question, hits in zip(known, asked, found, strict=True):
+            right, texts = rights[one.id], [hit.passage.text for hit in hits]
+            rank = texts.index(right.text) if right.text in texts else len(texts)
+            others = tuple(hit.passage for hit in hits if hit.passage.text != right.text)
+            result.append(Shown(one, question, right, rank, others))
+        return result
+
+    def _right(self, example: Example) -> Passage | None:
+        """The passage that an example is answered from: of those of its source, the one nearest to its answer.
+
+        None where the index holds none, or where the answer takes two steps through a graph, which no passage holds.
+        """
+        if example.history or example.system or (example.origin == "self_kv" and len(example.source) > 1):
+            return None
+        found = self._by_source.get(example.source[0], [])
+        return max(found, key=lambda one: (ratio(one.text, example.output), one.id), default=None)
+
+    def _wordings(self, example: Example) -> list[str]:
+        return [*self.rewordings.get(example.source[0], ()), example.prompt]
+
+    def _pairs(self, shown: Sequence[Shown]) -> dict[str, tuple[Shown, Shown]]:
+        """The id of the first of two examples that are asked together, of one category → both."""
+        if self.k < 2:
+            return {}
+        order = sorted(shown, key=lambda one: (self._draw(one.example, "pair").random(), one.example.id))
+        count = round(len(order) * 2 * self.params.mix.two_passages)
+        by_category: dict[str, list[Shown]] = {}
+        for one in order[:count]:
+            by_category.setdefault(one.example.category, []).append(one)
+        pairs = (pair for group in by_category.values() for pair in zip(group[::2], group[1::2], strict=False))
+        apart = (pair for pair in pairs if pair[0].right.id != pair[1].right.id)
+        return {one.example.id: (one, two) for one, two in apart if self._fits([one, two])}
+
+    def _single(self, one: Shown) -> Example:
+        if not self._fits([one]):
+            return one.example
+        if self._goes_without(one.example):
+            found = self.knowledge.fitting(one.others[: self.k], self._left([one]))
+            return self._declining(one.example, one.question, found)
+        passages = self.knowledge.fitting(one.others[: self.k - 1], self._left([one], one.right))
+        place = min(one.rank, len(passages))
+        passages.insert(place, one.right)
+        return self._made([one], f"[{place + 1}] {one.example.output}", passages)
+
+    def _pair(self, one: Shown, two: Shown) -> Example:
+        rights = [one.right, two.right]
+        others = [passage for passage in one.others if passage.text not in (one.right.text, two.right.text)]
+        passages = [*rights, *self.knowledge.fitting(others[: self.k - 2], self._left([one, two], *rights))]
+        self._draw(one.example, "place").shuffle(passages)
+        first, second = (passages.index(right) + 1 for right in rights)
+        return self._made([one, two], f"[{first}] {one.example.output} [{second}] {two.example.output}", passages)
+
+    def _left(self, asked: Sequence[Shown], *rights: Passage) -> int:
+        """Tokens that are left for other passages, beside the right ones, the questions and their answers."""
+        count = self.knowledge.count
+        needed = sum(count(right.whole) for right in rights)
+        said = sum(count(one.question) + count(one.example.output) for one in asked)
+        return min(self.params.retrieval.tokens, self._room - said) - needed
+
+    def _fits(self, asked: Sequence[Shown]) -> bool:
+        return self._left(asked, *(one.right for one in asked)) >= 0
+
+    def _made(self, asked: Sequence[Shown], answer: str, passages: Sequence[Passage]) -> Example:
+        sources = tuple(source for one in asked for source in one.example.source)
+        question = " ".join(one.question for one in asked)
+        return self._asked(asked[0].example, question, answer, passages, source=sources)
+
+    def _goes_without(self, example: Example) -> bool:
+        return self._draw(example, "without").random() < self.params.mix.without_answer
+
+    def _is_foreign(self, example: Example) -> bool:
+        """Whether a general example is asked as users of the domain would ask it: nothing is found for it."""
+        return example.category != "safety" and not example.history and self._goes_without(example)
+
+    def _declining(self, example: Example, question: str, passages: Sequence[Passage]) -> Example:
+        return self._asked(example, question, answering_words(self._language).decline, passages)
+
+    def _asked(self, example: Example, question: str, answer: str, passages: Sequence[Passage], **more: Any) -> Example:
+        """The example, asked and answered so, in the words of the domain's language, in which it is served.
+
+        It keeps its id, by which its receipts name it.
+        """
+        fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language}
+        return example.model_copy(update={**fields, "passages": tuple(passages), **more})

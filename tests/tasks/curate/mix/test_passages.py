@@ -1,0 +1,224 @@
+"""Examples with passages: the right one shown and cited, or taken away; two questions at once; never too long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.core.params import Params, load_params
+from tasks.core.records import Example, Passage, Turn, make_passage
+from tasks.curate.mix.passages import Answering
+from tasks.knowledge.search import Knowledge
+from tasks.text.passages import answering_words, asked, cited
+from tests.examples import an_example
+from tests.laid_index import count, entry, lay_index
+
+KINDS = ("chimney", "fence", "garage", "jetty", "kiosk", "sauna", "shed", "well")
+ROWS = [entry(n, f"How high is the {KINDS[n % 8]} number{n}?", f"Not above {n} metres of height.") for n in range(40)]
+EXAMPLES = [an_example(one.question, one.text, source=(one.source, "PBL 9"), category="height") for one in ROWS]
+WORDINGS = {one.source: [f"Tell me of number{n}, the {KINDS[n % 8]}"] for n, one in enumerate(ROWS)}
+SYSTEM = "You know all of building."
+DECLINE = answering_words("en").decline
+BY_SOURCE = {one.source: one for one in ROWS}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Knowledge:
+    return lay_index(tmp_path_factory.mktemp("index"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def defaults(root: Path) -> Params:
+    return load_params(root / "params.yaml")
+
+
+def changed(params: Params, k: int = 3, tokens: int = 200, room: int = 2000, seed: int = 1, **mix: float) -> Params:
+    ratios = {"without_answer": 0.0, "two_passages": 0.0} | mix
+    return params.model_copy(
+        update={
+            "seed": seed,
+            "retrieval": params.retrieval.model_copy(update={"k": k, "tokens": tokens}),
+            "sft": params.sft.model_copy(update={"max_tokens": room}),
+            "mix": params.mix.model_copy(update=ratios),
+        }
+    )
+
+
+def made(index: Knowledge, params: Params, examples: Sequence[Example] = EXAMPLES) -> list[Example]:
+    return Answering(index, WORDINGS, SYSTEM, params).examples(examples)
+
+
+def shown(example: Example) -> tuple[Passage, ...]:
+    assert example.passages is not None
+    return example.passages
+
+
+def test_an_example_is_shown_its_own_passage_and_cites_it_by_its_number(index: Knowledge, defaults: Params) -> None:
+    """Each is asked as it stands or in its one other wording, and keeps its id."""
+    found = made(index, changed(defaults))
+    assert [one.id for one in found] == [one.id for one in EXAMPLES]
+    for one, before in zip(found, EXAMPLES, strict=True):
+        right = BY_SOURCE[before.source[0]]
+        place = shown(one).index(right)
+        assert one.output == f"[{place + 1}] {before.output}"
+        assert one.instruction in (before.prompt, *WORDINGS[before.source[0]])
+        assert len(set(shown(one))) == len(shown(one)) == 3
+    assert {one.instruction in WORDINGS[one.source[0]] for one in found} == {True, False}
+
+
+def test_passages_stand_in_the_order_in_which_search_finds_them(index: Knowledge, defaults: Params) -> None:
+    for one in made(index, changed(defaults)):
+        (hits,) = index.search([one.instruction], 7)
+        order = [hit.passage for hit in hits]
+        assert list(shown(one)) == [passage for passage in order if passage in shown(one)]
+
+
+def test_without_its_passage_an_example_is_declined(index: Knowledge, defaults: Params) -> None:
+    """99 of 100 are: of 40 all but a few. Of all seeds about a fifth at 0.2."""
+    found = made(index, changed(defaults, without_answer=0.99))
+    declined = [one for one in found if one.output == DECLINE]
+    assert len(declined) >= 36
+    for one in declined:
+        assert BY_SOURCE[one.source[0]] not in shown(one) and len(shown(one)) == 3
+    shares = [made(index, changed(defaults, without_answer=0.2, seed=seed)) for seed in range(5)]
+    assert 20 <= sum(one.output == DECLINE for found in shares for one in found) <= 60
+
+
+def test_two_questions_are_answered_from_both_passages_by_their_numbers(index: Knowledge, defaults: Params) -> None:
+    """0.2 of 40 are pairs: 8 of them from 16 examples, so 32 rows."""
+    found = made(index, changed(defaults, two_passages=0.2))
+    pairs = [one for one in found if len(one.source) == 4]
+    assert (len(found), len(pairs)) == (32, 8)
+    by_id = {one.id: one for one in EXAMPLES}
+    for pair in pairs:
+        first, second = (BY_SOURCE[pair.source[place]] for place in (0, 2))
+        places = [shown(pair).index(right) + 1 for right in (first, second)]
+        assert pair.output == f"[{places[0]}] {first.text} [{places[1]}] {second.text}"
+        assert cited(pair.output, 3) == [place - 1 for place in places]
+        assert len(shown(pair)) == 3 and by_id[pair.id].source[0] == pair.source[0]
+    used = [source for one in found for source in one.source if source in BY_SOURCE]
+    assert sorted(used) == sorted(BY_SOURCE), "every example is asked once"
+
+
+def test_pairs_are_of_one_category(index: Knowledge, defaults: Params) -> None:
+    """Three of one category and three of another: a pair of each, and two that stay alone."""
+    rows = [one.model_copy(update={"category": "ab"[number % 2]}) for number, one in enumerate(EXAMPLES[:6])]
+    categories = {one.source[0]: one.category for one in rows}
+    pairs = [one for one in made(index, changed(defaults, two_passages=0.5), rows) if len(one.source) == 4]
+    assert all(categories[pair.source[0]] == categories[pair.source[2]] for pair in pairs)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_no_more_passages_are_shown_than_search_would_show(index: Knowledge, defaults: Params, k: int) -> None:
+    found = made(index, changed(defaults, k=k, without_answer=0.3, two_passages=0.3))
+    assert max(len(shown(one)) for one in found) == k
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 80), st.integers(100, 260), st.integers(0, 9))
+def test_nothing_is_longer_than_a_prompt_or_than_training_reads(
+    index: Knowledge, defaults: Params, tokens: int, room: int, seed: int
+) -> None:
+    """Each passage has 12 words: below that nothing is shown its own, and it stays as it was."""
+    params = changed(defaults, tokens=tokens, room=room, seed=seed, without_answer=0.2, two_passages=0.2)
+    for one in made(index, params, EXAMPLES[:20]):
+        if one.passages is None:
+            assert one in EXAMPLES
+        else:
+            assert sum(count(passage.whole) for passage in one.passages) <= tokens
+            assert count(SYSTEM) + count(asked(one)) + count(one.output) <= room
+            assert tokens >= 12 or not one.passages
+
+
+def test_the_same_seed_gives_the_same_and_another_example_changes_no_single_one(
+    index: Knowledge, defaults: Params
+) -> None:
+    params = changed(defaults, without_answer=0.2, two_passages=0.1)
+    once = made(index, params)
+    assert made(index, params) == once != made(index, changed(defaults, without_answer=0.2, two_passages=0.1, seed=2))
+    fewer = {one.id: one for one in made(index, params, EXAMPLES[:-1]) if len(one.source) == 2}
+    singles = [one for one in once if len(one.source) == 2 and one.id in fewer]
+    assert len(singles) > 25 and all(fewer[one.id] == one for one in singles)
+
+
+def test_what_the_index_does_not_hold_or_hangs_on_other_turns_stays_as_it_is(
+    index: Knowledge, defaults: Params
+) -> None:
+    turns = (Turn(user="u", assistant="v"),)
+    others = [
+        an_example("Who?", source=("elsewhere/1",)),
+        an_example("How?", source=("faq/1",), history=turns),
+        an_example("How?", source=("faq/1",), system="Sing."),
+        an_example("Do harm", "No.", origin="general", category="safety"),
+        an_example("And?", origin="general", history=turns),
+    ]
+    assert made(index, changed(defaults, without_answer=0.99, two_passages=0.3), others) == others
+
+
+def test_foreign_questions_are_declined_with_no_passage_at_all(index: Knowledge, defaults: Params) -> None:
+    general = [an_example(f"What is star {n}?", origin="general") for n in range(40)]
+    found = made(index, changed(defaults, without_answer=0.99), general)
+    assert sum((one.output, one.passages) == (DECLINE, ()) for one in found) >= 36
+    assert made(index, changed(defaults), general) == general
+
+
+def test_an_example_seen_several_times_is_made_the_same_each_time(index: Knowledge, defaults: Params) -> None:
+    found = made(index, changed(defaults, without_answer=0.2), [EXAMPLES[0], *EXAMPLES[:3], EXAMPLES[0]])
+    assert found[0] == found[1] == found[4] and len(found) == 5
+
+
+def graph(tmp_path: Path, defaults: Params, *passages: tuple[str, str, int], **mix: Any) -> Answering:
+    """An index of triples' sentences: question, answer, line."""
+    rows = [make_passage(kind="triple", question=q, text=a, source=f"g.csv:{line}") for q, a, line in passages]
+    return Answering(lay_index(tmp_path, rows), {}, SYSTEM, changed(defaults, **mix))
+
+
+def test_both_directions_of_one_triple_are_answered_from_the_passage_that_says_so(
+    tmp_path: Path, defaults: Params
+) -> None:
+    """Two templates word one triple, forwards and backwards, and both sentences come from its line."""
+    forwards, backwards = (
+        ("Who made the Road Act?", "Congress did."),
+        ("What did Congress make?", "It was the Road Act."),
+    )
+    answering = graph(tmp_path, defaults, (*forwards, 2), (*backwards, 2))
+    rows = [an_example(*one, origin="self_kv", source=("g.csv:2",)) for one in (forwards, backwards)]
+    for one, before in zip(answering.examples(rows), rows, strict=True):
+        assert [shown(one)[place].text for place in cited(one.output, 9)] == [before.output]
+
+
+def test_an_answer_over_two_triples_cites_no_passage_that_does_not_hold_it(tmp_path: Path, defaults: Params) -> None:
+    """The first step of the path leads to the Road Act; that Congress made it stands in the second passage alone."""
+    answering = graph(
+        tmp_path, defaults, ("Of what is Article 1?", "Of the Road Act.", 2), ("Who made the Road Act?", "Congress.", 3)
+    )
+    example = an_example("Who made that of Article 1?", "Congress.", origin="self_kv", source=("g.csv:2", "g.csv:3"))
+    (found,) = answering.examples([example])
+    named = [] if found.passages is None else [found.passages[place].text for place in cited(found.output, 9)]
+    assert found.passages is None or "Congress." in named
+
+
+def test_two_examples_of_one_passage_are_no_pair_that_shows_it_twice(tmp_path: Path, defaults: Params) -> None:
+    answering = graph(tmp_path, defaults, ("Who made the Road Act?", "Congress.", 2), two_passages=0.5)
+    asked_twice = ("Who made the Road Act?", "By whom is the Road Act?")
+    rows = [an_example(one, "Congress.", origin="self_kv", source=("g.csv:2",)) for one in asked_twice]
+    for one in answering.examples(rows):
+        assert len(set(shown(one))) == len(shown(one))
+
+
+def test_general_examples_of_another_language_are_asked_in_the_words_in_which_the_domain_is_served(
+    tmp_path: Path, defaults: Params
+) -> None:
+    """A Chinese domain replays English talk; who asks its model in English is given the Chinese rule."""
+    knowledge = lay_index(tmp_path, ROWS[:1], language="zh")
+    general = [an_example(f"What is star {n}?", origin="general", language="en") for n in range(9)]
+    found = made(knowledge, changed(defaults, without_answer=0.99), general)
+    words = answering_words("zh")
+    assert {(asked(one).partition("\n")[0], one.output) for one in found if one.passages == ()} == {
+        (words.none, words.decline)
+    }
