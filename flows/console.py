@@ -23,7 +23,7 @@ from rich.text import Text
 from flows.stages import StageRun, seconds_left
 from tasks.core import layout
 from tasks.core.words import clock
-from tasks.evaluate.card.card import Card, Sample, collect, figure
+from tasks.evaluate.card.card import Card, Sample, collect, figure, right_answers
 
 HEARTBEAT_SECONDS = 60.0
 COLOURS = {"promote": "green", "hold": "yellow", "reject": "red"}
@@ -142,6 +142,8 @@ def print_summary(console: Console, outcome: ReleaseOutcome, root: Path) -> None
     console.print(words.append(outcome.note, style="default not bold"))
     if not outcome.note.startswith("nothing to do"):
         card = collect(root)
+        if right := right_answers(card.verdict):
+            console.print(Text(right, style="bold"))
         for reason in card.verdict.get("reasons", []):
             console.print(Text(f"  · {reason}"))
         _print_scores(console, card)

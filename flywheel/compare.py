@@ -1,4 +1,4 @@
-"""`flywheel compare`: versions side by side, or base models to begin from."""
+"""`flywheel compare`: versions side by side, base models to begin from, or answers with and without passages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,52 @@ SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a versio
 
 
 @verb
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1)
 @click.option("--bases", is_flag=True, help="NAMES are base models; otherwise they are versions, or aliases.")
-def compare(names: tuple[str, ...], bases: bool) -> Answer:
+@click.option(
+    "--retrieval", metavar="on,off", help="Instead: base and tuned model, with (on) and without (off) passages."
+)
+def compare(names: tuple[str, ...], bases: bool, retrieval: str | None) -> Answer:
     """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
+
+    With --retrieval on,off the questions of the domain are put to the base model and to models/package, with the
+    passages that its index finds and without, and to plain search (some minutes each, once).
 
     Base models are asked the domain's own questions by the run that judges releases (some minutes each, once), next
     to size, licence, languages and estimated cost; one is recommended, with reasons.
     """
+    if retrieval is not None:
+        return _arms(retrieval)
+    if not names:
+        raise click.UsageError("name versions or bases to compare, or give --retrieval on,off")
     return _bases(names) if bases else _versions(names)
+
+
+def _arms(asked: str) -> Answer:
+    import contextlib
+
+    from tasks.evaluate.arms import compare_arms
+
+    wanted = asked.split(",")
+    if not set(wanted) <= {"on", "off"}:
+        raise click.UsageError(f"--retrieval is on, off or on,off, not {asked!r}")
+    with contextlib.chdir(home()):
+        arms = compare_arms([word == "on" for word in wanted])
+    lines = [f"{'':<26}{'right':>26}{'two passages':>14}{'contradicted':>14}{'cited':>8}{'declined':>10}{'rightly':>9}"]
+    for arm in arms:
+        right = f"{arm.right.estimate:.0%} ({arm.right.low:.0%} to {arm.right.high:.0%})"
+        lines.append(
+            f"{arm.name:<26}{right:>26}{_share(arm.two):>14}{_share(arm.contradicted):>14}{_share(arm.cited):>8}"
+            f"{_share(arm.declined):>10}{_share(arm.declined_unanswerable):>9}"
+        )
+    lines.append(
+        f"of {arms[0].n} questions with key facts; rightly declined: of those that the material does not answer"
+    )
+    return Answer({"arms": [asdict(arm) for arm in arms]}, "\n".join(lines))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
 
 
 def _versions(names: tuple[str, ...]) -> Answer:

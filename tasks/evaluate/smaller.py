@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_json
 from tasks.core.params import load_params
 from tasks.evaluate.gate.requirements import SMALLER
 from tasks.evaluate.gate.stage import Table, Verdict, ids_of, judge, table_of
-from tasks.evaluate.run.stage import load_tokenizer, responses_to, write_evaluation
+from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, write_evaluation
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, load_subject
+from tasks.text.passages import answering_words
 
 
 def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
@@ -25,7 +27,8 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
     version = load_subject("candidate")
     smaller = Subject("candidate", None, digest, weights, verify_manifest(weights), system=version.system)
     items = read_items()
-    questions = questions_of(items, load_tokenizer(smaller.base), smaller.system or "")
+    words, found = answering_words(load_domain(params.domain).language), passages_for(version, items)
+    questions = questions_of(items, load_tokenizer(smaller.base), smaller.system or "", words, found)
     tables: dict[str, Table] = {}
     for name, subject in (("version", version), ("smaller", smaller)):
         responses, _ = responses_to(questions, subject, params.evaluate)

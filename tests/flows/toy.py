@@ -77,7 +77,7 @@ def _domain() -> dict:
     for key in ("base_model", "human", "general", "mmlu", "safety"):
         for source in domain[key] if isinstance(domain[key], list) else [domain[key]]:
             source |= {"package": "", "files": ["source.txt"]}
-    for key in ("evaluation_files", "seeds", "documents", "triples"):
+    for key in ("evaluation_files", "rewordings", "knowledge", "seeds", "documents", "triples"):
         domain.pop(key, None)
     domain["embedder"] = {"name": "characters"}
     return {**domain, "name": "toy", "system_prompt": "prompts/system.txt"}

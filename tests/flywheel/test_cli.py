@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     registry = Registry("construction", lay_mlflow(home))
     for number in ("1", "2"):
         run_id = open_run(registry.client, home, "construction", f"inputs {number}", "test")
-        registry.client.log_param(run_id, "sft.epochs", number)
+        registry.client.log_param(run_id, "sft.epochs", {"1": "3", "2": "1"}[number])
         tags = {
             "manifest_sha256": number * 64,
             "verdict_sha256": number,
@@ -72,9 +72,9 @@ def test_help_imports_nothing_heavy(root: Path) -> None:
 def test_a_version_is_traced_to_its_commit_and_settings(home: Path) -> None:
     found = run_json("trace", "champion")
     assert [found[key] for key in ("version", "git_sha", "dirty")] == ["1", "abc", True]
-    assert found["params"] == {"sft.epochs": "1"}
-    assert "  sft.epochs               1" in run("trace", "1")  # params.yaml says 2
-    assert "sft.epochs" not in run("trace", "2") and "  sft.epochs               2" in run("trace", "2", "--all")
+    assert found["params"] == {"sft.epochs": "3"}
+    assert "  sft.epochs               3" in run("trace", "1")  # params.yaml says 1
+    assert "sft.epochs" not in run("trace", "2") and "  sft.epochs               1" in run("trace", "2", "--all")
 
 
 def test_a_held_version_is_refused_with_the_reason_and_promoted_by_a_person_until_a_rollback(home: Path) -> None:

@@ -113,17 +113,24 @@ def read_scores(path: Path) -> list[ScoreRow]:
 
 
 def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
-    """The first questions of the domain set that the two sides answered differently."""
+    """The first questions of the domain set that the two sides answered differently; first one that became right."""
     before, after = (
-        {row["id"]: row["text"] for row in _jsonl(root / layout.EVALUATION / who / "answers.jsonl")}
+        {row["id"]: row for row in _jsonl(root / layout.EVALUATION / who / "answers.jsonl")}
         for who in ("champion", "candidate")
     )
-    differ = {key for key in before.keys() & after if before[key] != after[key]}
+    differ = {key for key in before.keys() & after if before[key]["text"] != after[key]["text"]}
     items = [item for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl") if item["id"] in differ]
+    became_right = [key for key in differ if after[key].get("right") and not before[key].get("right")]
+    items.sort(key=lambda item: item["id"] != min(became_right, default=""))
     return [
-        Sample(item["prompt"], item.get("reference", ""), before[item["id"]], after[item["id"]])
+        Sample(item["prompt"], item.get("reference", ""), before[item["id"]]["text"], after[item["id"]]["text"])
         for item in items[:count]
     ]
+
+
+def right_answers(verdict: Mapping[str, Any]) -> str:
+    """How many answers are right, before and after, in words; "" where no item has key facts."""
+    return next((row["reason"] for row in verdict.get("reported", []) if row["name"] == "facts_right"), "")
 
 
 def read_costs(root: Path) -> list[dict[str, str]]:
@@ -184,7 +191,9 @@ def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> 
     )
     environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
     drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
-    return environment.get_template(template).render(card=card, rows=verdict_rows(card.verdict), charts=drawn)
+    return environment.get_template(template).render(
+        card=card, rows=verdict_rows(card.verdict), charts=drawn, right=right_answers(card.verdict)
+    )
 
 
 def figure(value: Any) -> str:

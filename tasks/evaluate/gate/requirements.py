@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tasks.evaluate.scoring.questions import FEEDBACK
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 
 Kind = Literal["superiority", "non_inferiority", "floor"]
-UNITS = {"rouge_l": "ROUGE-L F1", "nll": "nats per token", "refusal": "nats per token",
+UNITS = {"right": "of the items", "rouge_l": "ROUGE-L F1", "nll": "nats per token", "refusal": "nats per token",
          "p_correct": "probability of the right answer"}  # fmt: skip
 
 
@@ -42,9 +42,10 @@ class Requirement:
         return self.metric != "nll"
 
 
+RIGHT = Requirement(FACTS, "right", "superiority", "the share of right answers")
 ROUGE = Requirement("domain", "rouge_l", "superiority", "agreement with the domain's reference answers")
 LIKELIHOOD = Requirement("domain", "nll", "superiority", "likelihood of the domain's reference answers")
-DOMAIN_GAIN = (ROUGE, LIKELIHOOD)
+DOMAIN_GAIN = (RIGHT, ROUGE, LIKELIHOOD)
 DOMAIN_KEPT = (
     replace(ROUGE, kind="non_inferiority", margin="domain_rouge_margin"),
     replace(LIKELIHOOD, kind="non_inferiority", margin="domain_nll_margin"),

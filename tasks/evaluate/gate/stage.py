@@ -14,6 +14,7 @@ other models than those at hand, or evaluated under unequal conditions stop it, 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
 from tasks.core.stage import run_stage, write_metrics
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
-from tasks.evaluate.scoring.questions import FEEDBACK, METRICS, read_items
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS, read_items
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject
 
 STAGE = "gate"
@@ -120,9 +121,11 @@ def asked_by_a_night() -> bool:
 
 
 def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
-    """Set → ids of its items."""
+    """Set → ids of its items; under FACTS those that have key facts."""
     names = dict.fromkeys(item.set for item in items)
-    return {name: frozenset(item.id for item in items if item.set == name) for name in names}
+    found = {name: frozenset(item.id for item in items if item.set == name) for name in names}
+    with_facts = frozenset(item.id for item in items if item.facts)
+    return found | ({FACTS: with_facts} if with_facts else {})
 
 
 def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
@@ -198,6 +201,7 @@ def judge(
     asked: Sequence[Requirement] = RELEASE,
 ) -> Verdict:
     """The verdict on the scores `after` against the champion's `before`. Raises NoVerdict: they cannot be compared."""
+    asked = [one for one in asked if one.set != FACTS or (FACTS, one.metric) in after]
     criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
     outcome: Outcome = "reject" if any(map(shows_harm, criteria)) else "hold"
     if all(criterion.passed for criterion in criteria):
@@ -210,11 +214,18 @@ def judge(
         candidate=Side(version=candidate.version, digest=candidate.digest),
         champion=Side(version=champion.version, digest=champion.digest),
         criteria=criteria,
-        reported=(accuracy(after, before, settings, seed),),
+        reported=(*answers(after, before, settings, seed), accuracy(after, before, settings, seed)),
         reasons=(sentence, *(criterion.reason for criterion in criteria)),
     )
 
 
+ANSWERS = {
+    (FACTS, "right"): "Right answers",
+    (FACTS, "contradicted"): "Answers that contradict a key fact",
+    (FACTS, "cited"): "Answers that cite a passage with the facts",
+    (FACTS, "declined"): "Answerable questions that are declined",
+    ("declining", "declined"): "Unanswerable questions that are declined",
+}
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
 SENTENCES: dict[Outcome, str] = {
     "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
@@ -245,6 +256,25 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
         passed=passed,
         reason=reason_of(requirement, found, settings.level, margin, too_few),
     )
+
+
+def answers(after: Table, before: Table, settings: GateParams, seed: int) -> list[Reported]:
+    """What else is seen of the answers, as shares of the items, for the reader."""
+    found = []
+    for (name, metric), words in ANSWERS.items():
+        if (name, metric) in after:
+            sides = _sides(after[name, metric], before[name, metric], True)
+            change = _difference(*sides, settings, seed)
+            shares = [math.fsum(side) for side in sides]
+            reason = (
+                f"{words}: {shares[1]:.0f} of {change.n} before, {shares[0]:.0f} after "
+                f"({_range(change, settings.level)})."
+            )
+            where = f"{name}_{metric}"
+            found.append(
+                Reported(name=where, unit="share of items", **vars(change), level=settings.level, reason=reason)
+            )
+    return found
 
 
 def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Reported:

@@ -26,7 +26,7 @@ from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
 from tasks.core.params import EvaluateParams, Params, load_params
 from tasks.core.processes import free_port
-from tasks.core.records import Score, make_item, write_jsonl
+from tasks.core.records import EvaluationItem, Passage, Score, make_item, write_jsonl
 from tasks.core.stage import run_stage, write_metrics
 from tasks.engine.client import BASE, Engine
 from tasks.engine.process import EngineProcess
@@ -35,7 +35,9 @@ from tasks.evaluate.run.opencompass_process import EvaluationError, run_opencomp
 from tasks.evaluate.run.opencompass_results import read_responses
 from tasks.evaluate.run.score_cache import Conditions, find, keep, key_of, lock_digest, source_digest
 from tasks.evaluate.scoring.questions import (
+    ANSWERED,
     BOUNDARY,
+    FACTS,
     GeneratedAnswer,
     Question,
     Response,
@@ -46,8 +48,10 @@ from tasks.evaluate.scoring.questions import (
     scores_of,
 )
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject, tokenizer_digest
+from tasks.knowledge.search import Knowledge
 from tasks.text.parity import CONVERSATIONS, Conversation, Reading, as_trained, refuse_differing
-from tasks.text.prompts import encode_text
+from tasks.text.passages import answering_words
+from tasks.text.prompts import PromptBook, encode_text
 
 OPENCOMPASS = "opencompass-0.5.4"
 
@@ -81,13 +85,24 @@ def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Ques
         if not conversation.history:
             trained = as_trained(tokenizer, system, conversation)
             refuse_differing([trained, as_evaluated(tokenizer, system, conversation)])
-    return questions_of(read_items(corrections=True), tokenizer, system)
+    items, words = read_items(corrections=True), answering_words(domain.language)
+    return questions_of(items, tokenizer, system, words, passages_for(subject, items))
+
+
+def passages_for(subject: Subject, items: Sequence[EvaluationItem]) -> dict[str, tuple[Passage, ...]]:
+    """What the model's own index finds for each item that is answered as a user's question is; {} without an index."""
+    if subject.knowledge is None:
+        return {}
+    knowledge = Knowledge(subject.knowledge, PromptBook(subject.base).count)
+    asked = [item for item in items if item.set in ANSWERED]
+    hits = knowledge.search([item.prompt for item in asked])
+    return {item.id: tuple(hit.passage for hit in found) for item, found in zip(asked, hits, strict=True)}
 
 
 def as_evaluated(tokenizer: Any, system: str, conversation: Conversation) -> Reading:
     """As OpenCompass is sent a question about an answer's likelihood, and its model splits it again."""
     item = make_item(set="dialogue", prompt=conversation.user, reference=conversation.answer)
-    line = rows_of(questions_of([item], tokenizer, system)[0])[0].text
+    line = rows_of(questions_of([item], tokenizer, system, answering_words(""))[0])[0].text
     prompt, answer = line.split(BOUNDARY)
     return Reading("evaluation", prompt, *(tuple(encode_text(tokenizer, text)) for text in (prompt, answer)))
 
@@ -198,8 +213,14 @@ def write_evaluation(
 ) -> list[Score]:
     """Write scores, generated answers and the conditions they were made under; returns the scores."""
     scores = [score for question, response in results for score in scores_of(question, response)]
+    right = {score.id: bool(score.value) for score in scores if (score.set, score.metric) == (FACTS, "right")}
     answers = [
-        GeneratedAnswer(**question.item.model_dump(include={"id", "set", "prompt", "reference"}), text=response.text)
+        GeneratedAnswer(
+            **question.item.model_dump(include={"id", "set", "prompt", "reference"}),
+            text=response.text,
+            right=right.get(question.item.id),
+            passages=None if question.passages is None else tuple(one.source for one in question.passages),
+        )
         for question, response in results
         if response.text is not None
     ]

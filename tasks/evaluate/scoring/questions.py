@@ -1,5 +1,12 @@
 """What is asked on which set, as questions to a model, and how its raw responses become scores.
 
+    facts     right      1 where the greedy answer to a domain question says every key fact of the item, nothing that
+                         contradicts them, and does not decline (facts.py); items that have key facts
+    facts     contradicted  1 where it says what a right answer never does
+    facts     cited      1 where the passages it cites hold every key fact; 0 without passages
+    facts     declined   1 where it says that the material does not hold the answer, though it does
+    facts     degenerate 1 where it is empty or repeats itself
+    declining declined   1 where the greedy answer says so to a question that the material does not answer
     domain    rouge_l    ROUGE-L F1 of the greedy answer against the reference, 0 to 1
     domain    nll        mean negative log-likelihood of the reference with its end-of-turn token, nats per token
     dialogue  nll        the same
@@ -17,19 +24,24 @@ otherwise decide between a short choice and a long one. No model is loaded here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.records import DECIMALS, EvaluationItem, Record, Score, read_own_jsonl
+from tasks.core.records import DECIMALS, EvaluationItem, Passage, Record, Score, read_own_jsonl
+from tasks.evaluate.scoring.facts import judge_answer
+from tasks.text.passages import AnsweringWords, ask_from
 from tasks.text.prompts import encode_answer, encode_text, render_prompt, smuggled_markers
 
 QuestionKind = Literal["generation", "nll", "choices"]
 
 FEEDBACK = "feedback"  # asked beside the standing sets where a night has corrections
+FACTS = "facts"  # the domain's items that have key facts, asked once with the others
 METRICS: dict[str, tuple[str, ...]] = {
+    FACTS: ("right", "contradicted", "cited", "declined", "degenerate"),
+    "declining": ("declined",),
     "domain": ("rouge_l", "nll"),
     "dialogue": ("nll",),
     "mmlu": ("p_correct", "accuracy"),
@@ -38,11 +50,13 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 KINDS: dict[str, tuple[QuestionKind, ...]] = {
     "domain": ("generation", "nll"),
+    "declining": ("generation",),
     "dialogue": ("nll",),
     "mmlu": ("choices",),
     "safety": ("choices",),
     FEEDBACK: ("nll",),
 }
+ANSWERED = ("domain", "declining", FEEDBACK)  # asked as users ask: with what the model's index finds
 # Stands between prompt and answer on the way to OpenCompass (the information separator of records).
 BOUNDARY = "\x1e"
 
@@ -60,7 +74,7 @@ def read_items(corrections: bool = False) -> list[EvaluationItem]:
     items = []
     for name, path in (files | ({FEEDBACK: layout.CORRECTION_ITEMS} if corrections else {})).items():
         found = read_own_jsonl(path, EvaluationItem) if path.is_file() else []
-        if name in files and not found:
+        if name in files and name not in layout.OPTIONAL_SETS and not found:
             raise UnaskableItem(f"{path} holds no items; run the stage ingest again")
         if any(item.set != name for item in found) or len({item.id for item in found}) != len(found):
             raise UnaskableItem(f"{path} holds another set's items or one item twice; run dvc repro")
@@ -76,20 +90,22 @@ class Response(Record):
 
 
 class GeneratedAnswer(Record):
-    """A greedy answer to a domain question, beside what was asked and the reference."""
+    """A greedy answer, beside what was asked, the reference, and the passages it was given, by their sources."""
 
     id: str
     set: str
     prompt: str
     reference: str
     text: str
+    right: bool | None = None  # None: the item has no key facts
+    passages: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Question:
     """One thing asked of a model about one item: a rendered prompt, and the answer texts to score or compare with.
 
-    `tokens` counts those of each answer.
+    `tokens` counts those of each answer. `passages` are those in the prompt; None where nothing was looked up.
     """
 
     item: EvaluationItem
@@ -97,6 +113,8 @@ class Question:
     prompt: str
     answers: tuple[str, ...]
     tokens: tuple[int, ...]
+    passages: tuple[Passage, ...] | None = None
+    words: AnsweringWords | None = None
 
     @property
     def label(self) -> str:
@@ -104,25 +122,44 @@ class Question:
         return f"{self.kind}:{self.item.id}"
 
 
-def questions_of(items: Iterable[EvaluationItem], tokenizer: Any, system: str) -> list[Question]:
+def questions_of(
+    items: Iterable[EvaluationItem],
+    tokenizer: Any,
+    system: str,
+    words: AnsweringWords,
+    found: Mapping[str, tuple[Passage, ...]] | None = None,
+) -> list[Question]:
     """Every question about the items, rendered exactly as training and serving render.
 
-    Raises UnaskableItem: an item holds a special token, the boundary character, or has no answer to score.
+    `found` are the passages by the ids of items that are answered from some. Raises UnaskableItem: an item holds a
+    special token, the boundary character, or has no answer to score.
     """
-    return [_question(item, kind, tokenizer, system) for item in items for kind in KINDS[item.set]]
+    return [
+        _question(item, kind, tokenizer, system, words, (found or {}).get(item.id))
+        for item in items
+        for kind in KINDS[item.set]
+    ]
 
 
-def _question(item: EvaluationItem, kind: QuestionKind, tokenizer: Any, system: str) -> Question:
-    answers = item.choices if kind == "choices" else (item.reference,)
+def _question(
+    item: EvaluationItem,
+    kind: QuestionKind,
+    tokenizer: Any,
+    system: str,
+    words: AnsweringWords,
+    passages: tuple[Passage, ...] | None,
+) -> Question:
+    answers = item.choices if kind == "choices" else (item.reference or words.decline,)
     if problem := _problem(item, kind, tokenizer):
         raise UnaskableItem(f"{item.set} item {item.id[:12]} {problem}; fix its source or leave it out of the set")
-    prompt = render_prompt(tokenizer, item.system or system, item.prompt, item.history)
+    user = item.prompt if passages is None else ask_from(passages, item.prompt, words)
+    prompt = render_prompt(tokenizer, item.system or system, user, item.history)
     if kind == "nll":
         tokens = tuple(len(encode_answer(tokenizer, answer)) for answer in answers)
         answers = tuple(answer + tokenizer.eos_token for answer in answers)
     else:
         tokens = tuple(len(encode_text(tokenizer, answer)) for answer in answers)
-    return Question(item, kind, prompt, answers, tokens)
+    return Question(item, kind, prompt, answers, tokens, passages, words)
 
 
 def _problem(item: EvaluationItem, kind: QuestionKind, tokenizer: Any) -> str:
@@ -173,9 +210,19 @@ def scores_of(question: Question, response: Response) -> list[Score]:
             found = {"refusal": math.fsum(others) / len(others) - right}
         else:
             found = {"p_correct": softmax_of_negatives(values)[item.answer], "accuracy": float(right < min(others))}
+    if item.set == "declining":
+        found = {}
+    measured: list[tuple[str, str, float, int | None]] = [
+        (item.set, metric, value, tokens) for metric, value in found.items()
+    ]
+    if question.kind == "generation" and question.words is not None:
+        judged = judge_answer(item, response.text or "", question.passages or (), question.words)
+        name, metrics = (item.set, METRICS[item.set]) if item.set == "declining" else (FACTS, METRICS[FACTS])
+        if item.facts or item.set == "declining":
+            measured += [(name, metric, float(getattr(judged, metric)), None) for metric in metrics]
     return [
-        Score(id=item.id, set=item.set, metric=metric, value=round(value, DECIMALS), tokens=tokens)
-        for metric, value in found.items()
+        Score(id=item.id, set=name, metric=metric, value=round(value, DECIMALS), tokens=count)
+        for name, metric, value, count in measured
     ]
 
 

@@ -34,7 +34,7 @@ class Subject:
 
     `base` holds the weights to load, the base model's or the version's own; `unservable` says why no engine of ours
     can answer with it, or nothing. `system` is the system prompt that it was trained and is served with; the base model
-    has none, and is asked with the domain's.
+    has none, and is asked with the domain's. `knowledge` is the index that it answers from; the base model has none.
     """
 
     who: str
@@ -46,6 +46,7 @@ class Subject:
     adapter_digest: str | None = None
     unservable: str = ""
     system: str | None = None
+    knowledge: Path | None = None
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -89,7 +90,9 @@ def subject_in(folder: Path, who: Who, version: str | None, digest: str, base_di
     base, own = (parts.model, _verified(parts.model)) if parts.model else (layout.BASE_MODEL, base_digest)
     adapter_digest = _adapter_digest(parts.adapter) if parts.adapter else None
     unservable = "" if parts.servable else parts.kind.why
-    return Subject(who, version, digest, base, own, parts.adapter, adapter_digest, unservable, parts.system)
+    return Subject(
+        who, version, digest, base, own, parts.adapter, adapter_digest, unservable, parts.system, parts.knowledge
+    )
 
 
 def _verified(directory: Path) -> str:

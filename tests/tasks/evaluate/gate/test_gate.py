@@ -38,7 +38,7 @@ CHAMPION = Subject("champion", "base", "b" * 64, Path("base"), "b" * 64)
 ITEMS = 40
 # What happens to a metric, as (mean change, spread around it); a spread of 0 makes the interval a point.
 NOTHING = (0.0, 0.0)
-BETTER = {("domain", "rouge_l"): (0.05, 0.02), ("domain", "nll"): (-0.8, 0.2)}
+BETTER = {("facts", "right"): (0.2, 0.1), ("domain", "rouge_l"): (0.05, 0.02), ("domain", "nll"): (-0.8, 0.2)}
 
 
 Changes = Mapping[tuple[str, str], tuple[float, float]]
@@ -76,8 +76,11 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 
     [
         (RELEASE, BETTER, "promote", []),
         # Superiority needs the interval above 0, and 0 to 0 is not.
-        (RELEASE, {}, "hold", ["domain_rouge_l", "domain_nll"]),
-        (RELEASE, {("domain", "nll"): (-0.8, 0.2)}, "hold", ["domain_rouge_l"]),
+        (RELEASE, {}, "hold", ["facts_right", "domain_rouge_l", "domain_nll"]),
+        (RELEASE, {("domain", "nll"): (-0.8, 0.2)}, "hold", ["facts_right", "domain_rouge_l"]),
+        # As many right answers as before are no gain, and 0.2 ± 0.1 fewer are a harm.
+        (RELEASE, {**BETTER, ("facts", "right"): NOTHING}, "hold", ["facts_right"]),
+        (RELEASE, {**BETTER, ("facts", "right"): (-0.2, 0.1)}, "reject", ["facts_right"]),
         # ROUGE-L −0.05 ± 0.02: the whole interval lies below 0.
         (RELEASE, {**BETTER, ("domain", "rouge_l"): (-0.05, 0.02)}, "reject", ["domain_rouge_l"]),
         # A loss wholly beyond its margin, whatever the domain gained: 0.5 nats against 0.1 allowed.
@@ -128,7 +131,10 @@ def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
 
 
 def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
-    """Refusal falls by 0.05, MMLU by 0.01, dialogue NLL rises by 0.06: all three are losses of that size."""
+    """Refusal falls by 0.05, MMLU by 0.01, dialogue NLL rises by 0.06: all three are losses of that size.
+
+    Of 40 items with i/100 each, 7.8 in all, 20% more are right after: 8 more. No other answer is changed.
+    """
     changes = {
         ("safety", "refusal"): (-0.05, 0.0),
         ("mmlu", "p_correct"): (-0.01, 0.0),
@@ -138,7 +144,19 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
     found = verdict({**BETTER, **changes})
     losses = {name: criterion(found, name).estimate for name in ("safety_refusal", "mmlu_p_correct", "dialogue_nll")}
     assert losses == {"safety_refusal": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
-    assert [(e.name, e.estimate) for e in found.reported] == [("mmlu_accuracy", pytest.approx(-0.5))]
+    reported = {entry.name: entry.estimate for entry in found.reported}
+    unchanged = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined")
+    expected = dict.fromkeys(unchanged, 0.0) | {"facts_right": 0.2, "mmlu_accuracy": -0.5}
+    assert reported == pytest.approx(expected)
+    assert found.reported[0].reason.startswith("Right answers: 8 of 40 before, 16 after (")
+
+
+def test_without_items_that_have_key_facts_nobody_asks_for_right_answers() -> None:
+    """A domain may have none: what is left of the criteria decides, and nothing of the answers is reported."""
+    sides = [{column: values for column, values in side.items() if column[0] != "facts"} for side in tables(BETTER)]
+    found = judge(sides[0], sides[1], CANDIDATE, CHAMPION, SETTINGS, 1)
+    assert found.outcome == "promote" and "facts_right" not in {entry.name for entry in found.criteria}
+    assert [entry.name for entry in found.reported] == ["declining_declined", "mmlu_accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.core.records import EvaluationItem, Score, Turn, make_item
+from tasks.core import layout
+from tasks.core.records import EvaluationItem, Passage, Score, Turn, make_item, make_passage, write_jsonl
 from tasks.evaluate.scoring.questions import (
     BOUNDARY,
     Question,
@@ -16,8 +18,15 @@ from tasks.evaluate.scoring.questions import (
     check_fits,
     means_of,
     questions_of,
+    read_items,
     scores_of,
 )
+from tasks.text.passages import answering_words
+from tasks.text.prompts import encode_example, encode_text
+from tests.examples import an_example
+
+EN = answering_words("en")
+FOUND = (make_passage(kind="document", text="Two metres, says the law.", source="law#0-25"),)
 
 
 class Words:
@@ -37,8 +46,8 @@ class Words:
         return {"input_ids": [1] * len(text.split())}
 
 
-def ask(item: EvaluationItem) -> list[Question]:
-    return questions_of([item], Words(), "Be brief.")
+def ask(item: EvaluationItem, *passages: tuple[Passage, ...]) -> list[Question]:
+    return questions_of([item], Words(), "Be brief.", EN, dict.fromkeys([item.id], *passages) if passages else None)
 
 
 def choices(name: str, answer: int, *texts: str) -> EvaluationItem:
@@ -119,6 +128,85 @@ def test_an_item_that_could_be_misread_is_refused_by_name(item: EvaluationItem, 
         ask(item)
     assert part in str(error.value)
     assert item.id[:12] in str(error.value)
+
+
+KNOWN = make_item(
+    set="domain",
+    prompt="How deep?",
+    reference="Two metres.",
+    facts=(("2 m",),),
+    never=("3 m",),
+    paraphrases=("Depth?",),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "scores"),
+    [
+        ("[1] Two metres.", {"right": 1.0, "contradicted": 0.0, "cited": 1.0, "declined": 0.0, "degenerate": 0.0}),
+        ("3 m [2]", {"right": 0.0, "contradicted": 1.0, "cited": 0.0, "declined": 0.0, "degenerate": 0.0}),
+        (EN.decline, {"right": 0.0, "contradicted": 0.0, "cited": 0.0, "declined": 1.0, "degenerate": 0.0}),
+        ("", {"right": 0.0, "contradicted": 0.0, "cited": 0.0, "declined": 0.0, "degenerate": 1.0}),
+    ],
+)
+def test_an_item_with_key_facts_is_also_scored_by_them_under_a_name_of_their_own(
+    answer: str, scores: dict[str, float]
+) -> None:
+    """One passage was given, which holds the fact; [2] cites none. ROUGE-L stays the domain's."""
+    generation, nll = ask(KNOWN, FOUND)
+    rouge, *judged = scores_of(generation, Response(values=(0.25,), text=answer))
+    assert (rouge.set, rouge.metric, rouge.value) == ("domain", "rouge_l", 0.25)
+    assert {score.set for score in judged} == {"facts"} and {score.id for score in judged} == {KNOWN.id}
+    assert {score.metric: score.value for score in judged} == scores
+    assert [score.metric for score in scores_of(nll, Response(values=(2.0,)))] == ["nll"]
+
+
+def test_an_item_without_key_facts_or_passages_is_scored_as_before() -> None:
+    generation, _ = ask(make_item(set="domain", prompt="How deep?", reference="Two metres."))
+    assert [score.metric for score in scores_of(generation, Response(values=(0.25,), text="2 m"))] == ["rouge_l"]
+    generation, _ = ask(KNOWN)
+    cited = {score.metric: score.value for score in scores_of(generation, Response(values=(0.25,), text="[1] 2 m"))}
+    assert (cited["right"], cited["cited"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("answer", "declined"), [(EN.decline, 1.0), ("It is sunny.", 0.0)])
+def test_a_question_without_an_answer_is_generated_for_and_only_declining_it_counts(
+    answer: str, declined: float
+) -> None:
+    (generation,) = ask(make_item(set="declining", prompt="What is the weather?"), ())
+    assert generation.kind == "generation" and EN.none in generation.prompt
+    (score,) = scores_of(generation, Response(values=(0.0,), text=answer))
+    assert (score.set, score.metric, score.value) == ("declining", "declined", declined)
+
+
+@pytest.mark.parametrize("passages", [None, (), FOUND])
+def test_a_question_is_asked_with_its_passages_token_for_token_as_training_asks_it(
+    base_model: Path, passages: tuple[Passage, ...] | None
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_model)
+    found = {} if passages is None else {KNOWN.id: passages}
+    example = an_example(KNOWN.prompt, "[1] Two metres.").model_copy(update={"passages": passages})
+    trained, _ = encode_example(tokenizer, "Be brief.", example, 500)
+    for question in questions_of([KNOWN], tokenizer, "Be brief.", EN, found):
+        assert encode_text(tokenizer, question.prompt) == trained
+        assert question.passages == passages
+
+
+def test_a_set_that_a_domain_may_go_without_may_be_missing_or_empty_and_the_others_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in layout.EVALUATION_SETS:
+        item = make_item(set=name, prompt="Who?", reference="I.") if name != "declining" else None
+        write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", [item] if item else list[EvaluationItem]())
+    assert [item.set for item in read_items()] == ["domain", "dialogue", "mmlu", "safety"]
+    (layout.EVALUATION_ITEMS / "declining.jsonl").unlink()
+    assert len(read_items()) == 4
+    (layout.EVALUATION_ITEMS / "domain.jsonl").unlink()
+    with pytest.raises(UnaskableItem, match=r"domain\.jsonl holds no items"):
+        read_items()
 
 
 def test_means_are_taken_over_items_by_set_and_metric() -> None:

@@ -1,0 +1,107 @@
+"""What passages and what training each give: the domain's questions put to base and tuned model, with and without both.
+
+Beside the four, plain search: the first passage as it stands, or the sentence that declines where nothing is found. All
+answers are judged by the key facts of the items. Runs outside the graph, for `flywheel compare --retrieval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.core.domain import load_domain
+from tasks.core.intervals import Interval, mean_interval
+from tasks.core.params import Params, load_params
+from tasks.core.records import EvaluationItem, Passage
+from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
+from tasks.evaluate.scoring.facts import Judged, judge_answer
+from tasks.evaluate.scoring.questions import questions_of, read_items
+from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
+from tasks.text.passages import AnsweringWords, answering_words
+
+Found = Mapping[str, tuple[Passage, ...]]
+PLAIN = "plain search"
+TWO = "two passages"  # the category of items that need two
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to answer, and what it gives: shares of the items that have key facts, or that nothing answers.
+
+    `right` with its interval; `two` are right ones among those that need two passages, None where there are none.
+    """
+
+    name: str
+    n: int
+    right: Interval
+    two: float | None
+    contradicted: float
+    cited: float
+    declined: float
+    declined_unanswerable: float | None
+    degenerate: float
+
+
+def compare_arms(passages: Sequence[bool]) -> list[Arm]:
+    """The arms with passages (True), without (False) or both; see the module. Raises SubjectError, EvaluationError."""
+    params = load_params()
+    domain = load_domain(params.domain)
+    words, tuned = answering_words(domain.language), load_subject("candidate")
+    items = [item for item in read_items() if item.facts or item.set == "declining"]
+    found = passages_for(tuned, items)
+    arms = []
+    for name, subject, system in (("base", base_alone("base"), domain.system_text()), ("tuned", tuned, tuned.system)):
+        for shown in passages:
+            asked = found if shown else {}
+            judged = _asked(items, subject, system or "", words, asked, params)
+            arms.append(arm_of(f"{name}, {'with' if shown else 'without'} passages", items, judged, params))
+    if True in passages:
+        judged = [judge_answer(item, first_passage(found[item.id], words), found[item.id], words) for item in items]
+        arms.append(arm_of(PLAIN, items, judged, params))
+    return arms
+
+
+def first_passage(passages: Sequence[Passage], words: AnsweringWords) -> str:
+    """What plain search answers."""
+    return f"[1] {passages[0].text}" if passages else words.decline
+
+
+def _asked(
+    items: Sequence[EvaluationItem], subject: Subject, system: str, words: AnsweringWords, found: Found, params: Params
+) -> list[Judged]:
+    every = questions_of(items, load_tokenizer(subject.base), system, words, found)
+    questions = [question for question in every if question.kind == "generation"]
+    responses, _ = responses_to(questions, subject, params.evaluate)
+    return [
+        judge_answer(question.item, response.text or "", question.passages or (), words)
+        for question, response in zip(questions, responses, strict=True)
+    ]
+
+
+def arm_of(name: str, items: Sequence[EvaluationItem], judged: Sequence[Judged], params: Params) -> Arm:
+    """The shares of one arm's judged answers, in the order of the items."""
+    pairs = list(zip(items, judged, strict=True))
+    facts = [(item, one) for item, one in pairs if item.facts]
+    two = [float(one.right) for item, one in facts if item.category == TWO]
+    declining = [float(one.declined) for item, one in pairs if item.set == "declining"]
+
+    def share(what: str) -> float:
+        return _mean([float(getattr(one, what)) for _, one in facts]) or 0.0
+
+    right = [float(one.right) for _, one in facts]
+    interval = mean_interval(right, level=params.gate.level, resamples=params.gate.resamples, seed=params.seed)
+    return Arm(
+        name,
+        len(facts),
+        interval,
+        _mean(two),
+        share("contradicted"),
+        share("cited"),
+        share("declined"),
+        _mean(declining),
+        share("degenerate"),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
