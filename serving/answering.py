@@ -13,18 +13,22 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from serving.errors import ServiceError
 from serving.follower import Served
-from serving.prompt_checks import Prompt, Wanted, checked_prompt
+from serving.passages import annotations_of, sources_of
+from serving.prompt_checks import Prompt, Wanted, checked_prompt, with_passages
 from serving.service import ChatService
 from serving.upstream import Piece, engine_away, engine_lost, pieces
 from tasks.core.clock import now
 from tasks.store.answers import open_draft, record_answer
 from tasks.store.schema import AnswerRow, Identity
+
+if TYPE_CHECKING:
+    from tasks.knowledge.search import Knowledge
 
 SAMPLE_TEMPERATURE = 0.9  # of a second draft that the champion writes
 _FINISH = {"stop": "stop", "length": "length", "abort": "error", "error": "error"}
@@ -62,7 +66,7 @@ class Answering:
         wanted = self.wanted
         body: dict[str, Any] = {
             "model": self.served.model,
-            "messages": self.prompt.messages,
+            "messages": self.prompt.sent,
             "stream": True,
             "stream_options": {"include_usage": True},
             "max_tokens": wanted.max_tokens or self.service.settings.serving.max_tokens,
@@ -129,6 +133,16 @@ class Answering:
         return "".join(self._texts)
 
     @property
+    def sources(self) -> list[dict[str, Any]] | None:
+        """The passages that the answer was given from; None where nothing was looked up."""
+        return sources_of(self.text, self.prompt.passages)
+
+    @property
+    def annotations(self) -> list[dict[str, Any]]:
+        """Where the answer cites which of its sources."""
+        return annotations_of(self.id, self.text, self.prompt.passages)
+
+    @property
     def tokens(self) -> tuple[int, int]:
         """Prompt and completion tokens: the engine's count, else ours and one token a piece."""
         prompt, completion = self._usage
@@ -171,6 +185,7 @@ class Answering:
             position=wanted.position,
             who=wanted.who,
             created_at=self.created,
+            passages=self.prompt.passages,
         )
 
 
@@ -194,6 +209,8 @@ async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int
         refused.callback(service.limits.free_streams, n)
         if wanted.conversation is not None:
             await service.find_conversation(wanted.conversation, identity)
+        if served.knowledge is not None:
+            prompt = await _looked_up(service, prompt, served.knowledge)
         refused.pop_all()
     answers = [Answering(service, identity, wanted, served, prompt, began) for _ in range(n)]
     asking = [asyncio.ensure_future(answer.ask(number)) for number, answer in enumerate(answers)]
@@ -210,6 +227,14 @@ async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int
         release(answers)
         raise
     return answers
+
+
+async def _looked_up(service: ChatService, prompt: Prompt, knowledge: Knowledge) -> Prompt:
+    """The prompt with what the index finds for its question."""
+    with service.metrics.retrieval.time():
+        [hits] = await asyncio.to_thread(knowledge.search, [prompt.messages[-1]["content"]])
+    most, language = service.settings.serving.max_prompt_tokens, knowledge.settings.language
+    return await with_passages(service.prompts, most, prompt, hits, language)
 
 
 async def begin_drafts(service: ChatService, identity: Identity, wanted: Wanted) -> list[Answering]:

@@ -16,25 +16,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from serving.errors import without_paths
 from serving.monitoring import Metrics
+from serving.passages import asked_from
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
 from tasks.core.package import Package, read_package
 from tasks.engine.client import Engine
-from tasks.engine.parity import check
+from tasks.engine.parity import ParityProbe, check
 from tasks.registry import pointer
 from tasks.registry.deploy import settled_champion
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import Registry, Version
 from tasks.store import ledger
 from tasks.store.store import Store
+from tasks.text.prompts import PromptBook, render
+
+if TYPE_CHECKING:
+    from tasks.knowledge.search import Knowledge
 
 BASE = "base"
 ACTOR = "gateway"
@@ -45,7 +50,7 @@ log = logging.getLogger("serving")
 
 @dataclass(frozen=True)
 class Served:
-    """One version as the engine knows it. `version` is "base" or the registry's number.
+    """One version as the engine knows it. `version` is "base" or the registry's number, `knowledge` its index, if any.
 
     A request keeps the one it began with: an answer never comes from two versions.
     """
@@ -54,6 +59,7 @@ class Served:
     digest: str
     model: str
     system: str
+    knowledge: Knowledge | None = None
 
 
 class Traffic:
@@ -171,8 +177,11 @@ class Adapters:
 class Follower:
     """Keeps `traffic` at what the registry asks for, as far as it may be served."""
 
-    def __init__(self, settings: GatewaySettings, store: Store, traffic: Traffic, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: GatewaySettings, store: Store, traffic: Traffic, metrics: Metrics, prompts: PromptBook
+    ) -> None:
         self.settings, self.store, self.traffic, self.metrics = settings, store, traffic, metrics
+        self.prompts = prompts
         self.engine = Engine(settings.engine_url, settings.engine_key)
         self.adapters = Adapters(self.engine, traffic, settings.engine.max_adapters)
         self._registry: Registry | None = None
@@ -285,13 +294,24 @@ class Follower:
         if parts.kind.served_as != "adapter":
             raise NotServed(not_an_adapter(parts))
         system, name = self._system_of(package), version.manifest[:16]
+        knowledge = self._open(parts)
         self.adapters.load(name, package)
         try:
-            self._probe(registry, version, name)
+            self._probe(registry, version, name, knowledge)
         except Exception:
             self.adapters.unload(name)
             raise
-        return Served(version.number, version.manifest, name, system)
+        return Served(version.number, version.manifest, name, system, knowledge)
+
+    def _open(self, parts: Package) -> Knowledge | None:
+        """A version's index, everything of it loaded."""
+        if parts.knowledge is None:
+            return None
+        from tasks.knowledge.search import Knowledge  # a gateway without an index starts without its libraries
+
+        knowledge = Knowledge(parts.knowledge, self.prompts.count)
+        knowledge.warm()
+        return knowledge
 
     def _system_of(self, package: Path) -> str:
         """The system prompt that the version was trained with, if its template is the one that the engine renders."""
@@ -301,15 +321,24 @@ class Follower:
             raise NotServed("its chat template is not the base model's: it was trained for another prompt")
         return str(prompt["system"])
 
-    def _probe(self, registry: Registry, version: Version, name: str) -> None:
+    def _probe(self, registry: Registry, version: Version, name: str, knowledge: Knowledge | None) -> None:
         settings = self.settings.engine
         found = pointer.fetch_probes(registry, version, self.settings.serving.probes)
         if not found:
             raise NotServed("it carries no probes, so that its answers cannot be compared; release it again")
+        if knowledge is not None:
+            found = [self._with_passages(probe, knowledge) for probe in found]
         asked = self.settings.decoding
         report = check(self.engine, name, found, settings.max_nll_difference, settings.min_answer_agreement, asked)
         if not report.ok:
             raise NotServed(f"it does not answer as it was evaluated: {report.reason}")
+
+    def _with_passages(self, probe: ParityProbe, knowledge: Knowledge) -> ParityProbe:
+        """A probe as it was evaluated: with what the version's index finds for it."""
+        [hits] = knowledge.search([probe.messages[-1]["content"]])
+        messages = asked_from(probe.messages, hits, knowledge.settings.language)
+        prompt = render(self.prompts, messages)
+        return probe.model_copy(update={"messages": messages, "prompt": prompt, "prompt_ids": self.prompts.ids(prompt)})
 
     def _base(self) -> Served:
         """The base model with the domain's own system prompt; the domain's sources need not be on this machine."""

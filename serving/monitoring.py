@@ -83,6 +83,9 @@ class Metrics:
         self.first_token = Histogram(
             "flywheel_first_token_seconds", "To the first text", buckets=_FIRST, registry=self.registry
         )
+        self.retrieval = Histogram(
+            "flywheel_retrieval_seconds", "To the passages of a question", buckets=_FIRST, registry=self.registry
+        )
         self.latency = Histogram(
             "flywheel_answer_seconds", "To the whole answer", buckets=_TOTAL, registry=self.registry
         )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from serving.errors import ServiceError
+from serving.passages import asked_from, kept
 from tasks.core.params import ServingParams
 from tasks.text.prompts import PromptBook, PromptError, prompt_sha256, render, smuggled_markers
+
+if TYPE_CHECKING:
+    from tasks.knowledge.search import Hit
 
 # Above this many characters tokenising takes milliseconds, which other streams should not wait for.
 INLINE_CHARACTERS = 8_000
@@ -31,11 +37,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A checked prompt: what the engine is sent, what it renders to, and how long that is."""
+    """A checked prompt: what was asked, what the engine is sent for it, what that renders to, and how long it is.
+
+    `passages` are those in it, as an answer's row keeps them; None where nothing was looked up.
+    """
 
     messages: list[dict[str, str]]
+    sent: list[dict[str, str]]
     sha256: str
     tokens: int
+    passages: list[dict[str, Any]] | None = None
 
 
 async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Wanted, system: str) -> Prompt:
@@ -65,11 +76,30 @@ async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Want
     least = book.at_least(rendered)
     if least > settings.max_prompt_tokens:
         raise _too_long(f"at least {least}", settings.max_prompt_tokens)
-    slow = len(rendered) > INLINE_CHARACTERS
-    tokens = await asyncio.to_thread(book.count, rendered) if slow else book.count(rendered)
+    tokens = await _count(book, rendered)
     if tokens > settings.max_prompt_tokens:
         raise _too_long(str(tokens), settings.max_prompt_tokens)
-    return Prompt(messages, prompt_sha256(rendered), tokens)
+    return Prompt(messages, messages, prompt_sha256(rendered), tokens)
+
+
+async def with_passages(book: PromptBook, most: int, prompt: Prompt, hits: Sequence[Hit], language: str) -> Prompt:
+    """The prompt asked from as many of these passages as `most` tokens hold, from the first on.
+
+    A question that leaves no room for the words around passages either is asked as it is.
+    """
+    for number in range(len(hits), -1, -1):
+        sent = asked_from(prompt.messages, hits[:number], language)
+        rendered = render(book, sent)
+        tokens = await _count(book, rendered)
+        if tokens <= most:
+            found = kept(hits[:number])
+            return replace(prompt, sent=sent, sha256=prompt_sha256(rendered), tokens=tokens, passages=found)
+    return prompt
+
+
+async def _count(book: PromptBook, rendered: str) -> int:
+    slow = len(rendered) > INLINE_CHARACTERS
+    return await asyncio.to_thread(book.count, rendered) if slow else book.count(rendered)
 
 
 def _too_long(tokens: str, most: int) -> ServiceError:

@@ -20,6 +20,7 @@ from serving.answering import Answering, begin, begin_drafts, release
 from serving.auth import COOKIE, refuse_other_sites
 from serving.errors import ServiceError, documented
 from serving.page.pages import domain_examples
+from serving.passages import sources_of
 from serving.prompt_checks import Wanted
 from serving.service import ChatService
 from serving.sse import EventStream, stream_of, until_gone, usage_of
@@ -153,10 +154,11 @@ def _completion(answers: list[Answering], model: str) -> dict[str, Any]:
         "choices": [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": answer.text},
+                "message": {"role": "assistant", "content": answer.text, "annotations": answer.annotations},
                 "finish_reason": answer.finish,
                 "logprobs": None,
                 "answer_id": answer.id,
+                "sources": answer.sources,
             }
             for index, answer in enumerate(answers)
         ],
@@ -239,7 +241,7 @@ async def get_answer(answer_id: IdInPath, service: Service, identity: Who) -> An
     record = await service.find_answer(identity, answer_id)
     names = ("id", "conversation_id", "messages", "text", "version", "digest", "finish_reason")
     tokens = {"prompt_tokens": record.prompt_tokens or 0, "completion_tokens": record.completion_tokens or 0}
-    found = {name: getattr(record, name) for name in names}
+    found = {name: getattr(record, name) for name in names} | {"sources": sources_of(record.text, record.passages)}
     return reply(found | tokens | {"object": "answer", "created": int(record.created_at.timestamp())})
 
 
@@ -266,7 +268,7 @@ async def get_session(service: Service, identity: Who) -> Any:
 async def get_conversation(conversation_id: IdInPath, service: Service, identity: Who) -> Any:
     """Every answer in order, with its question and what was said about it.
 
-    Drafts that nobody has chosen between have no version.
+    Drafts that nobody has chosen between have no version and no sources.
     """
     answers, reactions = await service.read_conversation(identity, conversation_id)
     chosen = {row.answer_id for row in reactions if row.kind == "choice"}
@@ -281,6 +283,7 @@ def _answered(answer: AnswerRow, reactions: list[FeedbackRow], open_: bool) -> d
     return {name: getattr(answer, name) for name in names} | {
         "question": answer.messages[-1]["content"],
         "version": answer.version if open_ else None,
+        "sources": sources_of(answer.text, answer.passages) if open_ else None,
         "feedback": [{name: getattr(row, name) for name in ("kind", "thumb", "rating", "text")} for row in own],
         "created": int(answer.created_at.timestamp()),
     }

@@ -234,21 +234,51 @@ class TokenUsage(BaseModel):
     total_tokens: int
 
 
+class Citation(BaseModel):
+    """Which characters of an answer cite a source; the address is that of the answer, `#source-` and its number."""
+
+    start_index: int
+    end_index: int
+    title: str
+    url: str
+
+
+class Annotation(BaseModel):
+    """OpenAI's form of a citation."""
+
+    type: Literal["url_citation"]
+    url_citation: Citation
+
+
 class AnswerMessage(BaseModel):
     """The model's message."""
 
     role: Literal["assistant"]
     content: str
+    annotations: list[Annotation]
+
+
+class Source(BaseModel):
+    """A passage that an answer was given from; the answer cites it as [number]."""
+
+    number: int
+    kind: Literal["document", "question", "triple", "correction"]
+    question: str
+    text: str
+    source: str
+    score: float
+    cited: bool
 
 
 class Choice(BaseModel):
-    """One answer. `answer_id` is what feedback refers to."""
+    """One answer. `answer_id` is what feedback refers to; `sources` is null where nothing was looked up."""
 
     index: int
     message: AnswerMessage
     finish_reason: str
     logprobs: None = None
     answer_id: str
+    sources: list[Source] | None
 
 
 class ChatCompletion(BaseModel):
@@ -306,6 +336,7 @@ class AnswerReply(BaseModel):
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    sources: list[Source] | None
     created: int
 
 
@@ -330,12 +361,13 @@ class Said(BaseModel):
 
 
 class Answered(BaseModel):
-    """An answer in its conversation. Drafts that nobody has chosen between have no version."""
+    """An answer in its conversation. Drafts that nobody has chosen between have no version and no sources."""
 
     id: str
     question: str
     text: str
     version: str | None
+    sources: list[Source] | None
     finish_reason: str
     draft_id: str | None
     position: int | None

@@ -54,7 +54,7 @@ class ChatService:
         await self.storage.open()
         await asyncio.to_thread(self.prompts.warm)
         await self.upstream.open()
-        self.follower = Follower(self.settings, self.storage.store, self.traffic, self.metrics)
+        self.follower = Follower(self.settings, self.storage.store, self.traffic, self.metrics, self.prompts)
         self.follower.start()
 
     async def stop(self) -> None:

@@ -33,11 +33,18 @@ class Chunks:
         }
         if not blind:
             self._head["version"] = answer.served.version
+        self._blind = blind
         self._choice = {"index": index, "answer_id": answer.id, "logprobs": None}
 
-    def chunk(self, delta: dict[str, str], finish: str | None = None) -> bytes:
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         """A piece of the answer, or with `finish` its end: then the answer's row is durable."""
-        return event(self._head | {"choices": [self._choice | {"delta": delta, "finish_reason": finish}]})
+        return event(self._head | {"choices": [self._choice | {"delta": delta, "finish_reason": finish} | more]})
+
+    def end(self, answer: Answering) -> bytes:
+        """The last chunk, with the answer's sources; a blind one has none, since versions may know different ones."""
+        if self._blind or answer.sources is None:
+            return self.chunk({}, answer.finish)
+        return self.chunk({"annotations": answer.annotations}, answer.finish, sources=answer.sources)
 
     def usage(self, answers: list[Answering]) -> bytes:
         """The chunk after all choices, where the client asked for it."""
@@ -60,7 +67,7 @@ async def one(answer: Answering, chunks: Chunks) -> AsyncGenerator[bytes, None]:
     async with aclosing(answer.events()) as events:
         async for text in events:
             yield chunks.chunk({"content": text})
-    yield chunks.chunk({}, answer.finish)
+    yield chunks.end(answer)
 
 
 async def merged(streams: list[AsyncGenerator[bytes, None]]) -> AsyncGenerator[bytes, None]:

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from tasks.store.errors import BadValue
 
 # The newest migration. Kept here so that opening a store needs no Alembic.
-HEAD = "0002"
+HEAD = "0003"
 
 ROLES = ("chat", "review", "admin")
 FINISH_REASONS = ("stop", "length", "cancelled", "error")
@@ -184,7 +184,10 @@ class DraftRow(Base):
 
 
 class AnswerRow(Base):
-    """A served completion. `messages` is the whole prompt; times are in milliseconds."""
+    """A served completion. `messages` is what was asked, under the system prompt; times are in milliseconds.
+
+    `passages` are those that it was answered from, each with its score; None where nothing was looked up.
+    """
 
     __tablename__ = "answers"
     __table_args__ = (
@@ -212,6 +215,7 @@ class AnswerRow(Base):
     position: Mapped[int | None]
     who: Mapped[str]
     created_at: Mapped[datetime]
+    passages: Mapped[list[dict[str, Any]] | None] = mapped_column(Json, default=None)
 
 
 class Night(Base):

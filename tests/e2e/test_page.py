@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from serving.errors import ServiceError
+from tasks.core.records import make_passage
+from tasks.knowledge.search import Knowledge
+from tasks.text.passages import answering_words, ask_from
 from tests.e2e.page_browser import Visit, ask, browser, picture, saved, visit
 from tests.e2e.page_gateway import Gateway, running_gateway
 from tests.postgres import PostgresServer, postgres_server
-from tests.serving.gateways import wait_for
+from tests.serving.gateways import make_index, wait_for
 
 __all__ = ["browser", "postgres_server", "visit"]
 QUESTION = "Do I need a permit for an attefallshus?"
@@ -187,6 +191,51 @@ def a_long_answer(gateway: Gateway, page: Page) -> Iterator[None]:
         yield
     finally:
         gateway.engine.behave(between=0.0)
+
+
+@pytest.fixture
+def knowing(embedded: Gateway, tmp_path: Path) -> Iterator[Gateway]:
+    """The gateway, whose version has an index with a long passage, one that attacks, and a correction."""
+    passages = [
+        make_passage(kind="document", text="A shed keeps its distance. " * 20 + "The end.", source="law.txt#0-548"),
+        make_passage(kind="correction", question="<b>What shed?</b>", text="<img src=x> a shed", source="fb_1"),
+    ]
+    traffic, before = embedded.service.traffic, embedded.service.traffic.champion
+    assert before is not None
+    knowledge = Knowledge(make_index(tmp_path / "knowledge", passages), embedded.service.prompts.count)
+    traffic.champion = replace(before, knowledge=knowledge)
+    [hits] = knowledge.search(["Which shed?"])
+    asked = ask_from([hit.passage for hit in hits], "Which shed?", answering_words("en"))
+    embedded.engine.behave(answers={asked: ["That one [2]."]})
+    yield embedded
+    traffic.champion = before
+
+
+def test_an_answers_sources_are_below_it_the_cited_ones_first_and_open_on_a_click(
+    knowing: Gateway, visit: Visit
+) -> None:
+    page, person = visit(knowing)
+    ask(page, "Which shed?")
+    [row] = knowing.answers_to(person)
+    assert row.passages is not None and len(row.passages) == 2
+    second = page.locator(".fw-source").first
+    expect(second).to_be_hidden()
+    page.get_by_text("Sources (2)").click()
+    expect(second).to_contain_text("[2]")
+    expect(page.locator(".fw-cited .fw-tag")).to_have_text("Cited")
+    page.get_by_label("Good answer").click()
+    saved(page)
+    expect(page.locator(".fw-source", has_text="A user's correction")).to_contain_text("<b>What shed?</b>")
+    expect(page.locator(".fw-source", has_text="law.txt#0-548")).to_be_visible()
+    expect(page.get_by_text("The end.")).to_be_hidden()
+    page.locator(".fw-source summary").click()
+    expect(page.get_by_text("The end.")).to_be_visible()
+    assert page.locator(".fw-log img, .fw-log b").count() == 0
+    page.reload()
+    page.get_by_text("Sources (2)").click()
+    expect(page.locator(".fw-source").first).to_contain_text("[2]")
+    ask(page, "Zzz")
+    expect(page.locator(".fw-note").last).to_contain_text("Nothing was found on this question")
 
 
 def test_stopping_keeps_what_was_written_and_the_row_says_cancelled(embedded: Gateway, visit: Visit) -> None:

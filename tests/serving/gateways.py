@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import uvicorn
 from tasks.core import layout
 from tasks.core.params import Params, load_params
 from tasks.core.processes import free_port
+from tasks.core.records import Passage, make_passage
 from tests.mlflow_store import lay_mlflow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,11 +72,15 @@ class Stub:
         urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
 
 
+PENALTY = 1.1
+
+
 def params(**serving: Any) -> Params:
     """The repository's settings with a quick follower, and whatever a test changes in the serving section."""
     loaded = load_params(ROOT / layout.PARAMS)
     changed = {"follow_seconds": 0.1, "timeout_seconds": 20.0} | serving
-    return loaded.model_copy(update={"serving": loaded.serving.model_copy(update=changed)})
+    evaluate = loaded.evaluate.model_copy(update={"repetition_penalty": PENALTY})
+    return loaded.model_copy(update={"serving": loaded.serving.model_copy(update=changed), "evaluate": evaluate})
 
 
 def make_home(folder: Path, base_model: Path) -> Path:
@@ -88,6 +93,27 @@ def make_home(folder: Path, base_model: Path) -> Path:
     shutil.copytree(ROOT / "domains", folder / "domains")
     migrate(None, folder)
     return lay_mlflow(folder)
+
+
+PASSAGES = [
+    make_passage(kind="question", question="Do I need a permit for a shed?", text="Not up to 30 m2.", source="faq/7"),
+    make_passage(kind="document", text="A shed keeps 4.5 metres from the boundary. " * 8, source="law/pbl.txt#0-344"),
+    make_passage(kind="correction", question="How high may a shed be?", text="4 metres.", source="fb_1"),
+    make_passage(kind="triple", text="Permits are given by the committee.", source="graph.csv:2"),
+]
+
+
+def make_index(folder: Path, passages: Sequence[Passage] = PASSAGES, **settings: Any) -> Path:
+    """An index that is searched by words alone, so that it needs no embedder."""
+    from tasks.core.tables import write_records
+    from tasks.knowledge.search import PASSAGES as ROWS
+    from tasks.knowledge.search import SETTINGS, RetrievalSettings
+
+    folder.mkdir(parents=True)
+    write_records(folder / ROWS, passages, Passage)
+    made = RetrievalSettings(**{"k": 3, "tokens": 400, "threshold": 0.05, "language": "en"} | settings)
+    (folder / SETTINGS).write_text(made.model_dump_json())
+    return folder
 
 
 @dataclass

@@ -20,7 +20,8 @@ from tasks.registry import pointer
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry, Version
 from tasks.store import ledger
-from tests.serving.gateways import DOMAIN, Gateway, Stub, make_home, running, wait_for
+from tasks.text.passages import answering_words, ask_from
+from tests.serving.gateways import DOMAIN, PASSAGES, Gateway, Stub, make_home, make_index, running, wait_for
 
 QUESTION: Any = [{"role": "user", "content": "How?"}]
 MISBEHAVING = "answers otherwise than it was evaluated"
@@ -62,6 +63,10 @@ class Followed:
 def register(registry: Registry, folder: Path, name: str, base: Path, part: str = "adapter", **prompt: str) -> Version:
     """A version with an adapter of a few bytes; an override lets the alias through without a verdict."""
     package = folder / name
+    if name.startswith("knowing"):
+        make_index(package / "knowledge", k=1)
+    if name == "knowing badly":
+        (package / "knowledge/retrieval.json").unlink()
     (package / part).mkdir(parents=True)
     (package / part / "adapter_model.safetensors").write_text(name)
     served_as = "weights" if part == "model" else "adapter"
@@ -97,7 +102,7 @@ def followed(engine: Stub, base_model: Path, tmp_path_factory: pytest.TempPathFa
     registry = Registry(DOMAIN, home)
     versions = {
         name: register(registry, folder / "packages", name, base_model)
-        for name in ("first", "second", "damaged", MISBEHAVING)
+        for name in ("first", "second", "damaged", MISBEHAVING, "knowing", "knowing badly")
     }
     versions["foreign"] = register(registry, folder / "packages", "foreign", base_model, chat_template="{{ other }}")
     versions["whole"] = register(registry, folder / "packages", "whole", base_model, part="model")
@@ -188,6 +193,25 @@ def test_the_version_answers_with_the_system_prompt_it_was_trained_with(followed
 
 
 @pytest.mark.usefixtures("first")
+def test_a_version_with_an_index_is_probed_and_answers_from_its_passages(followed: Followed, engine: Stub) -> None:
+    engine.behave(asked=[])
+    followed.move("knowing")
+    followed.wait_until_served("knowing")
+    [probe] = engine.seen()["asked"]
+    assert probe["messages"] == [{"role": "user", "content": ask_from(PASSAGES[2:3], "How?", answering_words("en"))}]
+    served = followed.gateway.service.traffic.champion
+    assert served is not None and "_lexicon" in vars(served.knowledge)
+    body = {"model": DOMAIN, "messages": [{"role": "user", "content": "Who gives permits?"}]}
+    reply = httpx.post(f"{followed.gateway.url}/v1/chat/completions", headers=followed.gateway.headers(), json=body)
+    assert [source["source"] for source in reply.json()["choices"][0]["sources"]] == ["graph.csv:2"]
+    asked = ask_from(PASSAGES[3:], "Who gives permits?", answering_words("en"))
+    assert engine.seen()["asked"][-1]["messages"][-1]["content"] == asked
+    followed.move("first")
+    followed.wait_until_served("first")
+    assert followed.gateway.service.traffic.champion.knowledge is None
+
+
+@pytest.mark.usefixtures("first")
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -195,6 +219,7 @@ def test_the_version_answers_with_the_system_prompt_it_was_trained_with(followed
         (MISBEHAVING, "does not answer as it was evaluated"),
         ("foreign", "template"),
         ("whole", "whole weights"),
+        ("knowing badly", "holds no index"),
     ],
 )
 def test_a_version_that_fails_leaves_the_old_one_and_says_why(followed: Followed, name: str, reason: str) -> None:

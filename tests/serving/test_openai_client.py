@@ -10,8 +10,8 @@ import pytest
 from openai import OpenAI
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from tasks.core.params import load_params
 from tasks.store.answers import get_answer
+from tests.serving.gateways import PENALTY
 
 QUESTION = [{"role": "user", "content": "Do I need a permit for a shed?"}]
 
@@ -49,7 +49,7 @@ def test_the_engine_is_asked_greedily_with_the_domains_system_prompt(plain: Any,
     asked = plain.seen()["asked"][-1]
     assert asked["messages"][0]["content"] == "You answer questions about building and renovating in Sweden."
     assert (asked["temperature"], asked["max_tokens"], asked["model"]) == (0.0, 3, "base")
-    assert asked["repetition_penalty"] == load_params().evaluate.repetition_penalty > 1
+    assert asked["repetition_penalty"] == PENALTY
 
 
 def test_an_answer_that_is_cut_at_its_limit_says_length(client: OpenAI) -> None:

@@ -36,7 +36,7 @@ export const readSession = async () => (await send("/v1/session")).json();
 /** What was asked, answered and said in a conversation of one's own. */
 export const readConversation = async (id) => (await send(`/v1/conversations/${encodeURIComponent(id)}`)).json();
 
-/** An answer that was served, with the version that wrote it. */
+/** An answer that was served, with the version that wrote it and its sources. */
 export const readAnswer = async (id) => (await send(`/v1/answers/${encodeURIComponent(id)}`)).json();
 
 /** The chunks of a streamed reply; throws Refused where the stream ends with an error. */

@@ -8,9 +8,9 @@ const KEPT = "flywheel-conversation";
 
 export const state = { domain: "", turns: [], conversation: null, busy: false, editing: null, stopping: null };
 
-/** An answer as the page shows it; `id` is empty until it is stored. */
-const blank = (position = null) => (
-  { id: "", text: "", version: "", finish: "", position, thumb: 0, rating: 0, correction: "", comment: "" });
+/** An answer as the page shows it; `id` is empty until it is stored, `sources` null where nothing was looked up. */
+const blank = (position = null) => ({
+  id: "", text: "", version: "", finish: "", position, thumb: 0, rating: 0, correction: "", comment: "", sources: null });
 
 /** What the conversation goes on from: the correction where there is one. */
 export const final = (answer) => answer.correction || answer.text;
@@ -97,7 +97,8 @@ async function written(turn, path, body, answers, draw) {
       const answer = answers[choice.index];
       answer.text += choice.delta.content ?? "";
       if (!choice.finish_reason) continue;
-      Object.assign(answer, { id: choice.answer_id, finish: choice.finish_reason, version: chunk.version ?? "" });
+      const told = { version: chunk.version ?? "", sources: choice.sources ?? null };
+      Object.assign(answer, { id: choice.answer_id, finish: choice.finish_reason, ...told });
       if (state.turns.includes(turn)) goOnIn(chunk.conversation_id); // not if a new one was begun meanwhile
     }
     draw();
@@ -173,7 +174,10 @@ export async function choose(turn, position) {
   }
   const drafts = turn.drafts; // a question that is asked meanwhile takes them off the turn
   await say(drafts[position].id, "choice");
-  for (const draft of drafts) draft.version = (await readAnswer(draft.id)).version;
+  for (const draft of drafts) {
+    const { version, sources } = await readAnswer(draft.id);
+    Object.assign(draft, { version, sources });
+  }
   Object.assign(turn, { drafts, chosen: position, answer: { ...drafts[position] } });
 }
 
@@ -193,8 +197,9 @@ export async function resume() {
 function turnsOf(answers) {
   const turns = [];
   for (const row of answers) {
-    const answer = { ...blank(row.position), id: row.id, text: row.text, version: row.version, finish: row.finish_reason };
-    for (const { kind, thumb, rating, text } of row.feedback) answer[kind] = thumb ?? rating ?? text ?? true;
+    const { id, text, version, sources, finish_reason: finish } = row;
+    const answer = { ...blank(row.position), id, text, version, sources, finish };
+    for (const said of row.feedback) answer[said.kind] = said.thumb ?? said.rating ?? said.text ?? true;
     const last = turns.at(-1);
     if (row.draft_id === null && last?.question === row.question && last.answer.finish !== "stop") last.answer = answer;
     else if (row.draft_id === null) turns.push({ ...asked(row.question), answer });

@@ -8,6 +8,7 @@ import { current, text } from "./texts.js";
 const LETTERS = "AB";
 const THUMB = "M2 10h4v11H2zM22 11.5c0-1.1-.9-2-2-2h-5.6l.9-4.2v-.3c0-.4-.2-.8-.4-1.1L13.8 3 7.6 9.2c-.4.4-.6.8-.6 "
   + "1.3V19c0 1.1.9 2 2 2h7.7c.8 0 1.5-.5 1.8-1.2l3.3-7c.1-.2.2-.5.2-.8z";
+const SHORT = 160; // characters of a source that are seen before it is opened
 const ENDS = { length: "cut_off", cancelled: "stopped", error: "broken_off" };
 
 /** An element with attributes and children; `null` children are left out, strings become text. */
@@ -65,6 +66,7 @@ function answer(turn, number, writing, mayDraft, act) {
     said.correction ? h("p", { class: "fw-tag" }, text("your_correction")) : null,
     h("div", { class: "fw-text fw-final" }, final(said), writing ? cursor() : null),
     ...beside(turn),
+    sources(said),
     writing ? null : foot(turn, number, mayDraft, act),
   );
 }
@@ -85,6 +87,30 @@ function beside(turn) {
   ];
 }
 
+/** The passages that an answer was given from, folded; those that it cites come first. */
+function sources(said) {
+  if (!said.sources?.length) return null;
+  const ordered = [...said.sources].sort((one, other) => other.cited - one.cited);
+  const summary = h("summary", {}, text("sources", { count: ordered.length }));
+  const list = h("details", { class: "fw-sources" }, summary, ...ordered.map(source));
+  list.open = Boolean(said.opened); // the transcript is drawn anew with every click
+  list.addEventListener("toggle", () => { said.opened = list.open; });
+  return list;
+}
+
+function source({ number, kind, question, text: passage, source: name, cited }) {
+  const letters = [...(question ? `${question}\n${passage}` : passage)];
+  const short = letters.length > SHORT ? `${letters.slice(0, SHORT).join("")}…` : null;
+  const whole = h("div", { class: "fw-text" }, letters.join(""));
+  return h(
+    "div", { class: cited ? "fw-source fw-cited" : "fw-source" },
+    h("strong", {}, `[${number}]`), " ",
+    h("span", { class: "fw-soft" }, kind === "correction" ? text("source_correction") : name), " ",
+    cited ? h("span", { class: "fw-tag" }, text("source_cited")) : null,
+    short ? h("details", {}, h("summary", { class: "fw-text" }, h("span", {}, short)), whole) : whole,
+  );
+}
+
 const version = (said) => (said.version === "base" ? text("version_base") : text("version", { version: said.version }));
 
 function foot(turn, number, mayDraft, act) {
@@ -93,6 +119,7 @@ function foot(turn, number, mayDraft, act) {
     said.version ? version(said) : null,
     turn.chosen === null ? null : text("chosen", { letter: LETTERS[turn.chosen] }),
     ENDS[said.finish] ? text(ENDS[said.finish]) : null,
+    said.sources?.length === 0 ? text("no_sources") : null,
   ].filter(Boolean);
   const offersDrafts = mayDraft && turn.chosen === null && !said.correction;
   const hint = { title: text("second_draft_hint") };

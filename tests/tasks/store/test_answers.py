@@ -25,6 +25,7 @@ from tasks.store.answers import (
     record_feedback,
 )
 from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
+from tasks.store.identities import forget_identity
 from tasks.store.ledger import append, last
 from tasks.store.schema import AnswerRow, Identity, check_text, storable
 from tasks.store.store import Store
@@ -133,6 +134,26 @@ def test_an_answer_of_another_is_as_unknown_as_one_that_is_not_there_or_failed(
         messages.add(str(error.value))
     assert len(messages) == 1
     assert record_feedback(store, anna, FeedbackIn("k", serve(anna, finish_reason="cancelled").id, "thumb", thumb=1))[1]
+
+
+def test_an_answer_keeps_its_passages_and_they_go_with_whoever_asked(
+    store: Store, anna: Identity, serve: Serve
+) -> None:
+    passage = {
+        "id": "a" * 64,
+        "kind": "document",
+        "question": "",
+        "text": "第三条\n😀",
+        "source": "l#0-5",
+        "score": 0.25,
+    }
+    kept = serve(anna, passages=[passage, passage | {"score": 1.0}])
+    record_answer(store, replace(kept))
+    for passages, answer in ((kept.passages, kept), ([], serve(anna, passages=[])), (None, serve(anna))):
+        found = get_answer(store, answer.id)
+        assert found is not None and found.passages == passages
+    forget_identity(store, "anna")
+    assert get_answer(store, kept.id) is None
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

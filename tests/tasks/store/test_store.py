@@ -124,6 +124,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_rows(url: st
     columns = "number, domain, started_at, since, flow_run_id, reason, rows"
     with store.write() as session:
         session.execute(text("ALTER TABLE nights ADD COLUMN since BIGINT NOT NULL DEFAULT 0"))
+        session.execute(text("ALTER TABLE answers DROP COLUMN passages"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         session.execute(text(f"INSERT INTO nights ({columns}) VALUES (7, 'law', '2026-01-01', 0, '', '', 3)"))  # noqa: S608
     with pytest.raises(StoreOutdated, match="0001"):
@@ -164,7 +165,15 @@ def key(store: Store, serve: Callable[..., AnswerRow]) -> str:
     anna, key = create_identity(store, "anna", "chat")
     conversation = ensure_conversation(store, None, anna, "construction")
     draft = open_draft(store, conversation, "sample")
-    left = serve(anna, id="left", conversation_id=conversation, draft_id=draft, position=0, text="<b>左</b> 😀\n'")
+    left = serve(
+        anna,
+        id="left",
+        conversation_id=conversation,
+        draft_id=draft,
+        position=0,
+        text="<b>左</b> 😀\n'",
+        passages=[{"text": "右", "score": 0.1}],
+    )
     serve(anna, conversation_id=conversation, draft_id=draft, position=1)
     record_feedback(store, anna, FeedbackIn("k1", left.id, "choice"))
     night = open_night(store, "construction", "run")

@@ -1,0 +1,59 @@
+"""A conversation and the passages of a version's index: the question asked from them, and the sources of its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.store.schema import storable
+from tasks.text.passages import answering_words, ask_from, cited
+
+if TYPE_CHECKING:
+    from tasks.knowledge.search import Hit
+
+TOLD = ("kind", "question", "text", "source", "score")
+_MARK = re.compile(r"\[\d+\]")  # where a citation can stand; what it cites is said by `cited`
+
+
+def asked_from(messages: Sequence[dict[str, str]], hits: Sequence[Hit], language: str) -> list[dict[str, str]]:
+    """The messages with the passages in the last one, as in training and evaluation."""
+    *earlier, last = messages
+    asked = ask_from([hit.passage for hit in hits], last["content"], answering_words(language))
+    return [*earlier, last | {"content": asked}]
+
+
+def kept(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """What an answer's row keeps of its passages, in the order of their numbers."""
+    return [
+        {name: storable(value) for name, value in hit.passage.model_dump().items()} | {"score": hit.score}
+        for hit in hits
+    ]
+
+
+def sources_of(text: str, passages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The passages as sources of an answer, numbered as it cites them; None where nothing was looked up."""
+    if passages is None:
+        return None
+    places = cited(text, len(passages))
+    return [
+        {"number": place + 1, **{name: passage[name] for name in TOLD}, "cited": place in places}
+        for place, passage in enumerate(passages)
+    ]
+
+
+def annotations_of(answer_id: str, text: str, passages: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """OpenAI's annotations: one for each mark in the answer that cites a passage; indices count characters."""
+    found = ((mark, place) for mark in _MARK.finditer(text) for place in cited(mark.group(), len(passages or ())))
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": mark.start(),
+                "end_index": mark.end(),
+                "title": (passages or ())[place]["source"],
+                "url": f"/v1/answers/{answer_id}#source-{place + 1}",
+            },
+        }
+        for mark, place in found
+    ]
