@@ -68,10 +68,11 @@ def test_triples_say_what_the_collection_says_and_no_more(database: Path) -> Non
     assert cited == {(f"{ROAD}第三条", "引用条文", f"{ROAD}第{n}条") for n in "一四"}
 
 
-def test_a_held_out_article_stands_nowhere(database: Path) -> None:
+def test_a_held_out_article_stands_only_where_it_may_be_found(database: Path) -> None:
     held_out = frozenset({f"{ROAD}第四条"})
-    documents, table = law.sources(law.read_laws(database, ["公路法"]), held_out)
+    documents, known, table = law.sources(law.read_laws(database, ["公路法"]), held_out)
     assert "第四条" not in "".join(json.loads(line)["id"] for line in documents.splitlines())
+    assert [json.loads(line)["id"] for line in known.splitlines()] == [f"{ROAD}第四条"]
     assert "第四条" not in table
     assert "引用条文" not in table  # half of article 3's citations would be a wrong answer
 
@@ -87,6 +88,7 @@ def test_what_is_not_there_is_an_error(database: Path, tmp_path: Path) -> None:
 
 def test_the_committed_sources_are_what_the_package_gives(root: Path) -> None:
     held_out = law.read_held_out(root / law.HELD_OUT)
-    documents, table = law.sources(law.read_laws(root / law.DATABASE), held_out)
+    documents, known, table = law.sources(law.read_laws(root / law.DATABASE), held_out)
     assert (root / law.DOCUMENTS).read_text(encoding="utf-8") == documents
+    assert (root / law.KNOWN).read_text(encoding="utf-8") == known
     assert (root / law.METADATA).read_text(encoding="utf-8") == table
