@@ -16,7 +16,6 @@ from tasks.similarity.near import normalise
 
 FOLDER = Path(__file__).parent / "data" / "planted"
 FILE = FOLDER / "planted.jsonl"
-LANGUAGES = ("en", "zh")
 Kind = Literal["base", "exact", "near", "paraphrase", "look-alike"]
 
 

@@ -23,6 +23,7 @@ CHECKPOINTS = HOME / "checkpoints"
 CACHE = HOME / "cache"
 TEACHER_CACHE = CACHE / "teacher"
 WEIGHTS = HOME / "weights"
+EMBEDDERS = HOME / "embedders"  # made from packages that hold their weights in another form
 LOGS = HOME / "logs"
 WORKSPACES = HOME / "workspaces"
 STORE = HOME / "store"

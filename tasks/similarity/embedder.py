@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.params import EmbedParams
 from tasks.core.records import EvaluationItem, Example, make_example, make_item, read_own_jsonl
 from tasks.core.tables import read_batches
+from tasks.similarity.nano_e5 import sentence_folder
 from tasks.similarity.near import normalise
 from tasks.similarity.neighbours import GRID, on_grid
 
@@ -48,15 +49,30 @@ class Cosines(NamedTuple):
     """Cosine of two wholes from where on they are duplicates, and from where on one leaks the other.
 
     Questions are shorter, and with the same answer less alike: duplicates' questions may be `SLACK` further apart. A
-    question alone leaks an item from `SLACK` nearer on.
+    question alone leaks an item from `SLACK` nearer on. A passage that scores less than `answer` answers no question.
+    In two wordings of one question every word is met by one of the other's with `word` or more: the least that kept
+    neighbouring questions out.
     """
 
     same: float
     leak: float
+    answer: float
+    word: float
 
 
-SENTENCES = Cosines(same=0.85, leak=0.75)  # MiniLM on docs/data.md's pairs
-CHARACTER_COSINES = Cosines(same=0.8, leak=0.7)
+# MiniLM on docs/data.md's pairs and docs/knowledge.md's questions; by `characters` no passage is searched.
+SENTENCES = Cosines(same=0.85, leak=0.75, answer=0.46, word=0.42)
+CHARACTER_COSINES = Cosines(same=0.8, leak=0.7, answer=0.0, word=1.0)
+
+
+class Encoders(NamedTuple):
+    """From texts to unit vectors on the grid: of questions, or of any texts to compare, and of what answers them.
+
+    Some models are told which of the two a text is; to the others it is all the same.
+    """
+
+    question: Encode
+    passage: Encode
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ def encoder(domain: Domain, params: EmbedParams, corpus: Iterable[str]) -> Encod
         return [text[: params.max_characters] for text in texts]
 
     if domain.embedder.files:
-        encode = sentence_encoder(domain.paths(domain.embedder)[0].parent, params.batch_size, params.threads)
+        encode = sentence_encoders(embedder_folder(domain), params.batch_size, params.threads).question
         return lambda texts: encode(cut(texts))
     if domain.embedder.name != CHARACTERS:
         raise EmbeddingError(f"embedder {domain.embedder.name} in domain.yaml has no files; name its modules.json")
@@ -125,10 +141,17 @@ def embed_texts(texts: Sequence[str], domain: Domain, params: EmbedParams) -> np
 
 
 def cosines(domain: Domain) -> Cosines:
-    """From where on two texts say the same: what domain.yaml says, or what was measured for its kind of embedder."""
+    """The embedder's thresholds: what domain.yaml says, or what was measured for its kind."""
     embedder = domain.embedder
     measured = SENTENCES if embedder.files else CHARACTER_COSINES
-    return Cosines(embedder.same_cosine or measured.same, embedder.leak_cosine or measured.leak)
+    own = embedder.same_cosine, embedder.leak_cosine, embedder.answer_score, embedder.word_cosine
+    return Cosines(*(one or other for one, other in zip(own, measured, strict=True)))
+
+
+def embedder_folder(domain: Domain) -> Path:
+    """The sentence-transformers folder of a domain that has one; made, where it comes as weights with a tokenizer."""
+    first, *tokenizer = domain.paths(domain.embedder)
+    return sentence_folder(first, *tokenizer) if tokenizer else first.parent
 
 
 def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
@@ -144,14 +167,42 @@ def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
 
 
 def sentence_encoder(folder: Path, batch_size: int, threads: int) -> Encode:
-    """The sentence-transformers model in `folder`, as a function from texts to unit vectors on the grid."""
+    """The sentence-transformers model in `folder`, as it encodes questions."""
+    return sentence_encoders(folder, batch_size, threads).question
+
+
+def sentence_encoders(folder: Path, batch_size: int, threads: int) -> Encoders:
+    """The sentence-transformers model in `folder`, as functions from texts to unit vectors on the grid."""
     import torch
 
     torch.set_num_threads(threads)
-    model = load_sentence_model(folder)
+    return model_encoders(load_sentence_model(folder), batch_size)
+
+
+def model_encoders(model: SentenceTransformer, batch_size: int) -> Encoders:
+    """A loaded model as such functions."""
     settings = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": False}
-    quick, exact = partial(model.encode, **settings), partial(deepcopy(model).double().encode, **settings)
-    return lambda texts: settled(list(texts), quick, exact)
+    double = deepcopy(model).double()
+
+    def encode(texts: Sequence[str], how: Literal["encode_query", "encode_document"]) -> np.ndarray:
+        quick, exact = (partial(getattr(one, how), **settings) for one in (model, double))
+        return settled(list(texts), quick, exact)
+
+    return Encoders(partial(encode, how="encode_query"), partial(encode, how="encode_document"))
+
+
+def word_vectors(model: SentenceTransformer, texts: Sequence[str]) -> list[np.ndarray]:
+    """Unit vectors of the pieces of each text's words, in their context; marks and special tokens have none."""
+    found, special = [], set(model.tokenizer.all_special_tokens)
+    # Cut and filled up as `encode` does: a tokenizer whose settings change cannot be used by two threads at once.
+    cut = model.preprocess(list(texts))["input_ids"]
+    encoded = model.encode(list(texts), output_value="token_embeddings", show_progress_bar=False)
+    for ids, vectors in zip(cut, encoded, strict=True):
+        pieces = model.tokenizer.convert_ids_to_tokens(ids)[: len(vectors)]
+        kept = [place for place, one in enumerate(pieces) if one not in special and any(map(str.isalnum, one))]
+        rows = vectors.cpu().numpy()[kept]
+        found.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return found
 
 
 def load_sentence_model(folder: Path) -> SentenceTransformer:
@@ -169,14 +220,16 @@ def _encode_unique(encode: Encode, texts: Sequence[str]) -> np.ndarray:
     return encode(list(places))[[places[text] for text in texts]]
 
 
-def embeddings_table(rows: Iterable[tuple[str, str, str]], encode: Encode) -> pa.Table:
+def embeddings_table(
+    rows: Iterable[tuple[str, str, str]], encode: Encode, encode_whole: Encode | None = None
+) -> pa.Table:
     """A table of id, question and whole (fixed-size lists of float32) for rows of id, question and whole as text."""
     ids, questions, wholes = ([*column] for column in zip(*rows, strict=True))
-    vectors = _encode_unique(encode, questions + wholes)
-    columns = [
-        pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), vectors.shape[1])
-        for part in (vectors[: len(ids)], vectors[len(ids) :])
-    ]
+    if encode_whole is None:
+        parts = np.split(_encode_unique(encode, questions + wholes), 2)
+    else:
+        parts = [_encode_unique(encode, questions), _encode_unique(encode_whole, wholes)]
+    columns = [pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(part)), part.shape[1]) for part in parts]
     return pa.table([pa.array(ids, pa.string()), *columns], names=["id", "question", "whole"])
 
 

@@ -18,7 +18,7 @@ from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Rewording, make_passage, read_own_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.tables import read_batches, records_of
-from tasks.similarity.embedder import load_sentence_model
+from tasks.similarity.embedder import embedder_folder, load_sentence_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -54,6 +54,7 @@ def tune(model: SentenceTransformer, found: list[tuple[str, str]], params: Param
         per_device_train_batch_size=BATCH,
         learning_rate=LEARNING_RATE,
         batch_sampler=BatchSamplers.NO_DUPLICATES,
+        prompts={"question": model.prompts.get("query") or "", "text": model.prompts.get("document") or ""},
         seed=params.seed,
         use_cpu=True,
         save_strategy="no",
@@ -80,7 +81,7 @@ def stage() -> str:
         else:
             torch.set_num_threads(params.embed.threads)
             torch.manual_seed(params.seed)
-            model = load_sentence_model(domain.paths(domain.embedder)[0].parent)
+            model = load_sentence_model(embedder_folder(domain))
             found = pairs() if params.retrieval.tuning_epochs else []
             if found:
                 tune(model, found, params, folder / "scratch")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tasks.core import layout
-from tasks.core.domain import load_domain
+from tasks.core.domain import EmbedderSource, load_domain
 from tasks.core.records import Example, Rewording, write_jsonl
 from tasks.core.tables import write_records
 from tasks.corpus.ingest.stage import human_examples, read_small
@@ -34,8 +33,9 @@ def test_rewordings_are_paired_with_the_entries_that_are_trained_on_and_no_other
     assert pairs() == [("A hut?", "Shed? No permit."), ("A garden house?", "Shed? No permit.")]
 
 
-def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(home: Callable[[str], Path]) -> None:
-    home("traffic_law")
+def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_domain("construction").model_copy(update={"embedder": EmbedderSource(name="characters")})
+    monkeypatch.setattr("tasks.knowledge.retriever.stage.load_domain", lambda _: plain)
     assert "words alone" in stage()
     assert sorted(path.name for path in layout.RETRIEVER.iterdir()) == ["MANIFEST.json", "none.txt"]
 
