@@ -19,12 +19,13 @@ import aiohttp
 
 from serving.errors import ServiceError
 from serving.follower import Served
-from serving.passages import annotations_of, sources_of
+from serving.passages import annotations_of, passage_of, source_of, sources_of
 from serving.prompt_checks import Prompt, Wanted, checked_prompt, with_passages
 from serving.service import ChatService
 from serving.upstream import Piece, engine_away, engine_lost, pieces
 from tasks.core.clock import now
 from tasks.store.answers import open_draft, record_answer
+from tasks.store.memory import memory_of
 from tasks.store.schema import AnswerRow, Identity
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int
         if wanted.conversation is not None:
             await service.find_conversation(wanted.conversation, identity)
         if served.knowledge is not None:
-            prompt = await _looked_up(service, prompt, served.knowledge)
+            prompt = await _looked_up(service, identity, prompt, served.knowledge)
         refused.pop_all()
     answers = [Answering(service, identity, wanted, served, prompt, began) for _ in range(n)]
     asking = [asyncio.ensure_future(answer.ask(number)) for number, answer in enumerate(answers)]
@@ -229,10 +230,18 @@ async def begin(service: ChatService, identity: Identity, wanted: Wanted, n: int
     return answers
 
 
-async def _looked_up(service: ChatService, prompt: Prompt, knowledge: Knowledge) -> Prompt:
-    """The prompt with what the index finds for its question."""
+async def _looked_up(service: ChatService, identity: Identity, prompt: Prompt, knowledge: Knowledge) -> Prompt:
+    """The prompt with what the index and the memory of corrections find for its question."""
+    mode, whose = service.settings.serving.memory, identity.id
+    memory = await service.storage.call(memory_of, service.settings.domain, whose if mode == "own" else None)
+    corrections = [] if mode == "off" else [passage_of(one) for one in memory.corrections]
     with service.metrics.retrieval.time():
-        [hits] = await asyncio.to_thread(knowledge.search, [prompt.messages[-1]["content"]])
+        [hits] = await asyncio.to_thread(
+            knowledge.search,
+            [prompt.messages[-1]["content"]],
+            beside=[one for one in corrections if one.text],
+            withdrawn={source_of(one) for one in memory.withdrawn},
+        )
     most, language = service.settings.serving.max_prompt_tokens, knowledge.settings.language
     return await with_passages(service.prompts, most, prompt, hits, language)
 

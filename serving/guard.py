@@ -56,7 +56,8 @@ class Guard:
         most = self.max_body_bytes
         if scope["path"].startswith("/v1/"):
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-            if kind != b"application/json" and scope["method"] == "POST":
+            empty = headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers
+            if kind != b"application/json" and scope["method"] == "POST" and not empty:
                 raise ServiceError(415, "unsupported_media_type", "send the body as application/json")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > most:
@@ -69,7 +70,7 @@ class Guard:
 
     def _account(self, scope: Scope, request: _Request) -> None:
         route = getattr(scope.get("route"), "path", None) or ("page" if request.status < 400 else "other")
-        method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
+        method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
         self.metrics.requests.labels(route=route, method=method, status=str(request.status)).inc()
         if scope["path"] in _QUIET:
             return

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tasks.core.records import Passage, make_passage
+from tasks.store.memory import Correction
 from tasks.store.schema import storable
-from tasks.text.passages import answering_words, ask_from, cited
+from tasks.text.passages import answering_words, ask_from, cited, uncited
+from tasks.text.personal import masked
 
 if TYPE_CHECKING:
     from tasks.knowledge.search import Hit
 
 TOLD = ("kind", "question", "text", "source", "score")
 _MARK = re.compile(r"\[\d+\]")  # where a citation can stand; what it cites is said by `cited`
+
+
+def source_of(feedback_id: str) -> str:
+    """The source of a correction's passage, as stage feedback names it."""
+    return f"feedback:{feedback_id}"
+
+
+@lru_cache(maxsize=2000)
+def passage_of(correction: Correction) -> Passage:
+    """A correction as the index would hold it; what people say of persons is shown unmasked to themselves only."""
+    texts = (correction.question, uncited(correction.text))
+    question, text = texts if correction.own else (masked(one)[0] for one in texts)
+    return make_passage(kind="correction", question=question, text=text, source=source_of(correction.feedback))
 
 
 def asked_from(messages: Sequence[dict[str, str]], hits: Sequence[Hit], language: str) -> list[dict[str, str]]:

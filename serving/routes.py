@@ -230,6 +230,38 @@ async def create_feedback(
     return reply(stored, 201 if new else 200)
 
 
+@router.delete(
+    "/feedback/{feedback_id}",
+    operation_id="withdrawFeedback",
+    summary="Take a reaction back",
+    responses={200: {"model": schemas.FeedbackState}, **documented(400, 401, 403, 404, 408, 413, 429, 503)},
+)
+async def withdraw_feedback(feedback_id: IdInPath, request: Request, service: Service, identity: Who) -> Any:
+    """One's own; anybody's for the roles review and admin. It counts nowhere any more, and no night learns it.
+
+    Again is no change.
+    """
+    return _state(request, await service.take_back(identity, feedback_id))
+
+
+@router.post(
+    "/feedback/{feedback_id}/accept",
+    operation_id="acceptFeedback",
+    summary="Let a correction count for everybody at once",
+    responses={200: {"model": schemas.FeedbackState}, **documented(*BODY_ERRORS, 404)},
+)
+async def accept_feedback(feedback_id: IdInPath, request: Request, service: Service, identity: Who) -> Any:
+    """For the roles review and admin. Again is no change."""
+    return _state(request, await service.accept(identity, feedback_id))
+
+
+def _state(request: Request, row: FeedbackRow) -> Response:
+    withdrawn, accepted = row.withdrawn_at is not None, row.accepted_at is not None
+    request.scope["flywheel"] |= {"feedback": row.id, "withdrawn": withdrawn, "accepted": accepted}
+    told = {"id": row.id, "object": "feedback", "answer_id": row.answer_id, "kind": row.kind}
+    return reply(told | {"withdrawn": withdrawn, "accepted": accepted})
+
+
 @router.get(
     "/answers/{answer_id}",
     operation_id="getAnswer",
@@ -284,7 +316,7 @@ def _answered(answer: AnswerRow, reactions: list[FeedbackRow], open_: bool) -> d
         "question": answer.messages[-1]["content"],
         "version": answer.version if open_ else None,
         "sources": sources_of(answer.text, answer.passages) if open_ else None,
-        "feedback": [{name: getattr(row, name) for name in ("kind", "thumb", "rating", "text")} for row in own],
+        "feedback": [{name: getattr(row, name) for name in ("id", "kind", "thumb", "rating", "text")} for row in own],
         "created": int(answer.created_at.timestamp()),
     }
 

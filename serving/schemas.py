@@ -323,6 +323,17 @@ class FeedbackReply(BaseModel):
     created: int
 
 
+class FeedbackState(BaseModel):
+    """What became of a reaction: taken back, or as a correction accepted for everybody."""
+
+    id: str
+    object: Literal["feedback"]
+    answer_id: str
+    kind: FeedbackKind
+    withdrawn: bool
+    accepted: bool
+
+
 class AnswerReply(BaseModel):
     """GET /v1/answers/{id}."""
 
@@ -354,6 +365,7 @@ class SessionReply(BaseModel):
 class Said(BaseModel):
     """One reaction to an answer."""
 
+    id: str
     kind: FeedbackKind
     thumb: int | None
     rating: int | None

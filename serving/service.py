@@ -19,6 +19,7 @@ from serving.storage import Storage
 from serving.upstream import Upstream
 from tasks.core import layout
 from tasks.store.answers import FeedbackIn, answers_of, ensure_conversation, feedback_on, get_answer, record_feedback
+from tasks.store.memory import REVIEWERS, accept, withdraw
 from tasks.store.schema import AnswerRow, FeedbackRow, Identity
 from tasks.store.store import Store
 from tasks.text.prompts import PromptBook, smuggled_markers
@@ -88,6 +89,26 @@ class ChatService:
             self.metrics.feedback.labels(kind=given.kind).inc()
         return row, new
 
+    async def take_back(self, identity: Identity, feedback_id: str) -> FeedbackRow:
+        """Withdraw a reaction: one's own, or anybody's for the roles review and admin. Again is no change.
+
+        Raises:
+            ServiceError: 404, whether there is none or it is another's; 429.
+        """
+        self.limits.take("feedback posts", identity.id)
+        return await self.storage.call(withdraw, feedback_id, identity)
+
+    async def accept(self, identity: Identity, feedback_id: str) -> FeedbackRow:
+        """Let a correction count for everybody, as review or admin. Again is no change.
+
+        Raises:
+            ServiceError: 403 another role, 404 unknown, 400 no correction or taken back, 429.
+        """
+        self.limits.take("feedback posts", identity.id)
+        if identity.role not in REVIEWERS:
+            raise ServiceError(403, "role_needed", "only the roles review and admin may accept a correction")
+        return await self.storage.call(accept, feedback_id, identity.name)
+
     async def find_answer(self, identity: Identity, answer_id: str) -> AnswerRow:
         """A served answer: one's own, or anybody's for the roles review and admin.
 
@@ -96,7 +117,7 @@ class ChatService:
         """
         self.limits.take("requests", identity.id)
         record = await self.storage.call(get_answer, answer_id)
-        allowed = record is not None and (record.identity_id == identity.id or identity.role in ("review", "admin"))
+        allowed = record is not None and (record.identity_id == identity.id or identity.role in REVIEWERS)
         if record is None or not allowed:
             raise ServiceError(404, "unknown_answer", "no answer of yours has this id", param="answer_id")
         return record
@@ -104,7 +125,7 @@ class ChatService:
     async def read_conversation(
         self, identity: Identity, conversation_id: str
     ) -> tuple[list[AnswerRow], list[FeedbackRow]]:
-        """The answers of one's own conversation, in order, and what was said about them.
+        """The answers of one's own conversation, in order, and what was said about them and not taken back.
 
         Raises:
             ServiceError: 404, whether there is none or it is another's.
@@ -112,7 +133,8 @@ class ChatService:
 
         def read(store: Store) -> tuple[list[AnswerRow], list[FeedbackRow]]:
             answers = answers_of(store, conversation_id)
-            return answers, feedback_on(store, *(answer.id for answer in answers))
+            said = feedback_on(store, *(answer.id for answer in answers))
+            return answers, [row for row in said if row.withdrawn_at is None]
 
         self.limits.take("requests", identity.id)
         await self.find_conversation(conversation_id, identity)

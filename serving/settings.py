@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.core import layout
 from tasks.core.params import EngineParams, Params, ServingParams, load_params
-from tasks.engine.client import decoding
+from tasks.engine.client import decoding, engine_url
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,10 @@ def load_settings(root: Path | None = None) -> GatewaySettings:
     where = (root or layout.home()).absolute()
     os.chdir(where)
     params = load_params(where / layout.PARAMS)
-    engine = params.engine
-    url = os.environ.get("FLYWHEEL_ENGINE_URL") or engine.url or f"http://127.0.0.1:{engine.port}/v1"
     return GatewaySettings(
         params=params,
         root=where,
         database_url=os.environ.get("FLYWHEEL_DATABASE_URL") or None,
-        engine_url=url,
+        engine_url=engine_url(params.engine),
         engine_key=os.environ.get("FLYWHEEL_ENGINE_KEY") or None,
     )

@@ -66,6 +66,9 @@ def _as_service_error(error: errors.StoreError) -> Exception:
         case errors.UnknownAnswer():
             message = "no answer that was served to you has this id"
             return ServiceError(404, "unknown_answer", message, param="answer_id")
+        case errors.UnknownFeedback():
+            message = "no feedback of yours has this id"
+            return ServiceError(404, "unknown_feedback", message, param="feedback_id")
         case errors.KeyReused():
             return ServiceError(409, "idempotency_key_reused", str(error), param="idempotency_key")
         case errors.NotADraft():

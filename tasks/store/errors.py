@@ -37,6 +37,10 @@ class UnknownAnswer(StoreError):
     """No such answer was served to this identity."""
 
 
+class UnknownFeedback(StoreError):
+    """There is no such feedback, or it is another identity's."""
+
+
 class NotADraft(StoreError):
     """A choice was made on an answer that was not one of several drafts."""
 

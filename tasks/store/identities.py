@@ -108,7 +108,7 @@ def list_identities(store: Store) -> list[Identity]:
 def forget_identity(store: Store, name: str) -> dict[str, int]:
     """Delete a person: identity, conversations, drafts, answers, feedback; returns how many rows of each main table.
 
-    The ledger and approvals keep what was decided; the name in them becomes "forgotten".
+    The ledger, approvals and accepted corrections keep what was decided; the name in them becomes "forgotten".
 
     Raises:
         StoreError: there is none of this name.
@@ -120,6 +120,7 @@ def forget_identity(store: Store, name: str) -> dict[str, int]:
             count = select(func.count()).select_from(table).where(table.identity_id == row.id)
             gone[str(table.__tablename__)] = int(session.execute(count).scalar_one())
         session.execute(update(LedgerEntry).where(LedgerEntry.actor == name).values(actor=FORGOTTEN))
+        session.execute(update(FeedbackRow).where(FeedbackRow.accepted_by == name).values(accepted_by=FORGOTTEN))
         session.execute(update(Approval).where(Approval.decided_by == name).values(decided_by=FORGOTTEN))
         session.execute(delete(Identity).where(Identity.id == row.id))
     return gone

@@ -2,7 +2,8 @@
 
 Opening a night claims every row that no night has yet, in one transaction, for good. A night that was begun and not
 closed is taken up again with the rows it has: it claims nothing more. A row that arrives or commits later waits for the
-next night, whatever its number, so the set behind a night never grows; it shrinks only when a person is forgotten.
+next night, whatever its number, so the set behind a night never grows; it shrinks only when a person is forgotten or
+takes something back. What is taken back before a night is never claimed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def _begin(session: Session, domain: str, flow_run_id: str) -> Night:
     night = Night(domain=domain, started_at=now(), flow_run_id=flow_run_id)
     session.add(night)
     session.flush()
-    unclaimed = update(FeedbackRow).where(FeedbackRow.domain == domain, FeedbackRow.night.is_(None))
+    waiting = (FeedbackRow.domain == domain, FeedbackRow.night.is_(None), FeedbackRow.withdrawn_at.is_(None))
+    unclaimed = update(FeedbackRow).where(*waiting)
     claimed = session.execute(unclaimed.values(night=night.number).execution_options(synchronize_session=False))
     night.rows = cast(CursorResult[Any], claimed).rowcount
     return night
@@ -43,14 +45,15 @@ def _begin(session: Session, domain: str, flow_run_id: str) -> Night:
 def feedback_upto(store: Store, domain: str, night: int) -> list[tuple[FeedbackRow, AnswerRow, AnswerRow | None]]:
     """The reactions that this night and earlier ones claimed, in the order of arrival, each with its answer.
 
-    The third is the other answer of its draft, where there is one. What forgotten people said is gone.
+    The third is the other answer of its draft, where there is one. What forgotten people said is gone, and so is what
+    was taken back.
     """
     other = aliased(AnswerRow)
     found = (
         select(FeedbackRow, AnswerRow, other)
         .join(AnswerRow, AnswerRow.id == FeedbackRow.answer_id)
         .outerjoin(other, and_(other.draft_id == AnswerRow.draft_id, other.id != AnswerRow.id))
-        .where(FeedbackRow.domain == domain, FeedbackRow.night <= night)
+        .where(FeedbackRow.domain == domain, FeedbackRow.night <= night, FeedbackRow.withdrawn_at.is_(None))
         .order_by(FeedbackRow.seq)
     )
     with store.read() as session:

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from tasks.store.errors import BadValue
 
 # The newest migration. Kept here so that opening a store needs no Alembic.
-HEAD = "0003"
+HEAD = "0004"
 
 ROLES = ("chat", "review", "admin")
 FINISH_REASONS = ("stop", "length", "cancelled", "error")
@@ -241,7 +241,10 @@ class Night(Base):
 
 
 class FeedbackRow(Base):
-    """What somebody said about an answer. `seq` is the order of arrival, `night` the one that claimed it, for good."""
+    """What somebody said about an answer. `seq` is the order of arrival, `night` the one that claimed it, for good.
+
+    A row that was withdrawn counts nowhere; a correction that was accepted counts for everybody.
+    """
 
     __tablename__ = "feedback"
     __table_args__ = (
@@ -264,6 +267,9 @@ class FeedbackRow(Base):
     text: Mapped[str | None]
     created_at: Mapped[datetime]
     night: Mapped[int | None] = mapped_column(Number, ForeignKey("nights.number"), default=None)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(default=None)
+    accepted_at: Mapped[datetime | None] = mapped_column(default=None)
+    accepted_by: Mapped[str | None] = mapped_column(default=None)
 
 
 class LedgerEntry(Base):

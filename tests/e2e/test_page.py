@@ -275,6 +275,27 @@ def test_a_reloaded_page_shows_the_conversation_as_it_is_stored(embedded: Gatewa
     expect(page.locator(".fw-welcome")).to_be_visible()
 
 
+def test_a_correction_that_is_taken_back_is_gone_from_the_page_and_counts_nowhere(
+    embedded: Gateway, visit: Visit
+) -> None:
+    page, person = visit(embedded)
+    ask(page, "First?")
+    answer = page.locator(".fw-final").inner_text()
+    for text in ("Once.", "Twice."):
+        page.get_by_role("button", name="Correct").click()
+        page.fill("#fw-words textarea", text)
+        page.get_by_role("button", name="Save correction").click()
+        expect(page.locator(".fw-final")).to_have_text(text)
+    page.reload()
+    page.get_by_role("button", name="Take back").click()
+    expect(page.locator(".fw-final")).to_have_text(answer)
+    saved(page)
+    page.reload()
+    expect(page.locator(".fw-final")).to_have_text(answer)
+    expect(page.locator(".fw-tag")).to_have_count(0)
+    assert [row.withdrawn_at is not None for row in embedded.said_by(person)] == [True, True]
+
+
 def test_an_engine_that_is_away_is_told_kindly_and_can_be_asked_again(embedded: Gateway, visit: Visit) -> None:
     page, _ = visit(embedded)
     embedded.engine.behave(down=True)

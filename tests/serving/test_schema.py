@@ -20,6 +20,8 @@ from schemathesis.specs.openapi.checks import (
 OPERATIONS = [
     ("/v1/chat/completions", "POST"),
     ("/v1/feedback", "POST"),
+    ("/v1/feedback/{feedback_id}", "DELETE"),
+    ("/v1/feedback/{feedback_id}/accept", "POST"),
     ("/v1/answers/{answer_id}", "GET"),
     ("/v1/models", "GET"),
     ("/readyz", "GET"),

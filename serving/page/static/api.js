@@ -12,8 +12,8 @@ export class Refused extends Error {
   }
 }
 
-async function send(path, body, signal) {
-  const options = { signal, headers: {} };
+async function send(path, body, signal, method = "GET") {
+  const options = { signal, method, headers: {} };
   if (body) {
     options.method = "POST";
     options.headers["content-type"] = "application/json";
@@ -59,11 +59,17 @@ export async function* stream(path, body, signal) {
   }
 }
 
-/** Store one reaction, trying again for a moment while the store is away; the key makes it count once. */
-export async function give(reaction) {
+/** Store one reaction; the key makes it count once. */
+export const give = (reaction) => persist("/v1/feedback", reaction);
+
+/** Take a reaction back; again is no change. */
+export const takeBack = (id) => persist(`/v1/feedback/${encodeURIComponent(id)}`, null, "DELETE");
+
+/** Trying again for a moment while the store is away. */
+async function persist(path, body, method) {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await (await send("/v1/feedback", reaction)).json();
+      return await (await send(path, body, undefined, method)).json();
     } catch (error) {
       const passing = error instanceof Refused && (error.status === 0 || error.status >= 500);
       if (!passing || attempt === ATTEMPTS) throw error;

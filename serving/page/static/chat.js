@@ -105,6 +105,10 @@ const act = {
     await said(conversation.judge(answer.id, kind, value));
     draw();
   },
+  async withdraw(answer) {
+    await said(conversation.withdraw(answer));
+    draw();
+  },
   async choose(turn, position) {
     if (!state.busy) await said(conversation.choose(turn, position));
     draw();

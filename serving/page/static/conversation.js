@@ -1,16 +1,18 @@
 // What one tab holds: the turns of its conversation and what was said of them. The truth is in the gateway's store;
 // after a reload it is read from there.
 
-import { give, readAnswer, readConversation, Refused, stream } from "./api.js";
+import { give, readAnswer, readConversation, Refused, stream, takeBack } from "./api.js";
 
 const MAX_TURNS_SENT = 16;
 const KEPT = "flywheel-conversation";
 
 export const state = { domain: "", turns: [], conversation: null, busy: false, editing: null, stopping: null };
 
-/** An answer as the page shows it; `id` is empty until it is stored, `sources` null where nothing was looked up. */
+/** An answer as the page shows it; `id` is empty until it is stored, `sources` null where nothing was looked up.
+ * `corrections` are all that were given, as `id` and `text`; the last one counts. */
 const blank = (position = null) => ({
-  id: "", text: "", version: "", finish: "", position, thumb: 0, rating: 0, correction: "", comment: "", sources: null });
+  id: "", text: "", version: "", finish: "", position, thumb: 0, rating: 0, correction: "", comment: "", sources: null,
+  corrections: [] });
 
 /** What the conversation goes on from: the correction where there is one. */
 export const final = (answer) => answer.correction || answer.text;
@@ -134,13 +136,18 @@ const pending = new Map();
 async function say(answerId, kind, said = {}) {
   const content = JSON.stringify([answerId, kind, said]);
   if (!pending.has(content)) pending.set(content, `page-${crypto.randomUUID?.() ?? random()}`);
+  const stored = await saved(give({ answer_id: answerId, kind, ...said, idempotency_key: pending.get(content) }));
+  pending.delete(content);
+  return stored;
+}
+
+async function saved(work) {
   try {
-    await give({ answer_id: answerId, kind, ...said, idempotency_key: pending.get(content) });
+    return await work;
   } catch (error) {
     const passing = error instanceof Refused && (error.status === 0 || error.status >= 500);
     throw passing ? new NotSaved("not_saved") : new NotSaved(...explain(error));
   }
-  pending.delete(content);
 }
 
 /** Where a page without TLS has no randomUUID. */
@@ -160,10 +167,25 @@ export async function write(words) {
   const wanted = words.trim();
   if (!wanted) throw new NotSaved("empty");
   if (kind === "correction" && wanted === original.trim()) throw new NotSaved("unchanged");
-  await say(id, kind, { text: wanted });
+  const stored = await say(id, kind, { text: wanted });
   const found = find(id);
-  if (found) found.answer[kind] = wanted;
+  if (found) note(found.answer, { ...stored, text: wanted });
   state.editing = null;
+}
+
+/** What was said of an answer. */
+function note(answer, said) {
+  answer[said.kind] = said.thumb ?? said.rating ?? said.text ?? true;
+  if (said.kind === "correction") answer.corrections.push(said);
+}
+
+/** Take every correction of an answer back, the last one first: the answer is again what it was. */
+export async function withdraw(answer) {
+  while (answer.corrections.length) {
+    await saved(takeBack(answer.corrections.at(-1).id));
+    answer.corrections.pop();
+    answer.correction = answer.corrections.at(-1)?.text ?? "";
+  }
 }
 
 /** Make a blind choice (0 or 1), or leave it (-1): then the answer that was there before stays. */
@@ -199,7 +221,7 @@ function turnsOf(answers) {
   for (const row of answers) {
     const { id, text, version, sources, finish_reason: finish } = row;
     const answer = { ...blank(row.position), id, text, version, sources, finish };
-    for (const said of row.feedback) answer[said.kind] = said.thumb ?? said.rating ?? said.text ?? true;
+    for (const said of row.feedback) note(answer, said);
     const last = turns.at(-1);
     if (row.draft_id === null && last?.question === row.question && last.answer.finish !== "stop") last.answer = answer;
     else if (row.draft_id === null) turns.push({ ...asked(row.question), answer });

@@ -63,13 +63,18 @@ function answer(turn, number, writing, mayDraft, act) {
   return h(
     "article", { class: "fw-answer" },
     hidden("model"),
-    said.correction ? h("p", { class: "fw-tag" }, text("your_correction")) : null,
+    said.correction ? corrected(said, act) : null,
     h("div", { class: "fw-text fw-final" }, final(said), writing ? cursor() : null),
     ...beside(turn),
     sources(said),
     writing ? null : foot(turn, number, mayDraft, act),
   );
 }
+
+const corrected = (said, act) => h(
+  "p", { class: "fw-corrected" },
+  h("span", { class: "fw-tag" }, text("your_correction")), " ",
+  button("fw-small", () => act.withdraw(said), text("take_back"), { title: text("take_back_hint") }));
 
 /** What belongs to an answer besides its text: the original, the comment, the draft that was not chosen. */
 function beside(turn) {

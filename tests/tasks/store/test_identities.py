@@ -21,6 +21,7 @@ from tasks.store.identities import (
     list_identities,
 )
 from tasks.store.ledger import append, ask, decide, entries, question
+from tasks.store.memory import accept
 from tasks.store.nights import feedback_upto, open_night
 from tasks.store.schema import AnswerRow, Identity
 from tasks.store.store import Store
@@ -78,7 +79,8 @@ def test_a_forgotten_person_leaves_nothing_but_what_was_decided(
     serve(anna, conversation_id=conversation, draft_id=draft, position=1, who="sample")
     kept = serve(bo)
     record_feedback(store, anna, FeedbackIn("1", first.id, "choice"))
-    record_feedback(store, bo, FeedbackIn("1", kept.id, "thumb", thumb=1))
+    said, _ = record_feedback(store, bo, FeedbackIn("1", kept.id, "correction", text="Better."))
+    accept(store, said.id, "anna")
     night = open_night(store, "construction", "run")
     append(store, "construction", "promoted", version="1", actor="anna", reason="better")
     ask(store, "construction", "1", "d")
@@ -86,7 +88,8 @@ def test_a_forgotten_person_leaves_nothing_but_what_was_decided(
 
     assert forget_identity(store, "anna") == {"conversations": 1, "answers": 2, "feedback": 1}
     assert get_answer(store, first.id) is None and feedback_on(store, first.id) == []
-    assert [row.answer_id for row, *_ in feedback_upto(store, "construction", night.number)] == [kept.id]
+    [(row, answer, _)] = feedback_upto(store, "construction", night.number)
+    assert (answer.id, row.accepted_by) == (kept.id, "forgotten")
     assert [known.name for known in list_identities(store)] == ["bo"]
     assert [entry.actor for entry in entries(store, "construction")] == ["forgotten"]
     approval = question(store, "construction", "1")
