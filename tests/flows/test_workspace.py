@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,6 @@ def test_results_stay_on_the_branch_while_code_follows_head(project: Path) -> No
 
 
 def test_a_workspace_that_was_deleted_is_made_again(project: Path) -> None:
-    import shutil
-
     place = open_workspace(project, "other")
     shutil.rmtree(place.root)
     assert (open_workspace(project, "other").root / "params.yaml").is_file()
@@ -50,6 +49,17 @@ def test_what_was_left_lying_in_a_workspace_is_undone(project: Path) -> None:
     (place.root / "params.yaml").write_text("half written")
     open_workspace(project, "left")
     assert "domain: toy" in (place.root / "params.yaml").read_text()
+
+
+def test_learned_documents_are_there_before_they_are_committed_and_gone_when_they_are_taken_out(project: Path) -> None:
+    kept = project / "domains/toy/sources/learned"
+    kept.mkdir(parents=True)
+    (kept / "sauna.md").write_text("Hot.")
+    brought = open_workspace(project, "toy").root / "domains/toy/sources/learned"
+    assert [path.name for path in brought.iterdir()] == ["sauna.md"]
+    shutil.rmtree(kept)
+    open_workspace(project, "toy")
+    assert not brought.exists()
 
 
 def test_workspaces_share_one_cache(project: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.core import layout
-from tasks.core.domain import Domain, Source, load_domain
+from tasks.core.domain import LEARNED, Domain, Source, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory
 from tasks.core.params import load_params
@@ -171,7 +171,7 @@ def ingest(domain: Domain) -> str:
         write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
         write_jsonl(folder / "rewordings.jsonl", small.rewordings)
         documents = write_records(folder / "documents.parquet", _documents(domain, domain.documents, bad), Document)
-        known = _documents(domain, domain.known_documents, bad)
+        known = _documents(domain, [*domain.known_documents, LEARNED], bad)
         documents += write_records(folder / "known_documents.parquet", known, Document)
         triples = write_records(folder / "triples.parquet", _triples(domain, bad, unused), Triple)
         for name, items in sets.items():

@@ -12,8 +12,8 @@ from typing import Literal
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 
 Kind = Literal["superiority", "non_inferiority", "floor"]
-UNITS = {"right": "of the items", "rouge_l": "ROUGE-L F1", "nll": "nats per token", "refusal": "nats per token",
-         "p_correct": "probability of the right answer"}  # fmt: skip
+UNITS = {"right": "of the items", "declined": "of the items", "rouge_l": "ROUGE-L F1", "nll": "nats per token",
+         "refusal": "nats per token", "p_correct": "probability of the right answer"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,14 @@ DOMAIN_KEPT = (
     replace(ROUGE, kind="non_inferiority", margin="domain_rouge_margin"),
     replace(LIKELIHOOD, kind="non_inferiority", margin="domain_nll_margin"),
 )
+RIGHT_KEPT = replace(RIGHT, kind="non_inferiority", margin="right_margin")
+DECLINED_KEPT = Requirement(
+    "declining",
+    "declined",
+    "non_inferiority",
+    "the share of unanswerable questions that are declined",
+    "declined_margin",
+)
 ELSEWHERE = (
     Requirement("dialogue", "nll", "non_inferiority", "general dialogue", "dialogue_margin"),
     Requirement("mmlu", "p_correct", "non_inferiority", "general knowledge (MMLU)", "mmlu_margin"),
@@ -63,3 +71,8 @@ RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
 NIGHT = (LEARNT, *DOMAIN_KEPT, *ELSEWHERE)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
+
+
+def of_learned(has_facts: bool) -> tuple[Requirement, ...]:
+    """Of a version that only learned documents: what its passages are for, as far as the items can tell."""
+    return (*((RIGHT_KEPT,) if has_facts else DOMAIN_KEPT), DECLINED_KEPT)

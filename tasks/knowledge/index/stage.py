@@ -24,7 +24,7 @@ from tasks.corpus.construct.self_kv import facts, graph_of, load_templates
 from tasks.corpus.construct.self_qa import chunk
 from tasks.knowledge.retriever.stage import MODEL
 from tasks.knowledge.search import EMBEDDER, EMBEDDINGS, PASSAGES, SETTINGS, RetrievalSettings
-from tasks.similarity.embedder import embeddings_table, sentence_encoder
+from tasks.similarity.embedder import cosines, embeddings_table, sentence_encoders
 from tasks.similarity.near import matches
 from tasks.text.prompts import PromptBook, smuggled_markers
 
@@ -44,7 +44,7 @@ def passages_of(params: Params, domain: Domain) -> Iterator[Passage]:
         for table in read_batches(layout.INGEST / f"{name}.parquet")
         for one in records_of(table, Document)
     )
-    yield from _chunks(documents, params)
+    yield from chunks_of(documents, params, params.retrieval.tokens)
     yield from _sentences(domain)
     valid = _examples("validate")
     yield from _questions((one for one in valid if one.origin == "feedback"), "correction")
@@ -75,12 +75,13 @@ def _questions(examples: Iterable[Example], kind: str) -> Iterator[Passage]:
             yield make_passage(kind=kind, question=one.prompt, text=one.output, source=one.source[0])
 
 
-def _chunks(documents: Iterable[Document], params: Params) -> Iterator[Passage]:
+def chunks_of(documents: Iterable[Document], params: Params, most: int) -> Iterator[Passage]:
+    """The passages of documents, of at most `most` tokens each: what may be shown together."""
     from transformers import AutoTokenizer
 
     tokenizer, size = None, params.construct_.chunk
     # A text of its own has a token or two more than it has within its document.
-    tokens = max(1, min(size.tokens, params.retrieval.tokens - 4))
+    tokens = max(1, min(size.tokens, most - 4))
     for one in documents:
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(layout.BASE_MODEL, local_files_only=True)
         for piece in chunk(one, tokenizer, tokens, min(size.overlap, tokens - 1)):
@@ -147,14 +148,19 @@ def stage() -> str:
     with fresh_directory(layout.INDEX) as folder:
         write_records(folder / PASSAGES, passages, Passage)
         write_records(folder / "refused.parquet", receipts, Receipt)
+        asked, measured = params.retrieval, cosines(domain)
         settings = RetrievalSettings(
-            language=domain.language, **{name: getattr(params.retrieval, name) for name in ("k", "tokens", "threshold")}
+            k=asked.k,
+            tokens=asked.tokens,
+            threshold=measured.answer if asked.threshold is None else asked.threshold,
+            language=domain.language,
+            word=measured.word,
         )
         write_json(folder / SETTINGS, settings.model_dump())
         if passages and (model := layout.RETRIEVER / MODEL).is_dir():
             shutil.copytree(model, folder / EMBEDDER)
-            encode = sentence_encoder(model, params.embed.batch_size, params.embed.threads)
-            table = embeddings_table(((one.id, one.question or one.text, one.whole) for one in passages), encode)
+            encoders = sentence_encoders(model, params.embed.batch_size, params.embed.threads)
+            table = embeddings_table(((one.id, one.question, one.whole) for one in passages), *encoders)
             with table_writer(folder / EMBEDDINGS, table.schema) as writer:
                 writer.write(table)
         write_manifest(folder)

@@ -89,3 +89,9 @@ def test_a_file_that_is_not_settings_is_refused_with_its_name(tmp_path: Path, co
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"params\.yaml"):
         load_params(path)
+
+
+@pytest.mark.parametrize("written, read", [(False, "off"), ("off", "off"), ("own", "own")])
+def test_a_memory_that_is_off_may_be_written_bare(changed: Any, written: object, read: str) -> None:
+    """YAML reads a bare `off` as false."""
+    assert load_params(changed(lambda value: value["serving"].update(memory=written))).serving.memory == read

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tasks.core import layout
 from tasks.core.domain import KnowledgeSettings, load_domain
@@ -27,6 +28,7 @@ from tasks.core.records import (
 from tasks.core.tables import read_records, write_records
 from tasks.knowledge.index.stage import HELD_OUT, admitted, passages_of, stage
 from tasks.knowledge.search import Knowledge
+from tasks.similarity.embedder import cosines
 from tests.examples import an_example
 from tests.laid_index import count, entry
 
@@ -153,3 +155,12 @@ def test_the_stage_writes_an_index_that_is_searched_by_words_where_there_is_no_e
     assert [hit.passage.source for hit in hits] == ["law/pbl.txt#0-13"]
     (refused,) = read_records(layout.INDEX / "refused.parquet", Receipt)
     assert refused.detail == "law/bad.txt#0-18"
+
+
+@pytest.mark.parametrize("asked, threshold", [(None, cosines(load_domain("construction")).answer), (0.0, 0.0)])
+def test_the_threshold_is_the_embedders_own_unless_params_name_one(asked: float | None, threshold: float) -> None:
+    settings = yaml.safe_load(layout.PARAMS.read_text(encoding="utf-8"))
+    settings["retrieval"]["threshold"] = asked
+    layout.PARAMS.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    stage()
+    assert Knowledge(layout.INDEX, count).settings.threshold == threshold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import yaml
 
 from flywheel.new_domain.freeze import candidates
 from tasks.core import layout
-from tasks.core.domain import DialogueSource, RewordingSource, SafetySource, Source, load_domain
+from tasks.core.domain import LEARNED_FOLDER, DialogueSource, RewordingSource, SafetySource, Source, load_domain
+from tasks.core.files import write_text
 from tasks.core.params import load_params
-from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Rewording, read_own_jsonl
+from tasks.core.records import BadLine, Document, EvaluationItem, Example, Receipt, Rewording, read_own_jsonl
 from tasks.core.tables import read_records
 from tasks.corpus.ingest.small import (
     Dialogue,
@@ -277,3 +279,18 @@ def test_the_real_corpus_is_split_without_a_shared_prompt(root: Path, monkeypatc
     assert len(dialogue.replay) > 400 and len(dialogue.held_out) > 150
     assert not replayed & held_out
     assert not {e.category for e in dialogue.replay} & {e.category for e in dialogue.held_out}
+
+
+def test_learned_documents_are_read_as_what_may_be_known_and_not_trained_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `flywheel learn` keeps them, every release finds them."""
+    shutil.copytree(root / "domains", tmp_path / "domains")
+    (tmp_path / ".flywheel").symlink_to(root / ".flywheel")
+    monkeypatch.chdir(tmp_path)
+    domain = load_domain("construction")
+    write_text(domain.folder / LEARNED_FOLDER / "sauna.md", "A sauna may be lit from 7 to 22.")
+    ingest(domain)
+    assert read_records(layout.INGEST / "documents.parquet", Document) == []
+    (found,) = read_records(layout.INGEST / "known_documents.parquet", Document)
+    assert (found.name, found.text) == ("learned/sauna.md", "A sauna may be lit from 7 to 22.")
