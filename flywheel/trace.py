@@ -21,6 +21,7 @@ from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
 from tasks.store.answers import feedback_on, get_answer, get_feedback
 from tasks.store.schema import AnswerRow, FeedbackRow
 from tasks.store.store import Store
+from tasks.text.passages import cited
 
 FEEDBACK_STAGE = "feedback"
 MOST_SHOWN = 5
@@ -100,7 +101,7 @@ def _corrections(row: dict[str, Any]) -> list[str]:
 
 
 def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[str, Any]:
-    """An answer: who served it, and the corrections that its version had learnt, the likest question first."""
+    """An answer: who served it, its passages, and the corrections that its version had learnt, the likest first."""
     question = _question(answer)
     version = next((v for v in registry.versions() if v.manifest == answer.digest), None)
     learnt = lessons(registry, version) if version is not None else {}
@@ -115,9 +116,28 @@ def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[st
         "verdict": version.tags.get("verdict") if version else None,
         "git_sha": version.tags.get("git_sha") if version else None,
         "feedback": [_brief(row) for row in feedback_on(store, answer.id)],
+        "passages": _passages(answer, receipt_rows(registry, version) if version is not None else []),
         "corrections_learnt": len(behind),
         "corrections": behind[:MOST_SHOWN],
     }
+
+
+def _passages(answer: AnswerRow, receipts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What an answer was given from, by number: where it comes from, and the examples that its version learnt of it."""
+    taught: dict[str, list[str]] = {}
+    for row in receipts:
+        for source in (row.get("source") or ()) if row["trained"] else ():
+            taught.setdefault(source, []).append(row["example_id"])
+    places = cited(answer.text, len(answer.passages or ()))
+    return [
+        {
+            "number": place + 1,
+            **{name: one[name] for name in ("kind", "source", "question", "score")},
+            "cited": place in places,
+            "examples": taught.get(one["source"], []),
+        }
+        for place, one in enumerate(answer.passages or ())
+    ]
 
 
 def _question(answer: AnswerRow) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from tasks.core.errors import FlywheelError
+from tasks.core.params import EngineParams
 
 BASE = "base"  # the name under which an engine of ours serves the base model
 ANSWER_SECONDS, OTHER_SECONDS = 300.0, 30.0  # generating is slow on a processor
@@ -23,6 +24,11 @@ ABSENT = (404, 405, 501)  # a server answers these where it does not have the ro
 
 class EngineError(FlywheelError):
     """The engine cannot be reached, refused what was asked, or could not be started."""
+
+
+def engine_url(settings: EngineParams) -> str:
+    """Where the engine is: FLYWHEEL_ENGINE_URL, else `url`, else `port` of this machine."""
+    return os.environ.get("FLYWHEEL_ENGINE_URL") or settings.url or f"http://127.0.0.1:{settings.port}/v1"
 
 
 def decoding(kind: str, repetition_penalty: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel.trace import NothingToTrace, example_words, trace
-from tasks.core.records import Receipt
+from tasks.core.records import Receipt, make_passage
 from tasks.core.tables import table_of
 from tasks.curate.receipt.stage import content_schema, join
 from tasks.registry.versions import Registry
@@ -87,6 +87,18 @@ def test_an_answer_leads_to_the_corrections_its_version_and_those_before_it_had_
 def test_an_answer_of_the_base_model_has_no_correction_behind_it(world: World) -> None:
     story = trace(world.registry, world.store, "chatcmpl-1")
     assert story["corrections"] == [] and [item["feedback"] for item in story["feedback"]] == [world.first]
+
+
+def test_an_answer_leads_to_its_passages_and_to_what_its_version_learnt_of_them(world: World) -> None:
+    shown = [
+        {**make_passage(kind="question", question="Who?", text="They.", source=source).model_dump(), "score": 0.7}
+        for source in ("faq/1", "faq/2")
+    ]
+    served = {"domain": "toy", "version": "2", "digest": "2" * 64, "text": "They. [2]", "passages": shown}
+    answer = serve_answer(world.store, world.person, **served).id
+    first, second = trace(world.registry, world.store, answer)["passages"]
+    assert (first["number"], first["source"], first["cited"], first["examples"]) == (1, "faq/1", False, [OTHER])
+    assert (second["number"], second["source"], second["cited"], second["examples"]) == (2, "faq/2", True, [])
 
 
 def test_a_correction_leads_to_the_versions_that_learnt_it(world: World) -> None:
