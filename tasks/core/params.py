@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.core import layout
 from tasks.core.processes import LOOPBACK, is_local
@@ -49,7 +49,7 @@ class RetrievalParams(Section):
     enabled: bool
     k: Positive
     tokens: Positive
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)]
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None  # None: the embedder's own, from domain.yaml
     tuning_epochs: Natural
 
 
@@ -119,6 +119,7 @@ class MixParams(Section):
     min_refusals: Natural
     validation_share: Share
     without_answer: Share  # of examples with passages: the right one is taken away, and the answer declines
+    wordings: Positive  # in which an example with passages is asked, at most, each in a row of its own
     two_passages: Share  # of examples with passages: two questions in one, answered from two of them
     leak_threshold: Similarity
     leak_semantic_threshold: Similarity | None  # None: the embedder's own, from domain.yaml
@@ -222,7 +223,8 @@ class EvaluateParams(Section):
 class GateParams(Section):
     """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
 
-    The domain's margins count in a night that goes on from a champion; any other release has to be better there.
+    The domain's margins count in a night that goes on from a champion; any other release has to be better there. Those
+    of right answers and declining, in shares of the items, count where only documents were learned.
     """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -230,6 +232,8 @@ class GateParams(Section):
     dialogue_margin: Annotated[float, Field(gt=0.0)]
     domain_rouge_margin: Annotated[float, Field(gt=0.0)]
     domain_nll_margin: Annotated[float, Field(gt=0.0)]
+    right_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
+    declined_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     mmlu_margin: Annotated[float, Field(gt=0.0)]
     safety_margin: Annotated[float, Field(gt=0.0)]
 
@@ -283,6 +287,8 @@ class ServingParams(Section):
     tls_key: str
     client_system: Literal["refuse", "append"]
     drafts: Literal["sample", "challenger"]
+    # YAML reads a bare `off` as false.
+    memory: Annotated[Literal["own", "reviewed", "off"], BeforeValidator(lambda given: given or "off")]
     max_body_bytes: Positive
     max_messages: Positive
     max_prompt_tokens: Positive

@@ -1,15 +1,16 @@
 """Domain examples with the passages they are answered from (RAFT, Zhang et al. 2024, arXiv 2403.10131).
 
-An example whose source the index holds is asked in other words where there are some, and shown that passage among the
-ones that search finds beside it, in the order of search, as users' questions are. Of some the right passage is taken
-away, and the answer declines; some are joined in pairs that need two passages. What is drawn for an example hangs on
-its id and the seed alone. Beyond the paper, an answer begins with the number of the passage that it is taken from.
+An example whose source the index holds is asked in other words where there are some, once in each of `mix.wordings`,
+and shown that passage among the ones that search finds beside it, in the order of search, as users' questions are. Of
+some the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once.
+What is drawn for an example hangs on its id and the seed alone. Beyond the paper, an answer begins with the number of
+the passage that it is taken from.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +51,11 @@ class Answering:
             self._by_source.setdefault(passage.source, []).append(passage)
 
     def examples(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples in their order, those that the index holds with their passages; some of these are pairs."""
-        shown = {one.example.id: one for one in self._shown(examples)}
+        """The examples in their order, those that the index holds with their passages; some of these are pairs.
+
+        One that is asked in other words comes again for each of them, with the same id.
+        """
+        shown, *more = ({one.example.id: one for one in asked} for asked in self._shown(examples))
         joined = self._pairs(list(shown.values()))
         second = {two.example.id for _, two in joined.values()}
         result = []
@@ -64,24 +68,30 @@ class Answering:
                 result.append(self._declining(example, example.prompt, ()))
             elif example.id not in second:
                 result.append(example)
+            result += [self._single(asked[example.id]) for asked in more if example.id in asked]
         return result
 
     def _draw(self, example: Example, what: str) -> random.Random:
-        """A generator of its own for each decision on an example."""
+        """A generator of its own for each decision on an example or on one of its wordings."""
         return random.Random(f"{self.params.seed}:{what}:{example.id}")
 
-    def _shown(self, examples: Sequence[Example]) -> list[Shown]:
-        rights = {one.id: right for one in examples if (right := self._right(one))}
-        known = [one for one in examples if one.id in rights]
-        asked = [self._draw(one, "wording").choice(self._wordings(one)) for one in known]
-        found = self.knowledge.search(asked, self.k + BESIDE)
-        result = []
-        for one, question, hits in zip(known, asked, found, strict=True):
-            right, texts = rights[one.id], [hit.passage.text for hit in hits]
-            rank = texts.index(right.text) if right.text in texts else len(texts)
-            others = tuple(hit.passage for hit in hits if hit.passage.text != right.text)
-            result.append(Shown(one, question, right, rank, others))
-        return result
+    def _shown(self, examples: Sequence[Example]) -> Iterator[list[Shown]]:
+        """The examples that the index holds, in their first wording; then those that have a second one; and so on."""
+        rights = {one.id: (one, right) for one in examples if (right := self._right(one))}
+        wordings = {identity: self._wordings(one) for identity, (one, _) in rights.items()}
+        for nth in range(self.params.mix.wordings):
+            known = [identity for identity in rights if len(wordings[identity]) > nth]
+            asked = [wordings[identity][nth] for identity in known]
+            found = self.knowledge.search(asked, self.k + BESIDE)
+            yield [
+                self._ranked(*rights[identity], question, [hit.passage for hit in hits])
+                for identity, question, hits in zip(known, asked, found, strict=True)
+            ]
+
+    def _ranked(self, example: Example, right: Passage, question: str, found: Sequence[Passage]) -> Shown:
+        texts = [passage.text for passage in found]
+        rank = texts.index(right.text) if right.text in texts else len(texts)
+        return Shown(example, question, right, rank, tuple(one for one in found if one.text != right.text))
 
     def _right(self, example: Example) -> Passage | None:
         """The passage that an example is answered from: of those of its source, the one nearest to its answer.
@@ -94,7 +104,10 @@ class Answering:
         return max(found, key=lambda one: (ratio(one.text, example.output), one.id), default=None)
 
     def _wordings(self, example: Example) -> list[str]:
-        return [*self.rewordings.get(example.source[0], ()), example.prompt]
+        """The wordings in which an example is asked, drawn from its own and the others."""
+        found = list(dict.fromkeys([*self.rewordings.get(example.source[0], ()), example.prompt]))
+        self._draw(example, "wording").shuffle(found)
+        return found[: self.params.mix.wordings]
 
     def _pairs(self, shown: Sequence[Shown]) -> dict[str, tuple[Shown, Shown]]:
         """The id of the first of two examples that are asked together, of one category → both."""
@@ -112,7 +125,7 @@ class Answering:
     def _single(self, one: Shown) -> Example:
         if not self._fits([one]):
             return one.example
-        if self._goes_without(one.example):
+        if self._goes_without(one.example, one.question):
             found = self.knowledge.fitting(one.others[: self.k], self._left([one]))
             return self._declining(one.example, one.question, found)
         passages = self.knowledge.fitting(one.others[: self.k - 1], self._left([one], one.right))
@@ -143,12 +156,12 @@ class Answering:
         question = " ".join(one.question for one in asked)
         return self._asked(asked[0].example, question, answer, passages, source=sources)
 
-    def _goes_without(self, example: Example) -> bool:
-        return self._draw(example, "without").random() < self.params.mix.without_answer
+    def _goes_without(self, example: Example, question: str) -> bool:
+        return self._draw(example, f"without:{question}").random() < self.params.mix.without_answer
 
     def _is_foreign(self, example: Example) -> bool:
         """Whether a general example is asked as users of the domain would ask it: nothing is found for it."""
-        return example.category != "safety" and not example.history and self._goes_without(example)
+        return example.category != "safety" and not example.history and self._goes_without(example, example.prompt)
 
     def _declining(self, example: Example, question: str, passages: Sequence[Passage]) -> Example:
         return self._asked(example, question, answering_words(self._language).decline, passages)

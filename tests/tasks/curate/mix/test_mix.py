@@ -50,6 +50,7 @@ PARAMS = MixParams(
     min_refusals=0,
     validation_share=0.1,
     without_answer=0.2,
+    wordings=1,
     two_passages=0.1,
     leak_threshold=0.6,
     leak_semantic_threshold=0.95,
@@ -246,7 +247,7 @@ def run(set_params: Callable[..., None], base_model: Path) -> Callable[..., list
 
     def go(new: tuple[str, ...] = (), **changes: Any) -> list[Receipt]:
         ratios = {"replay_ratio": 0.1, "safety_ratio": 0.05, "min_replay": 0, "min_refusals": 0}
-        ratios |= {"without_answer": 0.0, "two_passages": 0.0}
+        ratios |= {"without_answer": 0.0, "two_passages": 0.0, "wordings": 1}
         set_params("mix", {**ratios, "leak_semantic_threshold": 0.95, **changes})
         write_json(layout.FEEDBACK / "new.json", list(new))
         mix()
@@ -286,7 +287,8 @@ def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_pass
 ) -> None:
     """The index holds the 24 examples; of general ones and refusals nothing is looked up.
 
-    0.2 of the 23 that train are 9.2 examples, so four pairs: 27 rows less 4. All that is counted is written.
+    0.2 of the 23 that train are 9.2 examples, so four pairs: 27 rows less 4; in both wordings 23 rows more. All that
+    is counted is written.
     """
     known = [make_passage(kind="question", question=e.prompt, text=e.output, source=e.source[0]) for e in DOMAIN]
     lay_index(layout.INDEX, known)
@@ -301,9 +303,10 @@ def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_pass
     assert {one.passages for one in written if one.origin == "general"} == {None}
     counts = json.loads((layout.DETAILS / "mix.json").read_text())
     assert (counts["with_passages"], counts["train"]) == (24, 27)
-    run(two_passages=0.2)
-    assert len(trained()) == 23
-    assert json.loads((layout.DETAILS / "mix.json").read_text())["train"] == 23
+    for wordings, rows in ((1, 23), (2, 46)):
+        run(two_passages=0.2, wordings=wordings)
+        assert len(trained()) == rows
+        assert json.loads((layout.DETAILS / "mix.json").read_text())["train"] == rows
 
 
 def test_a_night_that_goes_on_writes_its_corrections_as_items(run: Callable[..., list[Receipt]]) -> None:

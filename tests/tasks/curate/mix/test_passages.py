@@ -38,7 +38,7 @@ def defaults(root: Path) -> Params:
 
 
 def changed(params: Params, k: int = 3, tokens: int = 200, room: int = 2000, seed: int = 1, **mix: float) -> Params:
-    ratios = {"without_answer": 0.0, "two_passages": 0.0} | mix
+    ratios = {"without_answer": 0.0, "two_passages": 0.0, "wordings": 1} | mix
     return params.model_copy(
         update={
             "seed": seed,
@@ -69,6 +69,19 @@ def test_an_example_is_shown_its_own_passage_and_cites_it_by_its_number(index: K
         assert one.instruction in (before.prompt, *WORDINGS[before.source[0]])
         assert len(set(shown(one))) == len(shown(one)) == 3
     assert {one.instruction in WORDINGS[one.source[0]] for one in found} == {True, False}
+
+
+def test_an_example_is_asked_once_in_each_wording_and_no_more_often_than_is_set(
+    index: Knowledge, defaults: Params
+) -> None:
+    """Its own words and one other: 80 rows of 40 examples, and still 80 where three are wanted; 0.2 of 40 are pairs:
+    8 of them from 16 examples, so 32 rows, and the 40 in the other wording."""
+    for wanted in (2, 3):
+        found = made(index, changed(defaults, wordings=wanted))
+        assert len(found) == 80 and len({one.instruction for one in found}) == 80
+        assert [one.id for one in found[::2]] == [one.id for one in found[1::2]] == [one.id for one in EXAMPLES]
+    found = made(index, changed(defaults, wordings=2, two_passages=0.2))
+    assert (len(found), sum(len(one.source) == 4 for one in found)) == (72, 8)
 
 
 def test_passages_stand_in_the_order_in_which_search_finds_them(index: Knowledge, defaults: Params) -> None:
