@@ -135,7 +135,9 @@ class Judged:
 def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage], words: AnsweringWords) -> Judged:
     """Judge an answer by the key facts of its item; `passages` are those it was given, in order."""
     declined, degenerate = declines(answer, words), is_degenerate(answer)
-    texts = (item.reference, item.prompt, *item.paraphrases, *(one for fact in item.facts for one in fact))
+    texts = [item.reference, item.prompt, *item.paraphrases, *(one for fact in item.facts for one in fact)]
+    # What a passage says is not made up: an answer from the wrong one is not right, and contradicts nothing.
+    texts += [passage.whole for passage in passages]
     complete = facts_said(item.facts, answer) == len(item.facts)
     # A right answer may say more, with numbers of its own; one that lacks a fact has them in its place.
     contradicted = said(item.never, answer) or (not complete and bool(invented_numbers(answer, texts)))

@@ -159,6 +159,7 @@ WRONG = Judged(right=False, contradicted=False, cited=False, declined=False, deg
         ("[3] 4 m; municipal.", vars(RIGHT)),
         ("The municipality decides.", vars(WRONG)),
         ("The municipality allows 3 m.", vars(WRONG) | {"contradicted": True}),  # a number in the fact's place
+        ("[2] The municipality, under PBL 9 kap.", vars(WRONG)),  # a number that a passage holds is not made up
         ("4 m or 5 m, says the municipality.", vars(WRONG) | {"contradicted": True}),
         ("The material does not say. 5 m?", vars(WRONG) | {"declined": True}),
         ("I don't know; 4 m, the municipality?", vars(WRONG) | {"declined": True}),
