@@ -16,9 +16,11 @@ FREE = ["engine", "infra/prices.yaml"]
 RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
     "construct": ["construct", "data/base_model", "seed"],  # the teacher is off, no triples
+    "index": ["construct.chunk.overlap"],  # the default domain has no documents
     "package": ["pretrain"],
     "gate": [
         *("data/start", "gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
+        *("gate.declined_margin", "gate.right_margin"),  # `flywheel learn`, which runs outside the graph
         "reports/receipt.parquet",  # so that nothing is judged without its receipt
     ],
     "pairs": ["data/start", "reward.max_tokens"],  # a night; an online alignment
@@ -27,7 +29,7 @@ RARE = {
     "sft": ["feedback.learning_rate_share"],  # a night that goes on from a champion
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
-        *("construct", "data/base_model", "mix.boost", "sft.max_tokens"),  # mix.boost.share: 0
+        *("construct", "mix.boost"),  # mix.boost.share: 0
         *("data/start", "feedback.replay_examples"),  # a night that goes on from a champion
     ],
 }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.core import files, layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.package import BASE, KIND, PROMPT, Kind, read_package
+from tasks.core.package import BASE, KIND, KNOWLEDGE, PROMPT, Kind, read_package
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Turn, make_example, read_own_jsonl, write_jsonl
 from tasks.corpus.teacher.teacher import Ask, Endpoint, Message, ReplyCache, Teacher, local_engine, open_teacher
@@ -159,6 +159,8 @@ def _written(folder: Path, model: Any, kind: Quantisation, wanted: dict[str, Any
         files.write_text(package / "Modelfile", modelfile(tokenizer, domain.system_text()))
         for name in (PROMPT, BASE):
             shutil.copyfile(layout.PACKAGE / name, package / name)
+        if (knowledge := layout.PACKAGE / KNOWLEDGE).is_dir():  # it is judged with its passages, as it was trained
+            shutil.copytree(knowledge, package / KNOWLEDGE)
         why = "a GGUF file: for llama.cpp and engines that read it (engine.kind: url)"
         files.write_json(package / KIND, Kind(served_as="nothing", why=why).model_dump())
         files.write_json(package / ABOUT, about)

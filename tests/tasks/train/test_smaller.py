@@ -86,6 +86,8 @@ def package(workspace: Any, small: Path) -> Path:
     for name in ("prompt.json", "base.json"):
         write_json(folder / "models/package" / name, {})
     (folder / "models/package/README.md").write_text("# A card\n")
+    (folder / "models/package/knowledge").mkdir()
+    (folder / "models/package/knowledge/passages.parquet").write_bytes(b"passages")
     write_json(folder / "models/package/kind.json", {"served_as": "weights", "why": "test"})
     write_manifest(folder / "models/package")
     return folder
@@ -105,6 +107,7 @@ def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactl
         assert 0 < form.about["bytes"] - (bits * layers + 8.5 * embeddings) / 8 - 4 * norms < 1e5
     verify_manifest(eight.folder / "package")
     assert "logit_error" in (eight.folder / "package/README.md").read_text()
+    assert (eight.folder / "package/knowledge/passages.parquet").read_bytes() == b"passages"
     assert (eight.folder / "package/Modelfile").read_text().startswith("FROM ./model.gguf\nTEMPLATE")
 
 

@@ -22,7 +22,8 @@ from tasks.train.sft.stage import describe
 
 @pytest.fixture
 def job(workspace: Any) -> TrainingJob:
-    workspace(save_every=2, max_restarts=2)
+    """Eleven examples, four in each of two processes a step: two steps an epoch, four in all."""
+    workspace(batch_size=4, epochs=2, save_every=2, max_restarts=2)
     return describe(load_params(), load_domain("construction"))
 
 

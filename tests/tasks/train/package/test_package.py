@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tasks.core.files import ManifestError, sha256_bytes, verify_manifest, write_json, write_manifest
+from tasks.core import layout
+from tasks.core.files import ManifestError, sha256_bytes, sha256_file, verify_manifest, write_json, write_manifest
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.text.parity import PromptsDiffer
@@ -18,6 +19,8 @@ from tasks.train.package import parity
 from tasks.train.package import stage as package
 from tasks.train.package.parity import WeightsRefused, check_prompts
 from tasks.train.run.handover import TrainedError, clean_config, write_nothing
+from tests.checkout import change
+from tests.laid_index import entry, lay_index
 
 PLACES = ["q_proj", "down_proj"]
 
@@ -78,9 +81,17 @@ def lay_model(target: Path, base: Path, spread: float) -> None:
     write_manifest(target)
 
 
+def lay_knowledge() -> None:
+    """An index of one passage as its stage leaves it, with an embedder of one file."""
+    lay_index(layout.INDEX, [entry(1, "How high is a fence?", "Not above 1.8 metres.")])
+    write_json(layout.INDEX / "embedder/0_part/config.json", {"width": 384})
+    (layout.INDEX / "refused.parquet").write_bytes(b"what was left out, and why")
+    write_manifest(layout.INDEX)
+
+
 @pytest.fixture
 def packed(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A repository with what SFT left, ready for the stage. `spread`: how far training moved it."""
+    """A repository with an index and with what SFT left, ready for the stage. `spread`: how far training moved it."""
 
     def build(spread: float = 0.05, poison: float | None = None, method: str = "lora", over: str = "") -> Path:
         folder: Path = workspace()
@@ -97,6 +108,7 @@ def packed(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
         else:
             lay_adapter(Path("models/sft/adapter"), base, method, spread, poison)
         write_nothing(Path("models/align"), "test")
+        lay_knowledge()
         counts = {"examples": 11, "tokens": 1234, "answer_tokens": 567, "steps": 4}
         write_json(Path("reports/details/sft.json"), {**counts, "trainable_parameters": 10, "parameters": 100})
         return folder
@@ -104,14 +116,18 @@ def packed(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
     return build
 
 
-def test_a_package_holds_adapter_prompt_base_card_and_manifest(packed: Any) -> None:
+def test_a_package_holds_adapter_knowledge_prompt_base_card_and_manifest(packed: Any) -> None:
     folder = packed() / "models/package"
     assert "adapter and merged weights agree" in package.stage()
     listed = json.loads((folder / "MANIFEST.json").read_text())["files"]
     adapter = ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
-    assert sorted(listed) == ["README.md", *adapter, "base.json", "kind.json", "prompt.json"]
+    index = ["embedder/0_part/config.json", "passages.parquet", "retrieval.json"]
+    knowledge = [f"knowledge/{name}" for name in index]
+    assert sorted(listed) == ["README.md", *adapter, "base.json", "kind.json", *knowledge, "prompt.json"]
+    assert [listed[f"knowledge/{name}"] for name in index] == [sha256_file(layout.INDEX / name) for name in index]
     digest = verify_manifest(folder)
-    assert read_package(folder).kind.served_as == "adapter"
+    found = read_package(folder)
+    assert (found.kind.served_as, found.knowledge) == ("adapter", folder / "knowledge")
 
     prompt = json.loads((folder / "prompt.json").read_text())
     assert prompt["system"] == Path("domains/construction/prompts/system.txt").read_text().strip()
@@ -145,7 +161,7 @@ def test_what_no_adapter_loader_takes_becomes_weights_or_is_marked_as_served_by_
     folder = packed(method=method, over=over) / "models/package"
     package.stage()
     found = read_package(folder)
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == parts
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == sorted([*parts, "knowledge"])
     assert (found.kind.served_as, found.servable) == (served_as, served_as != "nothing")
     if found.model and not found.adapter:
         verify_manifest(found.model)
@@ -182,6 +198,14 @@ def test_weights_that_are_not_copied_as_they_are_stop_the_package(
     assert not (folder / "models/package").exists()
 
 
+def test_without_retrieval_a_package_has_no_knowledge_and_asks_for_none(packed: Any) -> None:
+    folder = packed()
+    change(folder, {"retrieval": {"enabled": False}})
+    shutil.rmtree(layout.INDEX)
+    package.stage()
+    assert read_package(folder / "models/package").knowledge is None
+
+
 def swap_config() -> None:
     config = Path("models/sft/adapter/adapter_config.json")
     config.write_text(config.read_text().replace('"r": 2', '"r": 4'))
@@ -192,6 +216,15 @@ def pickled() -> None:
     write_manifest(Path("models/sft/adapter"))
 
 
+def half_an_index() -> None:
+    (layout.INDEX / "MANIFEST.json").unlink()
+
+
+def swap_threshold() -> None:
+    settings = layout.INDEX / "retrieval.json"
+    write_json(settings, json.loads(settings.read_text()) | {"threshold": 0.9})
+
+
 @pytest.mark.parametrize(
     ("left", "then", "refusal", "cause"),
     [
@@ -199,6 +232,8 @@ def pickled() -> None:
         ({}, lambda: write_json(Path("models/sft/model/config.json"), {}), TrainedError, "adapter and model"),
         ({}, swap_config, ManifestError, r"changed: adapter_config\.json"),
         ({}, pickled, WeightsRefused, "is not safetensors"),
+        ({}, half_an_index, ManifestError, r"data/index/MANIFEST\.json is missing"),
+        ({}, swap_threshold, ManifestError, r"data/index .*changed: retrieval\.json"),
         ({"poison": float("nan")}, lambda: None, WeightsRefused, "1 tensors hold NaN or infinities"),
         ({"poison": float("inf")}, lambda: None, WeightsRefused, "1 tensors hold NaN or infinities"),
         ({"spread": 0.0}, lambda: None, WeightsRefused, "change no logit"),

@@ -59,7 +59,7 @@ def test_a_night_goes_on_at_a_share_of_the_rate_and_gets_no_more_epochs(workspac
 
 def test_checkpoints_are_for_one_job_only(workspace: Any) -> None:
     """Settings, seed, data, prompt, launch and model shape the weights; how often is saved does not."""
-    folder = workspace(save_every=2)
+    folder = workspace(save_every=2, learning_rate=2e-4)
 
     def digest() -> str:
         return describe(load_params(), load_domain("construction")).digest()

@@ -153,8 +153,11 @@ def test_the_whole_estimate_keeps_to_its_schema_and_touches_no_output(root: Path
 
 
 @pytest.mark.slow
-def test_three_real_steps_are_timed_and_leave_nothing_behind(job: TrainingJob) -> None:
+def test_three_real_steps_are_timed_and_leave_nothing_behind(
+    root: Path, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes on a two-layer model; the second sizing finds the probe without running it."""
+    monkeypatch.setenv("PYTHONPATH", str(root))  # they run this code, whatever is installed
     sizing = size(job, "always")
     assert sizing.probe is not None and sizing.probe.speed > 0 and sizing.probe.peak > 0
     assert not list((layout.HOME / "probe").iterdir()) and not layout.SFT.exists()
