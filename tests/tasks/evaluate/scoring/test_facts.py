@@ -159,7 +159,6 @@ WRONG = Judged(right=False, contradicted=False, cited=False, declined=False, deg
         ("[3] 4 m; municipal.", vars(RIGHT)),
         ("The municipality decides.", vars(WRONG)),
         ("The municipality allows 3 m.", vars(WRONG) | {"contradicted": True}),  # a number in the fact's place
-        ("[2] The municipality, under PBL 9 kap.", vars(WRONG)),  # a number that a passage holds is not made up
         ("4 m or 5 m, says the municipality.", vars(WRONG) | {"contradicted": True}),
         ("The material does not say. 5 m?", vars(WRONG) | {"declined": True}),
         ("I don't know; 4 m, the municipality?", vars(WRONG) | {"declined": True}),
@@ -169,6 +168,13 @@ WRONG = Judged(right=False, contradicted=False, cited=False, declined=False, deg
 )
 def test_an_answer_is_right_with_every_fact_and_nothing_against_them(answer: str, expected: dict[str, bool]) -> None:
     assert vars(judge_answer(ITEM, answer, PASSAGES, EN)) == expected
+
+
+def test_a_number_that_a_passage_holds_is_not_made_up() -> None:
+    """It answers another question, so it is not right; it contradicts nothing either."""
+    fence = make_passage(kind="document", text="A fence may be 2.2 m high.", source="c")
+    assert judge_answer(ITEM, "[1] It may be 2.2 m high.", [fence], EN) == WRONG
+    assert judge_answer(ITEM, "[1] It may be 2.3 m high.", [fence], EN).contradicted
 
 
 def test_an_item_without_an_answer_is_never_answered_rightly_and_can_be_declined_in_chinese() -> None:
