@@ -5,7 +5,7 @@ retrieval.json (how it is searched) and, where it was tuned, the embedder. Score
 BM25 score (Robertson and Zaragoza 2009) over the best one. Limits: all vectors are in memory, 1.5 KB a passage; at
 10,000 passages a search takes about a millisecond beside the embedding of the question.
 
-Corrections that are not in the index yet may be searched beside it. One of them stands first, or is not found: it must
+Corrections that are not in the index yet may be searched beside it. One of them stands alone, or is not found: it must
 be the best of all and ask the same question, which a cosine cannot tell. ("Which paint does our office use for facade
 samples?" is as near to "… for window samples?" as to the same question in other words.) So every word of one question
 must be met by a word of the other, in context, with a cosine of `word`: the recall of BERTScore (Zhang et al. 2020),
@@ -231,7 +231,8 @@ class Knowledge:
         order = np.lexsort((self._by_id, -rounded))[: most or self.settings.k]
         hits = [Hit(self.passages[row], round(float(rounded[row]), 6)) for row in order if np.isfinite(rounded[row])]
         if first is not None and self.fitting([first.passage], self.settings.tokens):
-            hits = [first, *hits]
+            # It asks this very question: what else was found could only distract from it, or is what it corrects.
+            return [first, *hits][:most] if most else [first]
         if most:
             return hits[:most]
         hits = [hit for hit in hits if hit.score > 0.0][: self.settings.k]

@@ -15,7 +15,7 @@ from tasks.knowledge.search import CORRECTION, Knowledge
 from tasks.store.answers import get_answer
 from tasks.store.nights import feedback_upto, open_night
 from tasks.text.passages import answering_words, ask_from
-from tests.serving.gateways import DOMAIN, PASSAGES, make_index
+from tests.serving.gateways import DOMAIN, make_index
 
 QUESTION = "Which paint does our office use?"
 TEXT = "NCS S 2005-Y20R, says anna@example.com [2]."
@@ -74,23 +74,21 @@ def question() -> str:
     return f"Which paint does office {uuid.uuid4().hex} use for a shed?"
 
 
-def test_a_correction_is_the_first_passage_of_the_next_answer_and_older_material_stands_after_it(
+def test_a_correction_is_the_passage_of_the_next_answer_in_place_of_older_material(
     memory: Any, plain: Any, question: str
 ) -> None:
-    before = sources(memory, question)
+    assert sources(memory, question) != []
     feedback = correct(memory, question)
     answer = ask(memory, question)
     row = get_answer(memory.service.storage.store, answer["id"])
     assert row is not None and row.passages is not None
-    first, *others = row.passages
-    assert [one["source"] for one in others] == before[: len(others)] != []
+    [first] = row.passages
     assert (first["kind"], first["source"]) == ("correction", f"feedback:{feedback}")
     assert (first["question"], first["text"]) == (question, "NCS S 2005-Y20R, says anna@example.com.")
     assert first["score"] == CORRECTION
     own = make_passage(kind="correction", question=question, text=first["text"], source=first["source"])
-    found = [one for source in before for one in PASSAGES if one.source == source][: len(others)]
     asked = plain.seen()["asked"][-1]["messages"][-1]["content"]
-    assert asked == ask_from([own, *found], question, answering_words("en"))
+    assert asked == ask_from([own], question, answering_words("en"))
     assert row.messages[-1]["content"] == question
     assert answer["choices"][0]["sources"][0]["kind"] == "correction"
 
