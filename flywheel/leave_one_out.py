@@ -8,11 +8,10 @@ from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import Passage
-from tasks.engine.client import BASE, Engine
+from tasks.engine.client import Engine, adapter_name
 from tasks.store.schema import AnswerRow
 from tasks.text.passages import AnsweringWords, ask_from, uncited
 
-NAME = 16  # characters of a version's digest by which the engine knows its adapter
 EXCERPT = 200  # characters of what is said instead
 SAME = 0.9  # likeness of two answers, of 1, from which they say the same
 
@@ -34,7 +33,7 @@ def leave_one_out(
         EngineError: the engine does not answer.
     """
     passages = [Passage.model_validate({k: v for k, v in one.items() if k != "score"}) for one in answer.passages or ()]
-    model = answer.digest[:NAME] or BASE
+    model = adapter_name(answer.digest)
     if not passages:
         raise NotAsked(f"{answer.id} was given from no passages: there is none to leave out")
     if model not in engine.models():

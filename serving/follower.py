@@ -28,7 +28,7 @@ from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
 from tasks.core.package import Package, read_package
-from tasks.engine.client import Engine
+from tasks.engine.client import Engine, adapter_name
 from tasks.engine.parity import ParityProbe, check
 from tasks.registry import pointer
 from tasks.registry.deploy import settled_champion
@@ -293,7 +293,7 @@ class Follower:
         parts = read_package(package)
         if parts.kind.served_as != "adapter":
             raise NotServed(not_an_adapter(parts))
-        system, name = self._system_of(package), version.manifest[:16]
+        system, name = self._system_of(package), adapter_name(version.manifest)
         knowledge = self._open(parts)
         self.adapters.load(name, package)
         try:

@@ -26,6 +26,11 @@ class EngineError(FlywheelError):
     """The engine cannot be reached, refused what was asked, or could not be started."""
 
 
+def adapter_name(digest: str) -> str:
+    """The name under which an engine of ours serves a version, by its package's digest; the base model has none."""
+    return digest[:16] or BASE
+
+
 def engine_url(settings: EngineParams) -> str:
     """Where the engine is: FLYWHEEL_ENGINE_URL, else `url`, else `port` of this machine."""
     return os.environ.get("FLYWHEEL_ENGINE_URL") or settings.url or f"http://127.0.0.1:{settings.port}/v1"

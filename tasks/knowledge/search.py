@@ -5,46 +5,33 @@ retrieval.json (how it is searched) and, where it was tuned, the embedder. Score
 BM25 score (Robertson and Zaragoza 2009) over the best one. Limits: all vectors are in memory, 1.5 KB a passage; at
 10,000 passages a search takes about a millisecond beside the embedding of the question.
 
-Corrections that are not in the index yet may be searched beside it. One of them stands alone, or is not found: it must
-be the best of all and ask the same question, which a cosine cannot tell. ("Which paint does our office use for facade
-samples?" is as near to "… for window samples?" as to the same question in other words.) So every word of one question
-must be met by a word of the other, in context, with a cosine of `word`: the recall of BERTScore (Zhang et al. 2020),
-with the worst word in place of the mean. docs/knowledge.md has what it finds and what it keeps out.
+Corrections that are not in the index yet may be searched beside it (corrections.py): one of them stands alone, or is
+not found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import Passage, Record, RecordError
 from tasks.core.tables import read_batches, records_of
+from tasks.knowledge.corrections import CORRECTION, Corrections
 from tasks.knowledge.words import words_of
-from tasks.similarity.embedder import (
-    Embeddings,
-    Encoders,
-    load_sentence_model,
-    model_encoders,
-    read_embeddings,
-    word_vectors,
-)
+from tasks.similarity.embedder import Embeddings, Encoders, load_sentence_model, model_encoders, read_embeddings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PASSAGES, EMBEDDINGS, SETTINGS, EMBEDDER = "passages.parquet", "embeddings.parquet", "retrieval.json", "embedder"
 LEXICAL = 0.1
-CORRECTION = 0.1  # of a correction of what is asked, in place of its words' score: it outranks older material
 NEAR = 0.5  # cosine of two questions below which no other wording of the same one was seen; 0.52 was the least
-CANDIDATES = 3
-REMEMBERED = 1000  # corrections whose vectors are kept
-BATCH = 16  # corrections that one search embeds at most
 
 
 class IndexUnreadable(FlywheelError):
@@ -63,14 +50,6 @@ class RetrievalSettings(Record):
     threshold: float
     language: str
     word: float = 1.0
-
-
-class Remembered(NamedTuple):
-    """A correction, with the vector of its whole, as the index has its passages', and those of its question's words."""
-
-    correction: Passage
-    whole: np.ndarray
-    words: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,6 @@ class Knowledge:
             raise _unreadable(folder, error) from None
         self.folder = folder
         self.count = count
-        self._remembered: dict[str, Remembered] = {}
         self._sources = {one.source for one in self.passages}
         self._corrections = [row for row, one in enumerate(self.passages) if one.kind == "correction"]
 
@@ -120,9 +98,9 @@ class Knowledge:
         except RecordError as error:
             raise _unreadable(self.folder, error) from None
 
-    @property
-    def _vectors(self) -> np.ndarray:
-        return self._embeddings.whole
+    @cached_property
+    def _beside(self) -> Corrections:
+        return Corrections(self._model, self._encode, self.settings.word)
 
     @cached_property
     def _by_id(self) -> np.ndarray:
@@ -160,11 +138,12 @@ class Knowledge:
         scores = self._scores(questions, asked)
         scores[:, [row for row in self._corrections if self.passages[row].source in withdrawn]] = -np.inf
         least = np.maximum(scores.max(axis=1, initial=-np.inf), self._least)
-        first = [
-            self._correction(question, None if asked is None else asked[place], float(least[place]), beside)
-            for place, question in enumerate(questions)
-        ]
-        return [self._hits(row, most, one) for row, one in zip(scores, first, strict=True)]
+        hits = []
+        for place, question in enumerate(questions):
+            vector = None if asked is None else asked[place]
+            found = self._beside.asking(question, vector, float(least[place]), beside)
+            hits.append(self._hits(scores[place], most, Hit(*found) if found else None))
+        return hits
 
     @property
     def _least(self) -> float:
@@ -180,43 +159,8 @@ class Knowledge:
             rows = self._corrections
             near = asked @ self._embeddings.question[rows].T >= NEAR
             scores[:, rows] = np.where(near, np.float32(CORRECTION), scores[:, rows])
-            scores += asked @ self._vectors.T
+            scores += asked @ self._embeddings.whole.T
         return scores
-
-    def _correction(
-        self, question: str, asked: np.ndarray | None, least: float, beside: Sequence[Passage]
-    ) -> Hit | None:
-        """The correction of this very question, if one scores `least`; asked in the same words it always does."""
-        same = next((one for one in beside if _words(one.question) == _words(question)), None)
-        if same is not None:
-            return Hit(same, CORRECTION + (0.0 if asked is None else 1.0))
-        known = self._remember(beside) if beside else []
-        if asked is None or self._model is None or not known:
-            return None
-        cosines = np.stack([one.whole for one in known]) @ asked
-        places = [int(one) for one in np.argsort(-cosines, kind="stable")[:CANDIDATES]]
-        places = [place for place in places if cosines[place] + CORRECTION >= least]
-        [words] = word_vectors(self._model, [question]) if places else [np.empty(0)]
-        for place in places:
-            met = words @ known[place].words.T
-            # A question that says less than the corrected one may be the wider one, with an entry of its own.
-            bonus = CORRECTION if met.max(axis=0, initial=0.0).min(initial=1.0) >= self.settings.word else 0.0
-            part = met.max(axis=1, initial=0.0).min(initial=1.0) >= self.settings.word
-            if (bonus or part) and cosines[place] + bonus >= least:
-                return Hit(known[place].correction, round(float(cosines[place]) + bonus, 6))
-        return None
-
-    def _remember(self, corrections: Sequence[Passage]) -> list[Remembered]:
-        """Those whose vectors are at hand, with `BATCH` new ones: after a restart no question waits for all of them."""
-        known = self._remembered
-        new = [one for one in corrections if one.id not in known][:BATCH]
-        if new and self._encode is not None and self._model is not None:
-            wholes = self._encode.passage([one.whole for one in new])
-            words = word_vectors(self._model, [one.question for one in new])
-            made = {one.id: Remembered(one, *vectors) for one, *vectors in zip(new, wholes, words, strict=True)}
-            # A new dictionary: other threads read the one that there was.
-            self._remembered = known = dict([*known.items()][-(REMEMBERED - BATCH) :]) | made
-        return [known[one.id] for one in corrections if one.id in known]
 
     def _lexical(self, question: str) -> np.ndarray:
         """BM25 over the best passage's, float32 (passages,)."""
@@ -249,11 +193,6 @@ class Knowledge:
                 break
             kept.append(passage)
         return kept
-
-
-@lru_cache(maxsize=REMEMBERED)
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(words_of(text))
 
 
 def _unreadable(folder: Path, error: Exception) -> IndexUnreadable:

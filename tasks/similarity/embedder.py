@@ -166,11 +166,6 @@ def settled(texts: Sequence[str], quick: Encode, exact: Encode) -> np.ndarray:
     return on_grid(vectors)
 
 
-def sentence_encoder(folder: Path, batch_size: int, threads: int) -> Encode:
-    """The sentence-transformers model in `folder`, as it encodes questions."""
-    return sentence_encoders(folder, batch_size, threads).question
-
-
 def sentence_encoders(folder: Path, batch_size: int, threads: int) -> Encoders:
     """The sentence-transformers model in `folder`, as functions from texts to unit vectors on the grid."""
     import torch

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 PROMPTS = {"query": "query: ", "document": "passage: "}  # as it was trained; two questions are both queries
 TOKENS = 512  # of a text at most
 SAMPLE = 500  # of the vocabulary's pieces, whose mean is that of all texts
-HEAD = struct.Struct(
-    "<4sI7ifi5iQ"
-)  # magic and version, sizes, epsilon, block; of the tokenizer: pieces, marks, letters
+# Magic and version, sizes, epsilon, block; of the tokenizer: pieces, marks, letters.
+HEAD = struct.Struct("<4sI7ifi5iQ")
 ENTRY = struct.Struct("<BIQQ")  # of a tensor: kind, values, offset, bytes
 FORMAT = (b"E5S1", 1, 32)
 BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 values; a byte holds one of either half

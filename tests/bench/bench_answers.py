@@ -28,7 +28,7 @@ from tasks.core.records import Passage, make_passage
 from tasks.core.tables import table_writer, write_records
 from tasks.evaluate.arms import compare_arms
 from tasks.knowledge.search import EMBEDDER, EMBEDDINGS, PASSAGES, SETTINGS, Knowledge
-from tasks.similarity.embedder import embeddings_table, read_embeddings, sentence_encoder
+from tasks.similarity.embedder import embeddings_table, read_embeddings, sentence_encoders
 from tasks.similarity.neighbours import on_grid
 from tests.bench.table import options, show
 
@@ -78,7 +78,7 @@ def row_of(count: int, questions: list[str]) -> tuple[str, ...]:
     """One row of the table of times."""
     from sentence_transformers.util import semantic_search
 
-    encode = sentence_encoder(layout.INDEX / EMBEDDER, batch_size=1, threads=1)
+    encode = sentence_encoders(layout.INDEX / EMBEDDER, batch_size=1, threads=1).question
     with tempfile.TemporaryDirectory() as scratch:
         knowledge = laid(Path(scratch), count)
         knowledge.warm()

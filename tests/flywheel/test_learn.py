@@ -27,7 +27,7 @@ from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import EVALUATION_ARTIFACT, fetch_probes, fetch_weights
 from tasks.registry.runs import experiment_id
 from tasks.registry.versions import Registry
-from tasks.similarity.embedder import sentence_encoder
+from tasks.similarity.embedder import sentence_encoders
 from tasks.store import ledger
 from tasks.store.store import Store
 from tasks.text.passages import answering_words
@@ -75,7 +75,7 @@ def lay_package(package: Path, passages: list[Passage], root: Path) -> None:
     system = (root / "domains/construction/prompts/system.txt").read_text(encoding="utf-8").strip()
     write_json(package / "prompt.json", {"system": system})
     write_json(package / "base.json", {"digest": verify_manifest(layout.BASE_MODEL)})
-    vectors = sentence_encoder(root / MODEL, 32, 1)([one.whole for one in passages])
+    vectors = sentence_encoders(root / MODEL, 32, 1).question([one.whole for one in passages])
     lay_index(package / "knowledge", passages, vectors, root / MODEL, k=1, threshold=0.46, tokens=256)
     (package / "knowledge/embedder").unlink()
     shutil.copytree(root / MODEL, package / "knowledge/embedder")

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tasks.core.records import make_passage
-from tasks.knowledge.search import CORRECTION, Knowledge
+from tasks.knowledge.corrections import CORRECTION
+from tasks.knowledge.search import Knowledge
 from tasks.store.answers import get_answer
 from tasks.store.nights import feedback_upto, open_night
 from tasks.text.passages import answering_words, ask_from

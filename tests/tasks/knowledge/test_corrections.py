@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tasks.core.records import Passage, make_passage
-from tasks.knowledge.search import BATCH, CORRECTION, Hit, Knowledge
-from tasks.similarity.embedder import SENTENCES, sentence_encoder
+from tasks.knowledge.corrections import BATCH, CORRECTION
+from tasks.knowledge.search import Hit, Knowledge
+from tasks.similarity.embedder import SENTENCES, sentence_encoders
 from tests.laid_index import MODEL, count, entry, lay_index
 
 CODE = "Which paint colour code does our office use for facade samples?"
@@ -41,7 +42,7 @@ def test_by_words_alone_a_correction_is_found_by_the_same_words_only(tmp_path: P
 def index(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Knowledge:
     """With the real embedder and its own vectors, and a correction of what nobody asks here."""
     rows = [*ROWS, correction("Who digs a well?", "A driller.", 7)]
-    vectors = sentence_encoder(root / MODEL, 32, 1)([one.whole for one in rows])
+    vectors = sentence_encoders(root / MODEL, 32, 1).question([one.whole for one in rows])
     folder = tmp_path_factory.mktemp("index") / "index"
     return lay_index(folder, rows, vectors, root / MODEL, threshold=SENTENCES.answer, word=SENTENCES.word)
 
@@ -83,7 +84,7 @@ def test_a_correction_that_the_index_has_is_not_added_and_one_that_was_withdrawn
 
 
 def cosine(index: Knowledge, asked: str, whole: str) -> float:
-    one, other = sentence_encoder(index.folder / "embedder", 32, 1)([asked, whole])
+    one, other = sentence_encoders(index.folder / "embedder", 32, 1).question([asked, whole])
     return float(one @ other)
 
 

@@ -14,7 +14,7 @@ from tasks.core.records import Passage, make_passage
 from tasks.core.tables import read_records
 from tasks.knowledge.learn import Lesson, build_package, lesson_of
 from tasks.knowledge.search import EMBEDDINGS, PASSAGES, Knowledge
-from tasks.similarity.embedder import read_embeddings, sentence_encoder
+from tasks.similarity.embedder import read_embeddings, sentence_encoders
 from tests.laid_index import MODEL, count, entry, lay_index
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -132,7 +132,9 @@ def test_a_package_is_as_it_was_but_for_its_index_whose_known_passages_keep_thei
     passages, vectors = read_records(index / PASSAGES, Passage), read_embeddings(index / EMBEDDINGS)
     assert [one.id for one in passages] == vectors.ids and passages == [SHED, *lesson.new]
     assert np.array_equal(vectors.whole[0], made[0])
-    assert np.array_equal(vectors.whole[1:], sentence_encoder(root / MODEL, 32, 1)([one.whole for one in passages[1:]]))
+    assert np.array_equal(
+        vectors.whole[1:], sentence_encoders(root / MODEL, 32, 1).question([one.whole for one in passages[1:]])
+    )
     hit = Knowledge(index, count).search(["When may I heat my sauna?"])[0][0]
     assert hit.passage.source == "learned/sauna.md#0-42"
     again = learned(Knowledge(index, count), None, "sauna.md", "long.txt")

@@ -14,7 +14,7 @@ from tasks.core.records import Example, Rewording, write_jsonl
 from tasks.core.tables import write_records
 from tasks.corpus.ingest.stage import human_examples, read_small
 from tasks.knowledge.retriever.stage import MODEL, pairs, stage
-from tasks.similarity.embedder import sentence_encoder
+from tasks.similarity.embedder import sentence_encoders
 from tests.examples import an_example
 from tests.laid_index import MODEL as GENERAL
 
@@ -43,7 +43,7 @@ def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(monkeypatc
 def recall(folder: Path, found: list[tuple[str, str]]) -> float:
     """The share of questions for which their own text is the nearest of all texts."""
     texts = list(dict.fromkeys(text for _, text in found))
-    encode = sentence_encoder(folder, 32, 1)
+    encode = sentence_encoders(folder, 32, 1).question
     nearest = np.argmax(encode([question for question, _ in found]) @ encode(texts).T, axis=1)
     return float(np.mean([texts[place] == text for place, (_, text) in zip(nearest, found, strict=True)]))
 

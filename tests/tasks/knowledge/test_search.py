@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.core.records import make_passage
 from tasks.knowledge.search import EMBEDDINGS, LEXICAL, PASSAGES, SETTINGS, Hit, IndexUnreadable, Knowledge
-from tasks.similarity.embedder import sentence_encoder
+from tasks.similarity.embedder import sentence_encoders
 from tests.laid_index import MODEL, count, entry, lay_index
 
 SHED = entry(1, "May I build a shed?", "Up to 15 square metres.")
@@ -55,7 +55,7 @@ def test_equal_scores_go_by_id_in_whatever_order_the_rows_are(
 @pytest.fixture
 def by_meaning(root: Path, tmp_path: Path) -> Callable[..., Knowledge]:
     """An index in which the cosines of QUESTION with SHED, FENCE and WELL are 0.6, 0.3 and -0.2."""
-    asked = sentence_encoder(root / MODEL, 32, 1)([QUESTION])[0].astype(np.float64)
+    asked = sentence_encoders(root / MODEL, 32, 1).question([QUESTION])[0].astype(np.float64)
     along = asked / (asked @ asked)  # on the grid the question's vector is not quite of length 1
     across = np.eye(len(asked))[0] - asked[0] * along
     vectors = np.stack([cosine * along + across for cosine in (0.6, 0.3, -0.2)])
