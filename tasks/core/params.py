@@ -15,6 +15,7 @@ from tasks.core.settings import Natural, Port, Positive, Section, Share, Similar
 from tasks.core.training_params import (
     AlignParams,
     MethodsParams,
+    Precision,
     PretrainParams,
     RewardParams,
     SftParams,
@@ -212,7 +213,7 @@ class EvaluateParams(Section):
     """How both sides are measured: one backend, the same settings."""
 
     backend: Literal["huggingface", "engine"]
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     batch_size: Positive
     max_new_tokens: Positive
     repetition_penalty: Annotated[float, Field(ge=1.0, le=2.0)]  # the gateway asks its engine for the same

@@ -24,6 +24,7 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
+from tasks.core.hardware import resolve_precision
 from tasks.core.params import EvaluateParams, Params, load_params
 from tasks.core.processes import free_port
 from tasks.core.records import EvaluationItem, Passage, Score, make_item, write_jsonl
@@ -118,10 +119,11 @@ def conditions_of(settings: EvaluateParams) -> Conditions:
     """How evaluations are made on this machine with these settings."""
     from torch import cuda
 
+    device = "cuda" if cuda.is_available() else "cpu"
     return Conditions(
         backend=f"{OPENCOMPASS}/{settings.backend}",
-        precision=settings.precision,
-        device="cuda" if cuda.is_available() else "cpu",
+        precision=resolve_precision(settings.precision, {"use_cpu": device == "cpu"}),
+        device=device,
         batch_size=settings.batch_size,
         max_new_tokens=settings.max_new_tokens,
         repetition_penalty=settings.repetition_penalty,
@@ -179,7 +181,7 @@ def serving(subject: Subject, conditions: Conditions, settings: EvaluateParams) 
     engine = load_params().engine
     if engine.kind != "vllm":
         raise EvaluationError("evaluate.backend: engine needs engine.kind: vllm, which tells likelihoods")
-    engine = engine.model_copy(update={"precision": settings.precision})
+    engine = engine.model_copy(update={"precision": conditions.precision})
     name = (subject.adapter_digest or BASE)[:16]
     with EngineProcess(engine, subject.base, port=free_port(), name=f"engine-{subject.who}") as process:
         if subject.adapter is not None:

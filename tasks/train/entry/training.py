@@ -14,6 +14,7 @@ from tasks.core import layout
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json, write_text
+from tasks.core.hardware import resolve_precision
 from tasks.core.params import Params, load_params
 from tasks.core.prices import read_prices
 from tasks.core.stage import run_stage, write_metrics
@@ -22,7 +23,6 @@ from tasks.core.words import gib, rough
 from tasks.train.run.checkpoints import REFUSED, final_of, forget, last_complete
 from tasks.train.run.costs import Attempt, write_measured
 from tasks.train.run.handover import Weights, write_nothing, write_trained
-from tasks.train.run.hardware import resolve_precision
 from tasks.train.run.job import TrainingJob, curves, launch_files, read_result
 from tasks.train.run.launch import CONFIGS, LaunchError, launch, read_launch
 from tasks.train.sizing.estimate import estimate_of, size

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tasks.core import layout
+from tasks.core.hardware import free_memory, gpu_bytes
 from tasks.core.prices import Gpu, Prices, read_prices
 from tasks.core.training_params import LoraParams
 from tasks.core.words import GIB, gib
 from tasks.train.preference.rows import KTO_ROWS
-from tasks.train.run.hardware import free_memory, gpu_bytes
 from tasks.train.run.job import TrainingJob
 from tasks.train.sizing.formula import Sizing, disk_of, memory_of, operations, sizing_of
 from tasks.train.sizing.probe import ProbeError, known_probe, known_speed, run_probe

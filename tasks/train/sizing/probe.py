@@ -18,7 +18,7 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of, write_json, write_text
-from tasks.train.run.hardware import gpu_bytes, processors
+from tasks.core.hardware import gpu_bytes, processors
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import LaunchError, launch
 from tasks.train.sizing.formula import Probe, Sizing, memory_of, operations, sizing_of

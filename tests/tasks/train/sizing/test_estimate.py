@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tasks.core import layout
+from tasks.core.hardware import gpu_bytes
 from tasks.core.params import load_params
 from tasks.core.prices import SHIPPED, read_prices
 from tasks.train.estimate_all import estimate
 from tasks.train.linked_copy import changed, inside, link_copy
-from tasks.train.run.hardware import gpu_bytes
 from tasks.train.run.job import TrainingJob
 from tasks.train.sizing import estimate as subject
 from tasks.train.sizing.estimate import estimate_of, on_gpu, problems, size

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.train.run import hardware
-from tasks.train.run.hardware import ask_gpus, resolve_precision
+from tasks.core import hardware
+from tasks.core.hardware import ask_gpus, resolve_precision
 
 
 def lay_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> Path:
