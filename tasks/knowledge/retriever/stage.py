@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.files import fresh_directory, write_manifest, write_text
+from tasks.core.hardware import resolve_precision
 from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Rewording, make_passage, read_own_jsonl
 from tasks.core.stage import run_stage
@@ -57,6 +58,7 @@ def tune(model: SentenceTransformer, found: list[tuple[str, str]], params: Param
         prompts={"question": model.prompts.get("query") or "", "text": model.prompts.get("document") or ""},
         seed=params.seed,
         use_cpu=True,
+        bf16=resolve_precision("auto", {"use_cpu": True}) == "bf16",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
