@@ -1,4 +1,4 @@
-"""What this machine has to train with, read from the kernel and nvidia-smi, without torch."""
+"""What this machine has to compute with, read from the kernel and nvidia-smi, without torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.core.training_params import Precision
-
+Precision = Literal["fp32", "bf16", "auto"]
 CPU_INFO = Path("/proc/cpuinfo")
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 # Instruction sets that multiply bfloat16 matrices; without one of them bf16 is slower than fp32 on a processor.
@@ -33,6 +33,15 @@ def resolve_precision(asked: Precision, launch: Mapping[str, Any]) -> Literal["f
         return "bf16"
     print("precision: auto is fp32 here, because a GPU of this machine does not multiply bf16", flush=True)
     return "fp32"
+
+
+@lru_cache(maxsize=1)
+def launch_here() -> str:
+    """The file of infra/accelerate that `launch: auto` stands for on this machine: by its GPUs, else its processors."""
+    gpus = len(ask_gpus("index"))
+    if gpus:
+        return "gpu1" if gpus == 1 else "gpu8"
+    return "cpu" if (os.cpu_count() or 1) > 1 else "cpu1"
 
 
 def processors(field: str) -> list[list[str]]:

@@ -10,12 +10,12 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from tasks.core import layout
+from tasks.core.hardware import Precision
 from tasks.core.processes import LOOPBACK, is_local
 from tasks.core.settings import Natural, Port, Positive, Section, Share, Similarity, parse_settings
 from tasks.core.training_params import (
     AlignParams,
     MethodsParams,
-    Precision,
     PretrainParams,
     RewardParams,
     SftParams,

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tasks.core.hardware import Precision, launch_here
 from tasks.core.settings import Above, Natural, Positive, Section, Share
 
 Modules = Annotated[list[str], Field(min_length=1)]
-Precision = Literal["fp32", "bf16", "auto"]
 Method = Literal[
     "full", "lora", "rslora", "dora", "pissa", "qlora", "p_tuning_v2", "p_tuning", "prompt_tuning", "ia3", "osf"
 ]
@@ -212,6 +212,11 @@ class TrainingParams(Section):
     max_tokens: Positive
     save_every: Positive
     max_restarts: Natural
+
+    @field_validator("launch")
+    @classmethod
+    def _of_this_machine(cls, launch: str) -> str:
+        return launch_here() if launch == "auto" else launch
 
 
 class SftParams(TrainingParams):

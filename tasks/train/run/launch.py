@@ -23,6 +23,7 @@ import yaml
 from tasks.core import layout, processes
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json
+from tasks.core.hardware import ask_gpus
 
 CONFIGS = Path("infra/accelerate")
 ANNOUNCEMENT = layout.HOME / "launch.json"
@@ -88,13 +89,19 @@ def with_nodes(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "num_machines": node.nodes, "num_processes": each * node.nodes}
 
 
+def with_gpus(settings: dict[str, Any]) -> dict[str, Any]:
+    """One machine's launch with no more processes than it has GPUs; where none is seen, as the file says."""
+    found = 0 if settings.get("use_cpu") or settings.get("num_machines", 1) > 1 else len(ask_gpus("index"))
+    return {**settings, "num_processes": min(settings["num_processes"], found or settings["num_processes"])}
+
+
 def node_flags(settings: dict[str, Any]) -> list[str]:
-    """What `accelerate launch` has to be told besides its file.
+    """What `accelerate launch` has to be told besides its file: this machine's processes, or its place among others.
 
     Raises NodesUnknown: the launch takes its machines from the environment, and there are none in it.
     """
     if not placed(settings):
-        return []
+        return ["--num_processes", str(settings["num_processes"])] if settings.get("num_machines", 1) == 1 else []
     node = this_node()
     if node is None:
         raise NodesUnknown("this launch needs PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT")
@@ -135,7 +142,7 @@ def read_launch(name: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in CONFIGS.glob("*.yaml")))
         raise LaunchError(f"launch: {path} does not exist; there are {known or 'none'}")
-    return with_nodes(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return with_nodes(with_gpus(yaml.safe_load(path.read_text(encoding="utf-8"))))
 
 
 def environment(settings: dict[str, Any]) -> dict[str, str]:

@@ -1,13 +1,14 @@
-"""`auto` takes bf16 only where it is multiplied: by this processor, or by every GPU that may be used."""
+"""`auto` takes what this machine has: bf16 only where it is multiplied, and the launch of its GPUs or processors."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tasks.core import hardware
-from tasks.core.hardware import ask_gpus, resolve_precision
+from tasks.core.hardware import ask_gpus, launch_here, resolve_precision
 
 
 def lay_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> Path:
@@ -59,3 +60,24 @@ def test_what_is_asked_for_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     lay_gpus(tmp_path, monkeypatch, "echo 7.5")
     assert resolve_precision("bf16", {}) == "bf16"
     assert resolve_precision("fp32", {"use_cpu": True}) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("answer", "processors", "chosen"),
+    [
+        ("exit 9", 1, "cpu1"),
+        ("exit 9", 16, "cpu"),
+        ("echo 0", 16, "gpu1"),
+        ("echo 0; echo 1", 16, "gpu8"),  # by as many processes as there are GPUs: read_launch
+    ],
+)
+def test_auto_is_the_launch_of_the_gpus_that_are_here_or_else_of_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, processors: int, chosen: str
+) -> None:
+    lay_gpus(tmp_path, monkeypatch, answer)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    launch_here.cache_clear()
+    try:
+        assert launch_here() == chosen
+    finally:
+        launch_here.cache_clear()

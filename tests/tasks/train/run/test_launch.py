@@ -82,6 +82,22 @@ def test_whatever_ends_the_stage_ends_its_workers_and_what_they_started(number: 
     assert wait_until_gone(pids) == []
 
 
+@pytest.mark.parametrize(
+    ("seen", "name", "processes"), [("0 1 2", "gpu8", 3), ("", "gpu8", 8), ("0 1", "gpu1", 1), ("0 1 2", "cpu", 2)]
+)
+def test_a_launch_starts_no_more_processes_than_the_machine_has_gpus(
+    seen: str, name: str, processes: int, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no GPU is seen the file stands as it is: it may be planned here for another machine."""
+    monkeypatch.chdir(root)
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '%s\\n' {seen}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    settings = read_launch(name)
+    command = launch_command(name, settings, "module", [])
+    assert command[command.index("--num_processes") + 1] == str(settings["num_processes"]) == str(processes)
+
+
 def test_an_unknown_launch_names_those_there_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     with pytest.raises(LaunchError, match=r"gpu80\.yaml does not exist; there are cpu, .*gpu8"):
