@@ -22,7 +22,6 @@ from tasks.knowledge.search import Knowledge
 from tasks.text.passages import answering_words
 
 BESIDE = 4  # passages that are searched beyond those that are shown
-BEHIND = 0.2  # of the examples whose passage search finds first, a share in which it stands last all the same
 AROUND = 96  # tokens of rule, template and numbers around passages, question and answer, counted generously
 
 
@@ -131,10 +130,6 @@ class Answering:
             return self._declining(one.example, one.question, found)
         passages = self.knowledge.fitting(one.others[: self.k - 1], self._left([one], one.right))
         place = min(one.rank, len(passages))
-        # The search was tuned on these wordings. It finds what users ask first less often, and a model that saw the
-        # right passage in the first place alone reads no other.
-        if self._draw(one.example, f"behind:{one.question}").random() < BEHIND:
-            place = len(passages)
         passages.insert(place, one.right)
         return self._made([one], f"[{place + 1}] {one.example.output}", passages)
 
