@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 
 from tasks.core.settings import Above, Natural, Positive, Section, Share
 
-Modules = Annotated[list[str], Field(min_length=1)]
+ALL_LINEAR = "all-linear"  # every matrix of the layers, whatever a model calls them
+Modules = Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
 Precision = Literal["fp32", "bf16", "auto"]
 Method = Literal[
     "full", "lora", "rslora", "dora", "pissa", "qlora", "p_tuning_v2", "p_tuning", "prompt_tuning", "ia3", "osf"

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tasks.core.domain import BaseModelSource, Domain, load_domain
+from tasks.core.base_model import BaseModelSource
+from tasks.core.domain import Domain, load_domain
 from tasks.core.files import verify_manifest
-from tasks.train.base_model.stage import (
-    BaseModelError,
-    assembled,
-    check_terms,
-    checked_files,
-    convert,
-    licence_text,
-    notice,
-    own_pad_token,
-    own_template,
-)
+from tasks.train.base_model.folder import BaseModelError
+from tasks.train.base_model.settle import own_pad_token, own_template
+from tasks.train.base_model.stage import assembled, check_terms, checked_files, convert, licence_text, notice
 
 
 @pytest.fixture
@@ -61,10 +53,6 @@ class Tokens:
         return self.get_vocab()[self.pad_token]
 
 
-def a_model() -> SimpleNamespace:
-    return SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace())
-
-
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
@@ -82,7 +70,7 @@ def test_anything_but_the_pinned_gguf_file_is_refused(domain: Domain, fields: An
 )
 def test_a_pad_token_that_is_unknown_or_ends_turns_is_refused(token: str, cause: str) -> None:
     with pytest.raises(BaseModelError, match=cause):
-        own_pad_token(Tokens(), a_model(), token)
+        own_pad_token(Tokens(), token)
 
 
 @pytest.fixture
