@@ -9,17 +9,11 @@ from typing import Any
 import pytest
 
 from tasks.core.base_model import BaseModelSource
-from tasks.core.domain import Domain, load_domain
+from tasks.core.domain import Domain
 from tasks.core.files import verify_manifest
 from tasks.train.base_model.folder import BaseModelError
 from tasks.train.base_model.settle import own_pad_token, own_template
 from tasks.train.base_model.stage import assembled, check_terms, checked_files, convert, licence_text, notice
-
-
-@pytest.fixture
-def domain(root: Path, monkeypatch: pytest.MonkeyPatch) -> Domain:
-    monkeypatch.chdir(root)
-    return load_domain("construction")
 
 
 def with_source(domain: Domain, **fields: Any) -> Domain:
