@@ -27,12 +27,17 @@ snapshot_download(sys.argv[1], revision=sys.argv[2], local_dir=sys.argv[3], allo
 NEWEST = "import sys; from huggingface_hub import HfApi; print(HfApi().model_info(sys.argv[1]).sha)"
 
 
+def place_of(name: str, revision: str) -> Path:
+    """Where the snapshot of a model lies once it is fetched."""
+    return layout.HUB / name.replace("/", "--") / revision
+
+
 def snapshot(name: str, revision: str) -> Path:
     """The folder with a model's files, fetched at the first use; a fetch that was cut short goes on where it was.
 
     Raises BaseModelError: it is not here and the network is not allowed, or the hub does not give it.
     """
-    folder = layout.HUB / name.replace("/", "--") / revision
+    folder = place_of(name, revision)
     if folder.is_dir():
         return folder
     _allowed(f"{name} at {revision[:12]} is not below {layout.HUB}")

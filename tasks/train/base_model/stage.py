@@ -21,8 +21,9 @@ from tasks.core.files import fresh_directory, write_manifest, write_text
 from tasks.core.params import load_params
 from tasks.core.stage import run_stage
 from tasks.train.base_model.folder import BaseModelError, examine
+from tasks.train.base_model.hub import place_of
 from tasks.train.base_model.settle import own_pad_token, own_template, strip_local
-from tasks.train.base_model.take import take
+from tasks.train.base_model.take import folder_of, take
 
 LICENCE_FILES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "licenses/LICENSE*")
 
@@ -148,6 +149,16 @@ def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str
         write_text(folder / f"LICENSE{Path(source.terms_file).suffix or '.txt'}", licence_text(source))
         write_text(folder / "NOTICE.txt", notice(source, files[0]))
         return write_manifest(folder)
+
+
+def in_words(domain: Domain) -> str:
+    """The domain's base model in a few words. Raises BaseModelError: its folder cannot be used."""
+    source = domain.base_model
+    if source.files:
+        return f"{source.name}, converted from {source.files[0]}"
+    if source.hub and not place_of(source.hub, source.revision).is_dir():
+        return f"{source.name} at {source.revision[:12]}, still to be fetched"
+    return f"{source.name}, {examine(folder_of(domain)).words()}"
 
 
 def stage() -> str:
