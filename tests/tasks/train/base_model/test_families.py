@@ -120,3 +120,22 @@ def test_a_template_that_cannot_be_trained_is_refused_and_chatml_takes_its_place
     assert parity.check_prompts(domain.system_text(), base, base, prompt_of(domain, base)) == 5
     begin = "<bos>" if name == "gemma3_text" else FAMILIES[name].named.get("bos_token", "")
     assert render(PromptBook(base), messages_of("", "Hello.")).startswith(f"{begin}<|im_start|>user\nHello.")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("method", ["full", "p_tuning_v2"])
+def test_every_weight_and_prefixes_of_a_family_are_counted_and_moved_by_a_step(
+    method: str, name: str, root: Path, tmp_path: Path
+) -> None:
+    sections: dict[str, dict[str, Any]] = {
+        "full": {"train_embeddings": True},
+        "p_tuning_v2": {"virtual_tokens": 3, "projection": False, "hidden": 8},
+    }
+    folder, ids = lay_family(tmp_path, name), list(range(40, 60))
+    job = a_job(root, folder, method, sections[method])
+    model = prepared(parity.load(folder), job)
+    counted = trained_parameters(read_shape(folder), job.settings.method, job.method_section())
+    assert parameter_counts(model)["trainable_parameters"] == counted
+    before = parity.logits_of(model.eval(), [ids])
+    a_step(model.train(), ids, 5)
+    parity.refuse_unchanged(parity.logits_of(model.eval(), [ids]), before)
