@@ -26,7 +26,7 @@ from tasks.registry.inputs import folder_digest
 
 LINKED = (
     *(".venv", ".venv-evaluation", ".venv-engine"),
-    *(".flywheel/packages", ".flywheel/cache", ".flywheel/weights", ".flywheel/feedback"),
+    *(".flywheel/packages", ".flywheel/hub", ".flywheel/cache", ".flywheel/weights", ".flywheel/feedback"),
 )
 KEPT_ON_BRANCH = ("state", "dvc.lock")
 COMMITTED = ("params.yaml", "state", "dvc.lock")

@@ -22,6 +22,7 @@ from flywheel.answers import Answer, brief, is_quiet, json_option, registry, ver
 from flywheel.compare import compare
 from flywheel.learn import learn
 from flywheel.platform.verbs import VERBS as PLATFORM
+from flywheel.use import use
 from tasks.core import layout
 from tasks.core.layout import home
 
@@ -339,6 +340,7 @@ VERBS = (
     search,
     smaller,
     new_domain,
+    use,
     learn,
     nightly,
     approve,

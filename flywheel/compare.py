@@ -114,6 +114,7 @@ def _bases(names: tuple[str, ...]) -> Answer:
 
 
 def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candidate:
+    from tasks.core.base_model import told
     from tasks.core.domain import load_domain
     from tasks.evaluate.bases import Candidate, ask_base, domain_of, losses_of, prepare
     from tasks.evaluate.run.stage import context_length
@@ -129,7 +130,7 @@ def _candidate(name: str, known: dict[str, KnownBase], params: Params) -> Candid
     return Candidate(
         name,
         read_shape(folder).parameters,
-        owner.base_model.licence,
+        told(owner.base_model, folder).licence,
         tuple(known[name].languages),
         means_of(scores),
         losses_of(name, scores, items),

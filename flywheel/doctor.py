@@ -191,8 +191,10 @@ def check_settings(root: Path) -> Iterator[Check]:
         return
     code = (
         "from tasks.core.params import load_params; from tasks.core.domain import load_domain; "
-        "from tasks.core.errors import FlywheelError; from tasks.train.base_model.stage import check_terms\n"
-        "try: params = load_params(); check_terms(load_domain(params.domain), params.accepted_terms)\n"
+        "from tasks.core.errors import FlywheelError; from tasks.train.base_model.stage import check_terms, in_words\n"
+        "try:\n"
+        "    params = load_params(); domain = load_domain(params.domain)\n"
+        "    check_terms(domain, params.accepted_terms); print(in_words(domain))\n"
         "except FlywheelError as error: raise SystemExit(str(error))"
     )
     done = subprocess.run([str(python), "-c", code], cwd=root, capture_output=True, text=True)
@@ -200,7 +202,7 @@ def check_settings(root: Path) -> Iterator[Check]:
     yield Check(
         "settings",
         done.returncode == 0,
-        "params.yaml and domain are valid" if done.returncode == 0 else wrong,
+        f"params.yaml and domain are valid; base model: {done.stdout.strip()}" if done.returncode == 0 else wrong,
         "Correct the keys named above",
     )
 

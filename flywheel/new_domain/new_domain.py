@@ -150,6 +150,8 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
     """The sections that do not come from the folder, every file they name copied along."""
     raw = _raw(model)
     chosen: dict[str, Any] = {key: raw[key] for key in ("base_model", "embedder", "general", "mmlu", "safety")}
+    if place := chosen["base_model"].get("path"):  # below the folder of the domain it comes from
+        chosen["base_model"] = {**chosen["base_model"], "path": str((layout.DOMAINS / model / place).resolve())}
     if raw["language"] != language:
         chosen["embedder"] = {"name": "characters"}
         topics = layout.PACKAGES / "chatterbot_corpus" / "data" / CHATTERBOT.get(language, "")
@@ -340,10 +342,19 @@ def _validated(domain: Domain, root: Path) -> str:
 
 def _tokenizer(domain: Domain, built: Path) -> None:
     """Put the base model's tokenizer where validate looks for it."""
-    from tasks.train.base_model.stage import assembled, checked_files, load_tokenizer, own_template
+    from tasks.train.base_model.settle import own_template
+    from tasks.train.base_model.stage import assembled, checked_files, load_tokenizer
+    from tasks.train.base_model.take import entry_digest, made_for, take
 
+    source = domain.base_model
+    if not source.files:
+        if made_for(built) == entry_digest(source):
+            layout.BASE_MODEL.symlink_to(built)
+        else:
+            take(domain, layout.BASE_MODEL)
+        return
     with contextlib.suppress(FileNotFoundError):
-        if domain.base_model.sha256 in (built / "NOTICE.txt").read_text(encoding="utf-8"):
+        if source.sha256 in (built / "NOTICE.txt").read_text(encoding="utf-8"):
             layout.BASE_MODEL.symlink_to(built)
             return
     with assembled(checked_files(domain)) as file:

@@ -13,30 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.core import layout
-from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes, read_yaml
+from tasks.core.base_model import BaseModelSource, shipped_template
+from tasks.core.settings import Positive, Section, SettingsError, Similarity, Text, mistakes, read_yaml
 
 SOURCES = ("base_model", "embedder", "human", "evaluation_files", "rewordings", "seeds", "documents", "known_documents",
            "triples", "general", "mmlu", "safety")  # fmt: skip
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
-Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
-
-
-class BaseModelSource(Section):
-    """The general language model that is tuned."""
-
-    name: Text
-    package: str = ""
-    files: Texts
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    licence: Text
-    licence_url: Text
-    terms: str = ""  # a word that params.yaml must name in accepted_terms before the model is used
-    terms_file: str = ""  # in the package: the terms themselves
-    chat_template: str = ""  # a file of the domain's folder, for models that come without one
-    # Role markers of that template which the model's tokenizer does not call special tokens of its own accord.
-    markers: Annotated[list[Text], Field(default_factory=list)]
-    pad_token: Text
 
 
 class EmbedderSource(Section):
@@ -195,6 +178,11 @@ class Domain(Section):
         """The system prompt that every conversation of this domain begins with."""
         return (self.folder / self.system_prompt).read_text(encoding="utf-8").strip()
 
+    def template_text(self) -> str:
+        """The chat template that domain.yaml names for the base model: a file of its own or a shipped one; or ""."""
+        name = self.base_model.chat_template
+        return (shipped_template(name) or self.folder / name).read_text(encoding="utf-8") if name else ""
+
     def paths(self, source: AnySource) -> list[Path]:
         """The files of a source, patterns expanded, in sorted order."""
         root = layout.PACKAGES if source.package else self.folder
@@ -207,7 +195,12 @@ def load_domain(name: str, root: Path = Path()) -> Domain:
     if not (root / path).is_file():
         known = ", ".join(sorted(found.parent.name for found in (root / layout.DOMAINS).glob("*/domain.yaml")))
         raise SettingsError(f"{path}: the file does not exist; domains here: {known or 'none'}")
-    raw = read_yaml(root / path)
+    return check_domain(read_yaml(root / path), name, root)
+
+
+def check_domain(raw: Any, name: str, root: Path = Path()) -> Domain:
+    """What a domain.yaml says, typed; raises SettingsError with every mistake by name."""
+    path = layout.DOMAINS / name / "domain.yaml"
     domain, problems = None, []
     try:
         domain = Domain.model_validate(raw)
@@ -225,7 +218,8 @@ def own_files(raw: dict[str, Any], folder: Path) -> list[Path]:
     """The files below a domain's folder that the sections of its domain.yaml name."""
     found: list[Path] = []
     for _, source in _sources(raw):
-        found += [folder / source[name] for name in FILE_KEYS if source.get(name)]
+        named = [source[name] for name in FILE_KEYS if source.get(name)]
+        found += [folder / name for name in named if not shipped_template(name)]
         if not source.get("package"):
             found += [path for pattern in source.get("files", []) for path in sorted(folder.glob(pattern))]
     return found
@@ -244,8 +238,10 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         files = source.get("files")
         for pattern in files if isinstance(files, list) else []:
             problems += _pattern_problems(f"{key}.files", base, str(pattern))
+        if key == "base_model" and isinstance(place := source.get("path"), str) and not (folder / place).is_dir():
+            problems.append(f"{key}.path: missing folder {folder / place}")
         for name in FILE_KEYS:
-            if isinstance(file := source.get(name), str) and file:
+            if isinstance(file := source.get(name), str) and file and not shipped_template(file):
                 problems += _pattern_problems(f"{key}.{name}", folder, file)
     return problems
 

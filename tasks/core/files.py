@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,23 +99,27 @@ def fresh_directory(path: Path) -> Iterator[Path]:
         take_place(temporary, path)
 
 
-def _listing(directory: Path) -> dict[str, str]:
-    """Relative path → SHA-256 of each file, the manifest itself left out. A symbolic link is refused."""
+def _listing(directory: Path, links: Collection[str] = ()) -> dict[str, str]:
+    """Relative path → SHA-256 of each file, the manifest itself left out. A symbolic link not in `links` is refused."""
     listing: dict[str, str] = {}
     for path in sorted(directory.rglob("*")):
-        if path.is_symlink():
+        if path.is_symlink() and path.relative_to(directory).as_posix() not in links:
             raise ManifestError(f"{path}: a symbolic link cannot be part of a manifest")
         if path.is_file() and path != directory / MANIFEST:
             listing[path.relative_to(directory).as_posix()] = sha256_file(path)
     return listing
 
 
-def write_manifest(directory: Path) -> str:
-    """Write MANIFEST.json over everything in `directory`; returns the directory's digest."""
-    listing = _listing(directory)
+def write_manifest(directory: Path, links: Collection[str] = ()) -> str:
+    """Write MANIFEST.json over everything in `directory`; returns the directory's digest.
+
+    `links`: files that may be symbolic links, as large weights that are not copied are. What counts is the content, so
+    links and copies of the same files have one digest.
+    """
+    listing = _listing(directory, links)
     if not listing:
         raise ManifestError(f"{directory}: nothing to list in a manifest")
-    write_json(directory / MANIFEST, {"files": listing})
+    write_json(directory / MANIFEST, {"files": listing, **({"links": sorted(links)} if links else {})})
     return digest_of(listing)
 
 
@@ -126,12 +130,14 @@ def verify_manifest(directory: Path) -> str:
     """
     path = directory / MANIFEST
     try:
-        listed: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        listed: dict[str, str] = manifest["files"]
+        links: list[str] = manifest.get("links", [])
     except FileNotFoundError:
         raise ManifestError(f"{path} is missing: the directory was not finished; build it again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(f"{path} cannot be read ({error}); build the directory again") from None
-    found = _listing(directory)
+    found = _listing(directory, links)
     problems = [f"missing: {name}" for name in sorted(listed.keys() - found.keys())]
     problems += [f"not listed: {name}" for name in sorted(found.keys() - listed.keys())]
     problems += [f"changed: {name}" for name in sorted(listed.keys() & found.keys()) if listed[name] != found[name]]

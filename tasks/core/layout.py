@@ -19,6 +19,7 @@ ENGINE_PYTHON = Path(".venv-engine/bin/python")
 # Embedded state: never in git, never a stage's output.
 HOME = Path(".flywheel")
 PACKAGES = HOME / "packages"
+HUB = HOME / "hub"  # snapshots of base models, by name and revision
 CHECKPOINTS = HOME / "checkpoints"
 CACHE = HOME / "cache"
 TEACHER_CACHE = CACHE / "teacher"

@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Above = Annotated[float, Field(gt=0.0)]  # a number above zero
+Text = Annotated[str, Field(min_length=1)]
 Similarity = Annotated[float, Field(gt=0.0, le=1.0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Settings = TypeVar("Settings")

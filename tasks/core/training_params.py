@@ -16,7 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from tasks.core.hardware import Precision, launch_here
 from tasks.core.settings import Above, Natural, Positive, Section, Share
 
-Modules = Annotated[list[str], Field(min_length=1)]
+ALL_LINEAR = "all-linear"  # every matrix of the layers, whatever a model calls them
+Modules = Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
 Method = Literal[
     "full", "lora", "rslora", "dora", "pissa", "qlora", "p_tuning_v2", "p_tuning", "prompt_tuning", "ia3", "osf"
 ]

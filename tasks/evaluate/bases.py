@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field
 
 from tasks.core import layout
-from tasks.core.domain import BaseModelSource, Domain, load_domain
+from tasks.core.base_model import BaseModelSource, name_of, shipped_template
+from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import ManifestError, digest_of, verify_manifest
 from tasks.core.intervals import Interval, paired_interval
@@ -29,6 +30,7 @@ from tasks.evaluate.scoring.questions import questions_of, scores_of
 from tasks.evaluate.scoring.subject import Subject
 from tasks.text.passages import answering_words
 from tasks.train.base_model import stage as base_model
+from tasks.train.base_model.take import entry_digest, made_for
 
 BASES = Path("infra/bases.yaml")
 FOLDER = layout.HOME / "bases"
@@ -72,7 +74,7 @@ def known_bases(root: Path = Path()) -> dict[str, KnownBase]:
     entries = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = {name: KnownBase.model_validate(entry) for name, entry in (entries or {}).items()}
     for file in sorted((root / layout.DOMAINS).glob("*/domain.yaml")):
-        name = yaml.safe_load(file.read_text(encoding="utf-8"))["base_model"]["name"]
+        name = name_of(yaml.safe_load(file.read_text(encoding="utf-8"))["base_model"])
         found.setdefault(name, KnownBase(domain=file.parent.name))
     return found
 
@@ -111,9 +113,12 @@ def converted_from(owner: Domain, folder: Path) -> bool:
     wanted = {"NOTICE.txt": base_model.notice(source, files[0])} if files else {}
     try:
         verify_manifest(folder)
-        if source.chat_template:
+        if source.chat_template and not shipped_template(source.chat_template):
             wanted["chat_template.jinja"] = (owner.folder / source.chat_template).read_text(encoding="utf-8")
-        return bool(files) and all((folder / name).read_text("utf-8") == text for name, text in wanted.items())
+        if not source.files and made_for(folder) != entry_digest(source):
+            return False
+        here = bool(files) or not source.files
+        return here and all((folder / name).read_text("utf-8") == text for name, text in wanted.items())
     except (ManifestError, OSError):
         return False
 

@@ -18,7 +18,7 @@ from tasks.core import layout
 from tasks.core.files import write_json, write_manifest, write_text
 
 LINKED = ("infra", "domains", "state", "data")
-SHARED = ("packages", "cache", "tools", "mlflow")
+SHARED = ("packages", "hub", "cache", "tools", "mlflow")
 CHAIN = (layout.PRETRAIN, layout.SFT, layout.REWARD, layout.ALIGN)
 
 

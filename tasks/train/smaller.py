@@ -200,6 +200,11 @@ def quantise(model: Any, domain: Domain, kind: Quantisation, target: Path) -> di
     """Write a model of the base's architecture to a GGUF file; returns bytes and weights. Raises SmallerError."""
     import gguf
 
+    if not domain.base_model.files:
+        raise SmallerError(
+            f"{domain.base_model.name} is no GGUF file, and the quantised form is written like the base model's own: "
+            "llama.cpp's convert_hf_to_gguf.py makes one of a folder"
+        )
     with assembled(checked_files(domain)) as source:
         reader: Any = gguf.GGUFReader(source)
         architecture = str(reader.get_field("general.architecture").contents())

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tasks.core import layout
+from tasks.core.base_model import found_in
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
 from tasks.core.graph import training_stages
@@ -96,7 +97,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         counts=[(row["stage"], int(row["examples"])) for row in _csv(root / layout.PLOTS / "data_counts.csv")],
         loss=[(int(float(row["step"])), row["split"], float(row["loss"])) for row in loss],
         samples=read_samples(root),
-        licences=licences(domain),
+        licences=licences(domain, found_in(root / layout.BASE_MODEL)),
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
         costs=read_costs(root),
@@ -166,13 +167,18 @@ def read_costs(root: Path) -> list[dict[str, str]]:
     return rows
 
 
-def licences(domain: dict[str, Any]) -> list[dict[str, str]]:
-    """What the release is built on: name, licence and attribution of the base model and of every source."""
+def licences(domain: dict[str, Any], found: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+    """What the release is built on: name, licence and attribution of the base model and of every source.
+
+    `found`: what the base model's own files say of it.
+    """
     rows = []
     for key in ("base_model", "human", "general", "mmlu", "safety"):
         value = domain.get(key) or []
         for source in value if isinstance(value, list) else [value]:
             fields = ("name", "licence", "attribution", "url", "licence_url")
+            if key == "base_model":
+                source = {**(found or {}), **source}
             rows.append({"role": key.replace("_", " "), **{field: str(source.get(field, "")) for field in fields}})
     return rows
 

@@ -1,12 +1,12 @@
 """Stage base_model: the general language model that is tuned, in safetensors, with its licence and a manifest.
 
-Limits: packages with a GGUF file, whole or in parts, only; the weights are those of that file, widened to fp32.
+A GGUF file, whole or in parts, is converted: its weights are widened to fp32. A folder of safetensors, given or from
+the hub, is taken as it is (`take`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -15,21 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
-from tasks.core.domain import BaseModelSource, Domain, load_domain
-from tasks.core.errors import FlywheelError
-from tasks.core.files import fresh_directory, write_json, write_manifest, write_text
+from tasks.core.base_model import BaseModelSource
+from tasks.core.domain import Domain, load_domain
+from tasks.core.files import fresh_directory, write_manifest, write_text
 from tasks.core.params import load_params
-from tasks.core.records import Turn
 from tasks.core.stage import run_stage
-from tasks.text.prompts import PromptError, messages_of, render
+from tasks.train.base_model.folder import BaseModelError, examine
+from tasks.train.base_model.hub import place_of
+from tasks.train.base_model.settle import own_pad_token, own_template, strip_local
+from tasks.train.base_model.take import folder_of, take
 
 LICENCE_FILES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "licenses/LICENSE*")
-# What transformers notes about this machine and this run rather than about the model.
-LOCAL_KEYS = ("_model_name_or_path", "is_local", "local_files_only", "name_or_path")
-
-
-class BaseModelError(FlywheelError):
-    """The base model's file is not the one the domain names, or cannot be converted."""
 
 
 def check_terms(domain: Domain, accepted: Collection[str]) -> None:
@@ -83,44 +79,6 @@ def assembled(paths: Sequence[Path]) -> Iterator[Path]:
         yield whole
 
 
-def own_template(tokenizer: Any, domain: Domain) -> None:
-    """Give a model that has none the domain's chat template, and hold its role markers for special tokens.
-
-    A marker that is none could be typed by a user. Raises BaseModelError: no template, one that cannot write the
-    domain's conversations, or an unknown marker.
-    """
-    source = domain.base_model
-    if unknown := [marker for marker in source.markers if marker not in tokenizer.get_vocab()]:
-        raise BaseModelError(f"base_model.markers {unknown} are not in the model's vocabulary")
-    if source.markers:
-        tokenizer.add_special_tokens({"additional_special_tokens": source.markers})
-    if source.chat_template:
-        tokenizer.chat_template = (domain.folder / source.chat_template).read_text(encoding="utf-8")
-    if not tokenizer.chat_template:
-        raise BaseModelError(f"{source.name} has no chat template; name one in base_model.chat_template")
-    try:
-        render(tokenizer, messages_of(domain.system_text(), "?", (Turn(user="?", assistant="?"),)))
-    except PromptError as fault:
-        raise BaseModelError(
-            f"{source.name} with the domain's system prompt and an earlier turn: {fault}; name a template that writes "
-            "both in base_model.chat_template, or leave the system prompt empty"
-        ) from None
-
-
-def own_pad_token(tokenizer: Any, model: Any, pad_token: str) -> None:
-    """Give tokenizer and model a pad token of their own. Raises BaseModelError: it is unknown, or ends turns.
-
-    Equal to the end-of-turn token, it would be masked with the padding, and with it what teaches the model to stop.
-    """
-    if pad_token not in tokenizer.get_vocab():
-        raise BaseModelError(f"base_model.pad_token {pad_token!r} is not in the model's vocabulary")
-    tokenizer.pad_token = pad_token
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise BaseModelError(f"base_model.pad_token {pad_token!r} is the end-of-turn token; name another one")
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer of a GGUF file."""
     from transformers import AutoTokenizer
@@ -171,22 +129,17 @@ def notice(source: BaseModelSource, file: Path) -> str:
     )
 
 
-def strip_local(folder: Path) -> None:
-    """Take out of every JSON setting in `folder` what transformers notes about this machine."""
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-            write_json(folder / name, {key: value for key, value in settings.items() if key not in LOCAL_KEYS})
-
-
 def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str:
     """Write the domain's base model to `target`, whole or not at all; returns the folder's digest."""
     source = domain.base_model
     check_terms(domain, accepted)
+    if not source.files:
+        return take(domain, target)
     files = checked_files(domain)
     with assembled(files) as file:
         tokenizer, model = load_gguf(file)
-    own_pad_token(tokenizer, model, source.pad_token)
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = own_pad_token(tokenizer, source.pad_token)
     own_template(tokenizer, domain)
     with fresh_directory(target) as folder:
         model.save_pretrained(folder)
@@ -198,12 +151,23 @@ def convert(domain: Domain, target: Path, accepted: Collection[str] = ()) -> str
         return write_manifest(folder)
 
 
+def in_words(domain: Domain) -> str:
+    """The domain's base model in a few words. Raises BaseModelError: its folder cannot be used."""
+    source = domain.base_model
+    if source.files:
+        return f"{source.name}, converted from {source.files[0]}"
+    if source.hub and not place_of(source.hub, source.revision).is_dir():
+        return f"{source.name} at {source.revision[:12]}, still to be fetched"
+    return f"{source.name}, {examine(folder_of(domain)).words()}"
+
+
 def stage() -> str:
     """Convert the base model of the domain that params.yaml names."""
     params = load_params()
     domain = load_domain(params.domain)
     digest = convert(domain, layout.BASE_MODEL, params.accepted_terms)
-    return f"{domain.base_model.name} in {layout.BASE_MODEL}, digest {digest[:12]}"
+    facts = examine(layout.BASE_MODEL).words()
+    return f"{domain.base_model.name} in {layout.BASE_MODEL}: {facts}; digest {digest[:12]}"
 
 
 if __name__ == "__main__":

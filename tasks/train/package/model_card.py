@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
+from tasks.core.base_model import told
 from tasks.core.domain import Domain
 from tasks.core.package import Kind
 from tasks.core.params import Params
@@ -56,7 +57,7 @@ def model_card(params: Params, domain: Domain, kind: Kind) -> str:
     """The card's text in Markdown."""
     from jinja2 import Environment
 
-    source = domain.base_model
+    source = told(domain.base_model)
     none = dict.fromkeys(("examples", "tokens", "epochs", "answer_tokens"), 0)
     methods = [how(params, stage, counted(stage)) for stage in ("pretrain", "sft", "align")]
     template = Environment(trim_blocks=True, keep_trailing_newline=True).from_string(  # noqa: S701 - Markdown

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import files, layout
+from tasks.core.base_model import told
 from tasks.core.domain import Domain, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.package import ADAPTER, BASE, KIND, KNOWLEDGE, MODEL, PROMPT, Kind, kind_of_adapter
 from tasks.core.params import Params, load_params
 from tasks.core.stage import run_stage
 from tasks.text.prompts import PromptBook, messages_of, render
-from tasks.train.base_model.stage import strip_local
+from tasks.train.base_model.settle import strip_local
 from tasks.train.package import parity
 from tasks.train.package.model_card import model_card
 from tasks.train.run.handover import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights, final
@@ -144,9 +145,11 @@ def build(params: Params, domain: Domain, weights: Weights, base_digest: str, ta
             shutil.copytree(
                 layout.INDEX, folder / KNOWLEDGE, ignore=shutil.ignore_patterns("refused.parquet", files.MANIFEST)
             )
-        source = domain.base_model
+        source = told(domain.base_model)
         made_from = {name: getattr(source, name) for name in ("name", "licence", "licence_url")}
         made_from |= {"digest": base_digest, "source_package": source.package, "source_sha256": source.sha256}
+        if source.hub:
+            made_from |= {"hub": source.hub, "revision": source.revision}
         files.write_json(folder / BASE, made_from)
         files.write_text(folder / "README.md", model_card(params, domain, kind))
         return compared, files.write_manifest(folder)

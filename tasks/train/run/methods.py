@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.errors import FlywheelError
-from tasks.core.training_params import METHODS
+from tasks.core.training_params import ALL_LINEAR, METHODS
+from tasks.train.run.shape import read_shape
 
 if TYPE_CHECKING:
     from tasks.train.run.job import TrainingJob
@@ -45,7 +46,25 @@ def peft_config(job: TrainingJob, task: TaskType) -> Any:
     if method.peft is None:
         return None
     kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[method.peft]
-    return kind(task_type=task, **method.options(job.method_section(), job.base_model))
+    options = method.options(job.method_section(), job.base_model)
+    if "target_modules" in options:
+        options["target_modules"] = target_modules(job.base_model, options["target_modules"])
+    return kind(task_type=task, **options)
+
+
+def target_modules(model: Path, wanted: str | list[str]) -> list[str]:
+    """The linear layers to train, by name. Raises MethodUnavailable: the model has none of one of these names.
+
+    `all-linear` is told from the weights' files and not left to peft, so that sizes are counted of the same layers, the
+    adapter's configuration names them, and training goes on from it whichever way they were asked for.
+    """
+    shape = read_shape(model)
+    names, there = shape.names(wanted), shape.names(ALL_LINEAR)
+    if missing := [name for name in names if name not in there]:
+        raise MethodUnavailable(
+            f"target_modules {missing} are no linear layers of this model; write `all-linear`, or some of {there}"
+        )
+    return names
 
 
 def quantisation_of(job: TrainingJob) -> dict[str, Any]:

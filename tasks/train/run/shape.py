@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.settings import Section
-from tasks.core.training_params import METHODS, Method
+from tasks.core.training_params import ALL_LINEAR, METHODS, Method
 
 
 class ShapeError(FlywheelError):
@@ -45,9 +45,14 @@ class ModelShape:
         """Weights of the embedding, and of the head where it is another matrix."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
-    def of(self, modules: list[str]) -> list[tuple[int, int]]:
+    def names(self, modules: str | list[str]) -> list[str]:
+        """The names of linear layers as settings give them: a list, or `all-linear` for those this model has."""
+        return sorted({name for name, _ in self.matrices}) if modules == ALL_LINEAR else list(modules)
+
+    def of(self, modules: str | list[str]) -> list[tuple[int, int]]:
         """Shapes (outputs, inputs) of the matrices with these names."""
-        return [shape for name, shape in self.matrices if name in modules]
+        names = self.names(modules)
+        return [shape for name, shape in self.matrices if name in names]
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -97,7 +102,7 @@ def trained_parameters(shape: ModelShape, method: Method, settings: Section) -> 
             return magnitudes + sum(section.rank * (rows + columns) for rows, columns in places)
         case "IA3":
             inputs = sum(columns for _, columns in shape.of(section.feedforward_modules))
-            others = [name for name in section.target_modules if name not in section.feedforward_modules]
+            others = [n for n in shape.names(section.target_modules) if n not in section.feedforward_modules]
             return inputs + sum(rows for rows, _ in shape.of(others))
         case "OSF":  # the singular vectors and values that a weight's kept directions leave over
             return sum(max(0, min(place) - section.kept_rank) * (sum(place) + 1) for place in places)

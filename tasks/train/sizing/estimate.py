@@ -25,7 +25,7 @@ FORMULA_STARTUP = 25.0  # seconds until the first step: imports and loading
 DISK_RATE = 1e9  # bytes a second of what `disk_of` counts, with which a checkpoint is written
 LONG, LARGE = 1200.0, 0.5  # seconds, or a share of the free memory, from which on a stage probes by itself
 USABLE = 0.92  # of a GPU's memory; the rest is the driver's, and what the allocator cannot use
-SMALL_LORA = LoraParams(rank=16, alpha=32, dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"])
+SMALL_LORA = LoraParams(rank=16, alpha=32, dropout=0.0, target_modules="all-linear")
 
 
 def size(job: TrainingJob, probe: Literal["always", "doubt", "known"] = "known") -> Sizing:

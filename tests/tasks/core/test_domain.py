@@ -57,3 +57,23 @@ def test_a_source_cannot_reach_out_of_its_folder(copy: Path) -> None:
 def test_an_unknown_domain_names_those_there_are(copy: Path) -> None:
     with pytest.raises(SettingsError, match="domains here: construction"):
         load_domain("medicine", copy)
+
+
+def test_a_base_model_in_a_folder_that_is_not_there_is_reported_with_the_rest(copy: Path) -> None:
+    def change(value: Any) -> None:
+        value["base_model"] = {"path": "model", "chat_template": "chatlm"}
+
+    edit(copy, change)
+    with pytest.raises(SettingsError) as error:
+        load_domain("construction", copy)
+    assert "base_model.path: missing folder" in str(error.value)
+    assert "base_model.chat_template: missing file" in str(error.value)
+
+
+def test_a_base_model_may_lie_below_the_domain_s_folder_with_a_shipped_template(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "domains/construction/model").mkdir()
+    edit(copy, lambda value: value.update(base_model={"path": "model", "chat_template": "chatml"}))
+    monkeypatch.chdir(copy)
+    assert "<|im_start|>" in load_domain("construction").template_text()

@@ -70,3 +70,20 @@ def test_json_with_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_that_the_manifest_names_count_as_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("heavy")
+    (folder / "copy").write_text("heavy")
+    copied = files.write_manifest(folder)
+    (folder / "copy").unlink()
+    (folder / "copy").symlink_to(tmp_path / "weights")
+    with pytest.raises(files.ManifestError, match="symbolic link"):
+        files.write_manifest(folder)
+    assert files.write_manifest(folder, ["copy"]) == copied == files.verify_manifest(folder)
+    (tmp_path / "weights").write_text("other")
+    with pytest.raises(files.ManifestError, match="changed: copy"):
+        files.verify_manifest(folder)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(files.ManifestError, match="missing: copy"):
+        files.verify_manifest(folder)

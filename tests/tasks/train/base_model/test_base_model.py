@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tasks.core.domain import BaseModelSource, Domain, load_domain
+from tasks.core.base_model import BaseModelSource
+from tasks.core.domain import Domain
 from tasks.core.files import verify_manifest
-from tasks.train.base_model.stage import (
-    BaseModelError,
-    assembled,
-    check_terms,
-    checked_files,
-    convert,
-    licence_text,
-    notice,
-    own_pad_token,
-    own_template,
-)
-
-
-@pytest.fixture
-def domain(root: Path, monkeypatch: pytest.MonkeyPatch) -> Domain:
-    monkeypatch.chdir(root)
-    return load_domain("construction")
+from tasks.train.base_model.folder import BaseModelError
+from tasks.train.base_model.settle import own_pad_token, own_template
+from tasks.train.base_model.stage import assembled, check_terms, checked_files, convert, licence_text, notice
 
 
 def with_source(domain: Domain, **fields: Any) -> Domain:
@@ -61,10 +47,6 @@ class Tokens:
         return self.get_vocab()[self.pad_token]
 
 
-def a_model() -> SimpleNamespace:
-    return SimpleNamespace(config=SimpleNamespace(), generation_config=SimpleNamespace())
-
-
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
@@ -82,7 +64,7 @@ def test_anything_but_the_pinned_gguf_file_is_refused(domain: Domain, fields: An
 )
 def test_a_pad_token_that_is_unknown_or_ends_turns_is_refused(token: str, cause: str) -> None:
     with pytest.raises(BaseModelError, match=cause):
-        own_pad_token(Tokens(), a_model(), token)
+        own_pad_token(Tokens(), token)
 
 
 @pytest.fixture

@@ -24,12 +24,15 @@ from tasks.train.run.methods import (
     AdapterMismatch,
     MethodUnavailable,
     parameter_counts,
+    peft_config,
     prepared,
     quantisation_of,
+    shape_of,
     virtual_positions,
 )
 from tasks.train.run.shape import read_shape, trained_parameters
 from tasks.train.sft.stage import describe
+from tests.families import lay_family
 
 ADAPTERS = sorted(set(get_args(Method)) - {"full"})
 IDS = torch.arange(100, 120)[None]
@@ -138,6 +141,29 @@ def test_each_method_trains_so_many_parameters(method: str, count: int, root: Pa
     job: Any = a_job(root, tiny_model, method)
     assert parameter_counts(prepared(loaded(job), job))["trainable_parameters"] == count
     assert trained_parameters(read_shape(tiny_model), job.settings.method, job.method_section()) == count
+
+
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora", "pissa", "ia3", "osf"])
+def test_all_linear_is_the_list_of_a_llama_s_seven_modules(method: str, root: Path, tiny_model: Path) -> None:
+    """The same keys are trained, and a job of one kind goes on from an adapter of the other."""
+    jobs = [a_job(root, tiny_model, method, target_modules=modules) for modules in ("all-linear", SEVEN)]
+    trained_keys = [
+        {name for name, weight in prepared(loaded(job), job).named_parameters() if weight.requires_grad} for job in jobs
+    ]
+    assert trained_keys[0] == trained_keys[1]
+    assert {name for name in SEVEN if any(f".{name}." in key for key in trained_keys[0])} == set(SEVEN)
+    assert shape_of(peft_config(jobs[0], "CAUSAL_LM")) == shape_of(peft_config(jobs[1], "CAUSAL_LM"))
+    counts = {trained_parameters(read_shape(tiny_model), job.settings.method, job.method_section()) for job in jobs}
+    assert len(counts) == 1
+
+
+def test_layers_that_a_model_calls_otherwise_are_refused_with_those_it_has(root: Path, tmp_path: Path) -> None:
+    job = a_job(root, lay_family(tmp_path, "phi3"), "lora")
+    with pytest.raises(MethodUnavailable, match=r"\['q_proj', 'v_proj'\] are no .*`all-linear`, or .*'qkv_proj'\]"):
+        peft_config(job, "CAUSAL_LM")
 
 
 def test_pissa_begins_as_the_base_model_and_ends_as_a_lora_of_twice_the_rank(
