@@ -57,3 +57,20 @@ def test_a_source_cannot_reach_out_of_its_folder(copy: Path) -> None:
 def test_an_unknown_domain_names_those_there_are(copy: Path) -> None:
     with pytest.raises(SettingsError, match="domains here: construction"):
         load_domain("medicine", copy)
+
+
+def without_guards(value: Any) -> None:
+    del value["mmlu"], value["safety"], value["evaluation"]["safety"]
+
+
+def test_a_domain_may_go_without_mmlu_and_without_safety(copy: Path) -> None:
+    edit(copy, without_guards)
+    domain = load_domain("construction", copy)
+    assert (domain.mmlu, domain.safety, domain.evaluation.safety) == (None, None, None)
+
+
+@pytest.mark.parametrize("change", [lambda value: value.pop("safety"), lambda value: value["evaluation"].pop("safety")])
+def test_the_size_of_the_safety_set_stands_with_its_source_or_not_at_all(copy: Path, change: Any) -> None:
+    edit(copy, change)
+    with pytest.raises(SettingsError, match=r"evaluation\.safety: a size belongs to"):
+        load_domain("construction", copy)

@@ -12,8 +12,13 @@ import pytest
 import yaml
 
 from tasks.core import layout
+from tasks.core.benchmarks import load_benchmarks
+from tasks.core.domain import load_domain
 from tasks.core.records import make_item, write_jsonl
-from tasks.evaluate.run import stage
+from tasks.evaluate.gate.scores import NoVerdict
+from tasks.evaluate.gate.stage import gate
+from tasks.evaluate.run import benchmarks, stage
+from tasks.evaluate.run.opencompass_process import EvaluationError
 
 pytestmark = pytest.mark.slow
 
@@ -84,9 +89,11 @@ def measured(repository: Path) -> Iterator[Path]:
         for name in ("domain", "dialogue"):
             items = [make_item(set=name, prompt=f"{name} {one}?", reference=f"Yes, {one}.") for one in range(6)]
             write_jsonl(layout.EVALUATION_ITEMS / f"{name}.jsonl", items)
+        settings = yaml.safe_load(layout.PARAMS.read_text())
+        settings["evaluate"]["batch_size"] = 8  # all long answers at once
+        layout.PARAMS.write_text(yaml.safe_dump(settings))
         lay_data(DOMAIN)
         lay_sets(DOMAIN, SETS)
-        write_jsonl(Path("reports/receipt.parquet"), [])
         stage.evaluate("champion")
         stage.evaluate("candidate")
         yield repository
@@ -98,7 +105,7 @@ def values_of(who: str, name: str) -> dict[str, float]:
 
 
 def predictions(name: str) -> dict[str, Any]:
-    found = layout.HOME.glob(f"evaluation/candidate/sets/runs/*/predictions/candidate/{name}_000.json")
+    found = layout.HOME.glob(f"evaluation/candidate/sets_*/runs/*/predictions/candidate/{name}_000.json")
     return dict(json.loads(next(found).read_text()))
 
 
@@ -108,3 +115,102 @@ def test_every_item_of_every_set_has_one_score_on_either_side(measured: Path) ->
         assert before.keys() == after.keys() and len(after) == items
         assert set(after.values()) <= {0.0, 1.0}
     assert set(values_of("candidate", "colours").values()) == {0.0}
+
+
+def test_prompts_are_the_models_own_conversation_under_the_system_prompt_it_is_served_with(measured: Path) -> None:
+    """Begun once, few-shot examples as turns, a set's own SYSTEM text after ours; likelihoods of the answer alone."""
+    system = load_domain("construction").system_text()
+    asked = predictions("colours")["0"]["origin_prompt"]
+    assert asked == (
+        f"<|im_start|>system\n{system}\nOne word.<|im_end|>\n<|im_start|>user\nWhich colour is thing 0?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    shots = predictions("sums")["0"]["origin_prompt"]
+    assert shots.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nQuestion: Angelo")
+    assert shots.count("<|im_start|>assistant\n") == 5 and shots.endswith(
+        "\nAnswer:<|im_end|>\n<|im_start|>assistant\n"
+    )
+    scored = predictions("law")["0"]["label: D"]["testing input"]
+    assert scored.endswith("<|im_start|>assistant\n\x1eD") and scored.count("\x1e") == 1
+
+
+def test_a_likelihood_is_the_mean_of_the_answers_tokens_as_plain_transformers_gives_it(measured: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(layout.BASE_MODEL)
+    base = AutoModelForCausalLM.from_pretrained(layout.BASE_MODEL)
+    model: Any = PeftModel.from_pretrained(base, layout.PACKAGE / "adapter").eval()
+    found = predictions("law")["3"]["label: B"]
+    prompt, answer = (
+        tokenizer(part, add_special_tokens=False)["input_ids"] for part in found["testing input"].split("\x1e")
+    )
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    chosen = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None])
+    assert found["PPL"] == pytest.approx(-float(chosen.mean()), abs=2e-5)
+
+
+def test_the_users_own_benchmark_decides_the_verdict_and_the_others_are_in_it(measured: Path) -> None:
+    gate()
+    verdict = json.loads(layout.VERDICT.read_text())
+    kinds = {one["name"]: one["kind"] for one in verdict["criteria"]}
+    assert (kinds["colours_correct"], kinds["sums_correct"]) == ("floor", "superiority")
+    assert "law_correct" in {one["name"] for one in verdict["reported"]}
+    assert verdict["outcome"] == "reject"
+    assert any(reason.startswith("Colours reaches 0.000") for reason in verdict["reasons"])
+    lay_sets(DOMAIN, [{**SETS[0], "gate": "report"}, *SETS[1:]])
+    gate()  # on the same scores
+    assert json.loads(layout.VERDICT.read_text())["outcome"] == "hold"
+    lay_sets(DOMAIN, SETS)
+
+
+def test_a_second_run_asks_nothing_and_only_a_set_whose_data_changed_is_asked_again(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (layout.EVALUATION / "candidate/scores.jsonl").read_bytes()
+    asked: list[str] = []
+    ask = benchmarks._ask
+
+    def watched(sets: Any, *others: Any) -> Any:
+        asked.extend(one.name for one in sets)
+        return ask(sets, *others)
+
+    monkeypatch.setattr(benchmarks, "_ask", watched)
+    stage.evaluate("candidate")
+    assert (asked, (layout.EVALUATION / "candidate/scores.jsonl").read_bytes()) == ([], before)
+    rows = DOMAIN / "evaluation/colours/colours.jsonl"
+    kept = rows.read_text()
+    rows.write_text(kept + json.dumps({"question": "And this?", "answer": "red"}) + "\n")
+    try:
+        stage.evaluate("candidate")
+        assert asked == ["colours"] and len(values_of("candidate", "colours")) == 9
+        with pytest.raises(NoVerdict, match=r"different conditions .sets"):
+            gate()
+    finally:
+        rows.write_text(kept)
+        stage.evaluate("candidate")
+    assert asked == ["colours"]
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"opencompass": "gsm9k_gen"}, "the set sums: OpenCompass has no configuration of data sets called gsm9k_gen"),
+        ({"opencompass": "mmlu_gen"}, "the set sums: .*its data are not here: .*nothing is fetched"),
+        ({"only": ["gsm9k"]}, "the set sums: `only:` names gsm9k; there are gsm8k"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name_and_leaves_no_score(
+    measured: Path, change: dict[str, Any], cause: str
+) -> None:
+    lay_sets(DOMAIN, [{**SETS[1], **change}])
+    try:
+        assert load_benchmarks("construction")
+        with pytest.raises(EvaluationError, match=cause):
+            stage.evaluate("candidate")
+        assert not (layout.EVALUATION / "candidate").exists()
+    finally:
+        lay_sets(DOMAIN, SETS)
+        stage.evaluate("candidate")
