@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ from opencompass.utils.build import build_dataset_from_cfg
 from opencompass.utils.run import match_cfg_file
 
 from tasks.core.files import digest_of, write_json
+from tasks.evaluate.run.chat_prompts import scored_apart
 
 KINDS = ("GenInferencer", "PPLInferencer")
 
@@ -100,35 +100,6 @@ def _prepare(one: ConfigDict, abbr: str) -> None:
 def _name(kind: Any) -> str:
     """The last part of a type, which a configuration gives as a text or as what it imported."""
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
-
-
-def scored_apart(template: dict[Any, Any]) -> dict[Any, Any]:
-    """Templates of one text a label, as a question of HUMAN, which all have in common, and an answer of BOT.
-
-    A template whose last round is BOT already says which part is the answer.
-    """
-    rounds = {label: _rounds(one) for label, one in template.items()}
-    last = [found["round"][-1] for found in rounds.values()]
-    if all(one.get("role") == "BOT" for one in last):
-        return rounds
-    texts = [str(one["prompt"]) for one in last]
-    alike = zip(*texts, strict=False)
-    cut = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, alike))
-    opened = texts[0].rfind("{", 0, cut)
-    if opened > texts[0].rfind("}", 0, cut):  # within the name of a column
-        cut = opened
-    if not texts[0][:cut].strip() or not all(text[cut:].strip() for text in texts):
-        raise SetRefused("its templates do not begin alike and end apart: write the answer as a round of BOT")
-    for found, one, text in zip(rounds.values(), last, texts, strict=True):
-        question = {**one, "role": "HUMAN", "prompt": text[:cut].rstrip()}
-        found["round"] = [*found["round"][:-1], question, {"role": "BOT", "prompt": text[cut:].strip()}]
-    return rounds
-
-
-def _rounds(template: Any) -> dict[str, Any]:
-    if isinstance(template, str):
-        return {"round": [{"role": "HUMAN", "prompt": template}]}
-    return dict(template)
 
 
 def _rows(data_sets: list[ConfigDict], most: int | None) -> dict[str, dict[str, Any]]:
