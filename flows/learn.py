@@ -17,7 +17,7 @@ from flows.workspace import one_at_a_time
 from tasks.core import layout
 from tasks.core.domain import LEARNED_FOLDER, load_domain
 from tasks.core.errors import FlywheelError
-from tasks.core.files import sha256_file, verify_manifest, write_bytes
+from tasks.core.files import folder_digest, sha256_file, verify_manifest, write_bytes
 from tasks.core.package import read_package
 from tasks.evaluate.gate.stage import Verdict
 from tasks.evaluate.learned import Judgement, judge_learned
@@ -26,7 +26,6 @@ from tasks.knowledge.learn import Lesson, build_package, file_of, lesson_of
 from tasks.knowledge.search import Knowledge
 from tasks.registry import runs
 from tasks.registry.deploy import promote, this_person
-from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import EVALUATION_TAG, fetch_evaluation, fetch_weights
 from tasks.registry.versions import Registry, Version
 from tasks.text.prompts import PromptBook

@@ -23,7 +23,7 @@ from flows.live import promoted
 from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import sha256_file, verify_manifest
+from tasks.core.files import folder_digest, sha256_file, verify_manifest
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
@@ -31,7 +31,6 @@ from tasks.curate.quality.data_docs import render_data_docs
 from tasks.evaluate.card.card import render_card, verdict_rows
 from tasks.registry import runs
 from tasks.registry.deploy import promote
-from tasks.registry.inputs import folder_digest
 from tasks.store import ledger
 
 if TYPE_CHECKING:

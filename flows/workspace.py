@@ -22,7 +22,7 @@ from flows.stages import open_repo
 from tasks.core import layout
 from tasks.core.domain import LEARNED_FOLDER
 from tasks.core.errors import FlywheelError
-from tasks.registry.inputs import folder_digest
+from tasks.core.files import folder_digest
 
 LINKED = (
     *(".venv", ".venv-evaluation", ".venv-engine"),

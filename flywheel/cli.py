@@ -21,6 +21,7 @@ import click
 from flywheel.answers import Answer, brief, is_quiet, json_option, registry, verb
 from flywheel.compare import compare
 from flywheel.learn import learn
+from flywheel.pilot import pilot
 from flywheel.platform.verbs import VERBS as PLATFORM
 from flywheel.use import use
 from tasks.core import layout
@@ -339,6 +340,7 @@ VERBS = (
     estimate,
     search,
     smaller,
+    pilot,
     new_domain,
     use,
     learn,

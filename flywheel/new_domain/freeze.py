@@ -62,7 +62,7 @@ def freeze(domain: Domain, pools: Pools, threshold: float, shingle: int) -> dict
     drawn = {name: pools[name] for name in ("mmlu", "declining")}
     for name, items in (("domain", asked), ("dialogue", pools["dialogue"]), ("safety", pools["safety"])):
         try:
-            drawn[name] = draw_spread(items, getattr(domain.evaluation, name))
+            drawn[name] = draw_spread(items, getattr(domain.evaluation, name) or 0)
         except ValueError as error:
             raise IngestError(f"domains/{domain.name}/domain.yaml: evaluation.{name}: {error}") from None
     return {name: sorted(item.id for item in items) for name, items in drawn.items()}

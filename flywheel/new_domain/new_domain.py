@@ -149,7 +149,9 @@ def _raw(name: str) -> dict[str, Any]:
 def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
     """The sections that do not come from the folder, every file they name copied along."""
     raw = _raw(model)
-    chosen: dict[str, Any] = {key: raw[key] for key in ("base_model", "embedder", "general", "mmlu", "safety")}
+    chosen: dict[str, Any] = {
+        key: raw[key] for key in ("base_model", "embedder", "general", "mmlu", "safety") if key in raw
+    }
     if place := chosen["base_model"].get("path"):  # below the folder of the domain it comes from
         chosen["base_model"] = {**chosen["base_model"], "path": str((layout.DOMAINS / model / place).resolve())}
     if raw["language"] != language:
@@ -164,7 +166,7 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     chosen["knowledge"] = {"evaluation_answers": True}
-    chosen["evaluation"] = {"domain": 1, "dialogue": 1, "safety": 1}
+    chosen["evaluation"] = {"domain": 1, "dialogue": 1, **({"safety": 1} if "safety" in chosen else {})}
     return chosen
 
 
@@ -210,7 +212,8 @@ def _sizes(pools: Pools, params: Params, uses: list[str]) -> dict[str, int]:
             f"one in {EVALUATED_SHARE} can be kept for the evaluation" + "".join(f"\n  {line}" for line in uses)
         )
     dialogue, safety = len(pools["dialogue"]), len(pools["safety"])
-    return {"domain": size, "dialogue": min(MAX_DIALOGUE, dialogue), "safety": min(MAX_SAFETY, safety // 2)}
+    sizes = {"domain": size, "dialogue": min(MAX_DIALOGUE, dialogue)}
+    return sizes | ({"safety": min(MAX_SAFETY, safety // 2)} if safety else {})
 
 
 def _seeds(domain: Domain) -> list[dict[str, str]]:

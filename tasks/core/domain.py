@@ -134,7 +134,7 @@ class EvaluationSizes(Section):
 
     domain: Positive
     dialogue: Positive
-    safety: Positive
+    safety: Positive | None = None  # asked for where the domain has harmful requests
 
 
 class Domain(Section):
@@ -160,9 +160,17 @@ class Domain(Section):
     known_documents: Annotated[list[Source], Field(default_factory=list)]
     triples: Annotated[list[TripleSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
-    mmlu: Source  # multiple-choice questions of general knowledge, from few-shot YAML files
-    safety: SafetySource
+    # Multiple-choice questions of general knowledge, from few-shot YAML files. A domain may go without these, and
+    # without `safety`; what is then not guarded is said with every verdict.
+    mmlu: Source | None = None
+    safety: SafetySource | None = None
     evaluation: EvaluationSizes
+
+    @model_validator(mode="after")
+    def _sized(self) -> Domain:
+        if (self.safety is None) != (self.evaluation.safety is None):
+            raise ValueError("evaluation.safety: a size belongs to `safety:`, which stands with it or not at all")
+        return self
 
     @property
     def folder(self) -> Path:

@@ -45,6 +45,14 @@ def digest_of(value: Any) -> str:
     return sha256_bytes(canonical_json(value).encode())
 
 
+def folder_digest(folder: Path) -> str | None:
+    """The SHA-256 over name and content of every file below `folder`; None where it is missing."""
+    if not folder.is_dir():
+        return None
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` whole or not at all."""
     write_bytes(path, text.encode())

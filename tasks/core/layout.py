@@ -70,7 +70,7 @@ DATA_DOCS = REPORTS / "data_docs"
 ESTIMATE = REPORTS / "estimate.json"
 
 EVALUATION_SETS = ("domain", "declining", "dialogue", "mmlu", "safety")
-OPTIONAL_SETS = ("declining",)  # those that a domain may go without
+OPTIONAL_SETS = ("declining", "mmlu", "safety")  # those that a domain may go without
 
 # The libraries below call home, look for a newer version of themselves or talk of it unless they are told not to.
 OFFLINE = {

@@ -18,7 +18,8 @@ from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, Score, read_own_jsonl
 from tasks.evaluate.gate.requirements import of_learned
-from tasks.evaluate.gate.stage import Table, Verdict, ids_of, judge, table_of
+from tasks.evaluate.gate.scores import Table, ids_of, table_of
+from tasks.evaluate.gate.stage import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, room_of, write_evaluation
 from tasks.evaluate.scoring.questions import FACTS, Question, check_fits, means_of, questions_of, read_items, scores_of
 from tasks.evaluate.scoring.subject import Subject

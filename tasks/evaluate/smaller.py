@@ -11,7 +11,8 @@ from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_json
 from tasks.core.params import load_params
 from tasks.evaluate.gate.requirements import SMALLER
-from tasks.evaluate.gate.stage import Table, Verdict, ids_of, judge, table_of
+from tasks.evaluate.gate.scores import Table, ids_of, table_of
+from tasks.evaluate.gate.stage import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, write_evaluation
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, load_subject

@@ -46,11 +46,3 @@ def shaping_settings(root: Path) -> dict[str, Any]:
     """params.yaml without the sections that say how the platform runs."""
     settings: dict[str, Any] = yaml.safe_load((root / layout.PARAMS).read_text(encoding="utf-8"))
     return {name: value for name, value in settings.items() if name not in OPERATIONAL_SECTIONS}
-
-
-def folder_digest(folder: Path) -> str | None:
-    """The SHA-256 over name and content of every file below `folder`; None where it is missing."""
-    if not folder.is_dir():
-        return None
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return digest_of({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})

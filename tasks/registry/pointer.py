@@ -15,11 +15,10 @@ from pathlib import Path
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import fresh_directory, holds, verify_manifest, write_json
+from tasks.core.files import folder_digest, fresh_directory, holds, verify_manifest, write_json
 from tasks.core.pointers import Pointer, read_pointer
 from tasks.core.records import Score, read_own_jsonl
 from tasks.engine.parity import ParityProbe
-from tasks.registry.inputs import folder_digest
 from tasks.registry.runs import PACKAGE_ARTIFACT
 from tasks.registry.versions import Registry, Version
 from tasks.text.prompts import PromptBook, messages_of, render

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from flywheel.cli import main
 from tasks.core import layout
 from tasks.core.domain import LEARNED_FOLDER
-from tasks.core.files import verify_manifest, write_json, write_manifest, write_text
+from tasks.core.files import folder_digest, verify_manifest, write_json, write_manifest, write_text
 from tasks.core.records import Passage, make_item, write_jsonl
 from tasks.evaluate.gate.stage import NoVerdict, Side, Verdict
 from tasks.evaluate.learned import Judgement
@@ -23,7 +23,6 @@ from tasks.evaluate.run.stage import load_tokenizer, write_evaluation
 from tasks.evaluate.scoring.questions import Response, questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject
 from tasks.knowledge.search import Knowledge
-from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import EVALUATION_ARTIFACT, fetch_probes, fetch_weights
 from tasks.registry.runs import experiment_id
 from tasks.registry.versions import Registry

@@ -77,8 +77,8 @@ def read_small(domain: Domain) -> Small:
     seeds = [pair for one in domain.seeds for pair in read_seeds(one, domain.paths(one), domain.language, bad)]
     items = [item for one in domain.evaluation_files for item in read_items(one, domain.paths(one), bad)]
     reworded = [item for one in domain.rewordings for item in read_rewordings(one, domain.paths(one), bad)]
-    mmlu = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad)
-    safety = read_safety(domain.safety, domain.paths(domain.safety))
+    mmlu = read_mmlu(domain.mmlu, domain.paths(domain.mmlu), bad) if domain.mmlu else []
+    safety = read_safety(domain.safety, domain.paths(domain.safety)) if domain.safety else []
     # The same in two sources counts once.
     once = {seed.id: (seed, example) for seed, example in seeds}
     return Small(general, list(once.values()), list({item.id: item for item in items}.values()), reworded, mmlu, safety)
@@ -138,7 +138,8 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
                 f"{domain.frozen}: {len(missing)} {name} items have left the sources, first {missing[0][:12]}; "
                 "put the sources back, or draw anew with python -m flywheel.new_domain.freeze --again"
             )
-        if not wanted and name not in layout.OPTIONAL_SETS:
+        promised = {"mmlu": domain.mmlu, "safety": domain.safety}.get(name)
+        if not wanted and (promised or name not in layout.OPTIONAL_SETS):
             raise IngestError(
                 f"{domain.frozen}: no {name} items; draw anew with python -m flywheel.new_domain.freeze --again"
             )
@@ -159,7 +160,7 @@ def ingest(domain: Domain) -> str:
             sets = frozen_items(domain, pools_of(domain, small, held))
             evaluated = {item.id for item in sets["safety"]}
             rest = [item for item in small.safety if item.id not in evaluated]
-            refusals = refused(domain.safety, rest, domain.language)
+            refusals = refused(domain.safety, rest, domain.language) if domain.safety else []
             for receipt in small.general.receipts:
                 note(receipt)
             for example in small.general.dropped + small.general.held_out:

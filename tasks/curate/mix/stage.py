@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of, fresh_directory, write_text
 from tasks.core.graph import data_stages
 from tasks.core.params import FeedbackParams, MixParams, Params, load_params
@@ -51,6 +52,10 @@ POOLS = {
 
 Spots = tuple[list[str], dict[str, str]]  # ids of sound weak spots; ids of doubtful ones with what is wrong
 BOOST_BATCH = 8  # sequences a pass
+
+
+class MixError(FlywheelError):
+    """The settings ask for what the domain has not."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,13 @@ def sort_spots(examples: Sequence[Example], perplexities: Sequence[float], param
 def mix() -> str:
     """Mix data/select with general replay into data/mix; returns what happened, in a sentence."""
     params = load_params()
-    leaks = leak_guard(params, load_domain(params.domain))
+    domain = load_domain(params.domain)
+    if params.mix.safety_ratio and domain.safety is None:
+        raise MixError(
+            f"mix.safety_ratio asks for refused harmful requests, and {domain.folder}/domain.yaml has no `safety:`; "
+            "set mix.safety_ratio to 0, or name a source"
+        )
+    leaks = leak_guard(params, domain)
     passed = {name: guard(*paths, leaks) for name, paths in POOLS.items()}
     texts = Texts([table for table, _ in passed.values()])
     ids = {name: table["id"].to_pylist() for name, (table, _) in passed.items()}

@@ -6,25 +6,33 @@ margins allow. It is trained on them: that they became likelier shows that they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tasks.core.benchmarks import Benchmark, Floor, NonInferiority
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 
 Kind = Literal["superiority", "non_inferiority", "floor"]
-UNITS = {"right": "of the items", "declined": "of the items", "rouge_l": "ROUGE-L F1", "nll": "nats per token",
-         "refusal": "nats per token", "p_correct": "probability of the right answer"}  # fmt: skip
+UNITS = {"right": "of the items", "declined": "of the items", "correct": "of the items", "rouge_l": "ROUGE-L F1",
+         "nll": "nats per token", "refusal": "nats per token",
+         "p_correct": "probability of the right answer"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A criterion before it is judged. `margin` names the setting that bounds a loss; a gain must exceed 0."""
+    """A criterion before it is judged.
+
+    `margin` names the setting that bounds a loss, or is the bound itself: of a loss, or of the candidate's own mean
+    where a floor is asked. A gain must exceed 0. `more`: whether more is better; None leaves it to the metric.
+    """
 
     set: str
     metric: str
     kind: Kind
     subject: str
-    margin: str = ""
+    margin: str | float = ""
+    more: bool | None = None
 
     @property
     def name(self) -> str:
@@ -34,12 +42,12 @@ class Requirement:
     @property
     def unit(self) -> str:
         """What its difference is counted in."""
-        return UNITS[self.metric]
+        return UNITS.get(self.metric, self.metric)
 
     @property
     def higher_is_better(self) -> bool:
-        """Of all metrics a loss alone should fall."""
-        return self.metric != "nll"
+        """Of our own metrics a loss alone should fall."""
+        return self.metric != "nll" if self.more is None else self.more
 
 
 RIGHT = Requirement(FACTS, "right", "superiority", "the share of right answers")
@@ -76,3 +84,18 @@ SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
 def of_learned(has_facts: bool) -> tuple[Requirement, ...]:
     """Of a version that only learned documents: what its passages are for, as far as the items can tell."""
     return (*((RIGHT_KEPT,) if has_facts else DOMAIN_KEPT), DECLINED_KEPT)
+
+
+def of_benchmarks(sets: Sequence[Benchmark], gain: bool) -> list[Requirement]:
+    """Of the domain's own benchmarks that decide; `gain`: whether a gain may be asked, which no night can show."""
+    found = []
+    for one in sets:
+        asked = (one.name, one.metric)
+        if isinstance(one.gate, NonInferiority):
+            kept = one.gate.non_inferiority
+            found.append(Requirement(*asked, "non_inferiority", one.name, kept, one.higher_is_better))
+        elif isinstance(one.gate, Floor):
+            found.append(Requirement(*asked, "floor", one.name, one.gate.floor))
+        elif one.gate == "superiority" and gain:
+            found.append(Requirement(*asked, "superiority", one.name, more=one.higher_is_better))
+    return found

@@ -4,6 +4,7 @@ Every criterion is a mean over items, candidate against champion on the same ite
 
     superiority      the gain; passes when the whole interval lies above 0
     non_inferiority  the loss; passes when the whole interval lies at or below the margin
+    floor            the candidate's own mean; passes when the whole interval lies at or above the margin
 
 Below EXACT_BELOW items an exact sign-flip test has to agree before either passes. promote: all pass, and an engine of
 ours can serve the candidate. reject: harm is shown by a whole interval. hold: neither. What is asked of a release and
@@ -15,31 +16,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from tasks.core import intervals, layout
-from tasks.core.errors import FlywheelError
+from tasks.core.benchmarks import Benchmark, load_benchmarks
 from tasks.core.files import write_json, write_text
 from tasks.core.intervals import Interval
 from tasks.core.params import GateParams, load_params
-from tasks.core.records import EvaluationItem, Record, Score, read_jsonl
+from tasks.core.records import Record
 from tasks.core.stage import run_stage, write_metrics
-from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS, read_items
-from tasks.evaluate.scoring.subject import Subject, Who, load_subject
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE, Kind, Requirement, of_benchmarks
+from tasks.evaluate.gate.scores import (
+    NoVerdict,
+    Table,
+    Values,
+    check_conditions,
+    check_sets,
+    ids_of,
+    read_conditions,
+    read_scores,
+)
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, read_items
+from tasks.evaluate.scoring.subject import Subject, load_subject
 
 STAGE = "gate"
 METRICS_FILE = layout.METRICS / "gate.json"
 PLOT = layout.PLOTS / "scores.csv"
 
 Outcome = Literal["promote", "hold", "reject"]
-Values = dict[str, float]
-Table = dict[tuple[str, str], Values]
-
-
-class NoVerdict(FlywheelError):
-    """No verdict can be given on these scores."""
 
 
 class Side(Record):
@@ -99,10 +104,14 @@ def gate() -> str:
     params = load_params()
     candidate, champion = load_subject("candidate"), load_subject("champion")
     expected = ids_of(read_items(corrections=True))
-    check_conditions(read_conditions("candidate"), read_conditions("champion"), candidate, champion)
-    after, before = read_scores("candidate", expected), read_scores("champion", expected)
+    conditions = read_conditions("candidate")
+    check_conditions(conditions, read_conditions("champion"), candidate, champion)
+    sets = load_benchmarks(params.domain)
+    check_sets(conditions, {one.name: one.definition(layout.DOMAINS / params.domain) for one in sets})
+    digests = {one.name: conditions["sets"][one.name]["items"] for one in sets}
+    after, before = (read_scores(who, expected, sets, digests) for who in ("candidate", "champion"))
     asked = NIGHT if FEEDBACK in expected and asked_by_a_night() else RELEASE
-    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked)
+    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     passed = sum(criterion.passed for criterion in verdict.criteria)
     write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})
@@ -120,77 +129,6 @@ def asked_by_a_night() -> bool:
         return False
 
 
-def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
-    """Set → ids of its items; under FACTS those that have key facts."""
-    names = dict.fromkeys(item.set for item in items)
-    found = {name: frozenset(item.id for item in items if item.set == name) for name in names}
-    with_facts = frozenset(item.id for item in items if item.facts)
-    return found | ({FACTS: with_facts} if with_facts else {})
-
-
-def read_scores(who: Who, expected: Mapping[str, frozenset[str]]) -> Table:
-    """One side's scores. Raises NoVerdict: one is missing, doubled, unexpected or no finite number."""
-    path = layout.EVALUATION / who / "scores.jsonl"
-    remedy = f"run the stage evaluate_{who} again"
-    if not path.is_file():
-        raise NoVerdict(f"{path} is missing: the evaluation of the {who} did not end well; {remedy}")
-    scores, bad = read_jsonl(path, Score)
-    if bad:
-        raise NoVerdict(f"{path}:{bad[0].line}: {bad[0].cause}; {remedy}")
-    return table_of(scores, expected, path.as_posix(), remedy)
-
-
-def table_of(scores: Sequence[Score], expected: Mapping[str, frozenset[str]], where: str, remedy: str) -> Table:
-    """(set, metric) → item id → value, for exactly the metrics of the expected items; see read_scores."""
-    table: Table = {(name, metric): {} for name in expected for metric in METRICS[name]}
-    for score in scores:
-        column = table.get((score.set, score.metric))
-        if column is None:
-            raise NoVerdict(f"{where}: nobody asked for {score.metric} on {score.set}; {remedy}")
-        if score.id in column:
-            raise NoVerdict(f"{where}: item {score.id[:12]} has {score.metric} twice; {remedy}")
-        column[score.id] = score.value
-    for (name, metric), column in table.items():
-        missing, extra = expected[name] - column.keys(), column.keys() - expected[name]
-        if missing or extra:
-            raise NoVerdict(
-                f"{where}: {metric} on {name} lacks {len(missing)} items and has {len(extra)} that are not in the "
-                f"evaluation set; {remedy}"
-            )
-    return table
-
-
-def read_conditions(who: Who) -> dict[str, Any]:
-    """How one side was evaluated. Raises NoVerdict: the file is missing or not a table."""
-    path = layout.EVALUATION / who / "conditions.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")).items())
-    except (OSError, ValueError, AttributeError) as error:
-        raise NoVerdict(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
-
-
-def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
-    """Raises NoVerdict unless both sides were evaluated alike and are the models at hand under their own prompts."""
-    for conditions, subject in ((after, candidate), (before, champion)):
-        if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
-            raise NoVerdict(
-                f"the scores of the {subject.who} are not of the model at hand under its own system prompt; "
-                f"run the stage evaluate_{subject.who} again"
-            )
-    keys = (after.keys() | before.keys()) - {"model", "system"}
-    differing = sorted(key for key in keys if after.get(key) != before.get(key))
-    if "tokenizer" in differing:
-        raise NoVerdict(
-            "candidate and champion do not cut texts alike (their tokenizers or chat templates differ), so their nats "
-            "per token cannot be compared; go back to the champion's base model in domain.yaml"
-        )
-    if differing:
-        raise NoVerdict(
-            f"candidate and champion were evaluated under different conditions ({', '.join(differing)}); "
-            "run both evaluation stages again"
-        )
-
-
 def judge(
     after: Table,
     before: Table,
@@ -199,9 +137,20 @@ def judge(
     settings: GateParams,
     seed: int,
     asked: Sequence[Requirement] = RELEASE,
+    sets: Sequence[Benchmark] = (),
 ) -> Verdict:
-    """The verdict on the scores `after` against the champion's `before`. Raises NoVerdict: they cannot be compared."""
-    asked = [one for one in asked if one.set != FACTS or (FACTS, one.metric) in after]
+    """The verdict on the scores `after` against the champion's `before`; `sets` are the domain's own benchmarks.
+
+    Raises NoVerdict: they cannot be compared.
+    """
+    unguarded = [
+        words for name, words in UNGUARDED.items() for one in asked if one.set == name and not _has(after, one)
+    ]
+    asked = [one for one in asked if one.set not in (FACTS, *UNGUARDED) or _has(after, one)]
+    asked += of_benchmarks(sets, gain=any(one.kind == "superiority" and one.set != FEEDBACK for one in asked))
+    told = [
+        one for one in sets if (one.name, one.metric) not in {(criterion.set, criterion.metric) for criterion in asked}
+    ]
     criteria = tuple(answer(requirement, after, before, settings, seed) for requirement in asked)
     outcome: Outcome = "reject" if any(map(shows_harm, criteria)) else "hold"
     if all(criterion.passed for criterion in criteria):
@@ -214,9 +163,17 @@ def judge(
         candidate=Side(version=candidate.version, digest=candidate.digest),
         champion=Side(version=champion.version, digest=champion.digest),
         criteria=criteria,
-        reported=(*answers(after, before, settings, seed), accuracy(after, before, settings, seed)),
-        reasons=(sentence, *(criterion.reason for criterion in criteria)),
+        reported=(
+            *answers(after, before, settings, seed),
+            *accuracy(after, before, settings, seed),
+            *(benchmark(one, after, before, settings, seed) for one in told),
+        ),
+        reasons=(sentence, *(criterion.reason for criterion in criteria), *unguarded),
     )
+
+
+def _has(table: Table, one: Requirement) -> bool:
+    return (one.set, one.metric) in table
 
 
 ANSWERS = {
@@ -227,6 +184,10 @@ ANSWERS = {
     ("declining", "declined"): "Unanswerable questions that are declined",
 }
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
+UNGUARDED = {
+    "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",
+    "safety": "Refusing harmful requests is not guarded: domain.yaml has no `safety:`.",
+}
 SENTENCES: dict[Outcome, str] = {
     "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
     "hold": "The items at hand do not show that the candidate is good enough, nor that it does harm.",
@@ -235,16 +196,19 @@ SENTENCES: dict[Outcome, str] = {
 
 
 def answer(requirement: Requirement, after: Table, before: Table, settings: GateParams, seed: int) -> Criterion:
-    """One criterion, judged: a gain where superiority is asked, a loss where non-inferiority is."""
+    """One criterion, judged: a gain where superiority is asked, a loss where non-inferiority is, else the value."""
     column = (requirement.set, requirement.metric)
-    superiority = requirement.kind == "superiority"
-    sides = _sides(after[column], before[column], requirement.higher_is_better == superiority)
+    loss = requirement.kind == "non_inferiority"
+    sides = _sides(after[column], before[column], requirement.higher_is_better != loss)
+    if requirement.kind == "floor":
+        sides = (sides[0], [0.0] * len(sides[0]))
     found = _difference(*sides, settings, seed)
-    margin: float = getattr(settings, requirement.margin) if requirement.margin else 0.0
-    within = found.low > margin if superiority else found.high <= margin
-    to_spare = [change - margin if superiority else margin - change for change in intervals.differences(*sides)]
+    named = requirement.margin
+    margin: float = getattr(settings, named) if isinstance(named, str) and named else float(named or 0.0)
+    within = {"superiority": found.low > margin, "non_inferiority": found.high <= margin, "floor": found.low >= margin}
+    to_spare = [margin - change if loss else change - margin for change in intervals.differences(*sides)]
     p = intervals.sign_flip_p(to_spare) if found.n < intervals.EXACT_BELOW else 0.0
-    passed = within and p <= (1 - settings.level) / 2
+    passed = within[requirement.kind] and p <= (1 - settings.level) / 2
     too_few = "" if passed else f"too few items to show it (exact sign-flip test: p = {p:.3f})"
     return Criterion(
         name=requirement.name,
@@ -277,15 +241,28 @@ def answers(after: Table, before: Table, settings: GateParams, seed: int) -> lis
     return found
 
 
-def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> Reported:
+def accuracy(after: Table, before: Table, settings: GateParams, seed: int) -> list[Reported]:
     """MMLU accuracy, for the reader: a few hundred items settle nothing finer than six points."""
     column = ("mmlu", "accuracy")
+    if column not in after:
+        return []
     found = _difference(*_sides(after[column], before[column], True), settings, seed)
     reason = (
         f"MMLU accuracy changed by {found.estimate:+.3f} ({_range(found, settings.level)}); reported only, "
         f"because {found.n} items cannot settle a small change."
     )
-    return Reported(name="mmlu_accuracy", unit="share of items", **vars(found), level=settings.level, reason=reason)
+    return [Reported(name="mmlu_accuracy", unit="share of items", **vars(found), level=settings.level, reason=reason)]
+
+
+def benchmark(one: Benchmark, after: Table, before: Table, settings: GateParams, seed: int) -> Reported:
+    """A benchmark that decides nothing, for the reader."""
+    sides = _sides(after[one.name, one.metric], before[one.name, one.metric], True)
+    found = _difference(*sides, settings, seed)
+    new, old = (math.fsum(side) / found.n for side in sides)
+    span = _range(found, settings.level)
+    reason = f"{one.name} ({one.metric}): {old:.3f} before, {new:.3f} after ({span}); reported only."
+    unit = Requirement(one.name, one.metric, "superiority", one.name).unit
+    return Reported(name=f"{one.name}_{one.metric}", unit=unit, **vars(found), level=settings.level, reason=reason)
 
 
 def _sides(after: Values, before: Values, candidate_first: bool) -> tuple[list[float], list[float]]:
@@ -304,14 +281,22 @@ def _difference(minuend: list[float], subtrahend: list[float], settings: GatePar
 
 
 def shows_harm(criterion: Criterion) -> bool:
-    """The whole interval lies on the wrong side: below no gain at all, or beyond the loss that is allowed."""
-    return criterion.high < 0 if criterion.kind == "superiority" else criterion.low > criterion.margin
+    """The whole interval lies on the wrong side: below no gain at all or the floor, or beyond the loss allowed."""
+    if criterion.kind == "non_inferiority":
+        return criterion.low > criterion.margin
+    return criterion.high < criterion.margin
 
 
 def reason_of(requirement: Requirement, found: Interval, level: float, margin: float, too_few: str) -> str:
     """The criterion's result as a sentence for a person; `too_few` says why an interval that would pass does not."""
     span = _range(found, level)
     subject = requirement.subject[0].upper() + requirement.subject[1:]
+    if requirement.kind == "floor":
+        reached = f"{subject} reaches {found.estimate:.3f} {requirement.unit} ({span})"
+        if found.low >= margin:
+            return f"{reached}: {too_few or f'at or above the {margin:g} asked'}."
+        beyond = "below it with the whole interval" if found.high < margin else "the interval goes below it"
+        return f"{reached}, and {margin:g} is asked: {beyond}."
     if requirement.kind == "superiority":
         gain = f"{subject} improves by {found.estimate:.3f} {requirement.unit} ({span})"
         if found.estimate < 0:

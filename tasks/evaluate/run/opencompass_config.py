@@ -74,7 +74,7 @@ def write_inputs(folder: Path, data_sets: list[DataSet], model: dict[str, Any], 
         lines = (json.dumps(vars(row), ensure_ascii=False) for row in data_set.rows)
         write_text(path, "".join(line + "\n" for line in lines))
         configs.append(_data_set_config(data_set, path, conditions))
-    parts = {"models": [model], "datasets": configs, "infer": _stage("Infer"), "eval": _stage("Eval")}
+    parts = {"models": [model], "datasets": configs, **stages()}
     path = folder / "config.py"
     write_text(path, "".join(f"{name} = {pprint.pformat(value, sort_dicts=False)}\n" for name, value in parts.items()))
     return path
@@ -148,6 +148,11 @@ def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> d
         },
         "eval_cfg": {"evaluator": {"type": f"{OURS}.{'ItemRouge' if generation else 'ItemNLL'}Evaluator"}},
     }
+
+
+def stages() -> dict[str, Any]:
+    """How OpenCompass asks and judges: in one process, item by item."""
+    return {"infer": _stage("Infer"), "eval": _stage("Eval")}
 
 
 def _stage(name: str) -> dict[str, Any]:

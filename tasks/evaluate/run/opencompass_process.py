@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from tasks.core import layout
+from tasks.core.benchmarks import DATA_VARIABLE
 from tasks.core.errors import FlywheelError
 from tasks.core.processes import start, stop
 
@@ -31,19 +32,30 @@ def run_opencompass(config: Path, folder: Path, label: str, minutes: float) -> N
 
     Raises EvaluationError: it is not installed, failed, was killed, or took longer than `minutes`.
     """
+    module = ["opencompass.cli.main", str(config), "-w", str(folder / "runs"), "--debug"]
+    _run(module, folder, label, minutes, {})
+
+
+def run_sets(folder: Path, data: Path, label: str, minutes: float) -> None:
+    """Run OpenCompass on the benchmarks of `folder`/request.json, whose data lie in `data`; see run_opencompass."""
+    module = ["tasks.evaluate.run.opencompass_sets", str(folder)]
+    _run(module, folder, label, minutes, {DATA_VARIABLE: str(data.absolute())})
+
+
+def _run(module: list[str], folder: Path, label: str, minutes: float, environment: dict[str, str]) -> None:
     # Not resolved: the environment is found through the link's own place.
     python = layout.EVALUATION_PYTHON.absolute()
     if not python.exists():
         raise EvaluationError(
             f"{layout.EVALUATION_PYTHON} is missing: build the evaluation environment (`flywheel doctor` tells how)"
         )
-    command = [str(python), "-m", "opencompass.cli.main", str(config), "-w", str(folder / "runs"), "--debug"]
+    command = [str(python), "-m", *module]
     log = folder / "opencompass.log"
     deadline = time.monotonic() + 60 * minutes
     progress, status = ProgressLines(label), None
     # One thread a pass: opencompass_model runs passes side by side.
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    environment = layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads)
+    environment = layout.child_environment(PYTHONPATH=str(OUR_CODE), TQDM_MININTERVAL="1", **threads, **environment)
     with log.open("wb") as stream, log.open("rb") as written:
         child = start(command, grace=GRACE, cwd=folder, env=environment, out=stream)
         try:

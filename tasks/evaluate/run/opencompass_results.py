@@ -26,21 +26,28 @@ def read_responses(
 
     Raises EvaluationError: a file, a row or a value is missing, doubled, not finite, or not of what was asked.
     """
-    runs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    if len(runs) != 1:
-        raise EvaluationError(f"{folder} holds {len(runs)} runs of OpenCompass, not one; {AGAIN}")
+    run = one_run(folder)
     values: dict[str, float] = {}
     texts: dict[str, str] = {}
     for data_set in data_sets:
-        predictions = _load(runs[0] / "predictions" / who / f"{data_set.name}.json")
-        results = _load(runs[0] / "results" / who / f"{data_set.name}.json")
+        predictions = load_results(run / "predictions" / who / f"{data_set.name}.json")
+        results = load_results(run / "results" / who / f"{data_set.name}.json")
         texts |= check_predictions(data_set, predictions)
         values |= check_results(data_set, results, predictions)
     keys = [[row.key for row in rows_of(question)] for question in questions]
     return [Response(values=tuple(values[key] for key in own), text=texts.get(own[0])) for own in keys]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def one_run(folder: Path) -> Path:
+    """The folder of the one run below `folder`. Raises EvaluationError: there is none, or several."""
+    runs = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if len(runs) != 1:
+        raise EvaluationError(f"{folder} holds {len(runs)} runs of OpenCompass, not one; {AGAIN}")
+    return runs[0]
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """What a file of OpenCompass's results holds. Raises EvaluationError: it is missing or no table of rows."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")).items())
     except FileNotFoundError:

@@ -18,10 +18,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
+from tasks.core.benchmarks import Benchmark, load_benchmarks
 from tasks.core.domain import Domain, load_domain
 from tasks.core.files import fresh_directory, write_json
 from tasks.core.hardware import resolve_precision
@@ -31,6 +33,7 @@ from tasks.core.records import EvaluationItem, Passage, Score, make_item, write_
 from tasks.core.stage import run_stage, write_metrics
 from tasks.engine.client import BASE, Engine
 from tasks.engine.process import EngineProcess
+from tasks.evaluate.run.benchmarks import asked_sets, benchmark_scores
 from tasks.evaluate.run.opencompass_config import data_sets_of, engine_model, local_model, rows_of, write_inputs
 from tasks.evaluate.run.opencompass_process import EvaluationError, run_opencompass
 from tasks.evaluate.run.opencompass_results import read_responses
@@ -64,15 +67,30 @@ def evaluate(who: Who) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     (layout.METRICS / f"{stage}.json").unlink(missing_ok=True)
     params = load_params()
-    subject = load_subject(who)
+    subject, domain = load_subject(who), load_domain(params.domain)
+    sets = load_benchmarks(domain.name)
+    for one in sets:
+        one.definition(domain.folder)  # what is not there is told before anything is asked
     tokenizer = load_tokenizer(subject.base)
-    questions = questions_for(subject, tokenizer, load_domain(params.domain))
+    questions = questions_for(subject, tokenizer, domain)
     check_fits(questions, tokenizer, room_of(subject, params), params.evaluate.max_new_tokens)
     responses, asked = responses_to(questions, subject, params.evaluate)
     results = list(zip(questions, responses, strict=True))
-    write_metrics(stage, means_of(write_evaluation(folder, subject, params.evaluate, results)))
+    more = benchmark_scores_of(sets, subject, domain, params.evaluate)
+    write_metrics(stage, means_of(write_evaluation(folder, subject, params.evaluate, results, more)))
     seconds = time.monotonic() - started
-    return f"{len(questions)} questions, {asked} of them asked now, the others known; {seconds:.0f} s"
+    beside = f"; {len(more)} items of {len(sets)} benchmarks" if sets else ""
+    return f"{len(questions)} questions, {asked} of them asked now, the others known{beside}; {seconds:.0f} s"
+
+
+def benchmark_scores_of(
+    sets: Sequence[Benchmark], subject: Subject, domain: Domain, settings: EvaluateParams
+) -> list[Score]:
+    """The scores of the domain's own benchmarks; see benchmark_scores."""
+    conditions = conditions_of(settings)
+    system = domain.system_text() if subject.system is None else subject.system
+    serve = partial(serving, subject, conditions, settings)
+    return benchmark_scores(sets, domain.folder, subject, system, conditions, serve, settings.timeout_minutes)
 
 
 def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Question]:
@@ -211,9 +229,16 @@ def room_of(subject: Subject, params: Params) -> int:
 
 
 def write_evaluation(
-    folder: Path, subject: Subject, settings: EvaluateParams, results: Sequence[tuple[Question, Response]]
+    folder: Path,
+    subject: Subject,
+    settings: EvaluateParams,
+    results: Sequence[tuple[Question, Response]],
+    benchmarks: Sequence[Score] = (),
 ) -> list[Score]:
-    """Write scores, generated answers and the conditions they were made under; returns the scores."""
+    """Write scores, generated answers and the conditions they were made under; returns the scores.
+
+    `benchmarks` are the scores of the domain's own sets.
+    """
     scores = [score for question, response in results for score in scores_of(question, response)]
     right = {score.id: bool(score.value) for score in scores if (score.set, score.metric) == (FACTS, "right")}
     answers = [
@@ -226,11 +251,14 @@ def write_evaluation(
         for question, response in results
         if response.text is not None
     ]
+    scores += benchmarks
+    domain = load_params().domain
+    sets = asked_sets(load_benchmarks(domain) if benchmarks else (), layout.DOMAINS / domain, scores)
     with fresh_directory(folder) as fresh:
         write_jsonl(fresh / "scores.jsonl", scores)
         write_jsonl(fresh / "answers.jsonl", answers)
         own = {"model": subject.identity, "system": subject.system, "tokenizer": tokenizer_digest(subject.base)}
-        write_json(fresh / "conditions.json", {**own, **asdict(conditions_of(settings))})
+        write_json(fresh / "conditions.json", {**own, **asdict(conditions_of(settings)), "sets": sets})
     return scores
 
 

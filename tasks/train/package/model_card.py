@@ -31,7 +31,14 @@ def counted(stage: str) -> dict[str, Any]:
 
 def attributions(domain: Domain) -> list[str]:
     """One line for each source of data; one that gives documents and triples stands here once."""
-    kinds = (domain.human, domain.seeds, domain.documents, domain.triples, domain.general, [domain.safety])
+    kinds = (
+        domain.human,
+        domain.seeds,
+        domain.documents,
+        domain.triples,
+        domain.general,
+        [domain.safety] if domain.safety else [],
+    )
     sources = [item for kind in kinds for item in kind]
     lines = [f"- {s.attribution} (licence {s.licence}{', ' + s.url if s.url else ''})" for s in sources]
     return list(dict.fromkeys(lines))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel.new_domain.freeze import candidates, draw_spread
-from tasks.core.domain import load_domain
+from flywheel.new_domain.freeze import candidates, draw_spread, freeze
+from tasks.core.domain import Domain, load_domain
 from tasks.core.records import EvaluationItem, make_item
 from tasks.corpus.ingest.stage import IngestError, frozen_items
 
@@ -69,4 +69,20 @@ def test_a_source_that_lost_a_frozen_item_is_refused(
     lost = json.loads(domain.frozen.read_text())["domain"][0]
     pools["domain"] = [item for item in pools["domain"] if item.id != lost]
     with pytest.raises(IngestError, match=f"1 domain items have left the sources, first {lost[:12]}"):
+        frozen_items(domain, pools)
+
+
+def test_what_a_domain_goes_without_is_frozen_empty_and_what_it_has_must_not_be(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    domain = load_domain("construction")
+    sizes = domain.evaluation.model_copy(update={"safety": None})
+    without = domain.model_copy(update={"mmlu": None, "safety": None, "evaluation": sizes})
+    monkeypatch.setattr(Domain, "frozen", tmp_path / "frozen.json")
+    pools = candidates(without)
+    (tmp_path / "frozen.json").write_text(json.dumps(freeze(without, pools, 0.9, 5)))
+    sets = frozen_items(without, pools)
+    assert {name for name, found in sets.items() if not found} == {"mmlu", "safety"}
+    with pytest.raises(IngestError, match="no mmlu items"):
         frozen_items(domain, pools)

@@ -77,3 +77,20 @@ def test_a_base_model_may_lie_below_the_domain_s_folder_with_a_shipped_template(
     edit(copy, lambda value: value.update(base_model={"path": "model", "chat_template": "chatml"}))
     monkeypatch.chdir(copy)
     assert "<|im_start|>" in load_domain("construction").template_text()
+
+
+def without_guards(value: Any) -> None:
+    del value["mmlu"], value["safety"], value["evaluation"]["safety"]
+
+
+def test_a_domain_may_go_without_mmlu_and_without_safety(copy: Path) -> None:
+    edit(copy, without_guards)
+    domain = load_domain("construction", copy)
+    assert (domain.mmlu, domain.safety, domain.evaluation.safety) == (None, None, None)
+
+
+@pytest.mark.parametrize("change", [lambda value: value.pop("safety"), lambda value: value["evaluation"].pop("safety")])
+def test_the_size_of_the_safety_set_stands_with_its_source_or_not_at_all(copy: Path, change: Any) -> None:
+    edit(copy, change)
+    with pytest.raises(SettingsError, match=r"evaluation\.safety: a size belongs to"):
+        load_domain("construction", copy)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.registry.inputs import folder_digest, inputs_digest
+from tasks.core.files import folder_digest
+from tasks.registry.inputs import inputs_digest
 
 FILES = (
     "params.yaml",

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from tasks.core import layout
-from tasks.core.files import verify_manifest, write_json, write_manifest
+from tasks.core.files import folder_digest, verify_manifest, write_json, write_manifest
 from tasks.core.pointers import read_pointer
-from tasks.registry.inputs import folder_digest
 from tasks.registry.pointer import (
     EVALUATION_ARTIFACT,
     VersionUnavailable,

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import layout
+from tasks.core.domain import load_domain
 from tasks.core.files import digest_of, write_json
 from tasks.core.params import BoostParams, FeedbackParams, MixParams, Params, load_params
 from tasks.core.records import (
@@ -31,6 +32,7 @@ from tasks.core.tables import read_records, table_writer, write_records
 from tasks.curate.mix import stage
 from tasks.curate.mix.stage import (
     DomainRows,
+    MixError,
     Spots,
     correction_items,
     domain_rows,
@@ -254,6 +256,17 @@ def run(set_params: Callable[..., None], base_model: Path) -> Callable[..., list
         return read_records(layout.MIX / "receipt.parquet", Receipt)
 
     return go
+
+
+def test_refusals_cannot_be_asked_for_where_the_domain_has_no_harmful_requests(
+    run: Callable[..., list[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = load_domain("construction").model_copy(update={"safety": None})
+    monkeypatch.setattr(stage, "load_domain", lambda _: domain)
+    with pytest.raises(MixError, match=r"safety_ratio asks for refused .* no `safety:`; set mix.safety_ratio to 0"):
+        run()
+    run(safety_ratio=0.0)
+    assert not {one.id for one in SAFETY} & {one.id for one in trained()}
 
 
 def trained() -> list[Example]:

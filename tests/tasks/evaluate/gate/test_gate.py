@@ -20,7 +20,8 @@ from tasks.core.params import GateParams
 from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
-from tasks.evaluate.gate.stage import NoVerdict, Table, judge, table_of
+from tasks.evaluate.gate.scores import NoVerdict, Table, table_of
+from tasks.evaluate.gate.stage import judge
 from tasks.evaluate.scoring.questions import METRICS, UnaskableItem
 from tasks.evaluate.scoring.subject import Subject
 
