@@ -17,6 +17,7 @@ from tasks.core.settings import Positive, Section, SettingsError, Similarity, mi
 
 SOURCES = ("base_model", "embedder", "human", "evaluation_files", "rewordings", "seeds", "documents", "known_documents",
            "triples", "general", "mmlu", "safety")  # fmt: skip
+COLUMNAR = (".parquet", ".arrow")  # what a folder of the Hugging Face datasets library holds its rows in
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
@@ -117,11 +118,15 @@ class TripleSource(Source):
     templates: Text
 
 
-class DialogueSource(Source):
-    """General dialogue in chatterbot's YAML form, one topic a file: replay against forgetting."""
+class DialogueSource(HumanSource):
+    """General dialogue, as human examples or in chatterbot's YAML form, one topic a file: replay against forgetting.
+
+    Of `evaluation_topics` (of files without a column of categories their names) none is replayed; without any, a share
+    of the conversations is kept instead.
+    """
 
     language: Text
-    evaluation_topics: Texts
+    evaluation_topics: Annotated[list[Text], Field(default_factory=list)]
     max_answer_characters: Positive = 600
 
 
@@ -198,7 +203,17 @@ class Domain(Section):
     def paths(self, source: AnySource) -> list[Path]:
         """The files of a source, patterns expanded, in sorted order."""
         root = layout.PACKAGES if source.package else self.folder
-        return [path for pattern in source.files for path in sorted(root.glob(pattern))]
+        return [path for pattern in source.files for path in named_files(root, pattern)]
+
+
+def named_files(root: Path, pattern: str) -> list[Path]:
+    """The files that a pattern names, in sorted order; a datasets folder stands for the files of rows below it."""
+    found: list[Path] = []
+    for path in sorted(root.glob(pattern)):
+        below = sorted(path.rglob("*")) if path.is_dir() else []
+        found += [one for one in below if one.suffix in COLUMNAR and not one.name.startswith("cache-")]
+        found += [path] if path.is_file() else []
+    return found
 
 
 def load_domain(name: str, root: Path = Path()) -> Domain:
@@ -227,7 +242,7 @@ def own_files(raw: dict[str, Any], folder: Path) -> list[Path]:
     for _, source in _sources(raw):
         found += [folder / source[name] for name in FILE_KEYS if source.get(name)]
         if not source.get("package"):
-            found += [path for pattern in source.get("files", []) for path in sorted(folder.glob(pattern))]
+            found += [path for pattern in source.get("files", []) for path in named_files(folder, pattern)]
     return found
 
 
@@ -261,7 +276,7 @@ def _sources(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         return [f"{key}: {pattern} must lie inside {base.name}"]
-    found = [path for path in base.glob(pattern) if path.is_file()]
+    found = named_files(base, pattern)
     if not found:
         installs = "; `make environments` installs the packages of the domain in params.yaml"
         return [f"{key}: missing file {base / pattern}{installs if base.name == layout.PACKAGES.name else ''}"]
