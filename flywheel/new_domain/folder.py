@@ -124,8 +124,8 @@ def columns_in(path: Path) -> Columns | None:
         raise SourceError("\n    ".join([f"{path}: no row can be read", *by_cause(bad)]))
     if {"chosen", "rejected"} <= {*map(heading, names)} and "answer" not in named(names):
         raise SourceError(
-            f"{path}: preferences, no answers: `rejected` is not to be learnt; put them into "
-            "domains/<name>/preferences.jsonl (docs/alignment.md)"
+            f"{path}: preferences, no answers: `rejected` is not to be learnt; put the file "
+            "into domains/<name> and name it under `preferences` of domain.yaml (docs/alignment.md)"
         )
     if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None

@@ -16,7 +16,7 @@ from tasks.core import layout
 from tasks.core.settings import Positive, Section, SettingsError, Similarity, mistakes, read_yaml
 
 SOURCES = ("base_model", "embedder", "human", "evaluation_files", "rewordings", "seeds", "documents", "known_documents",
-           "triples", "general", "mmlu", "safety")  # fmt: skip
+           "triples", "preferences", "general", "mmlu", "safety")  # fmt: skip
 COLUMNAR = (".parquet", ".arrow")  # what a folder of the Hugging Face datasets library holds its rows in
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Text = Annotated[str, Field(min_length=1)]
@@ -130,6 +130,22 @@ class DialogueSource(HumanSource):
     max_answer_characters: Positive = 600
 
 
+class PreferenceColumns(Section):
+    """Which field of a row holds what was asked, and which answer was chosen over which; a dotted path reaches in."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    input: str = ""
+    system: str = ""
+
+
+class PreferenceSource(Source):
+    """Preferences between two answers; without `columns` the fields are called as in docs/alignment.md."""
+
+    columns: PreferenceColumns | None = None
+
+
 class SafetySource(Source):
     """Harmful requests, one a line, and the openings of a refusal and of a compliant answer.
 
@@ -181,6 +197,7 @@ class Domain(Section):
     # Documents that may be known and are not trained on, such as those that evaluation items are answered from.
     known_documents: Annotated[list[Source], Field(default_factory=list)]
     triples: Annotated[list[TripleSource], Field(default_factory=list)]
+    preferences: Annotated[list[PreferenceSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
     mmlu: Source  # multiple-choice questions of general knowledge, from few-shot YAML files
     safety: SafetySource
