@@ -216,13 +216,13 @@ def _depends(params: Params, store: Store, identity: str) -> list[dict[str, Any]
     from tasks.core.domain import load_domain
     from tasks.engine.client import Engine, decoding, engine_url
     from tasks.store.answers import get_answer
-    from tasks.text.passages import answering_words
+    from tasks.text.passages import domain_words
 
     answer = get_answer(store, identity)
     if answer is None:
         raise click.UsageError(f"--depends is asked of an answer, and {identity} is none")
     asked = decoding(params.engine.kind, params.evaluate.repetition_penalty)
-    words = answering_words(load_domain(params.domain).language)
+    words = domain_words(load_domain(params.domain))
     with Engine(engine_url(params.engine)) as client:
         return leave_one_out(client, answer, words, params.serving.max_tokens, asked)
 

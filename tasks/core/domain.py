@@ -182,6 +182,8 @@ class Domain(Section):
     title: Text
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
     system_prompt: Text
+    # The words around passages (docs/knowledge.md), where those of the language are not to be used or there are none.
+    answering: Annotated[str, Field(pattern=r"^(prompts/.+)?$")] = ""
     base_model: BaseModelSource
     embedder: EmbedderSource
     human: Annotated[list[HumanSource], Field(default_factory=list)]
@@ -269,8 +271,9 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         return []
     folder = root / layout.DOMAINS / name
     problems = []
-    if isinstance(prompt := raw.get("system_prompt"), str) and prompt:
-        problems += _pattern_problems("system_prompt", folder, prompt)
+    for key in ("system_prompt", "answering"):
+        if isinstance(file := raw.get(key), str) and file:
+            problems += _pattern_problems(key, folder, file)
     for key, source in _sources(raw):
         base = root / layout.PACKAGES if source.get("package") else folder
         files = source.get("files")
