@@ -239,7 +239,7 @@ def held_back(
 
 def _documents(domain: Domain, sources: list[Source], bad: list[BadLine]) -> Iterator[Document]:
     for source in sources:
-        yield from read_documents(source, domain.paths(source), bad)
+        yield from read_documents(source, domain.paths(source), bad, domain.language)
 
 
 def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:
