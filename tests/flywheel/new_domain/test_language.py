@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +21,6 @@ from tasks.text.passages import answering_words, asked
 from tests.pdf_file import pdf
 
 MATERIAL = Path(__file__).parents[2] / "data" / "seilbahn"
-STAGES = (
-    "corpus.ingest",
-    "knowledge.retriever",
-    "corpus.feedback",
-    "train.start",
-    "corpus.construct",
-    "curate.validate",
-    "knowledge.index",
-    "curate.embed",
-    "curate.dedup",
-    "curate.select",
-    "curate.mix",
-)
 
 
 def a_domain(language: str, general: str = "en", **fields: Any) -> Any:
@@ -113,17 +98,28 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def run_stages(root: Path) -> None:
-    for stage in STAGES:
-        command = [sys.executable, "-m", f"tasks.{stage}.stage"]
-        done = subprocess.run(command, env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PATH": ""},
-                              capture_output=True, text=True)  # fmt: skip
-        assert done.returncode == 0, f"{stage}: {done.stdout}{done.stderr}"
+def run_stages() -> None:
+    """The stages from the sources to the mixture, one after the other, as a release runs them."""
+    from tasks.corpus.construct.stage import construct
+    from tasks.corpus.feedback.stage import stage as feedback
+    from tasks.corpus.ingest.stage import main as ingest
+    from tasks.curate.dedup.stage import dedup
+    from tasks.curate.embed.stage import embed
+    from tasks.curate.mix.stage import mix
+    from tasks.curate.select.stage import select
+    from tasks.curate.validate.stage import validate
+    from tasks.knowledge.index.stage import stage as index
+    from tasks.knowledge.retriever.stage import stage as retriever
+    from tasks.train.start.stage import start
+
+    for stage in (ingest, retriever, feedback, start, construct, validate, index, embed, dedup, select, mix):
+        print(f"{stage.__module__}: {stage()}", flush=True)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_german_folder_becomes_a_domain_that_is_ingested_validated_searched_and_mixed(
-    root: Path, project: Path, folder: Path
+    project: Path, folder: Path
 ) -> None:
     built = new_domain("seilbahn", folder, "de")
     domain = load_domain("seilbahn")
@@ -136,7 +132,7 @@ def test_a_german_folder_becomes_a_domain_that_is_ingested_validated_searched_an
 
     params = Path("params.yaml").read_text()
     write_text(Path("params.yaml"), params.replace("domain: construction", "domain: seilbahn"))
-    run_stages(root)
+    run_stages()
     documents = read_records(layout.INGEST / "documents.parquet", Document)
     assert [one.name for one in documents] == ["seilbahn-documents/anlage.html", "seilbahn-documents/notbetrieb.pdf"]
     assert "| Hochzeitskabine | 4 | weiß |" in documents[0].text
