@@ -218,13 +218,13 @@ def _depends(params: Params, store: Store, identity: str) -> list[dict[str, Any]
     from tasks.core.domain import load_domain
     from tasks.engine.client import Engine, decoding, engine_url
     from tasks.store.answers import get_answer
-    from tasks.text.passages import answering_words
+    from tasks.text.passages import domain_words
 
     answer = get_answer(store, identity)
     if answer is None:
         raise click.UsageError(f"--depends is asked of an answer, and {identity} is none")
     asked = decoding(params.engine.kind, params.evaluate.repetition_penalty)
-    words = answering_words(load_domain(params.domain).language)
+    words = domain_words(load_domain(params.domain))
     with Engine(engine_url(params.engine)) as client:
         return leave_one_out(client, answer, words, params.serving.max_tokens, asked)
 
@@ -314,20 +314,22 @@ def _end_in_order(*signals: signal.Signals) -> None:
 @click.option(
     "--from", "folder", required=True, type=click.Path(path_type=Path), help="A folder of PDFs, Word files and a CSV."
 )
-def new_domain(name: str, folder: Path) -> Answer:
+@click.option("--language", default="", metavar="CODE", help="Two letters, such as de; otherwise told from the texts.")
+def new_domain(name: str, folder: Path, language: str) -> Answer:
     """Build the domain NAME from a folder of your own material, and say what was decided.
 
-    A table of questions and answers (CSV, XLSX or JSON) is needed; PDF, Word, HTML, Markdown and text files become
-    documents. Language, columns and title are found out; the folder itself is not changed. The first stages of a
-    release are tried, so that what cannot work is refused at once.
+    A table of questions and answers (CSV, XLSX, JSON or Parquet) is needed; PDF, Word, HTML, Markdown and text files
+    become documents. Language, columns and title are found out, and what the language lacks is told; the folder itself
+    is not changed. The first stages of a release are tried, so that what cannot work is refused at once.
     """
 
     from flywheel.new_domain.new_domain import new_domain as build
 
     source = folder.absolute()
     with contextlib.chdir(home()):
-        built = build(name, source)
+        built = build(name, source, language)
     lines = [f"domains/{name} is built.", *(f"  {decision}" for decision in built.decisions)]
+    lines += [f"  in {built.language!r}: {one}" for one in built.missing]
     lines += ["Next:", *(f"  {step}" for step in built.next)]
     return Answer(asdict(built), "\n".join(lines))
 

@@ -242,8 +242,8 @@ async def _looked_up(service: ChatService, identity: Identity, prompt: Prompt, k
             beside=[one for one in corrections if one.text],
             withdrawn={source_of(one) for one in memory.withdrawn},
         )
-    most, language = service.settings.serving.max_prompt_tokens, knowledge.settings.language
-    return await with_passages(service.prompts, most, prompt, hits, language)
+    most = service.settings.serving.max_prompt_tokens
+    return await with_passages(service.prompts, most, prompt, hits, knowledge.settings.words)
 
 
 async def begin_drafts(service: ChatService, identity: Identity, wanted: Wanted) -> list[Answering]:

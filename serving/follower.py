@@ -336,7 +336,7 @@ class Follower:
     def _with_passages(self, probe: ParityProbe, knowledge: Knowledge) -> ParityProbe:
         """A probe as it was evaluated: with what the version's index finds for it."""
         [hits] = knowledge.search([probe.messages[-1]["content"]])
-        messages = asked_from(probe.messages, hits, knowledge.settings.language)
+        messages = asked_from(probe.messages, hits, knowledge.settings.words)
         prompt = render(self.prompts, messages)
         return probe.model_copy(update={"messages": messages, "prompt": prompt, "prompt_ids": self.prompts.ids(prompt)})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.records import Passage, make_passage
 from tasks.store.memory import Correction
 from tasks.store.schema import storable
-from tasks.text.passages import answering_words, ask_from, cited, uncited
+from tasks.text.passages import AnsweringWords, ask_from, cited, uncited
 from tasks.text.personal import masked
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ def passage_of(correction: Correction) -> Passage:
     return make_passage(kind="correction", question=question, text=text, source=source_of(correction.feedback))
 
 
-def asked_from(messages: Sequence[dict[str, str]], hits: Sequence[Hit], language: str) -> list[dict[str, str]]:
+def asked_from(messages: Sequence[dict[str, str]], hits: Sequence[Hit], words: AnsweringWords) -> list[dict[str, str]]:
     """The messages with the passages in the last one, as in training and evaluation."""
     *earlier, last = messages
-    asked = ask_from([hit.passage for hit in hits], last["content"], answering_words(language))
+    asked = ask_from([hit.passage for hit in hits], last["content"], words)
     return [*earlier, last | {"content": asked}]
 
 

@@ -14,6 +14,7 @@ from tasks.text.prompts import PromptBook, PromptError, prompt_sha256, render, s
 
 if TYPE_CHECKING:
     from tasks.knowledge.search import Hit
+    from tasks.text.passages import AnsweringWords
 
 # Above this many characters tokenising takes milliseconds, which other streams should not wait for.
 INLINE_CHARACTERS = 8_000
@@ -82,13 +83,15 @@ async def checked_prompt(book: PromptBook, settings: ServingParams, wanted: Want
     return Prompt(messages, messages, prompt_sha256(rendered), tokens)
 
 
-async def with_passages(book: PromptBook, most: int, prompt: Prompt, hits: Sequence[Hit], language: str) -> Prompt:
+async def with_passages(
+    book: PromptBook, most: int, prompt: Prompt, hits: Sequence[Hit], words: AnsweringWords
+) -> Prompt:
     """The prompt asked from as many of these passages as `most` tokens hold, from the first on.
 
     A question that leaves no room for the words around passages either is asked as it is.
     """
     for number in range(len(hits), -1, -1):
-        sent = asked_from(prompt.messages, hits[:number], language)
+        sent = asked_from(prompt.messages, hits[:number], words)
         rendered = render(book, sent)
         tokens = await _count(book, rendered)
         if tokens <= most:

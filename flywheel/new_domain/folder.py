@@ -16,15 +16,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tasks.core.domain import Columns, HumanSource, Source
+from tasks.core.domain import COLUMNAR, Columns, HumanSource, Source
 from tasks.core.records import BadLine
 from tasks.corpus.ingest.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
-from tasks.corpus.ingest.human import CONVERSATIONS, human_rows
+from tasks.corpus.ingest.human import human_rows
 from tasks.corpus.reading.columns import heading, is_wrong, known_as, named
+from tasks.corpus.reading.conversations import CONVERSATIONS
 from tasks.corpus.reading.lines import bad_line, by_cause, encoding_of
+from tasks.corpus.reading.rows import ENDINGS as TABLES
 from tasks.corpus.reading.rows import SourceError, read_rows, unread
 
-TABLES = (".csv", ".tsv", ".xlsx", ".jsonl", ".json")
+ABOUT_ROWS = ("dataset_info.json", "state.json", "dataset_dict.json")  # of a datasets folder
+BINARY = (".xlsx", *COLUMNAR)
 SAMPLE_ROWS = 200
 SAMPLE_CHARACTERS = 5000
 ASKS = 0.5  # share of a column's texts that end in a question mark, from which it is the question
@@ -72,6 +75,8 @@ def look(folder: Path) -> Found:
         try:
             if path.stat().st_size == 0:
                 found.unused[path] = "empty"
+            elif path.name in ABOUT_ROWS:
+                found.unused[path] = "tells about a datasets folder, whose rows lie beside it"
             elif ending in TABLES and not _is_documents(path):
                 found.tables[path] = _table(path)
             elif ending in ENDINGS:
@@ -92,7 +97,7 @@ def _table(path: Path) -> Use:
         use.rows = sum(receipt.kept for _, receipt in human_rows(source, [path], "en", bad, unused))
     use.unused = Counter({name.removeprefix(f"{path.name}: "): rows for name, rows in unused.items()})
     use.causes = by_cause(bad)
-    if path.suffix.casefold() != ".xlsx" and (encoding := encoding_of(path)) != "utf-8-sig":
+    if path.suffix.casefold() not in BINARY and (encoding := encoding_of(path)) != "utf-8-sig":
         use.encoding = encoding
     if not use.rows:
         raise SourceError("\n    ".join([f"{path}: no row can be used", *use.causes]))
@@ -119,8 +124,8 @@ def columns_in(path: Path) -> Columns | None:
         raise SourceError("\n    ".join([f"{path}: no row can be read", *by_cause(bad)]))
     if {"chosen", "rejected"} <= {*map(heading, names)} and "answer" not in named(names):
         raise SourceError(
-            f"{path}: preferences, no answers: `rejected` is not to be learnt; put them into "
-            "domains/<name>/preferences.jsonl (docs/alignment.md)"
+            f"{path}: preferences, no answers: `rejected` is not to be learnt; put the file "
+            "into domains/<name> and name it under `preferences` of domain.yaml (docs/alignment.md)"
         )
     if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None

@@ -12,7 +12,9 @@ import json
 import re
 import shutil
 import tempfile
+import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import yaml
 
 from flywheel.new_domain.folder import Found, Use, language_of, look, texts_of
 from flywheel.new_domain.freeze import candidates, draw_spread, freeze
+from flywheel.new_domain.language import dialogue_in, missing_for, system_text
 from tasks.core import layout
 from tasks.core.domain import Columns, Domain, load_domain, own_files
 from tasks.core.errors import FlywheelError
@@ -38,18 +41,6 @@ PROMPT = "prompts/system.txt"
 SEEDS = "sources/seeds.jsonl"
 MAX_SEEDS, MAX_SEED_CHARACTERS = 120, 800
 MAX_SHOWN = 200  # characters of a question in a refusal
-SYSTEM = {
-    "en": "You answer questions about {title}.",
-    "zh": "你回答有关{title}的问题。",
-    "sv": "Du svarar på frågor om {title}.",
-    "de": "Du beantwortest Fragen über {title}.",
-    "fr": "Tu réponds à des questions sur {title}.",
-    "es": "Respondes preguntas sobre {title}.",
-}
-CHATTERBOT = {
-    "de": "german", "fr": "french", "es": "spanish", "sv": "swedish", "it": "italian", "pt": "portuguese",
-    "nl": "dutch", "ru": "russian", "ja": "japanese", "ko": "korean", "zh": "chinese", "en": "english",
-}  # fmt: skip
 
 
 class NewDomainError(FlywheelError):
@@ -58,18 +49,24 @@ class NewDomainError(FlywheelError):
 
 @dataclass
 class Built:
-    """A new domain, what was decided on the way (sentences), each file's use, and what to do next (lines)."""
+    """A new domain, what was decided on the way (sentences), each file's use, and what to do next (lines).
+
+    `missing` is what its language lacks, in sentences.
+    """
 
     name: str
     language: str
     title: str
     decisions: list[str]
     files: list[dict[str, Any]]
+    missing: list[str]
     next: list[str]
 
 
-def new_domain(name: str, folder: Path) -> Built:
+def new_domain(name: str, folder: Path, language: str = "") -> Built:
     """Build domains/NAME from `folder`; the working directory is the repository root. Nothing is left on failure.
+
+    `language` is its ISO 639-1 code; without one it is told from the texts.
 
     Raises:
         NewDomainError: the name is taken or no name, or the folder holds too little.
@@ -82,35 +79,38 @@ def new_domain(name: str, folder: Path) -> Built:
         raise NewDomainError(f"{target} exists already; choose another name or remove it")
     if not folder.is_dir():
         raise NewDomainError(f"{folder} is not a folder")
+    if not re.fullmatch(r"([a-z]{2})?", language):
+        raise NewDomainError(f"{language!r}: a language is a code of two small letters (ISO 639-1), such as de")
     found = look(folder)
     if not found.tables:
         causes = "".join(f"\n  {line}" for line in _uses(found, folder))
         raise NewDomainError(f"{folder}: no table of questions and answers (CSV, XLSX, JSON) can be read{causes}")
     try:
-        return _build(name, folder, found, load_params())
+        return _build(name, folder, found, load_params(), language)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def _build(name: str, folder: Path, found: Found, params: Params) -> Built:
+def _build(name: str, folder: Path, found: Found, params: Params, language: str) -> Built:
     target = layout.DOMAINS / name
-    title, language = _title(name, folder), language_of(texts_of(found))
+    title, language = _title(name, folder), language or language_of(texts_of(found))
+    model = _model_domain(language, params.domain)
     raw: dict[str, Any] = {"name": name, "title": title, "language": language, "system_prompt": PROMPT}
-    defaults = _defaults(_model_domain(language, params.domain), language, target)
+    defaults = _defaults(model, language, target)
     raw |= _sources(name, title, found, _copy(found, folder, target)) | defaults
-    system = SYSTEM.get(language, SYSTEM["en"] + " Answer in the language of the question.")
-    write_text(target / PROMPT, system.format(title=title) + "\n")
-    pools = candidates(_written(target, raw))
-    raw["evaluation"] = _sizes(pools, params, _uses(found, folder))
+    write_text(target / PROMPT, system_text(language, title) + "\n")
     domain = _written(target, raw)
+    pools, missing = candidates(domain), missing_for(domain, _raw(model)["language"])
+    raw["evaluation"] = _sizes(pools, params, _uses(found, folder))
+    domain = _written(target, raw, missing)
     write_json(domain.frozen, freeze(domain, pools, params.mix.leak_threshold, params.dedup.shingle))
     if seeds := _seeds(domain):
         write_text(target / SEEDS, "".join(json.dumps(seed, ensure_ascii=False) + "\n" for seed in seeds))
         raw["seeds"] = [_source(f"{name}-seeds", title, [SEEDS])]
-        domain = _written(target, raw)
+        domain = _written(target, raw, missing)
     decisions = _decisions(domain, found, folder, len(seeds)) + tried(name)
-    return Built(name, language, title, decisions, _files(found, folder), _next(domain, params))
+    return Built(name, language, title, decisions, _files(found, folder), missing, _next(domain, params))
 
 
 def _copy(found: Found, folder: Path, target: Path) -> dict[Path, str]:
@@ -156,11 +156,7 @@ def _defaults(model: str, language: str, target: Path) -> dict[str, Any]:
         chosen["base_model"] = {**chosen["base_model"], "path": str((layout.DOMAINS / model / place).resolve())}
     if raw["language"] != language:
         chosen["embedder"] = {"name": "characters"}
-        topics = layout.PACKAGES / "chatterbot_corpus" / "data" / CHATTERBOT.get(language, "")
-        if language in CHATTERBOT and topics.is_dir():
-            stems = sorted(path.stem for path in topics.glob("*.yml"))
-            chosen["general"] = [{**chosen["general"][0], "language": language, "evaluation_topics": stems[::3],
-                                  "files": [f"chatterbot_corpus/data/{CHATTERBOT[language]}/*.yml"]}]  # fmt: skip
+        chosen["general"] = dialogue_in(language, raw["general"])
     for path in own_files(chosen, layout.DOMAINS / model):
         copy = target / path.relative_to(layout.DOMAINS / model)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -187,9 +183,11 @@ def _source(name: str, title: str, files: list[str]) -> dict[str, Any]:
     return {"name": name, "files": files, "licence": "not stated", "attribution": title}
 
 
-def _written(target: Path, raw: dict[str, Any]) -> Domain:
-    """domain.yaml written, read again and checked."""
+def _written(target: Path, raw: dict[str, Any], missing: Sequence[str] = ()) -> Domain:
+    """domain.yaml written, read again and checked; what its language lacks stands above."""
     head = "# Written by `flywheel new-domain`; every line may be changed. docs/domains.md explains them.\n"
+    told = (line for one in missing for line in textwrap.wrap(f"In {raw['language']!r}: {one}.", 110))
+    head += "".join(f"# {line}\n" for line in told)
     body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_text(target / "domain.yaml", head + body)
     return load_domain(target.name)

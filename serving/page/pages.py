@@ -143,8 +143,9 @@ def example_questions(domain: Domain, count: int) -> list[str]:
     for source in domain.human:
         examples, _, _ = read_human(source, domain.paths(source), domain.language)
         for example in examples:
-            item = make_item(set="domain", prompt=example.prompt, reference=example.output)
-            if len(example.prompt) > MAX_CHARACTERS or item.id in held_out:
+            fields = {"prompt": example.prompt, "reference": example.output, "system": example.system}
+            item = make_item(set="domain", **fields)
+            if example.history or len(example.prompt) > MAX_CHARACTERS or item.id in held_out:
                 continue
             if example.category in by_category:
                 rest.append(example.prompt)

@@ -17,7 +17,8 @@ from tasks.core.base_model import BaseModelSource, shipped_template
 from tasks.core.settings import Positive, Section, SettingsError, Similarity, Text, mistakes, read_yaml
 
 SOURCES = ("base_model", "embedder", "human", "evaluation_files", "rewordings", "seeds", "documents", "known_documents",
-           "triples", "general", "mmlu", "safety")  # fmt: skip
+           "triples", "preferences", "general", "mmlu", "safety")  # fmt: skip
+COLUMNAR = (".parquet", ".arrow")  # what a folder of the Hugging Face datasets library holds its rows in
 FILE_KEYS = ("chat_template", "templates")  # of a source: one file of the domain's folder
 Texts = Annotated[list[Text], Field(min_length=1)]
 
@@ -100,12 +101,32 @@ class TripleSource(Source):
     templates: Text
 
 
-class DialogueSource(Source):
-    """General dialogue in chatterbot's YAML form, one topic a file: replay against forgetting."""
+class DialogueSource(HumanSource):
+    """General dialogue, as human examples or in chatterbot's YAML form, one topic a file: replay against forgetting.
+
+    Of `evaluation_topics` (of files without a column of categories their names) none is replayed; without any, a share
+    of the conversations is kept instead.
+    """
 
     language: Text
-    evaluation_topics: Texts
+    evaluation_topics: Annotated[list[Text], Field(default_factory=list)]
     max_answer_characters: Positive = 600
+
+
+class PreferenceColumns(Section):
+    """Which field of a row holds what was asked, and which answer was chosen over which; a dotted path reaches in."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    input: str = ""
+    system: str = ""
+
+
+class PreferenceSource(Source):
+    """Preferences between two answers; without `columns` the fields are called as in docs/alignment.md."""
+
+    columns: PreferenceColumns | None = None
 
 
 class SafetySource(Source):
@@ -144,6 +165,8 @@ class Domain(Section):
     title: Text
     language: Annotated[str, Field(pattern=r"^[a-z]{2}$")]
     system_prompt: Text
+    # The words around passages (docs/knowledge.md), where those of the language are not to be used or there are none.
+    answering: Annotated[str, Field(pattern=r"^(prompts/.+)?$")] = ""
     base_model: BaseModelSource
     embedder: EmbedderSource
     human: Annotated[list[HumanSource], Field(default_factory=list)]
@@ -159,6 +182,7 @@ class Domain(Section):
     # Documents that may be known and are not trained on, such as those that evaluation items are answered from.
     known_documents: Annotated[list[Source], Field(default_factory=list)]
     triples: Annotated[list[TripleSource], Field(default_factory=list)]
+    preferences: Annotated[list[PreferenceSource], Field(default_factory=list)]
     general: Annotated[list[DialogueSource], Field(min_length=1)]
     # Multiple-choice questions of general knowledge, from few-shot YAML files. A domain may go without these, and
     # without `safety`; what is then not guarded is said with every verdict.
@@ -194,7 +218,17 @@ class Domain(Section):
     def paths(self, source: AnySource) -> list[Path]:
         """The files of a source, patterns expanded, in sorted order."""
         root = layout.PACKAGES if source.package else self.folder
-        return [path for pattern in source.files for path in sorted(root.glob(pattern))]
+        return [path for pattern in source.files for path in named_files(root, pattern)]
+
+
+def named_files(root: Path, pattern: str) -> list[Path]:
+    """The files that a pattern names, in sorted order; a datasets folder stands for the files of rows below it."""
+    found: list[Path] = []
+    for path in sorted(root.glob(pattern)):
+        below = sorted(path.rglob("*")) if path.is_dir() else []
+        found += [one for one in below if one.suffix in COLUMNAR and not one.name.startswith("cache-")]
+        found += [path] if path.is_file() else []
+    return found
 
 
 def load_domain(name: str, root: Path = Path()) -> Domain:
@@ -229,7 +263,7 @@ def own_files(raw: dict[str, Any], folder: Path) -> list[Path]:
         named = [source[name] for name in FILE_KEYS if source.get(name)]
         found += [folder / name for name in named if not shipped_template(name)]
         if not source.get("package"):
-            found += [path for pattern in source.get("files", []) for path in sorted(folder.glob(pattern))]
+            found += [path for pattern in source.get("files", []) for path in named_files(folder, pattern)]
     return found
 
 
@@ -239,8 +273,9 @@ def _file_problems(raw: Any, root: Path, name: str) -> list[str]:
         return []
     folder = root / layout.DOMAINS / name
     problems = []
-    if isinstance(prompt := raw.get("system_prompt"), str) and prompt:
-        problems += _pattern_problems("system_prompt", folder, prompt)
+    for key in ("system_prompt", "answering"):
+        if isinstance(file := raw.get(key), str) and file:
+            problems += _pattern_problems(key, folder, file)
     for key, source in _sources(raw):
         base = root / layout.PACKAGES if source.get("package") else folder
         files = source.get("files")
@@ -265,7 +300,7 @@ def _sources(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _pattern_problems(key: str, base: Path, pattern: str) -> list[str]:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         return [f"{key}: {pattern} must lie inside {base.name}"]
-    found = [path for path in base.glob(pattern) if path.is_file()]
+    found = named_files(base, pattern)
     if not found:
         installs = "; `make environments` installs the packages of the domain in params.yaml"
         return [f"{key}: missing file {base / pattern}{installs if base.name == layout.PACKAGES.name else ''}"]

@@ -85,6 +85,7 @@ class Example(Record):
     category: str = ""
     evidence: str = ""  # the passage or triples that the answer has to follow from, where there is one
     passages: tuple[Passage, ...] | None = None
+    framed: str = ""  # the user's turn with its passages, where a domain's own words stand around them
 
     @property
     def prompt(self) -> str:

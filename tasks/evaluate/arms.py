@@ -17,7 +17,7 @@ from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
 from tasks.evaluate.scoring.facts import Judged, judge_answer
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
-from tasks.text.passages import AnsweringWords, answering_words
+from tasks.text.passages import AnsweringWords, domain_words
 
 Found = Mapping[str, tuple[Passage, ...]]
 PLAIN = "plain search"
@@ -46,7 +46,7 @@ def compare_arms(passages: Sequence[bool]) -> list[Arm]:
     """The arms with passages (True), without (False) or both; see the module. Raises SubjectError, EvaluationError."""
     params = load_params()
     domain = load_domain(params.domain)
-    words, tuned = answering_words(domain.language), load_subject("candidate")
+    words, tuned = domain_words(domain), load_subject("candidate")
     items = [item for item in read_items() if item.facts or item.set == "declining"]
     found = passages_for(tuned, items)
     arms = []

@@ -28,7 +28,7 @@ from tasks.core.settings import Section, SettingsError
 from tasks.evaluate.run.stage import load_tokenizer, responses_to
 from tasks.evaluate.scoring.questions import questions_of, scores_of
 from tasks.evaluate.scoring.subject import Subject
-from tasks.text.passages import answering_words
+from tasks.text.passages import domain_words
 from tasks.train.base_model import stage as base_model
 from tasks.train.base_model.take import entry_digest, made_for
 
@@ -127,7 +127,7 @@ def ask_base(name: str, folder: Path, items: list[EvaluationItem], params: Param
     """The scores of one base model on these items, by the run that releases are judged by; known ones are kept."""
     digest = verify_manifest(folder)
     subject = Subject(f"base-{name}", None, digest, folder, digest)
-    words = answering_words(load_domain(params.domain).language)
+    words = domain_words(load_domain(params.domain))
     questions = questions_of(items, load_tokenizer(folder), system, words)
     responses, _ = responses_to(questions, subject, params.evaluate)
     return [score for pair in zip(questions, responses, strict=True) for score in scores_of(*pair)]

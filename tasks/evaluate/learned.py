@@ -23,7 +23,7 @@ from tasks.evaluate.gate.stage import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, room_of, write_evaluation
 from tasks.evaluate.scoring.questions import FACTS, Question, check_fits, means_of, questions_of, read_items, scores_of
 from tasks.evaluate.scoring.subject import Subject
-from tasks.text.passages import answering_words
+from tasks.text.passages import domain_words
 
 SHOWN = ((FACTS, "right"), ("declining", "declined"))  # a person is told which questions lost these
 
@@ -75,7 +75,7 @@ def judge_learned(before: Subject, after: Subject, kept: Path, reports: Path) ->
 
 
 def _questions(subject: Subject, items: Sequence[EvaluationItem]) -> list[Question]:
-    words = answering_words(load_domain(load_params().domain).language)
+    words = domain_words(load_domain(load_params().domain))
     tokenizer, found = load_tokenizer(subject.base), passages_for(subject, items)
     return questions_of(items, tokenizer, subject.system or "", words, found)
 

@@ -16,7 +16,7 @@ from tasks.evaluate.gate.stage import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, write_evaluation
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, load_subject
-from tasks.text.passages import answering_words
+from tasks.text.passages import domain_words
 
 
 def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
@@ -28,7 +28,7 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
     version = load_subject("candidate")
     smaller = Subject("candidate", None, digest, weights, verify_manifest(weights), system=version.system)
     items = read_items()
-    words, found = answering_words(load_domain(params.domain).language), passages_for(version, items)
+    words, found = domain_words(load_domain(params.domain)), passages_for(version, items)
     questions = questions_of(items, load_tokenizer(smaller.base), smaller.system or "", words, found)
     tables: dict[str, Table] = {}
     for name, subject in (("version", version), ("smaller", smaller)):

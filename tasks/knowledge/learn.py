@@ -68,7 +68,7 @@ def lesson_of(index: Knowledge, folder: Path | None, removed: Sequence[str], par
     """What an index would hold with the documents of a folder, and without those of the files named in `removed`."""
     bad = list[BadLine]()
     paths = {path.name: path for path in (files_in(folder, bad) if folder else ()) if path.name not in removed}
-    documents = list(read_documents(LEARNED, list(paths.values()), bad))
+    documents = list(read_documents(LEARNED, list(paths.values()), bad, index.settings.language))
     read = {name: paths[name] for name in dict.fromkeys(map(_file_of_document, documents))}
     gone = {*read, *removed}
     stay = [one for one in index.passages if file_of(one) not in gone]

@@ -25,6 +25,7 @@ from tasks.core.tables import read_batches, records_of
 from tasks.knowledge.corrections import CORRECTION, Corrections
 from tasks.knowledge.words import words_of
 from tasks.similarity.embedder import Embeddings, Encoders, load_sentence_model, model_encoders, read_embeddings
+from tasks.text.passages import AnsweringWords, answering_words
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,6 +51,12 @@ class RetrievalSettings(Record):
     threshold: float
     language: str
     word: float = 1.0
+    own_words: AnsweringWords | None = None  # the domain's, where it brings some
+
+    @property
+    def words(self) -> AnsweringWords:
+        """What stands around passages."""
+        return self.own_words or answering_words(self.language)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A question with the passages to answer it from: rendered once, for training, evaluation and serving alike.
 
 Passages are numbered from 1; an answer cites them as [n], or says that they do not hold it. The words around them are
-a language's own (answering/<language>.yaml); a language without any has the English ones.
+the domain's own, else its language's (answering/<language>.yaml); a language without any has the English ones.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
+from tasks.core.domain import Domain
 from tasks.core.records import Example, Passage, Record
+from tasks.core.settings import SettingsError, mistakes
 
+FOLDER = Path(__file__).with_name("answering")
 _CITATION = re.compile(r"\[(\d{1,2})\]")
 
 
@@ -31,13 +35,29 @@ class AnsweringWords(Record):
     declined: tuple[str, ...]
 
 
+def has_words(language: str) -> bool:
+    """Whether a language has words of its own."""
+    return (FOLDER / f"{language}.yaml").is_file()
+
+
 @lru_cache(maxsize=8)
 def answering_words(language: str) -> AnsweringWords:
     """The words of a language."""
-    folder = Path(__file__).with_name("answering")
-    path = folder / f"{language}.yaml"
-    text = (path if path.is_file() else folder / "en.yaml").read_text(encoding="utf-8")
-    return AnsweringWords.model_validate(yaml.safe_load(text))
+    return _read(FOLDER / f"{language if has_words(language) else 'en'}.yaml")
+
+
+def domain_words(domain: Domain) -> AnsweringWords:
+    """The words of a domain. Raises SettingsError: its own file is not as answering/en.yaml is."""
+    return _read(domain.folder / domain.answering) if domain.answering else answering_words(domain.language)
+
+
+def _read(path: Path) -> AnsweringWords:
+    try:
+        return AnsweringWords.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
 def ask_from(passages: Sequence[Passage], question: str, words: AnsweringWords) -> str:
@@ -49,8 +69,8 @@ def ask_from(passages: Sequence[Passage], question: str, words: AnsweringWords) 
 
 def asked(example: Example) -> str:
     """The user's turn of an example, with its passages where some were looked up."""
-    if example.passages is None:
-        return example.prompt
+    if example.passages is None or example.framed:
+        return example.framed or example.prompt
     return ask_from(example.passages, example.prompt, answering_words(example.language))
 
 

@@ -94,16 +94,21 @@ def items(text: str, marked_only: bool = False) -> list[str]:
     return [item for item in found if item]
 
 
+def has_prompts(language: str) -> bool:
+    """Whether a teacher is asked in a language."""
+    return (FOLDER / f"{language}.yaml").is_file()
+
+
 @cache
 def load_prompts(language: str) -> Any:
     """What a teacher is asked and its replies are read by, from prompts/<language>.yaml, its keys as attributes.
 
     A language without a file is asked in English, and told by its code what to answer in.
     """
-    path = FOLDER / f"{language}.yaml"
-    raw = yaml.safe_load((path if path.is_file() else FOLDER / "en.yaml").read_text(encoding="utf-8"))
+    known = has_prompts(language)
+    raw = yaml.safe_load((FOLDER / f"{language if known else 'en'}.yaml").read_text(encoding="utf-8"))
     found = json.loads(json.dumps(raw), object_hook=lambda fields: SimpleNamespace(**fields))
-    if not path.is_file():
+    if not known:
         found.language = f"the language with the code {language!r}"
     return found
 

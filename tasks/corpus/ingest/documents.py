@@ -1,9 +1,10 @@
-"""Documents for Self-QA: text, Markdown, HTML, PDF, DOCX and rows of JSON lines become plain text, one at a time.
+"""Documents: text, Markdown, HTML, PDF, DOCX, EPUB and rows of JSON lines become plain text, one at a time.
 
 Kept parsers do the reading: trafilatura, pypdf, mammoth with markdownify. Their text is put into one form (`tidy`), in
-which spans of examples count; a PDF's lines are joined into paragraphs (pages.py), a Word file is first made whole
-(word.py), a table's merged cell stands wherever it covers. Limits: no scanned pages; PDF tables come as words in
-reading order; a table in a cell becomes text. What cannot be read is returned for the quarantine.
+which spans of examples count; a PDF's lines are joined into paragraphs (pages.py), its scanned pages read where there
+is a program for it (scans.py), a Word file is first made whole (word.py), a table's merged cell stands wherever it
+covers. Limits: PDF tables come as words in reading order; a table in a cell becomes text. What cannot be read is
+returned for the quarantine.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 from tasks.core.domain import Source
 from tasks.core.files import digest_of, sha256_file
 from tasks.core.records import BadLine, Document
+from tasks.corpus.ingest.books import read_book
 from tasks.corpus.ingest.pages import NEW_PARAGRAPH, joined_lines, without_heads
+from tasks.corpus.ingest.scans import read_scans
 from tasks.corpus.ingest.word import LISTED, raised, readable, written
 from tasks.corpus.reading.lines import (
     MAX_LINE_BYTES,
@@ -36,7 +39,7 @@ from tasks.text.markup import role_mark_in
 
 DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
 MAX_FILE_BYTES = 64_000_000
-ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".jsonl")
+ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".epub", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
 LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}  # ff, fi, ffl, st
 SPACES = {0xA0: " ", 0x2028: "\n", 0x2029: "\n\n"}
@@ -53,14 +56,18 @@ class _Parsed:
     title: str
     text: str
     pictures: tuple[int, ...] = ()  # pages that have no text
+    problem: str = ""  # why they have none, and what to do
 
 
-def read_documents(source: Source, paths: list[Path], bad: list[BadLine]) -> Iterator[Document]:
-    """The documents of a source, parsed one at a time as they are taken; what cannot be read goes to `bad`."""
+def read_documents(source: Source, paths: list[Path], bad: list[BadLine], language: str = "en") -> Iterator[Document]:
+    """The documents of a source, parsed one at a time as they are taken; what cannot be read goes to `bad`.
+
+    Scanned pages are read in `language`.
+    """
     seen: dict[str, str] = {}
     for path in paths:
         digest = sha256_file(path)
-        for number, name, parsed in _parse(source, path, bad):
+        for number, name, parsed in _parse(source, path, bad, language):
             identity = digest_of(parsed.text)
             problem = _problem(parsed.text) or (f"the same text as {seen[identity]}" if identity in seen else "")
             if problem:
@@ -81,7 +88,7 @@ def tidy(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
-def _parse(source: Source, path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, _Parsed]]:
+def _parse(source: Source, path: Path, bad: list[BadLine], language: str) -> Iterator[tuple[int, str, _Parsed]]:
     name, ending = f"{source.name}/{path.name}", path.suffix.casefold()
     for row in read_rows(path) if ending == ".jsonl" else ():
         try:
@@ -92,13 +99,13 @@ def _parse(source: Source, path: Path, bad: list[BadLine]) -> Iterator[tuple[int
     if ending == ".jsonl":
         return
     try:
-        parsed = _file(path, ending)
+        parsed = _file(path, ending, language)
     except Exception as error:  # parsers raise whatever they meet in a damaged file
         cause = str(error) if isinstance(error, ValueError) else f"not readable: {type(error).__name__}: {error}"
         bad.append(bad_line(path, 1, cause))
         return
     for page in parsed.pictures:
-        bad.append(bad_line(path, 1, f"page {page} is a picture without text; put text behind it (ocrmypdf does)"))
+        bad.append(bad_line(path, 1, f"page {page} is a picture without text: {parsed.problem}"))
     yield 1, name, _Parsed(parsed.title or path.stem, parsed.text)
 
 
@@ -115,13 +122,16 @@ def _row(row: Row) -> tuple[str, str, str]:
     return values[0].strip(), values[1].strip(), values[2]
 
 
-def _file(path: Path, ending: str) -> _Parsed:
+def _file(path: Path, ending: str, language: str) -> _Parsed:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"a file of {path.stat().st_size:,} bytes; {MAX_FILE_BYTES:,} are the most")
     if ending == ".pdf":
-        return _pdf(path)
+        return _pdf(path, language)
     if ending == ".docx":
         return _docx(path)
+    if ending == ".epub":
+        book = read_book(path)
+        return _Parsed(tidy(book.title), tidy("\n\n".join(map(_markdown, book.pages))))
     if ending not in ENDINGS:
         raise ValueError(f"no parser for {ending or 'a file without an ending'}; documents are {', '.join(ENDINGS)}")
     text = _decoded(path)
@@ -236,32 +246,42 @@ def _span(cell: Any, name: str, whole: int) -> int:
     return (int(text) or whole) if text.isdecimal() else 1
 
 
-def _pdf(path: Path) -> _Parsed:
+def _pdf(path: Path, language: str) -> _Parsed:
     import pypdf
 
     with pypdf.PdfReader(path) as reader:
         if reader.is_encrypted and not reader.decrypt(""):
             raise ValueError("the PDF asks for a password; save it without one")
         pages = [tidy(page.extract_text()) for page in reader.pages]
-        pictures = tuple(n for n, text in enumerate(pages, start=1) if not text and reader.pages[n - 1].images)
+        blank = [n for n, text in enumerate(pages, start=1) if not text and reader.pages[n - 1].images]
         title = str((reader.metadata and reader.metadata.title) or "")
+    scanned = read_scans(path, blank, language)
+    for number, text in scanned.texts.items():
+        pages[number - 1] = tidy(text)
     if not any(pages):
-        raise ValueError("no text in it: its pages are pictures, such as scans; put text behind them (ocrmypdf does)")
+        problem = scanned.problem or "put text behind them (ocrmypdf does)"
+        raise ValueError(f"no text in it: its pages are pictures, such as scans: {problem}")
+    pictures = tuple(number for number in blank if not pages[number - 1])
     kept = ("\n".join(lines) for lines in without_heads([page.split("\n") for page in pages]))
-    return _Parsed(tidy(title), tidy(joined_lines("\f".join(kept))), pictures)
+    return _Parsed(tidy(title), tidy(joined_lines("\f".join(kept))), pictures, scanned.problem)
 
 
 def _docx(path: Path) -> _Parsed:
     if problem := archive_problem(path):
         raise ValueError(problem)
     import mammoth
+
+    return _headed(tidy(_markdown(mammoth.convert_to_html(readable(path)).value)))
+
+
+def _markdown(html: str) -> str:
+    """HTML that is text from end to end, with its headings, lists and tables."""
     from markdownify import markdownify
 
-    html = _plain(mammoth.convert_to_html(readable(path)).value)
     # Pictures would come as megabytes of base64, and links are of no use to a reader of text.
     form: Any = {"heading_style": "ATX", "strip": ["img", "a"], "table_infer_header": True}
-    markdown = markdownify(html, **form, escape_asterisks=False, escape_underscores=False)
-    return _headed(tidy(NUMBERED.sub("", markdown)))
+    markdown = markdownify(_plain(html), **form, escape_asterisks=False, escape_underscores=False)
+    return NUMBERED.sub("", markdown)
 
 
 def _headed(text: str) -> _Parsed:

@@ -1,23 +1,17 @@
-"""What a domain has in hundreds: seeds, questions to evaluate on, benchmark items, general dialogue; read strictly.
-
-General dialogue becomes two pools: replay for training, and whole topics kept for the evaluation. A prompt recurs in
-many conversations, so an exchange is kept once for each, and one of an evaluation topic is never replayed.
-"""
+"""What a domain has in hundreds: seeds, rewordings, questions to evaluate on, benchmark items; read strictly."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from tasks.core.domain import DialogueSource, RewordingSource, SafetySource, Source
-from tasks.core.records import BadLine, EvaluationItem, Example, Receipt, Rewording, Seed, make_example, make_item
+from tasks.core.domain import RewordingSource, SafetySource, Source
+from tasks.core.records import BadLine, EvaluationItem, Example, Rewording, Seed, make_example, make_item
 from tasks.corpus.ingest.human import markup_problem
 from tasks.corpus.reading.lines import bad_line, text_problem
 from tasks.corpus.reading.rows import Row, read_rows
@@ -28,7 +22,6 @@ ITEM_FIELDS = {"question", "answer", "category", "of", "paraphrases", "facts", "
 REWORDING_FIELDS = {"id", "rewordings"}
 OPTION = re.compile(r"\(([A-D])\)\s*")
 ANSWER = re.compile(r"answer is \(([A-D])\)")
-STAGE = "ingest"
 
 
 def read_seeds(source: Source, paths: list[Path], language: str, bad: list[BadLine]) -> list[tuple[Seed, Example]]:
@@ -201,64 +194,3 @@ def refused(source: SafetySource, items: list[EvaluationItem], language: str) ->
         )
         for item in items
     ]
-
-
-@dataclass
-class Dialogue:
-    """The two pools of dialogue sources, with the receipts of everything that was read."""
-
-    replay: list[Example] = field(default_factory=list)
-    held_out: list[Example] = field(default_factory=list)
-    dropped: list[Example] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    bad: list[BadLine] = field(default_factory=list)
-
-
-def normalise(text: str) -> str:
-    """A text as duplicates are compared: compatibility forms, case and runs of space folded."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def read_dialogue(source: DialogueSource, paths: list[Path], dialogue: Dialogue) -> None:
-    """Read the first exchange of every conversation; the evaluation topics first, so that their prompts win."""
-    seen, read = set[str](), set[str]()
-    for path in sorted(paths, key=lambda path: (path.stem not in source.evaluation_topics, path.stem)):
-        held_out = path.stem in source.evaluation_topics
-        for number, prompt, answer in _exchanges(path, dialogue.bad):
-            example = make_example(
-                instruction=prompt,
-                output=answer,
-                language=source.language,
-                origin="general",
-                source=(f"{source.name}/{path.stem}/{number}",),
-                category=path.stem,
-            )
-            if example.id in read:
-                continue  # the same exchange again; its first occurrence has the receipt
-            read.add(example.id)
-            reason, pool = ("kept for the evaluation", dialogue.held_out) if held_out else ("", dialogue.replay)
-            if normalise(prompt) in seen:
-                reason, pool = "prompt occurs before", dialogue.dropped
-            elif len(answer) > source.max_answer_characters:
-                reason, pool = f"answer longer than {source.max_answer_characters} characters", dialogue.dropped
-            pool.append(example)
-            seen.add(normalise(prompt))
-            dialogue.receipts.append(
-                Receipt(example_id=example.id, stage=STAGE, kept=not reason, reason=reason or "read", detail=path.stem)
-            )
-
-
-def _exchanges(path: Path, bad: list[BadLine]) -> Iterator[tuple[int, str, str]]:
-    """The first prompt and answer of each conversation, numbered from 1; what is not one goes to `bad`."""
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        conversations = list(document["conversations"])
-    except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        bad.append(BadLine(file=path.as_posix(), line=1, cause=f"not a conversation file: {error}", text=""))
-        return
-    for number, turns in enumerate(conversations, start=1):
-        if isinstance(turns, list) and len(turns) >= 2 and all(str(turn or "").strip() for turn in turns[:2]):
-            yield number, str(turns[0]).strip(), str(turns[1]).strip()
-        else:
-            cause = f"conversation {number} has no prompt with an answer"
-            bad.append(BadLine(file=path.as_posix(), line=number, cause=cause, text=str(turns)[:2000]))

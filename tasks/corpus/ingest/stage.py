@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +32,10 @@ from tasks.core.records import (
 )
 from tasks.core.stage import run_stage
 from tasks.core.tables import record_writer, write_records
+from tasks.corpus.ingest.dialogue import Dialogue, opening, read_dialogue
 from tasks.corpus.ingest.documents import read_documents
 from tasks.corpus.ingest.human import human_rows
 from tasks.corpus.ingest.small import (
-    Dialogue,
-    read_dialogue,
     read_items,
     read_mmlu,
     read_rewordings,
@@ -94,18 +94,22 @@ def human_examples(
 
 def item_of(name: str, example: Example) -> EvaluationItem:
     """The evaluation item that an example would be."""
-    return make_item(
-        set=name, prompt=example.prompt, reference=example.output, category=example.category, source=example.source
-    )
+    fields = {key: getattr(example, key) for key in ("prompt", "category", "source", "system", "history")}
+    return make_item(set=name, reference=example.output, **fields)
 
 
-def items_of(name: str, examples: list[Example]) -> list[EvaluationItem]:
-    """The items of examples, each one once."""
+def items_of(name: str, examples: Iterable[Example]) -> list[EvaluationItem]:
+    """The items that conversations begin with, each one once."""
     items: dict[str, EvaluationItem] = {}
-    for example in examples:
-        item = item_of(name, example)
+    for _, conversation in groupby(examples, conversation_of):
+        item = item_of(name, next(conversation))
         items.setdefault(item.id, item)
     return list(items.values())
+
+
+def conversation_of(example: Example) -> tuple[tuple[str, ...], str]:
+    """What the examples of one conversation have in common, which no other one has; they come one after the other."""
+    return example.source[:1], opening(example)
 
 
 def pools_of(domain: Domain, small: Small, human: list[EvaluationItem]) -> Pools:
@@ -149,14 +153,14 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
 
 def ingest(domain: Domain) -> str:
     """Read the sources and write data/ingest; returns what happened, in a sentence."""
-    small, unused = read_small(domain), Counter[str]()
-    bad = small.general.bad
+    small = read_small(domain)
+    bad, unused = small.general.bad, small.general.unused
     with fresh_directory(layout.INGEST) as folder:
         with (
             record_writer(folder / "receipt.parquet", Receipt) as note,
             record_writer(folder / "dropped.parquet", Example) as drop,
         ):
-            examples, held = _pass_humans(folder, domain, small, unused, note, drop)
+            examples, held = _pass_humans(folder, domain, small, note, drop)
             sets = frozen_items(domain, pools_of(domain, small, held))
             evaluated = {item.id for item in sets["safety"]}
             rest = [item for item in small.safety if item.id not in evaluated]
@@ -193,7 +197,6 @@ def _pass_humans(
     folder: Path,
     domain: Domain,
     small: Small,
-    unused: Counter[str],
     note: Callable[[Receipt], None],
     drop: Callable[[Example], None],
 ) -> tuple[int, list[EvaluationItem]]:
@@ -204,11 +207,12 @@ def _pass_humans(
     )
     answers = {source for item in small.items for source in item.source[1:]}  # the entries that items are answered from
     with record_writer(folder / "examples.parquet", Example) as keep:
-        for example, receipt in human_examples(domain, small.general.bad, unused):
-            item = item_of("domain", example)
-            if receipt.kept and (item.id in held_out or not answers.isdisjoint(example.source[:1])):
+        read = human_examples(domain, small.general.bad, small.general.unused)
+        conversations = (list(turns) for _, turns in groupby(read, lambda pair: conversation_of(pair[0])))
+        for example, receipt in (pair for turns in conversations for pair in held_back(turns, held_out, answers)):
+            if receipt.reason == HELD_OUT:
+                item = item_of("domain", example)
                 held.setdefault(item.id, item)
-                receipt = receipt.model_copy(update={"kept": False, "reason": HELD_OUT})
             note(receipt)
             (keep if receipt.kept else drop)(example)
             kept += receipt.kept
@@ -220,9 +224,23 @@ def _pass_humans(
     return kept + len(seeds), list(held.values())
 
 
+def held_back(
+    turns: Sequence[tuple[Example, Receipt]], held_out: Container[str], answers: Container[str]
+) -> list[tuple[Example, Receipt]]:
+    """The examples of a conversation with their receipts: all of it is held back where one of it is evaluated on.
+
+    Its later turns hold the answer that is asked for, in their history. `held_out` are ids of items, `answers` sources.
+    """
+    told = any(r.kept and (item_of("domain", e).id in held_out or e.source[0] in answers) for e, r in turns)
+    if not told:
+        return list(turns)
+    held = {"kept": False, "reason": HELD_OUT}
+    return [(example, receipt.model_copy(update=held) if receipt.kept else receipt) for example, receipt in turns]
+
+
 def _documents(domain: Domain, sources: list[Source], bad: list[BadLine]) -> Iterator[Document]:
     for source in sources:
-        yield from read_documents(source, domain.paths(source), bad)
+        yield from read_documents(source, domain.paths(source), bad, domain.language)
 
 
 def _triples(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> Iterator[Triple]:

@@ -1,4 +1,4 @@
-"""Rows of the files people keep questions and answers in: JSON lines, a JSON list, CSV, XLSX (table_rows.py).
+"""Rows of the files people keep questions and answers in: JSON, CSV and XLSX (table_rows.py), Parquet (columnar.py).
 
 What cannot be a row says why; a mistake costs that row, in a JSON list the rest of it. Trailing commas are read, NaN is
 no value, a list may stand within an object, and objects without a list on one line or several.
@@ -13,12 +13,16 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.core.domain import COLUMNAR
+from tasks.corpus.reading.columnar import columnar_rows
 from tasks.corpus.reading.columns import named
 from tasks.corpus.reading.lines import EXCERPT, bounded_lines, open_text
 from tasks.corpus.reading.table_rows import Row, SourceError, csv_rows, sheet_rows
 
 __all__ = ["Row", "SourceError", "read_rows"]
 
+FRAMED = (".csv", ".tsv", ".xlsx", *COLUMNAR)  # every row has the same columns
+ENDINGS = (".jsonl", ".json", *FRAMED)
 BLOCK = 65_536  # characters of a file, from which its form is told
 MORE = "Extra data"  # as the json module calls what follows an object
 BETWEEN = re.compile(r"[\s,]*")
@@ -28,7 +32,7 @@ LIST_WITHIN = re.compile(r'"[^"]*"\s*:\s*\[\s*(?=\{)')  # an object's field that
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .json, .csv, .tsv or .xlsx file; raises SourceError for others and for unusable headers."""
+    """The rows of a file with one of ENDINGS; raises SourceError for others and for unusable headers."""
     ending = path.suffix.casefold()
     if ending in (".jsonl", ".json"):
         return _list_rows(path) if _is_list(path) else _json_lines(path)
@@ -36,7 +40,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         return csv_rows(path)
     if ending == ".xlsx":
         return sheet_rows(path)
-    raise SourceError(f"{path}: rows are read from .jsonl, .json, .csv, .tsv and .xlsx")
+    if ending in COLUMNAR:
+        return columnar_rows(path)
+    raise SourceError(f"{path}: rows are read from {', '.join(ENDINGS[:-1])} and {ENDINGS[-1]}")
 
 
 def unread(fields: dict[str, Any], read: Container[str]) -> list[str]:

@@ -19,7 +19,7 @@ from rapidfuzz.fuzz import ratio
 from tasks.core.params import Params
 from tasks.core.records import Example, Passage
 from tasks.knowledge.search import Knowledge
-from tasks.text.passages import answering_words
+from tasks.text.passages import ask_from
 
 BESIDE = 4  # passages that are searched beyond those that are shown
 AROUND = 96  # tokens of rule, template and numbers around passages, question and answer, counted generously
@@ -44,7 +44,7 @@ class Answering:
     ) -> None:
         self.knowledge, self.rewordings, self.params = knowledge, rewordings, params
         self.k = params.retrieval.k
-        self._language = knowledge.settings.language
+        self._language, self._words = knowledge.settings.language, knowledge.settings.words
         self._room = params.sft.max_tokens - knowledge.count(system) - AROUND
         self._by_source: dict[str, list[Passage]] = {}
         for passage in knowledge.passages:
@@ -164,12 +164,14 @@ class Answering:
         return example.category != "safety" and not example.history and self._goes_without(example, example.prompt)
 
     def _declining(self, example: Example, question: str, passages: Sequence[Passage]) -> Example:
-        return self._asked(example, question, answering_words(self._language).decline, passages)
+        return self._asked(example, question, self._words.decline, passages)
 
     def _asked(self, example: Example, question: str, answer: str, passages: Sequence[Passage], **more: Any) -> Example:
         """The example, asked and answered so, in the words of the domain's language, in which it is served.
 
         It keeps its id, by which its receipts name it.
         """
-        fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language}
+        own = self.knowledge.settings.own_words
+        fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language,
+                  "framed": ask_from(passages, question, own) if own else ""}  # fmt: skip
         return example.model_copy(update={**fields, "passages": tuple(passages), **more})

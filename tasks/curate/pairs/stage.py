@@ -1,6 +1,6 @@
 """Stage `pairs`: preferences between two answers, judged, kept clear of evaluation items, and split by prompt.
 
-They come from choices between drafts and from domains/<domain>/preferences.jsonl. A pair that fails the suite
+They come from choices between drafts and from what the domain ships (rows.py). A pair that fails the suite
 `preference`, could not be encoded, or resembles an evaluation item is laid aside with its reason. A night that goes on
 from a champion learns what is new, and as many of the others.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tasks.core import layout
@@ -18,20 +17,9 @@ from tasks.core.domain import Domain, load_domain
 from tasks.core.files import digest_of, fresh_directory, write_manifest
 from tasks.core.params import Params, load_params
 from tasks.core.pointers import goes_on
-from tasks.core.records import (
-    BadLine,
-    Example,
-    Preference,
-    Receipt,
-    cause_of,
-    make_example,
-    make_preference,
-    read_own_jsonl,
-    write_jsonl,
-)
+from tasks.core.records import BadLine, Example, Preference, Receipt, make_example, read_own_jsonl, write_jsonl
 from tasks.core.stage import run_stage
-from tasks.corpus.reading.lines import bad_line, text_problem
-from tasks.corpus.reading.rows import read_rows, unread
+from tasks.curate.pairs.rows import NAME, shipped_preferences
 from tasks.curate.quality.suite import Checker, Outcome, frame, parameters, row_of
 from tasks.curate.validate.stage import SuiteFailed, check_outcomes
 from tasks.similarity.embedder import Embeddings, embed_texts, evaluation_items, question_text, whole_text
@@ -39,63 +27,14 @@ from tasks.similarity.leaks import Leak, LeakGuard, leak_guard
 from tasks.text.prompts import PromptError, encode_preference
 
 STAGE = "pairs"
-NAME = "preferences.jsonl"
 SUITE = "preference"
-
-
-def read_shipped(path: Path, bad: list[BadLine], unused: Counter[str]) -> list[Preference]:
-    """The preferences of a domain's file; a line that is none goes to `bad` with its cause.
-
-    Needed are `prompt` (messages, or the text of one), `chosen` and `rejected` (texts, or as TRL has them:
-    conversations that end with the assistant and are alike before, as the prompt); `source` is their line where none
-    is given. `unused` counts the rows in which another field holds something.
-    """
-    found = []
-    for row in read_rows(path):
-        try:
-            if row.cause:
-                raise ValueError(row.cause)
-            unused.update(unread(row.fields, Preference.model_fields))
-            found.append(_shipped(row.fields, f"{path.name}:{row.number}"))
-        except ValueError as error:  # pydantic's is one
-            bad.append(bad_line(path, row.number, cause_of(error), row.text))
-    return found
-
-
-def _shipped(fields: dict[str, Any], place: str) -> Preference:
-    messages, chosen, rejected = _parted(fields)
-    for name, value, kind in (("prompt", messages, list), ("chosen", chosen, str), ("rejected", rejected, str)):
-        if not isinstance(value, kind):
-            raise ValueError(f"{name}: needed is a text, or a list of messages as OpenAI writes them")
-    source = fields.get("source") or place
-    sources = [str(one) for one in (source if isinstance(source, list) else [source])]
-    one = Preference(id="0" * 64, prompt=messages, chosen=chosen, rejected=rejected, source=tuple(sources))
-    texts = [one.chosen, one.rejected, *(message.content for message in one.prompt)]
-    if problem := next(filter(None, map(text_problem, texts)), ""):
-        raise ValueError(problem)
-    return make_preference(one.prompt, one.chosen, one.rejected, one.source)
-
-
-def _parted(fields: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Prompt as messages, and the two answers; of two conversations the last messages answer those before."""
-    prompt, chosen, rejected = (fields.get(name) for name in ("prompt", "chosen", "rejected"))
-    messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if not (isinstance(chosen, list) and isinstance(rejected, list)):
-        return messages, chosen, rejected
-    ends = [answer[-1] if answer else None for answer in (chosen, rejected)]
-    if not all(isinstance(end, dict) and end.get("role") == "assistant" for end in ends):
-        raise ValueError("chosen and rejected: a conversation has to end with a message of the assistant")
-    before = chosen[:-1]
-    if before != rejected[:-1] or (before and (messages or None) not in (None, before, before[-1:])):
-        raise ValueError("chosen and rejected: what stands before the last message has to be equal, and the prompt")
-    return before or messages, chosen[-1].get("content"), rejected[-1].get("content")
 
 
 def read_preferences(domain: Domain, bad: list[BadLine], unused: Counter[str]) -> list[Preference]:
     """What people chose, then what the domain ships; a repeat counts once. `bad` and `unused` as in read_shipped."""
-    chosen, shipped = layout.FEEDBACK / NAME, domain.folder / NAME
+    chosen = layout.FEEDBACK / NAME
     found = read_own_jsonl(chosen, Preference) if chosen.is_file() else []
-    found += read_shipped(shipped, bad, unused) if shipped.is_file() else []
+    found += shipped_preferences(domain, bad, unused)
     return list({one.id: one for one in found}.values())
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import new_class
 from typing import Any, ClassVar, NamedTuple
 
-from tasks.core.errors import FlywheelError
 from tasks.curate.quality.letters import read_quotes, states_a_triple
 from tasks.text.grounding import groundedness
 from tasks.text.markup import html_in, role_mark_in
@@ -23,8 +22,14 @@ from tasks.text.prompts import any_of
 MIN_BYTES_TO_DETECT = 40
 
 
-class LanguageUnknown(FlywheelError):
-    """The domain's language is none that can be detected."""
+def detector_of(language: str) -> Any:
+    """How lingua names a language, by its ISO 639-1 code; None where it does not know it."""
+    from lingua import IsoCode639_1, Language
+
+    try:
+        return Language.from_iso_code_639_1(IsoCode639_1.from_str(language.upper()))
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=4)
@@ -32,15 +37,14 @@ def language_confidence(language: str) -> Callable[[Sequence[str]], list[float]]
     """A function from texts to the confidence (0 to 1) that each is in `language`, an ISO 639-1 code; on all cores.
 
     The detector (lingua) spreads its confidence over all languages it knows, and English about Swedish law may get
-    little of it; a text of another language gets next to none, which is what the bound in params.yaml separates. Raises
-    LanguageUnknown: the detector does not know the language.
+    little of it; a text of another language gets next to none, which is what the bound in params.yaml separates. Of a
+    language that the detector does not know every text passes; the stage says so.
     """
-    from lingua import IsoCode639_1, Language, LanguageDetectorBuilder
+    from lingua import LanguageDetectorBuilder
 
-    try:
-        wanted = Language.from_iso_code_639_1(IsoCode639_1.from_str(language.upper()))
-    except ValueError:
-        raise LanguageUnknown(f"language {language!r} in domain.yaml is not one that can be detected") from None
+    wanted = detector_of(language)
+    if wanted is None:
+        return lambda texts: [1.0] * len(texts)
     detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()
 
     def confidences(texts: Sequence[str]) -> list[float]:

@@ -22,6 +22,7 @@ from tasks.core.params import ValidateParams, load_params
 from tasks.core.records import Document, EvaluationItem, Example, Preference, Receipt, Record, Seed, Triple
 from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import TableWriter, schema_of, table_of, table_writer
+from tasks.curate.quality.expectations import detector_of
 from tasks.curate.quality.suite import Checker, Failure, Outcome, batches_of, example_rows, frame, parameters, row_of
 from tasks.text.prompts import markers_of
 
@@ -195,11 +196,12 @@ def validate() -> str:
     suites = {one.suite: {"rows": one.rows, "failing": one.failing} for group in judged.values() for one in group}
     figures = {"examples": counts["valid"], "dropped": counts["rows"] - counts["valid"]}
     write_metrics(STAGE, figures, {**counts, "suites": suites})
+    blind = "" if detector_of(domain.language) else f"; no check of the language: {domain.language!r} is not known"
     others = files["general"]["quarantined"] + files["safety"]["quarantined"]
     return (
         f"{counts['valid']} of {counts['rows']} rows are valid, {counts['quarantined']} in quarantine, "
         f"{counts['repeats']} repeats; "
-        f"{others} of the general ones in quarantine; {sum(map(len, judged.values()))} suites"
+        f"{others} of the general ones in quarantine; {sum(map(len, judged.values()))} suites{blind}"
     )
 
 

@@ -54,7 +54,7 @@ from tasks.evaluate.scoring.questions import (
 from tasks.evaluate.scoring.subject import Subject, Who, load_subject, tokenizer_digest
 from tasks.knowledge.search import Knowledge
 from tasks.text.parity import CONVERSATIONS, Conversation, Reading, as_trained, refuse_differing
-from tasks.text.passages import answering_words
+from tasks.text.passages import answering_words, domain_words
 from tasks.text.prompts import PromptBook, encode_text
 
 OPENCOMPASS = "opencompass-0.5.4"
@@ -104,7 +104,7 @@ def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Ques
         if not conversation.history:
             trained = as_trained(tokenizer, system, conversation)
             refuse_differing([trained, as_evaluated(tokenizer, system, conversation)])
-    items, words = read_items(corrections=True), answering_words(domain.language)
+    items, words = read_items(corrections=True), domain_words(domain)
     return questions_of(items, tokenizer, system, words, passages_for(subject, items))
 
 

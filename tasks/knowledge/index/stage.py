@@ -26,6 +26,7 @@ from tasks.knowledge.retriever.stage import MODEL
 from tasks.knowledge.search import EMBEDDER, EMBEDDINGS, PASSAGES, SETTINGS, RetrievalSettings
 from tasks.similarity.embedder import cosines, embeddings_table, sentence_encoders
 from tasks.similarity.near import matches
+from tasks.text.passages import domain_words
 from tasks.text.prompts import PromptBook, smuggled_markers
 
 STAGE = "index"
@@ -157,8 +158,9 @@ def stage() -> str:
             threshold=measured.answer if asked.threshold is None else asked.threshold,
             language=domain.language,
             word=measured.word,
+            own_words=domain_words(domain) if domain.answering else None,
         )
-        write_json(folder / SETTINGS, settings.model_dump())
+        write_json(folder / SETTINGS, settings.model_dump(exclude_none=True))
         if passages and (model := layout.RETRIEVER / MODEL).is_dir():
             shutil.copytree(model, folder / EMBEDDER)
             encoders = sentence_encoders(model, params.embed.batch_size, params.embed.threads)

@@ -299,7 +299,7 @@ def test_preferences_are_no_answers_and_belong_elsewhere(tmp_path: Path) -> None
     """The rejected answer was the longest text, and was learnt."""
     path = tmp_path / "dpo.jsonl"
     path.write_text(json.dumps({"prompt": "Who?", "chosen": "I.", "rejected": "I am sorry, but no."}))
-    assert "domains/<name>/preferences.jsonl" in look(tmp_path).unused[path]
+    assert "name it under `preferences` of domain.yaml" in look(tmp_path).unused[path]
 
 
 def test_alpaca_and_sharegpt_need_no_columns_and_rows_with_a_text_are_documents(tmp_path: Path) -> None:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.records import make_passage
+from tasks.core.settings import SettingsError
 from tasks.text import passages
-from tasks.text.passages import AnsweringWords, answering_words, ask_from, asked, cited, declines, uncited
+from tasks.text.passages import (
+    AnsweringWords,
+    answering_words,
+    ask_from,
+    asked,
+    cited,
+    declines,
+    domain_words,
+    has_words,
+    uncited,
+)
 from tests.examples import an_example
 
 WORDS = AnsweringWords(rule="Cite [n].", none="Nothing.", question="Q: ", decline="Not said.", declined=("not said",))
@@ -34,6 +48,29 @@ def test_an_example_is_asked_bare_without_passages_and_as_serving_asks_with_none
         shown = example.model_copy(update={"passages": found})
         assert asked(shown) == ask_from(found, "How big?\n\nIn Lund.", answering_words("zh"))
     assert "没有找到相关资料" in asked(example.model_copy(update={"passages": ()}))
+
+
+def test_a_domain_s_own_words_stand_before_those_of_its_language(tmp_path: Path) -> None:
+    domain: Any = SimpleNamespace(folder=tmp_path, answering="", language="no")
+    assert domain_words(domain) == answering_words("en") and not has_words("no")
+    domain.answering = "answering.yaml"
+    own = {
+        "rule": "Siter [n].",
+        "none": "Ingen.",
+        "question": "S: ",
+        "decline": "Sier ikke.",
+        "declined": ["sier ikke"],
+    }
+    (tmp_path / "answering.yaml").write_text(yaml.safe_dump(own))
+    assert domain_words(domain) == AnsweringWords.model_validate(own)
+    (tmp_path / "answering.yaml").write_text(yaml.safe_dump({"regel": own.pop("rule"), **own}))
+    with pytest.raises(SettingsError, match=r"(?s)answering\.yaml: rule: .*answering\.yaml: regel: unknown key"):
+        domain_words(domain)
+
+
+def test_an_example_that_was_framed_is_asked_as_it_stands() -> None:
+    example = an_example("How big?").model_copy(update={"passages": FOUND, "framed": "[1] As framed."})
+    assert asked(example) == "[1] As framed."
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from tasks.core.domain import HumanSource
 from tasks.core.records import BadLine, Example, Turn
 from tasks.corpus.ingest.human import human_rows, read_human, strip_advertising
+from tasks.corpus.reading.lines import by_cause
 from tasks.corpus.reading.rows import SourceError
 
 
@@ -103,7 +104,7 @@ def test_html_and_role_marks_are_in_receipt_and_quarantine_and_not_trained_on(
     assert bad.cause == f"{reason}: {detail}"
 
 
-def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_path: Path) -> None:
+def test_every_answer_of_a_conversation_is_an_example_with_its_earlier_turns_as_history(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     said = [("system", "S"), ("human", "Q1"), ("gpt", "A1"), ("human", "Q2"), ("gpt", "A2")]
     openai = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
@@ -115,8 +116,11 @@ def test_a_conversation_is_one_example_with_its_earlier_turns_as_history(tmp_pat
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     examples, _, bad = read_human(source(columns=None), [path], "en")
-    assert [(e.system, e.instruction, e.output) for e in examples] == [("S", "Q2", "A2"), ("", "Q", "A")]
-    assert examples[0].history == (Turn(user="Q1", assistant="A1"),)
+    assert [(e.system, e.instruction, e.output) for e in examples] == [
+        ("S", "Q1", "A1"), ("S", "Q2", "A2"), ("", "Q", "A")
+    ]  # fmt: skip
+    assert [e.history for e in examples] == [(), (Turn(user="Q1", assistant="A1"),), ()]
+    assert examples[0].source == examples[1].source == ("faq/chats.jsonl:1",)
     assert "end with an answer" in bad[0].cause and "a turn is from 'tool'" in bad[1].cause
 
 
@@ -305,6 +309,38 @@ def test_conversations_that_are_not_text_or_not_to_be_learnt_are_refused_by_caus
     ]
 
 
+def test_pictures_and_calls_are_refused_by_name_with_their_count(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "A", "function_call": {"name": "f"}}
+    rows = [{"messages": said("<image>What?", "A"), "images": ["a.jpg"]}, {"messages": [*said("Q"), call]}]
+    path, bad = tmp_path / "a.jsonl", list[BadLine]()
+    path.write_text("\n".join(map(json.dumps, [*rows * 2, {"messages": said("Q", "A"), "images": []}])))
+    examples = [example for example, _ in human_rows(source(columns=None), [path], "en", bad)]
+    assert [example.output for example in examples] == ["A"]
+    assert [cause.split(" (")[0] for cause in by_cause(bad)] == [
+        "2 rows not used: it comes with images, and an example holds text only",
+        "2 rows not used: a turn holds function_call, and an example holds text only",
+    ]
+
+
+def test_an_answer_of_weight_0_stays_in_the_history_of_those_behind_it(tmp_path: Path) -> None:
+    turns = said("Q1", "A1", "Q2", "BAD", "Q3", "A3")
+    turns[3]["weight"] = 0
+    examples, bad, _ = conversations(tmp_path / "a.jsonl", {"messages": turns})
+    assert [(example.instruction, example.output) for example in examples] == [("Q1", "A1"), ("Q3", "A3")]
+    assert [turn.assistant for turn in examples[1].history] == ["A1", "BAD"]
+    assert bad == []
+
+
+def test_markup_in_one_answer_costs_that_one_and_those_behind_it(tmp_path: Path) -> None:
+    """They hold it in their history, which the model would read."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"messages": said("Q1", "A1", "Q2", "<b>A2</b>", "Q3", "A3")}))
+    examples, receipts, bad = read_human(source(columns=None), [path], "en")
+    assert [example.output for example in examples] == ["A1"]
+    assert [receipt.kept for receipt in receipts] == [True, False, False]
+    assert [line.cause for line in bad] == ["HTML in the answer: <b>"]
+
+
 @pytest.mark.parametrize(
     "flag", [{"train": False}, {"loss": False}, {"weight": "0"}, {"weight": 0.0}, {"train": "False"}]
 )
@@ -324,7 +360,7 @@ def test_fields_within_turns_and_a_second_conversation_are_counted(tmp_path: Pat
         {"messages": [question, answer], "conversation": [question, answer]},
     )
     assert [(example.output, example.history) for example in examples] == [
-        ("A", (Turn(user="Q", assistant="A"),)), ("A", ()), ("A", ())
+        ("A", ()), ("A", (Turn(user="Q", assistant="A"),)), ("A", ()), ("A", ())
     ]  # fmt: skip
     assert (bad, unused) == ([], {"a.jsonl: messages.reasoning_content": 1, "a.jsonl: conversation": 1})
 

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from flywheel.new_domain.freeze import candidates
 from tasks.core import layout
-from tasks.core.domain import LEARNED_FOLDER, DialogueSource, RewordingSource, SafetySource, Source, load_domain
+from tasks.core.domain import LEARNED_FOLDER, RewordingSource, SafetySource, Source, load_domain
 from tasks.core.files import write_text
 from tasks.core.params import load_params
 from tasks.core.records import BadLine, Document, EvaluationItem, Example, Receipt, Rewording, read_own_jsonl
 from tasks.core.tables import read_records
 from tasks.corpus.ingest.small import (
-    Dialogue,
-    normalise,
-    read_dialogue,
     read_items,
     read_mmlu,
     read_rewordings,
@@ -34,7 +30,6 @@ from tests.planted import jaccard, shingles
 
 GIVEN: dict[str, Any] = {"name": "own", "files": ["x"], "licence": "x", "attribution": "x"}
 OWN = Source.model_validate(GIVEN)
-SOURCE = DialogueSource(**GIVEN, language="en", evaluation_topics=["food"])
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -230,55 +225,6 @@ def test_a_safety_item_prefers_the_refusal(tmp_path: Path) -> None:
     trained = refused(given, items, "en")
     assert [example.instruction for example in trained] == ["Do harm", "Do more"]
     assert {example.output for example in trained} <= {"Never.", "I will not."}
-
-
-def topic(folder: Path, name: str, *conversations: list[str]) -> Path:
-    path = folder / f"{name}.yml"
-    path.write_text(yaml.safe_dump({"conversations": list(conversations)}))
-    return path
-
-
-def dialogue_of(paths: list[Path]) -> Dialogue:
-    dialogue = Dialogue()
-    read_dialogue(SOURCE, paths, dialogue)
-    return dialogue
-
-
-def test_a_prompt_of_an_evaluation_topic_is_never_replayed(tmp_path: Path) -> None:
-    paths = [
-        topic(tmp_path, "ai", ["What do you EAT?", "Bytes"], ["Who are you?", "A model"], ["Who are you?", "Nobody"]),
-        topic(tmp_path, "food", ["what do you  eat?", "Bread"]),
-    ]
-    dialogue = dialogue_of(paths)
-    assert [example.output for example in dialogue.held_out] == ["Bread"]
-    assert [example.output for example in dialogue.replay] == ["A model"]
-    assert [example.output for example in dialogue.dropped] == ["Bytes", "Nobody"]
-    reasons = {receipt.reason for receipt in dialogue.receipts if not receipt.kept}
-    assert reasons == {"kept for the evaluation", "prompt occurs before"}
-
-
-def test_what_is_not_a_conversation_is_quarantined_with_its_number(tmp_path: Path) -> None:
-    (tmp_path / "bad.yml").write_text("conversations: [")
-    paths = [topic(tmp_path, "ai", ["alone"], ["Hi", "Hello"], ["Hi", "Hello"]), tmp_path / "bad.yml"]
-    dialogue = dialogue_of(paths)
-    assert [(receipt.kept, receipt.reason) for receipt in dialogue.receipts] == [(True, "read")], "once for the same"
-    assert [example.output for example in dialogue.replay] == ["Hello"]
-    assert sorted(line.cause.split(":")[0] for line in dialogue.bad) == [
-        "conversation 1 has no prompt with an answer",
-        "not a conversation file",
-    ]
-
-
-def test_the_real_corpus_is_split_without_a_shared_prompt(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    domain = load_domain("construction")
-    dialogue = Dialogue()
-    read_dialogue(domain.general[0], domain.paths(domain.general[0]), dialogue)
-    replayed = {normalise(example.prompt) for example in dialogue.replay}
-    held_out = {normalise(example.prompt) for example in dialogue.held_out}
-    assert len(dialogue.replay) > 400 and len(dialogue.held_out) > 150
-    assert not replayed & held_out
-    assert not {e.category for e in dialogue.replay} & {e.category for e in dialogue.held_out}
 
 
 def test_learned_documents_are_read_as_what_may_be_known_and_not_trained_on(

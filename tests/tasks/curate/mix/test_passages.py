@@ -14,7 +14,7 @@ from tasks.core.params import Params, load_params
 from tasks.core.records import Example, Passage, Turn, make_passage
 from tasks.curate.mix.passages import Answering
 from tasks.knowledge.search import Knowledge
-from tasks.text.passages import answering_words, asked, cited
+from tasks.text.passages import AnsweringWords, answering_words, ask_from, asked, cited
 from tests.examples import an_example
 from tests.laid_index import count, entry, lay_index
 
@@ -235,3 +235,14 @@ def test_general_examples_of_another_language_are_asked_in_the_words_in_which_th
     assert {(asked(one).partition("\n")[0], one.output) for one in found if one.passages == ()} == {
         (words.none, words.decline)
     }
+
+
+def test_a_domain_s_own_words_stand_around_the_passages_and_decline(tmp_path: Path, defaults: Params) -> None:
+    """Training reads them from the example, and needs no file of the domain."""
+    words = AnsweringWords(rule="Siter [n].", none="Ingen.", question="S: ", decline="Sier ikke.", declined=("ikke",))
+    knowledge = lay_index(tmp_path, ROWS, language="no", own_words=words)
+    assert knowledge.settings.words == words
+    answered = made(knowledge, changed(defaults))
+    assert answered and all(asked(one) == ask_from(shown(one), one.instruction, words) for one in answered)
+    declined = made(knowledge, changed(defaults, without_answer=0.99))
+    assert "Sier ikke." in {one.output for one in declined}
