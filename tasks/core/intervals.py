@@ -8,6 +8,7 @@ Limits (docs/evaluation.md): items that depend on one another, and losses rarer 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from tasks.core.records import DECIMALS
 
 # Below this many items an interval says nothing.
 SMALLEST_SAMPLE = 5
+POWER = 0.8  # with which items are said to be enough
 # Below this many items an interval leans on a shape of the differences that so few cannot show.
 EXACT_BELOW = 40
 
@@ -109,6 +111,17 @@ def sign_flip_p(values: Sequence[float]) -> float:
 def fewest_items(level: float) -> int:
     """The fewest items that can pass: sign_flip_p has to reach what a two-sided `level` leaves on one side."""
     return max(SMALLEST_SAMPLE, math.ceil(math.log2(2 / (1 - level))))
+
+
+def items_needed(values: Sequence[float], distance: float, level: float) -> int:
+    """How many items of this spread show a mean `distance` away from a bound, with a power of 80%.
+
+    ((z((1 + level) / 2) + z(0.8)) · sd / distance)² (Chow, Shao and Wang 2008, chapter 3); items count as independent.
+    """
+    from scipy.stats import norm
+
+    reach = float(norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * statistics.stdev(values)
+    return max(1, math.ceil((reach / distance) ** 2))
 
 
 def _interval(estimate: float, low: float, high: float, n: int) -> Interval:

@@ -8,16 +8,15 @@ little spread little, so the two should differ as a candidate will from its cham
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import FlywheelError
-from tasks.core.intervals import differences, paired_interval
+from tasks.core.intervals import POWER, differences, items_needed, paired_interval
 from tasks.core.params import GateParams
 from tasks.core.records import DECIMALS, Score, read_own_jsonl
-
-POWER = 0.8
 
 
 class PilotError(FlywheelError):
@@ -79,8 +78,7 @@ def _pilot(
     from scipy.stats import norm
 
     changes = differences(after, before)
-    mean = math.fsum(changes) / len(changes)
-    spread = math.sqrt(math.fsum((one - mean) ** 2 for one in changes) / max(len(changes) - 1, 1))
+    spread = statistics.stdev(changes)
     bound = float(norm.ppf((1 + settings.level) / 2))
     reach = (bound + float(norm.ppf(POWER))) * spread
     count = items or len(changes)
@@ -88,7 +86,7 @@ def _pilot(
     if items is None:
         interval = paired_interval(after, before, level=settings.level, resamples=settings.resamples, seed=seed)
         half = (interval.high - interval.low) / 2
-    needed = None if margin is None else max(1, math.ceil((reach / margin) ** 2))
+    needed = None if margin is None else items_needed(changes, margin, settings.level)
     margins = [round(value, DECIMALS) for value in (spread, half, reach / math.sqrt(count))]
     return Pilot(metric, count, margins[0], margins[1], margins[2], needed)
 

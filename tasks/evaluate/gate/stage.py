@@ -210,7 +210,7 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
     p = intervals.sign_flip_p(to_spare) if found.n < intervals.EXACT_BELOW else 0.0
     passed = within[requirement.kind] and p <= (1 - settings.level) / 2
     too_few = "" if passed else f"too few items to show it (exact sign-flip test: p = {p:.3f})"
-    return Criterion(
+    criterion = Criterion(
         name=requirement.name,
         kind=requirement.kind,
         unit=requirement.unit,
@@ -220,6 +220,21 @@ def answer(requirement: Requirement, after: Table, before: Table, settings: Gate
         passed=passed,
         reason=reason_of(requirement, found, settings.level, margin, too_few),
     )
+    if passed or shows_harm(criterion):
+        return criterion
+    return criterion.model_copy(update={"reason": f"{criterion.reason} {settling(to_spare, settings.level)}"})
+
+
+def settling(to_spare: Sequence[float], level: float) -> str:
+    """What would settle a criterion that neither passes nor shows harm.
+
+    `to_spare` is each item's distance from the bound; more items help only where its mean is on the right side.
+    """
+    spare = math.fsum(to_spare) / len(to_spare)
+    if spare <= 0:
+        return "More items like these would not let it pass; a better candidate would."
+    needed = max(intervals.items_needed(to_spare, spare, level), len(to_spare) + 1)
+    return f"With about {needed:,} items it would be settled, were the difference and its spread as these show them."
 
 
 def answers(after: Table, before: Table, settings: GateParams, seed: int) -> list[Reported]:

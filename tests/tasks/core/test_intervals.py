@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.intervals import ComparisonError, fewest_items, mean_interval, paired_interval, sign_flip_p
+from tasks.core.intervals import (
+    ComparisonError,
+    fewest_items,
+    items_needed,
+    mean_interval,
+    paired_interval,
+    sign_flip_p,
+)
 
 SETTINGS = {"level": 0.95, "resamples": 4000, "seed": 1}
 
@@ -110,3 +117,12 @@ def test_an_interval_is_finite_and_within_the_values(values: list[float]) -> Non
         return
     slack = 1e-6
     assert min(values) - slack <= found.low <= found.high <= max(values) + slack
+
+
+def test_the_items_that_a_distance_needs_grow_with_the_square_of_the_spread_over_it() -> None:
+    """-1 and 1 in equal numbers: of 100 the variance is 100/99. (1.959964 + 0.841621)^2 = 7.84888; times 100/99 / 0.25
+    is 31.713 at a distance of 0.5, and four times as much, 126.85, at half of it."""
+    values = [-1.0, 1.0] * 50
+    assert items_needed(values, 0.5, 0.95) == 32
+    assert items_needed(values, 0.25, 0.95) == 127
+    assert items_needed(values, 100.0, 0.95) == 1

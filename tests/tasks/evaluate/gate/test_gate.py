@@ -111,6 +111,17 @@ def test_the_outcome_by_what_is_asked_and_what_changed(
     assert (found.champion.version, found.champion.digest) == ("base", "b" * 64)
 
 
+def test_a_criterion_that_is_not_settled_says_how_many_items_would_settle_it_or_that_none_would() -> None:
+    """0.09 of 0.1 allowed are lost: 0.01 to spare with a variance of 0.01 x 40/39; (1.959964 + 0.841621)^2 times
+    0.0102564 / 0.0001 is 805.01. Where nothing changed, no number of items shows a
+    gain. A loss that is shown needs no more."""
+    found = verdict({**BETTER, ("dialogue", "nll"): (0.09, 0.1), ("domain", "rouge_l"): NOTHING})
+    assert "With about 806 items it would be settled" in criterion(found, "dialogue_nll").reason
+    assert criterion(found, "domain_rouge_l").reason.endswith("a better candidate would.")
+    harmed = criterion(verdict({**BETTER, ("dialogue", "nll"): (0.5, 0.3)}), "dialogue_nll")
+    assert not harmed.passed and harmed.reason.endswith("by the whole interval.")
+
+
 def test_a_candidate_that_no_engine_serves_is_held_whatever_it_gained_and_the_reason_says_so() -> None:
     candidate = replace(CANDIDATE, unservable="prefix tuning: no engine of ours adds virtual tokens to a prompt")
     found = judge(*tables(BETTER), candidate, CHAMPION, SETTINGS, seed=1)
