@@ -21,6 +21,7 @@ RARE = {
     "gate": [
         *("data/start", "gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
         *("gate.declined_margin", "gate.right_margin"),  # `flywheel learn`, which runs outside the graph
+        "domains/construction",  # evaluation.yaml, with benchmarks of a domain's own
         "reports/receipt.parquet",  # so that nothing is judged without its receipt
     ],
     "pairs": ["data/start", "reward.max_tokens"],  # a night; an online alignment

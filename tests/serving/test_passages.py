@@ -165,7 +165,7 @@ def test_passages_that_do_not_fit_are_left_away_from_the_last_on_and_no_question
         return book.count(render(book, [messages[0], user]))
 
     def within(most: int) -> Prompt:
-        return asyncio.run(with_passages(book, most, plain, hits, "en"))
+        return asyncio.run(with_passages(book, most, plain, hits, answering_words("en")))
 
     for count in range(4):
         found = within(tokens_with(count))
