@@ -22,6 +22,20 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
     assert lost == []
 
 
+def anchors_of(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_every_link_to_a_section_leads_to_its_heading(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", path.read_text(encoding="utf-8"))
+    places = [((path.parent / file if file else path), anchor) for file, anchor in links]
+    assert [f"{place.name}#{anchor}" for place, anchor in places if anchor not in anchors_of(place)] == []
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_every_make_target_named_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
