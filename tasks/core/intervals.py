@@ -113,15 +113,20 @@ def fewest_items(level: float) -> int:
     return max(SMALLEST_SAMPLE, math.ceil(math.log2(2 / (1 - level))))
 
 
-def items_needed(values: Sequence[float], distance: float, level: float) -> int:
-    """How many items of this spread show a mean `distance` away from a bound, with a power of 80%.
+def reach(values: Sequence[float], level: float) -> float:
+    """How far from a bound the mean of one item of this spread has to lie to be shown with a power of 80%.
 
-    ((z((1 + level) / 2) + z(0.8)) · sd / distance)² (Chow, Shao and Wang 2008, chapter 3); items count as independent.
+    For the mean of n items divide it by √n: (z((1 + level) / 2) + z(0.8)) · sd / √n (Chow, Shao and Wang 2008, chapter
+    3). Items count as independent.
     """
     from scipy.stats import norm
 
-    reach = float(norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * statistics.stdev(values)
-    return max(1, math.ceil((reach / distance) ** 2))
+    return float(norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * statistics.stdev(values)
+
+
+def items_needed(values: Sequence[float], distance: float, level: float) -> int:
+    """How many items of this spread show a mean `distance` away from a bound with a power of 80%."""
+    return max(1, math.ceil((reach(values, level) / distance) ** 2))
 
 
 def _interval(estimate: float, low: float, high: float, n: int) -> Interval:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import FlywheelError
-from tasks.core.intervals import POWER, differences, items_needed, paired_interval
+from tasks.core.intervals import differences, items_needed, paired_interval, reach
 from tasks.core.params import GateParams
 from tasks.core.records import DECIMALS, Score, read_own_jsonl
 
@@ -79,15 +79,13 @@ def _pilot(
 
     changes = differences(after, before)
     spread = statistics.stdev(changes)
-    bound = float(norm.ppf((1 + settings.level) / 2))
-    reach = (bound + float(norm.ppf(POWER))) * spread
     count = items or len(changes)
-    half = bound * spread / math.sqrt(count)
+    half = float(norm.ppf((1 + settings.level) / 2)) * spread / math.sqrt(count)
     if items is None:
         interval = paired_interval(after, before, level=settings.level, resamples=settings.resamples, seed=seed)
         half = (interval.high - interval.low) / 2
     needed = None if margin is None else items_needed(changes, margin, settings.level)
-    margins = [round(value, DECIMALS) for value in (spread, half, reach / math.sqrt(count))]
+    margins = [round(value, DECIMALS) for value in (spread, half, reach(changes, settings.level) / math.sqrt(count))]
     return Pilot(metric, count, margins[0], margins[1], margins[2], needed)
 
 

@@ -11,39 +11,20 @@ import pytest
 import torch
 
 from tasks.core.files import verify_manifest
-from tasks.core.params import load_params
-from tasks.core.training_params import TrainingParams
 from tasks.text.prompts import PromptBook, messages_of, render
 from tasks.train.base_model.folder import BaseModelError, examine
 from tasks.train.base_model.stage import convert
 from tasks.train.package import parity
 from tasks.train.package.stage import prompt_of
 from tasks.train.run.export import make_plain
-from tasks.train.run.job import TrainingJob
 from tasks.train.run.methods import parameter_counts, prepared
 from tasks.train.run.shape import read_shape, trained_parameters
 from tests.families import FAMILIES, GEMMA2, THINKING, lay_family
 from tests.small_tokenizer import MISTRAL
+from tests.training_job import a_job
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear"}
 LARGEST_LOGIT_DIFFERENCE = 1e-3  # as package.max_logit_difference
-
-
-def a_job(root: Path, model: Path, method: str, section: dict[str, Any]) -> TrainingJob:
-    settings = load_params(root / "params.yaml").sft.model_dump() | {"method": method, "precision": "fp32"}
-    return TrainingJob(
-        stage="sft",
-        base_model=model,
-        base_digest="",
-        data={},
-        system="",
-        seed=1,
-        processes=1,
-        settings=TrainingParams.model_validate({key: settings[key] for key in TrainingParams.model_fields}),
-        method=section,
-        start=None,
-        launch_files={},
-    )
 
 
 def a_step(model: Any, ids: list[int], answer: int) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
-from tasks.core.training_params import METHODS, Method, MethodsParams, SftParams, TrainingParams
+from tasks.core.training_params import METHODS, Method, MethodsParams, SftParams
 from tasks.train.run.export import make_plain
 from tasks.train.run.job import TrainingJob
 from tasks.train.run.launch import launch
@@ -32,6 +32,7 @@ from tasks.train.run.methods import (
 )
 from tasks.train.run.shape import read_shape, trained_parameters
 from tasks.train.sft.stage import describe
+from tests import training_job
 from tests.families import lay_family
 
 ADAPTERS = sorted(set(get_args(Method)) - {"full"})
@@ -53,20 +54,7 @@ SMALL: dict[str, Any] = {
 
 def a_job(root: Path, model: Path, method: str, start: Path | None = None, **changes: Any) -> TrainingJob:
     """A job of a method with the small settings above."""
-    settings = load_params(root / "params.yaml").sft.model_dump() | {"method": method, "precision": "fp32"}
-    return TrainingJob(
-        stage="sft",
-        base_model=model,
-        base_digest="",
-        data={},
-        system="",
-        seed=1,
-        processes=1,
-        settings=TrainingParams.model_validate({key: settings[key] for key in TrainingParams.model_fields}),
-        method={**SMALL[method], **changes},
-        start=start,
-        launch_files={},
-    )
+    return training_job.a_job(root, model, method, {**SMALL[method], **changes}, start)
 
 
 def loaded(job: TrainingJob) -> Any:
