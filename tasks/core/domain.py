@@ -37,6 +37,7 @@ class EmbedderSource(Section):
     same_cosine: Similarity | None = None  # two examples say the same
     leak_cosine: Similarity | None = None  # an example is too close to an evaluation item
     answer_score: Similarity | None = None  # the best passage's, with its words: below it a search finds nothing
+    answer_margin: Annotated[float, Field(ge=0.0)] | None = None  # less than the best one's: search is not sure which
     word_cosine: Similarity | None = None  # of the word met worst, in two wordings of one question
     licence: str = ""
     attribution: str = ""

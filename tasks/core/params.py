@@ -44,6 +44,7 @@ class EmbedParams(Section):
 class RetrievalParams(Section):
     """What a question is answered from: `k` passages of `tokens` together, none below `threshold`; part of the version.
 
+    After the best passage come only those that score at most `margin` less: among these search is not sure.
     `tuning_epochs` of the embedder on the domain's questions in other words; 0 leaves it as it is.
     """
 
@@ -51,6 +52,7 @@ class RetrievalParams(Section):
     k: Positive
     tokens: Positive
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None  # None: the embedder's own, from domain.yaml
+    margin: Annotated[float, Field(ge=0.0)] | None  # None: the embedder's own, from domain.yaml
     tuning_epochs: Natural
 
 

@@ -42,13 +42,15 @@ class IndexUnreadable(FlywheelError):
 class RetrievalSettings(Record):
     """How an index is searched, and in which language it is answered from; part of the version.
 
-    `k` passages of `tokens` together at most; none where the best one's score is below `threshold`. In another wording
-    of a question every word is met with a cosine of `word`; with 1 only the same words are the same question.
+    `k` passages of `tokens` together at most; none where the best one's score is below `threshold`, and beside it only
+    those that score at most `margin` less. In another wording of a question every word is met with a cosine of `word`;
+    with 1 only the same words are the same question.
     """
 
     k: int
     tokens: int
     threshold: float
+    margin: float | None = None  # None, as in an index made before there was one: all of them are shown
     language: str
     word: float = 1.0
     own_words: AnsweringWords | None = None  # the domain's, where it brings some
@@ -189,7 +191,13 @@ class Knowledge:
         hits = [hit for hit in hits if hit.score > 0.0][: self.settings.k]
         if not hits or hits[0].score < self._least:
             return []
+        hits = self.close(hits)
         return hits[: len(self.fitting([hit.passage for hit in hits], self.settings.tokens))]
+
+    def close(self, hits: Sequence[Hit]) -> list[Hit]:
+        """Those of the best hits that score little less than the first: among them search is not sure."""
+        margin = self.settings.margin
+        return [hit for hit in hits if margin is None or hits[0].score - hit.score <= margin]
 
     def fitting(self, passages: Sequence[Passage], tokens: int) -> list[Passage]:
         """The first passages that have at most so many tokens together."""

@@ -49,7 +49,8 @@ class Cosines(NamedTuple):
     """Cosine of two wholes from where on they are duplicates, and from where on one leaks the other.
 
     Questions are shorter, and with the same answer less alike: duplicates' questions may be `SLACK` further apart. A
-    question alone leaks an item from `SLACK` nearer on. A passage that scores less than `answer` answers no question.
+    question alone leaks an item from `SLACK` nearer on. A passage that scores less than `answer` answers no question;
+    of two whose scores are no further apart than `margin` either may be the one that answers.
     In two wordings of one question every word is met by one of the other's with `word` or more: the least that kept
     neighbouring questions out.
     """
@@ -57,12 +58,13 @@ class Cosines(NamedTuple):
     same: float
     leak: float
     answer: float
+    margin: float
     word: float
 
 
 # MiniLM on docs/data.md's pairs and docs/knowledge.md's questions; by `characters` no passage is searched.
-SENTENCES = Cosines(same=0.85, leak=0.75, answer=0.46, word=0.42)
-CHARACTER_COSINES = Cosines(same=0.8, leak=0.7, answer=0.0, word=1.0)
+SENTENCES = Cosines(same=0.85, leak=0.75, answer=0.46, margin=0.08, word=0.42)
+CHARACTER_COSINES = Cosines(same=0.8, leak=0.7, answer=0.0, margin=0.02, word=1.0)
 
 
 class Encoders(NamedTuple):
@@ -144,8 +146,14 @@ def cosines(domain: Domain) -> Cosines:
     """The embedder's thresholds: what domain.yaml says, or what was measured for its kind."""
     embedder = domain.embedder
     measured = SENTENCES if embedder.files else CHARACTER_COSINES
-    own = embedder.same_cosine, embedder.leak_cosine, embedder.answer_score, embedder.word_cosine
-    return Cosines(*(one or other for one, other in zip(own, measured, strict=True)))
+    own = {
+        "same": embedder.same_cosine,
+        "leak": embedder.leak_cosine,
+        "answer": embedder.answer_score,
+        "margin": embedder.answer_margin,
+        "word": embedder.word_cosine,
+    }
+    return measured._replace(**{name: value for name, value in own.items() if value is not None})
 
 
 def embedder_folder(domain: Domain) -> Path:

@@ -1,10 +1,13 @@
 """Domain examples with the passages they are answered from (RAFT, Zhang et al. 2024, arXiv 2403.10131).
 
 An example whose source the index holds is asked in other words where there are some, once in each of `mix.wordings`,
-and shown that passage among the ones that search finds beside it, in the order of search, as users' questions are. Of
-some the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once.
-What is drawn for an example hangs on its id and the seed alone. Beyond the paper, an answer begins with the number of
-the passage that it is taken from.
+and shown that passage among the ones that search finds no surer, in the order of search, as users' questions are. Of some
+the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once. What is
+drawn for an example hangs on its id and the seed alone.
+
+Beyond the paper, an answer begins with the number of the passage that it is taken from; and other entries that search
+finds about as good are quoted too, each with its number. A small model does not tell which of them is meant, and a
+user does.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from rapidfuzz.fuzz import ratio
 
 from tasks.core.params import Params
 from tasks.core.records import Example, Passage
-from tasks.knowledge.search import Knowledge
+from tasks.knowledge.search import Hit, Knowledge
 from tasks.text.passages import ask_from
 
 BESIDE = 4  # passages that are searched beyond those that are shown
@@ -34,6 +37,7 @@ class Shown:
     right: Passage
     rank: int
     others: tuple[Passage, ...]
+    close: int  # how many of the others search finds about as good as the best passage
 
 
 class Answering:
@@ -84,14 +88,16 @@ class Answering:
             asked = [wordings[identity][nth] for identity in known]
             found = self.knowledge.search(asked, self.k + BESIDE)
             yield [
-                self._ranked(*rights[identity], question, [hit.passage for hit in hits])
+                self._ranked(*rights[identity], question, hits)
                 for identity, question, hits in zip(known, asked, found, strict=True)
             ]
 
-    def _ranked(self, example: Example, right: Passage, question: str, found: Sequence[Passage]) -> Shown:
-        texts = [passage.text for passage in found]
+    def _ranked(self, example: Example, right: Passage, question: str, hits: Sequence[Hit]) -> Shown:
+        texts = [hit.passage.text for hit in hits]
         rank = texts.index(right.text) if right.text in texts else len(texts)
-        return Shown(example, question, right, rank, tuple(one for one in found if one.text != right.text))
+        others = [[hit.passage for hit in found if hit.passage.text != right.text]
+                  for found in (hits, self.knowledge.close(hits))]  # fmt: skip
+        return Shown(example, question, right, rank, tuple(others[0]), len(others[1]))
 
     def _right(self, example: Example) -> Passage | None:
         """The passage that an example is answered from: of those of its source, the one nearest to its answer.
@@ -126,27 +132,33 @@ class Answering:
         if not self._fits([one]):
             return one.example
         if self._goes_without(one.example, one.question):
-            found = self.knowledge.fitting(one.others[: self.k], self._left([one]))
-            return self._declining(one.example, one.question, found)
-        passages = self.knowledge.fitting(one.others[: self.k - 1], self._left([one], one.right))
-        place = min(one.rank, len(passages))
-        passages.insert(place, one.right)
-        return self._made([one], f"[{place + 1}] {one.example.output}", passages)
+            # An entry would be quoted, wherever it stood.
+            found = [passage for passage in one.others[: self.k] if not _is_entry(passage)]
+            return self._declining(one.example, one.question, self.knowledge.fitting(found, self._left([one])))
+        passages = self.knowledge.fitting(one.others[: min(one.close, self.k - 1)], self._left([one], one.right))
+        passages.insert(min(one.rank, len(passages)), one.right)
+        return self._made([one], self._quoting(passages, {one.right.id: one.example.output}), passages)
+
+    def _quoting(self, passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
+        """What the passages say, each after its number: the right ones' answers, by their ids, and the other entries.
+
+        Documents among the others are not quoted: they say much that nobody asked.
+        """
+        said = {one.id: one.text for one in passages if _is_entry(one)} | answers
+        return "\n".join(f"[{n}] {said[one.id]}" for n, one in enumerate(passages, start=1) if one.id in said)
 
     def _pair(self, one: Shown, two: Shown) -> Example:
         rights = [one.right, two.right]
-        others = [passage for passage in one.others if passage.text not in (one.right.text, two.right.text)]
-        passages = [*rights, *self.knowledge.fitting(others[: self.k - 2], self._left([one, two], *rights))]
-        self._draw(one.example, "place").shuffle(passages)
-        first, second = (passages.index(right) + 1 for right in rights)
-        return self._made([one, two], f"[{first}] {one.example.output} [{second}] {two.example.output}", passages)
+        self._draw(one.example, "place").shuffle(rights)
+        answers = {one.right.id: one.example.output, two.right.id: two.example.output}
+        return self._made([one, two], self._quoting(rights, answers), rights)
 
     def _left(self, asked: Sequence[Shown], *rights: Passage) -> int:
-        """Tokens that are left for other passages, beside the right ones, the questions and their answers."""
+        """Tokens that are left for other passages, which may be quoted too, beside the right ones and their answers."""
         count = self.knowledge.count
         needed = sum(count(right.whole) for right in rights)
         said = sum(count(one.question) + count(one.example.output) for one in asked)
-        return min(self.params.retrieval.tokens, self._room - said) - needed
+        return min(self.params.retrieval.tokens - needed, (self._room - said - needed) // 2)
 
     def _fits(self, asked: Sequence[Shown]) -> bool:
         return self._left(asked, *(one.right for one in asked)) >= 0
@@ -175,3 +187,8 @@ class Answering:
         fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language,
                   "framed": ask_from(passages, question, own) if own else ""}  # fmt: skip
         return example.model_copy(update={**fields, "passages": tuple(passages), **more})
+
+
+def _is_entry(passage: Passage) -> bool:
+    """Whether a passage is an answer, not a document that holds some."""
+    return passage.kind != "document"

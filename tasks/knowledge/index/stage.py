@@ -156,6 +156,7 @@ def stage() -> str:
             k=asked.k,
             tokens=asked.tokens,
             threshold=measured.answer if asked.threshold is None else asked.threshold,
+            margin=measured.margin if asked.margin is None else asked.margin,
             language=domain.language,
             word=measured.word,
             own_words=domain_words(domain) if domain.answering else None,
