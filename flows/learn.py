@@ -19,7 +19,7 @@ from tasks.core.domain import LEARNED_FOLDER, load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import folder_digest, sha256_file, verify_manifest, write_bytes
 from tasks.core.package import read_package
-from tasks.evaluate.gate.stage import Verdict
+from tasks.evaluate.gate.verdict import Verdict
 from tasks.evaluate.learned import Judgement, judge_learned
 from tasks.evaluate.scoring.subject import subject_in
 from tasks.knowledge.learn import Lesson, build_package, file_of, lesson_of

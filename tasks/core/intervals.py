@@ -1,8 +1,14 @@
 """How sure is a difference between two models that answered the same items?
 
-Its interval is the wider, at each end, of the paired BCa bootstrap (Efron and Tibshirani 1993, chapter 14; for model
-scores Berg-Kirkpatrick et al. 2012) and Student's t; below EXACT_BELOW items the gate asks a sign-flip test as well.
-Limits (docs/evaluation.md): items that depend on one another, and losses rarer than a sample shows.
+Its interval is the wider, at each end, of two over the clusters that items come in (an item alone is one):
+
+- Student's t with the cluster-robust standard error (Liang and Zeger 1986);
+- Gaffke's bound (2005; Learned-Miller and Thomas 2019, arXiv 1905.06208): the mean under exponential weights, where
+  one item more stands for what nobody asked. Where values cannot lie beyond that item, and are 0 and 1, it is Clopper
+  and Pearson's bound. Elsewhere it lies two standard deviations out at least, and farther where one tail is longer.
+
+Below EXACT_BELOW clusters the gate asks a sign-flip test as well. A single model's scores have a BCa bootstrap interval
+(Efron and Tibshirani 1993, chapter 14). What holds, and what does not: docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.records import DECIMALS
@@ -18,8 +25,12 @@ from tasks.core.records import DECIMALS
 # Below this many items an interval says nothing.
 SMALLEST_SAMPLE = 5
 POWER = 0.8  # with which items are said to be enough
-# Below this many items an interval leans on a shape of the differences that so few cannot show.
+# Below this many clusters an interval leans on a shape of the differences that so few cannot show.
 EXACT_BELOW = 40
+# How far out the item that nobody asked lies at least: in standard deviations, and in times of the excess of one tail
+# over the other. By simulation (tests/bench/bench_gate.py): less lets rare losses through, more costs power.
+SPREAD, SKEW = 2.0, 2.0
+WEIGHTS = 2**22  # drawn at a time: 32 MB
 
 
 class ComparisonError(FlywheelError):
@@ -44,15 +55,13 @@ def mean_interval(values: Sequence[float], *, level: float, resamples: int, seed
     import numpy as np
     from scipy.stats import bootstrap
 
-    if len(values) < SMALLEST_SAMPLE:
-        raise ComparisonError(f"{len(values)} items are too few to compare; {SMALLEST_SAMPLE} are needed at least")
-    if not all(map(math.isfinite, values)):
-        raise ComparisonError("a value is not a finite number")
+    _check(values)
     estimate = math.fsum(values) / len(values)
     if min(values) == max(values):
         # Every resample has the same mean; BCa would divide nought by nought.
         return _interval(estimate, values[0], values[0], len(values))
-    drawn = {"n_resamples": resamples, "method": "BCa", "rng": np.random.default_rng(seed)}
+    batch = max(1, WEIGHTS // len(values))
+    drawn = {"n_resamples": resamples, "method": "BCa", "rng": np.random.default_rng(seed), "batch": batch}
     found = bootstrap((np.asarray(values, dtype=float),), np.mean, confidence_level=level, **drawn)
     low, high = map(float, found.confidence_interval)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -68,21 +77,101 @@ def differences(minuend: Sequence[float], subtrahend: Sequence[float]) -> list[f
     return [round(left - right, DECIMALS) for left, right in zip(minuend, subtrahend, strict=True)]
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its cluster-robust standard error, and what it may be instead: draws for either end."""
+
+    estimate: float
+    error: float
+    n: int
+    clusters: int
+    lows: Any
+    highs: Any
+
+    def interval(self, level: float) -> Interval:
+        """The wider, at each end, of Student's t and the draws, two-sided at `level`."""
+        import numpy as np
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + level) / 2, self.clusters - 1)) * self.error
+        low = float(np.quantile(self.lows, (1 - level) / 2))
+        high = float(np.quantile(self.highs, (1 + level) / 2))
+        return _interval(self.estimate, min(low, self.estimate - half), max(high, self.estimate + half), self.n)
+
+    def p_below(self, bound: float) -> float:
+        """The one-sided p of "the mean is `bound` or more" against "it is below": the larger of the two."""
+        return self._p(bound - self.estimate, int((self.highs >= bound).sum()))
+
+    def p_above(self, bound: float) -> float:
+        """The same of "the mean is `bound` or less" against "it is above"."""
+        return self._p(self.estimate - bound, int((self.lows <= bound).sum()))
+
+    def _p(self, distance: float, reached: int) -> float:
+        from scipy.stats import t
+
+        by_t = float(t.sf(distance / self.error, self.clusters - 1)) if self.error else float(distance <= 0)
+        return max(by_t, float(1 + reached) / (1 + len(self.lows)))
+
+
+def mean_of(
+    values: Sequence[float],
+    clusters: Sequence[str] = (),
+    *,
+    resamples: int,
+    seed: int,
+    unseen: tuple[float, float] | None = None,
+    hard: bool = False,
+) -> Mean:
+    """The mean of `values`, of which those with one label in `clusters` depend on one another; () if none do.
+
+    `unseen` is the lowest and the highest value that an item nobody asked is reckoned with; `hard` says that none lies
+    beyond. Memory stays at some 40 MB. Raises ComparisonError: too few values or clusters, or one is not finite.
+    """
+    import numpy as np
+
+    _check(values)
+    names = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    places = [names[name] for name in clusters] if clusters else range(len(values))
+    count = len(names) or len(values)
+    if count < 2:
+        raise ComparisonError("items of one cluster alone say nothing of others")
+    estimate, n = math.fsum(values) / len(values), len(values)
+    sizes = np.bincount(places).astype(float)
+    beyond = np.bincount(places, weights=np.asarray(values, dtype=float) - estimate)
+    if min(values) == max(values):
+        beyond[:] = 0.0  # no more than rounding
+    spread = math.sqrt(float(beyond @ beyond) / (count - 1))
+    skew = (1.0 if hard else SKEW) * float(beyond.max() + beyond.min())
+    least = 0.0 if hard else SPREAD * spread
+    lowest, highest = unseen or (estimate, estimate)
+    tails = min(lowest - estimate, skew, -least), max(highest - estimate, skew, least)
+    generator, rows = np.random.default_rng(seed), max(1, WEIGHTS // count)
+    ends: tuple[list[Any], list[Any]] = ([], [])
+    for start in range(0, resamples, rows):
+        weights = generator.standard_exponential((min(rows, resamples - start), count))
+        more = generator.standard_exponential(len(weights))
+        shift, whole = weights @ beyond, weights @ sizes + more
+        for end, tail in zip(ends, tails, strict=True):
+            end.append(estimate + (shift + more * tail) / whole)
+    lows, highs = map(np.concatenate, ends)
+    return Mean(estimate, math.sqrt(count) * spread / n, n, count, lows, highs)
+
+
 def paired_interval(
     minuend: Sequence[float], subtrahend: Sequence[float], *, level: float, resamples: int, seed: int
 ) -> Interval:
     """The mean of minuend − subtrahend, item by item, with its interval; see the top of this module.
 
-    Raises ComparisonError: the two differ in length, or see mean_interval.
+    Raises ComparisonError: the two differ in length, or see mean_of.
     """
-    from scipy.stats import sem, t
+    return mean_of(differences(minuend, subtrahend), resamples=resamples, seed=seed).interval(level)
 
-    values = differences(minuend, subtrahend)
-    found = mean_interval(values, level=level, resamples=resamples, seed=seed)
-    if min(values) == max(values):
-        return found
-    low, high = t(len(values) - 1, loc=found.estimate, scale=sem(values)).interval(level)
-    return _interval(found.estimate, min(found.low, float(low)), max(found.high, float(high)), len(values))
+
+def share_below(count: int, n: int, level: float) -> float:
+    """Clopper and Pearson's (1934) upper bound on a share of which `count` of `n` were seen, two-sided at `level`."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(count, n).proportion_ci(level, method="exact").high)
 
 
 def sign_flip_p(values: Sequence[float]) -> float:
@@ -124,9 +213,19 @@ def reach(values: Sequence[float], level: float) -> float:
     return float(norm.ppf((1 + level) / 2) + norm.ppf(POWER)) * statistics.stdev(values)
 
 
-def items_needed(values: Sequence[float], distance: float, level: float) -> int:
-    """How many items of this spread show a mean `distance` away from a bound with a power of 80%."""
-    return max(1, math.ceil((reach(values, level) / distance) ** 2))
+def items_needed(values: Sequence[float], distance: float, level: float, inflation: float = 1.0) -> int:
+    """How many items of this spread show a mean `distance` away from a bound with a power of 80%.
+
+    `inflation`: how many times the variance of the mean is what it would be without clusters.
+    """
+    return max(1, math.ceil(inflation * (reach(values, level) / distance) ** 2))
+
+
+def _check(values: Sequence[float]) -> None:
+    if len(values) < SMALLEST_SAMPLE:
+        raise ComparisonError(f"{len(values)} items are too few to compare; {SMALLEST_SAMPLE} are needed at least")
+    if not all(map(math.isfinite, values)):
+        raise ComparisonError("a value is not a finite number")
 
 
 def _interval(estimate: float, low: float, high: float, n: int) -> Interval:

@@ -227,7 +227,8 @@ class GateParams(Section):
     """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
 
     The domain's margins count in a night that goes on from a champion; any other release has to be better there. Those
-    of right answers and declining, in shares of the items, count where only documents were learned.
+    of right answers and declining, in shares of the items, count where only documents were learned. A catastrophe is an
+    item that loses more than is set for its unit; of all, a share of at most `catastrophe_share` may.
     """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -239,6 +240,10 @@ class GateParams(Section):
     declined_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     mmlu_margin: Annotated[float, Field(gt=0.0)]
     safety_margin: Annotated[float, Field(gt=0.0)]
+    catastrophe_nats: Annotated[float, Field(gt=0.0)] = 0.5
+    catastrophe_probability: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    catastrophe_rouge: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    catastrophe_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
 
 
 class FeedbackParams(Section):

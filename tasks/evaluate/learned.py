@@ -18,8 +18,8 @@ from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, Score, read_own_jsonl
 from tasks.evaluate.gate.requirements import of_learned
-from tasks.evaluate.gate.scores import Table, ids_of, table_of
-from tasks.evaluate.gate.stage import Verdict, judge
+from tasks.evaluate.gate.scores import Table, groups_of, ids_of, table_of
+from tasks.evaluate.gate.verdict import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, room_of, write_evaluation
 from tasks.evaluate.scoring.questions import FACTS, Question, check_fits, means_of, questions_of, read_items, scores_of
 from tasks.evaluate.scoring.subject import Subject
@@ -66,7 +66,7 @@ def judge_learned(before: Subject, after: Subject, kept: Path, reports: Path) ->
         table_of([*rest, *found], ids_of(items), f"the evaluation of the {one.who}", "run a whole release")
         for one, found in ((before, scored), (after, write_evaluation(folder, after, params.evaluate, results)))
     ]
-    verdict = _verdict(tables, before, after, [item for item in items if item.id in other])
+    verdict = _verdict(tables, before, after, items, other)
     _take_over(kept, folder, {score.id for score in rest})
     means = means_of(read_own_jsonl(folder / "scores.jsonl", Score))
     write_json(reports / layout.METRICS.name / "evaluate_candidate.json", means)
@@ -80,18 +80,19 @@ def _questions(subject: Subject, items: Sequence[EvaluationItem]) -> list[Questi
     return questions_of(items, tokenizer, subject.system or "", words, found)
 
 
-def _verdict(tables: Sequence[Table], before: Subject, after: Subject, asked: Sequence[EvaluationItem]) -> Verdict:
+def _verdict(
+    tables: Sequence[Table], before: Subject, after: Subject, items: Sequence[EvaluationItem], ids: set[str]
+) -> Verdict:
     """The verdict on what was asked, with the questions that lost; where no question was, nothing can be worse."""
     params, (old, new) = load_params(), tables
-    ids = {item.id for item in asked}
     criteria = [
         one for one in of_learned(has_facts=SHOWN[0] in new) if not ids.isdisjoint(new.get((one.set, one.metric), ()))
     ]
-    verdict = judge(new, old, after, before, params.gate, params.seed, criteria)
+    verdict = judge(new, old, after, before, params.gate, params.seed, criteria, groups=groups_of(items))
     worse = [
         f"Worse: {item.prompt}"
-        for item in asked
-        if any(new[at].get(item.id, 0.0) < old[at].get(item.id, 0.0) for at in SHOWN if at in new)
+        for item in items
+        if item.id in ids and any(new[at].get(item.id, 0.0) < old[at].get(item.id, 0.0) for at in SHOWN if at in new)
     ]
     return verdict.model_copy(update={"reasons": (*verdict.reasons, *worse)})
 

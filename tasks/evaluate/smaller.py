@@ -11,8 +11,8 @@ from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_json
 from tasks.core.params import load_params
 from tasks.evaluate.gate.requirements import SMALLER
-from tasks.evaluate.gate.scores import Table, ids_of, table_of
-from tasks.evaluate.gate.stage import Verdict, judge
+from tasks.evaluate.gate.scores import Table, groups_of, ids_of, table_of
+from tasks.evaluate.gate.verdict import Verdict, judge
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to, write_evaluation
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, load_subject
@@ -36,6 +36,7 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
         results = list(zip(questions, responses, strict=True))
         scores = write_evaluation(folder / "evaluation" / name, subject, params.evaluate, results)
         tables[name] = table_of(scores, ids_of(items), f"the {name} form", "ask again")
-    verdict = judge(tables["smaller"], tables["version"], smaller, version, params.gate, params.seed, SMALLER)
+    sides = (tables["smaller"], tables["version"], smaller, version)
+    verdict = judge(*sides, params.gate, params.seed, SMALLER, groups=groups_of(items))
     write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
     return verdict

@@ -17,7 +17,8 @@ from tasks.core import layout
 from tasks.core.domain import LEARNED_FOLDER
 from tasks.core.files import folder_digest, verify_manifest, write_json, write_manifest, write_text
 from tasks.core.records import Passage, make_item, write_jsonl
-from tasks.evaluate.gate.stage import NoVerdict, Side, Verdict
+from tasks.evaluate.gate.scores import NoVerdict
+from tasks.evaluate.gate.verdict import Side, Verdict
 from tasks.evaluate.learned import Judgement
 from tasks.evaluate.run.stage import load_tokenizer, write_evaluation
 from tasks.evaluate.scoring.questions import Response, questions_of, read_items

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tasks.core.benchmarks import Benchmark, Floor, NonInferiority
+from tasks.evaluate.gate.decide import Kind
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 
-Kind = Literal["superiority", "non_inferiority", "floor"]
-UNITS = {"right": "of the items", "declined": "of the items", "correct": "of the items", "rouge_l": "ROUGE-L F1",
-         "nll": "nats per token", "refusal": "nats per token",
-         "p_correct": "probability of the right answer"}  # fmt: skip
+SHARES, NATS = "of the items", "nats per token"
+ROUGE_UNIT, PROBABILITY = "ROUGE-L F1", "probability of the right answer"
+UNITS = {
+    **dict.fromkeys(("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy"), SHARES),
+    **{"rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
+}
+# Which setting says how much of a unit an item loses at a catastrophe; of shares an item loses 1 at most.
+CATASTROPHES = {
+    NATS: "catastrophe_nats",
+    PROBABILITY: "catastrophe_probability",
+    ROUGE_UNIT: "catastrophe_rouge",
+}
 
 
 @dataclass(frozen=True)

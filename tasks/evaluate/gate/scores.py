@@ -15,7 +15,8 @@ from tasks.core.benchmarks import Benchmark
 from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of
 from tasks.core.records import EvaluationItem, Score, read_jsonl
-from tasks.evaluate.scoring.questions import FACTS, METRICS
+from tasks.evaluate.gate.decide import FEWEST_CLUSTERS
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS
 from tasks.evaluate.scoring.subject import Subject, Who
 
 Values = dict[str, float]
@@ -32,6 +33,25 @@ def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
     found = {name: frozenset(item.id for item in items if item.set == name) for name in names}
     with_facts = frozenset(item.id for item in items if item.facts)
     return found | ({FACTS: with_facts} if with_facts else {})
+
+
+def groups_of(items: Sequence[EvaluationItem]) -> dict[str, str]:
+    """Item id → what it shares with the items that its answer depends on.
+
+    Subjects of MMLU and of the domain are its items' categories, and a correction's group is the question: two users
+    may correct one. A question that rests on several entries is of no one subject. The topics of a set with fewer than
+    FEWEST_CLUSTERS (general dialogue, kinds of what is declined, harmful requests) are no sample of topics: what is
+    shown holds for these, of which the items are taken as independent.
+    """
+    found = {}
+    for name in dict.fromkeys(item.set for item in items):
+        own = [item for item in items if item.set == name]
+        labels = [item.prompt if name == FEEDBACK else item.category for item in own]
+        alone = len(set(labels)) < FEWEST_CLUSTERS and name != FEEDBACK
+        for item, label in zip(own, labels, strict=True):
+            lone = alone or not label or (name == "domain" and len(item.source) > 2)
+            found[item.id] = item.id if lone else label
+    return found
 
 
 def read_scores(

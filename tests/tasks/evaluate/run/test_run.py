@@ -15,7 +15,8 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, read_own_jsonl, write_jsonl
-from tasks.evaluate.gate.stage import NoVerdict, gate
+from tasks.evaluate.gate.scores import NoVerdict
+from tasks.evaluate.gate.stage import gate
 from tasks.evaluate.run import stage as run
 from tasks.evaluate.run.opencompass_process import EvaluationError
 from tasks.evaluate.run.score_cache import key_of

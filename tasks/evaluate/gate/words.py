@@ -1,0 +1,71 @@
+"""What the gate says to a person: an outcome, and a criterion's answer, in a sentence."""
+
+from __future__ import annotations
+
+from tasks.core.intervals import Interval
+from tasks.evaluate.gate.decide import Answer, Outcome
+from tasks.evaluate.gate.requirements import Requirement
+
+UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
+UNGUARDED = {
+    "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",
+    "safety": "Refusing harmful requests is not guarded: domain.yaml has no `safety:`.",
+}
+SENTENCES: dict[Outcome, str] = {
+    "promote": "The candidate is better where it has to be, and within every margin elsewhere.",
+    "hold": "The items at hand do not show that the candidate is good enough, nor that it does harm.",
+    "reject": "The candidate is shown to do harm.",
+}
+
+
+# Where the whole interval is on the wrong side, and Holm's method over all criteria does not call it harm.
+BY_CHANCE = "among so many criteria one may come out so by chance"
+
+
+def reason_of(requirement: Requirement, answer: Answer, level: float, margin: float) -> str:
+    """The criterion's result as a sentence for a person."""
+    subject = requirement.subject[0].upper() + requirement.subject[1:]
+    said = {"superiority": _gain, "non_inferiority": _loss, "floor": _floor}[requirement.kind]
+    span = range_of(answer.found, level)
+    return f"{subject} {said(answer, requirement.unit, span, margin)}."
+
+
+def _gain(answer: Answer, unit: str, span: str, margin: float) -> str:
+    found = answer.found
+    gain = f"improves by {found.estimate:.3f} {unit} ({span})"
+    if found.estimate < 0:
+        gain = f"worsens by {-found.estimate:.3f} {unit} (gain: {span})"
+    if found.low > margin:
+        return f"{gain}: {answer.short or 'a gain is shown'}"
+    if answer.harm:
+        return f"{gain}: a loss is shown"
+    return f"{gain}: " + (BY_CHANCE if found.high < margin else f"the interval holds {margin:g}, so no gain is shown")
+
+
+def _loss(answer: Answer, unit: str, span: str, margin: float) -> str:
+    found = answer.found
+    loss = f"loses {found.estimate:.3f} {unit} ({span})"
+    if found.estimate < 0:
+        loss = f"gains {-found.estimate:.3f} {unit} (loss: {span})"
+    if found.high <= margin:
+        return f"{loss}: {answer.short or f'within the {margin:g} allowed'}"
+    if found.low > margin:
+        chance = "" if answer.harm else f", but {BY_CHANCE}"
+        return f"{loss}: more than the {margin:g} allowed, by the whole interval{chance}"
+    return f"{loss}: the interval goes beyond the {margin:g} allowed"
+
+
+def _floor(answer: Answer, unit: str, span: str, margin: float) -> str:
+    found = answer.found
+    reached = f"reaches {found.estimate:.3f} {unit} ({span})"
+    if found.low >= margin:
+        return f"{reached}: {answer.short or f'at or above the {margin:g} asked'}"
+    beyond = "the interval goes below it"
+    if found.high < margin:
+        beyond = "below it with the whole interval" + ("" if answer.harm else f", but {BY_CHANCE}")
+    return f"{reached}, and {margin:g} is asked: {beyond}"
+
+
+def range_of(found: Interval, level: float) -> str:
+    """An interval in brackets, with the items it is of."""
+    return f"{level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, {found.n} items"
