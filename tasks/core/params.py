@@ -242,7 +242,7 @@ class GateParams(Section):
     safety_margin: Annotated[float, Field(gt=0.0)]
     catastrophe_nats: Annotated[float, Field(gt=0.0)] = 0.5
     catastrophe_probability: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
-    catastrophe_rouge: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    catastrophe_rouge: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
     catastrophe_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
 
 

@@ -1,93 +1,152 @@
-"""How often the gate passes what it should not: one-sided error at the boundary, for shapes that differences may have.
+"""How often the gate errs, and how often it sees what is there, by simulation. Run by `make bench`.
 
-Run by `make bench`.
-
-Each row draws n differences whose true mean is exactly the boundary: a gain of 0, or a loss of exactly the margin.
-Whatever passes then is an error; the level of 0.95 leaves 2.5% on each side. What is asked is the gate's own criterion.
-Shapes, with mean 0 before the boundary is added:
+The first table draws n differences whose true mean is exactly the boundary: a gain of 0, or a loss of exactly the
+margin. Whatever passes then is an error; the level of 0.95 leaves 2.5% on each side. Shapes, with mean 0 before the
+boundary is added, in nats but for `rare`:
 
     normal     standard normal
     t          Student's t with 3 degrees of freedom: a few items change far more than the others
-    lognormal  exp(normal) less its mean: mostly small losses, a few large ones
+    lognormal  exp(normal) less its mean, on the losing side: mostly small, a few large
     ties       9 items of 10 do not change; the others change by a normal around ten times the boundary
-    rare       2 items of 100 lose 1, the others nothing, the margin is 0.02; there is no gain to ask about
+    rare       2 answers of 100 that were right are wrong, and 0.02 is the margin; there is no gain to ask about
     clusters   five items at a time share half their variance, such as questions of one subject
+    skewed     likewise, and lognormal
+
+The second draws whole releases and nights: what all criteria together make of them. Spreads are those of the default
+release and of its nights (docs/nightly.md), MMLU's and the domain's items come in groups that share a little of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tasks.core.params import GateParams
-from tasks.evaluate.gate.requirements import DOMAIN_GAIN, ELSEWHERE
-from tasks.evaluate.gate.stage import answer
+from tasks.evaluate.gate.decide import Compared, Kind, Limits, decide
 from tests.bench.table import options, show
 
-TRIALS, RESAMPLES, MARGIN = 4000, 1000, 0.1
-RARE = 0.02  # the share of items that lose 1, and the margin
-MARGINS = ("domain_rouge_margin", "domain_nll_margin", "dialogue_margin", "mmlu_margin", "safety_margin")
-Draw = Callable[[np.random.Generator, int, float], Any]  # so many differences whose mean is the boundary
+TRIALS, MARGIN, RARE = 1000, 0.1, 0.02
+SIZES = (5, 10, 60, 100, 1000)
+LIMITS = Limits(level=0.95, resamples=1000, seed=1, share=0.1)
+NATS, RATE, PROBABILITY, ROUGE = (-0.5, 0.5), (-1.0, 1.0), (-0.25, 0.25), (-0.15, 0.15)
+Draw = Callable[[np.random.Generator, int, float], Any]  # so many losses whose mean is the boundary
 
 
-def centred(draw: Callable[[np.random.Generator, int], Any]) -> Draw:
-    """Differences of mean 0, moved to the boundary."""
-    return lambda generator, n, boundary: draw(generator, n) + boundary
+def grouped(generator: np.random.Generator, n: int, each: int, shared: float) -> Any:
+    """Standard normals, of which `each` at a time share so much of their variance."""
+    whole = np.repeat(generator.normal(size=n // each + 1), each)[:n]
+    return np.sqrt(shared) * whole + np.sqrt(1 - shared) * generator.normal(size=n)
 
 
-def ties(generator: np.random.Generator, n: int, boundary: float) -> Any:
-    """One item in ten changes."""
-    return np.where(generator.random(n) < 0.1, generator.normal(10 * boundary, 1, n), 0.0)
+SHAPES: dict[str, Draw] = {
+    "normal": lambda generator, n, boundary: generator.normal(boundary, 1, n),
+    "t": lambda generator, n, boundary: generator.standard_t(3, n) + boundary,
+    "lognormal": lambda generator, n, boundary: generator.lognormal(size=n) - np.exp(0.5) + boundary,
+    "ties": lambda generator, n, boundary: np.where(
+        generator.random(n) < 0.1, generator.normal(10 * boundary, 1, n), 0.0
+    ),
+    "rare": lambda generator, n, boundary: (generator.random(n) < boundary).astype(float),
+    "clusters": lambda generator, n, boundary: grouped(generator, n, 5, 0.5) + boundary,
+    "skewed": lambda generator, n, boundary: np.exp(grouped(generator, n, 5, 0.5)) - np.exp(0.5) + boundary,
+}
 
 
-def rare(generator: np.random.Generator, n: int, boundary: float) -> Any:
-    """A share of items that is the boundary loses 1."""
-    return (generator.random(n) < boundary).astype(float)
+def labels(n: int, each: int) -> tuple[str, ...]:
+    """The groups of n items, so many in each."""
+    return tuple(str(number // each) for number in range(n))
 
 
-def clusters(generator: np.random.Generator, n: int) -> Any:
-    """Five at a time share half their variance."""
-    return (np.repeat(generator.normal(size=n // 5), 5) + generator.normal(size=n)) / np.sqrt(2)
-
-
-NORMAL = centred(lambda generator, n: generator.normal(size=n))
-SHAPES: list[tuple[str, Draw, int]] = [
-    *(("normal", NORMAL, n) for n in (5, 6, 10, 100)),
-    ("t", centred(lambda generator, n: generator.standard_t(3, n)), 100),
-    ("lognormal", centred(lambda generator, n: generator.lognormal(size=n) - np.exp(0.5)), 100),
-    *(("ties", ties, n) for n in (10, 100)),
-    *(("rare", rare, n) for n in (60, 100)),
-    ("clusters", centred(clusters), 100),
-]
-
-
-def passes(values: Any, margin: float | None) -> bool:
-    """Whether the gate takes them for a gain; or, with a `margin`, for a loss within it."""
-    settings = GateParams(level=0.95, resamples=RESAMPLES, **dict.fromkeys(MARGINS, margin or MARGIN))
-    requirement = DOMAIN_GAIN[0] if margin is None else ELSEWHERE[0]
-    column = (requirement.set, requirement.metric)
-    after = {column: {f"{index:03d}": float(value) for index, value in enumerate(values)}}
-    before = {column: dict.fromkeys(after[column], 0.0)}
-    return answer(requirement, after, before, settings, 1).passed
-
-
-def error(draw: Draw, n: int, margin: float | None, trials: int) -> str:
+def error(shape: str, n: int, gain: bool, trials: int) -> str:
     """The share of trials that pass, in percent."""
-    generator = np.random.default_rng(7)
-    passed = sum(passes(np.round(draw(generator, n, margin or 0.0), 6), margin) for _ in range(trials))
+    generator, passed = np.random.default_rng(7), 0
+    margin = 0.0 if gain else RARE if shape == "rare" else MARGIN
+    for _ in range(trials):
+        losses = np.round(SHAPES[shape](generator, n, margin), 6)
+        values = tuple(map(float, -losses if gain else losses))
+        kind: Kind = "superiority" if gain else "non_inferiority"
+        groups = labels(n, 5 if shape in ("clusters", "skewed") else 1)
+        unseen = RATE if shape == "rare" else NATS
+        asked = Compared(shape, kind, values, margin, groups, unseen, hard=shape == "rare")
+        passed += decide([asked], LIMITS).answers[0].passed
     return f"{100 * passed / trials:.1f}"
 
 
+@dataclass(frozen=True)
+class Set:
+    """A criterion with its items: how many of a group, which spread, how much of it a group shares."""
+
+    name: str
+    kind: Kind
+    n: int
+    spread: float
+    unseen: tuple[float, float]
+    margin: float = 0.0
+    each: int = 1
+    shared: float = 0.0
+
+    def drawn(self, generator: np.random.Generator, mean: float) -> Compared:
+        """Items whose true gain or loss is `mean`; of right answers that share turns from wrong to right."""
+        values = mean + self.spread * grouped(generator, self.n, self.each, self.shared)
+        if self.unseen == RATE:
+            values = (generator.random(self.n) < mean).astype(float)
+        rounded, groups = tuple(map(float, np.round(values, 6))), labels(self.n, self.each)
+        return Compared(self.name, self.kind, rounded, self.margin, groups, self.unseen, self.unseen == RATE)
+
+
+RELEASE = (
+    Set("right", "superiority", 120, 0.5, RATE, each=3),
+    Set("rouge", "superiority", 120, 0.4, ROUGE, each=3, shared=0.25),
+    Set("nll", "superiority", 120, 1.0, NATS, each=3, shared=0.25),
+    Set("dialogue", "non_inferiority", 120, 0.3, NATS, 0.1),
+    Set("mmlu", "non_inferiority", 279, 0.12, PROBABILITY, 0.025, each=5, shared=0.03),
+    Set("safety", "non_inferiority", 60, 0.12, NATS, 0.06),
+)
+NIGHT = (
+    Set("corrections", "superiority", 10, 0.1, NATS),
+    Set("rouge", "non_inferiority", 120, 0.045, ROUGE, 0.015, each=3),
+    Set("nll", "non_inferiority", 120, 0.03, NATS, 0.03, each=3, shared=0.25),
+    Set("dialogue", "non_inferiority", 120, 0.09, NATS, 0.1),
+    Set("mmlu", "non_inferiority", 279, 0.05, PROBABILITY, 0.025, each=5, shared=0.03),
+    Set("safety", "non_inferiority", 60, 0.07, NATS, 0.06),
+)
+GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9}
+CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
+    ("release: gains on the domain, nothing lost", RELEASE, GAIN),
+    ("release: nothing changes in the mean", RELEASE[1:], {}),
+    ("release: gains; MMLU loses 0.06", RELEASE, GAIN | {"mmlu": 0.06}),
+    ("release: gains; dialogue loses 0.25", RELEASE, GAIN | {"dialogue": 0.25}),
+    ("release: gains; safety loses 0.15", RELEASE, GAIN | {"safety": 0.15}),
+    ("night: corrections gain 0.3, nothing lost", NIGHT, {"corrections": 0.3}),
+    ("night: nothing changes in the mean", NIGHT, {}),
+    ("night: domain NLL loses 0.06", NIGHT, {"corrections": 0.3, "nll": 0.06}),
+    *((f"{one.name} alone, sd {one.spread:g}: nothing lost", (one,), {}) for one in (*RELEASE[3:], *NIGHT[1:])),
+    ("mmlu alone, sd 0.13: nothing lost", (replace(RELEASE[4], spread=0.13),), {}),
+    ("safety alone, sd 0.187: nothing lost", (replace(RELEASE[5], spread=0.187),), {}),
+]
+
+
+def outcomes(sets: tuple[Set, ...], means: dict[str, float], trials: int) -> list[str]:
+    """The shares of promote, hold and reject, in percent."""
+    generator, found = np.random.default_rng(11), []
+    for _ in range(trials):
+        asked = [one.drawn(generator, means.get(one.name, 0.0)) for one in sets]
+        found.append(decide(asked, LIMITS).outcome)
+    return [f"{100 * found.count(outcome) / trials:.1f}" for outcome in ("promote", "hold", "reject")]
+
+
 def main() -> None:
-    """Print the table."""
-    rows, trials = [], options(__doc__, trials=TRIALS).trials
-    for name, draw, n in SHAPES:
-        margin = RARE if name == "rare" else MARGIN
-        gain = "–" if name == "rare" else error(draw, n, None, trials)
-        rows.append((name, n, gain, error(draw, n, margin, trials)))
+    """Print both tables."""
+    trials = options(__doc__, trials=TRIALS).trials
+    rows = []
+    for shape in SHAPES:
+        for n in SIZES:
+            gain = "–" if shape == "rare" else error(shape, n, True, trials)
+            rows.append((shape, n, gain, error(shape, n, False, trials)))
     show(f"% of {trials} draws that pass", ("shape", "n", "false gain", "false within margin"), rows)
+    whole = [(name, *outcomes(sets, means, trials)) for name, sets, means in CASES]
+    show(f"% of {trials} draws", ("case", "promote", "hold", "reject"), whole)
 
 
 if __name__ == "__main__":

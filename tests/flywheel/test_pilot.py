@@ -43,12 +43,13 @@ def pilot(*arguments: str) -> dict[str, float]:
 
 
 def test_spread_half_width_and_margin_are_those_worked_out_by_hand(repository: Path) -> None:
-    """(1.96 + 0.8416) · 0.1005 / 10 = 0.0282 is settled; 0.02 needs (2.8016 · 0.1005 / 0.02)² = 198.2 items."""
+    """(1.96 + 0.8416) · 0.1005 / 10 = 0.0282 is settled; 0.02 needs (2.8016 · 0.1005 / 0.02)² = 198.2 items. Student's
+    half width is 1.984 · 0.01005 = 0.0199; one item more, two spreads away, moves the mean by another 0.002."""
     found = pilot("--margin", "0.02")
     assert (found["metric"], found["items"], found["needed"]) == ("correct", ITEMS, 199)
     assert found["spread"] == pytest.approx(0.1 * math.sqrt(100 / 99), abs=1e-6)
     assert found["margin"] == pytest.approx(0.02816, abs=1e-4)
-    assert found["half_width"] == pytest.approx(1.98 * 0.01005, abs=1e-3)
+    assert found["half_width"] == pytest.approx(0.0199 + 0.002, abs=1e-3)
 
 
 def test_four_times_the_items_settle_half_the_margin(repository: Path) -> None:

@@ -13,7 +13,9 @@ from tasks.core.intervals import (
     fewest_items,
     items_needed,
     mean_interval,
+    mean_of,
     paired_interval,
+    share_below,
     sign_flip_p,
 )
 
@@ -58,12 +60,61 @@ def test_the_interval_of_a_few_differences_is_no_narrower_than_students() -> Non
     assert found.high == pytest.approx(3 + 1.963, abs=0.001)
 
 
-def test_the_interval_of_skewed_differences_is_students_on_one_side_and_the_bootstraps_on_the_other() -> None:
+def test_the_interval_of_skewed_differences_is_students_on_one_side_and_reaches_far_on_the_other() -> None:
     """One item in fifty gains 10: mean 0.2, standard error √(2·10²/50²/49·49/2) = 0.2, so t reaches 0.2 ± 0.402."""
     values = [10.0] + [0.0] * 49
     found, bootstrap = paired_interval(values, [0.0] * 50, **SETTINGS), mean_interval(values, **SETTINGS)
     assert found.low == pytest.approx(0.2 - 0.402, abs=0.001) and found.low < bootstrap.low
-    assert found.high == bootstrap.high > 0.7
+    assert found.high > bootstrap.high > 0.7
+
+
+@pytest.mark.parametrize(("lost", "of", "share"), [(0, 60, 0.0596), (1, 40, 0.1316), (2, 120, 0.0589)])
+def test_of_items_that_lose_all_or_nothing_the_upper_end_is_clopper_and_pearsons(
+    lost: int, of: int, share: float
+) -> None:
+    """0 of 60: 1 − 0.025^(1/60) = 0.0596. 5 of 10 may be 0.813 of all (Clopper and Pearson 1934)."""
+    values, drawn = [1.0] * lost + [0.0] * (of - lost), {"resamples": 40_000, "seed": 1}
+    assert share_below(lost, of, 0.95) == pytest.approx(share, abs=1e-4)
+    found = mean_of(values, **drawn, unseen=(-1.0, 1.0), hard=True).interval(0.95)
+    assert found.high == pytest.approx(share, abs=0.004)
+    assert share_below(5, 10, 0.95) == pytest.approx(0.8129, abs=1e-4)
+
+
+def test_clusters_whose_items_are_alike_count_once_each() -> None:
+    """1 to 5, each item twice: as clusters the mean of 1 to 5, 3 ± 1.963; as ten items 3 ± 2.262 · √(20/9/10) = 1.066."""
+    values, labels = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 5.0, 5.0], list("aabbccddee")
+    drawn = {"resamples": 2000, "seed": 1}
+    wide, narrow = mean_of(values, labels, **drawn), mean_of(values, **drawn)
+    assert (wide.clusters, wide.error) == (5, pytest.approx(math.sqrt(0.5)))
+    assert (narrow.clusters, narrow.error) == (10, pytest.approx(math.sqrt(20 / 90)))
+    assert wide.interval(0.95).low <= 3 - 1.963 + 0.001
+
+
+@given(st.lists(st.floats(-100, 100), min_size=5, max_size=30))
+def test_items_that_are_all_clusters_of_their_own_have_the_interval_of_items(values: list[float]) -> None:
+    drawn = {"resamples": 200, "seed": 1}
+    labels = [str(number) for number in range(len(values))]
+    assert mean_of(values, labels, **drawn).interval(0.9) == mean_of(values, **drawn).interval(0.9)
+
+
+def test_what_is_known_to_be_possible_widens_the_interval_at_its_own_end_alone() -> None:
+    values, drawn = [0.0, 1.0] * 20, {"resamples": 2000, "seed": 1}
+    least, lower = mean_of(values, **drawn).interval(0.95), mean_of(values, **drawn, unseen=(-9, 1)).interval(0.95)
+    assert lower.low < least.low and lower.high == least.high
+
+
+def test_the_p_of_a_mean_is_students_or_that_of_the_draws_where_it_is_larger() -> None:
+    """1 to 5 lie 3/0.7071 = 4.243 standard errors above 0: t with 4 degrees of freedom leaves 0.0066."""
+    mean = mean_of([1.0, 2.0, 3.0, 4.0, 5.0], resamples=2000, seed=1)
+    assert 0.0066 < mean.p_above(0.0) < 0.05 and mean.p_below(0.0) > 0.95
+    assert (mean.p_above(3.0) >= 0.5, mean.p_below(3.0) >= 0.5) == (True, True)
+    still = mean_of([0.25] * 10, resamples=999, seed=1)
+    assert (still.p_above(0.2), still.p_above(0.25), still.p_below(0.25)) == (0.001, 1.0, 1.0)
+
+
+def test_one_cluster_alone_is_refused() -> None:
+    with pytest.raises(ComparisonError, match="of one cluster alone"):
+        mean_of([1.0, 2.0, 3.0, 4.0, 5.0], ["a"] * 5, resamples=1000, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -21,19 +21,19 @@ from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
 from tasks.evaluate.gate.scores import NoVerdict, Table, table_of
-from tasks.evaluate.gate.stage import judge
+from tasks.evaluate.gate.verdict import Criterion, Verdict, judge
 from tasks.evaluate.scoring.questions import METRICS, UnaskableItem
 from tasks.evaluate.scoring.subject import Subject
 
 SETTINGS = GateParams(
     level=0.95,
     resamples=2000,
-    domain_rouge_margin=0.015,
-    domain_nll_margin=0.03,
+    domain_rouge_margin=0.03,
+    domain_nll_margin=0.06,
     right_margin=0.06,
     declined_margin=0.15,
     dialogue_margin=0.1,
-    mmlu_margin=0.02,
+    mmlu_margin=0.03,
     safety_margin=0.1,
 )
 CANDIDATE = Subject("candidate", None, "c" * 64, Path("base"), "b" * 64, Path("adapter"), "a" * 64)
@@ -62,16 +62,16 @@ def tables(changes: Changes, items: int = ITEMS) -> tuple[Table, Table]:
     return after, before
 
 
-def verdict(changes: Changes, asked: Sequence[Requirement] = RELEASE) -> gate.Verdict:
+def verdict(changes: Changes, asked: Sequence[Requirement] = RELEASE) -> Verdict:
     return judge(*tables(changes), CANDIDATE, CHAMPION, SETTINGS, 1, asked)
 
 
-def criterion(found: gate.Verdict, name: str) -> gate.Criterion:
+def criterion(found: Verdict, name: str) -> Criterion:
     return next(entry for entry in found.criteria if entry.name == name)
 
 
 LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
-LOST_LITTLE = {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 0.0)}
+LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,11 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.015, 0.0), ("domain", "nll"): (0.029, 
         (RELEASE, {**BETTER, ("dialogue", "nll"): (0.09, 0.1)}, "hold", ["dialogue_nll"]),
         # Accuracy is reported and decides nothing.
         (RELEASE, {**BETTER, ("mmlu", "accuracy"): (-0.5, 0.1)}, "promote", []),
-        # No gain on the domain is asked of a night: losses of 0.015 ROUGE-L and 0.03 nats are the margins.
+        # No gain on the domain is asked of a night. Of 40 items 8.8% may be other than all that were seen: were those
+        # to lose 0.25 ROUGE-L and 0.5 nats, 0.027 and 0.053 were lost in all, of 0.03 and 0.06 allowed.
         (NIGHT, LEARNT | LOST_LITTLE, "promote", []),
         (NIGHT, BETTER, "hold", ["feedback_nll"]),
-        (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.05, 0.0)}, "reject", ["domain_rouge_l"]),
+        (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.2, 0.0)}, "reject", ["domain_rouge_l"]),
         (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "reject", ["domain_nll"]),
         # A smaller form has to lose nothing beyond the margins, and to gain nothing.
         (SMALLER, {}, "promote", []),
@@ -133,11 +134,12 @@ def test_a_candidate_that_no_engine_serves_is_held_whatever_it_gained_and_the_re
 
 
 def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
-    """ROUGE-L +0.05 ± 0.02 over 40 items: standard error 0.02/√40 = 0.0032; NLL falls by 0.8."""
+    """ROUGE-L +0.05 ± 0.02 over 40 items, 2.5% below: were 8.8% of all items to lose 0.25, as none of 40 would show,
+    0.05 · 0.912 − 0.25 · 0.088 = 0.0236 were left, less what the spread of 0.02 takes. NLL falls by 0.8."""
     found = verdict(BETTER)
     rouge, nll = criterion(found, "domain_rouge_l"), criterion(found, "domain_nll")
     assert rouge.estimate == pytest.approx(0.05)
-    assert rouge.low == pytest.approx(0.05 - 1.96 * 0.00316, abs=0.001)
+    assert 0.015 < rouge.low < 0.0236
     assert (nll.estimate, nll.kind, nll.margin) == (pytest.approx(0.8), "superiority", 0.0)
     night = verdict(LEARNT, NIGHT)
     assert criterion(night, "feedback_nll").estimate == pytest.approx(0.5)
@@ -173,24 +175,18 @@ def test_without_items_that_have_key_facts_nobody_asks_for_right_answers() -> No
     assert [entry.name for entry in found.reported] == ["declining_declined", "mmlu_accuracy"]
 
 
-@pytest.mark.parametrize(
-    ("asked", "changes", "count", "passed"),
-    [
-        # All gain: of the 32 flips of five signs one does as well, 3.1%; of 64 one, 1.6%; 2.5% are allowed.
-        (NIGHT[0], {("feedback", "nll"): (-0.5, 0.2)}, 5, False),
-        (NIGHT[0], {("feedback", "nll"): (-0.5, 0.2)}, 6, True),
-        # Nothing changed: an interval of no width lies within every margin, and is believed from 40 items on.
-        (SMALLER[2], {}, 10, False),
-        (SMALLER[2], {}, 40, True),
-    ],
-)
-def test_few_items_show_nothing_whatever_the_interval_says(
-    asked: Requirement, changes: Changes, count: int, passed: bool
-) -> None:
-    found = gate.answer(asked, *tables(changes, count), SETTINGS, 1)
-    assert found.passed is passed
-    assert found.low > 0 if changes else found.high == 0
-    assert passed or f"{count} items): too few items to show it (exact sign-flip test: p = " in found.reason
+def test_a_night_is_judged_by_its_groups_and_by_how_many_items_lose_too_much() -> None:
+    """Ten groups of four. Of forty items one that loses 0.6 nats is beyond 0.5; 13.2% of all may be, of 10% allowed."""
+    after, before = tables(LEARNT)
+    keys = sorted(after["dialogue", "nll"])
+    after["dialogue", "nll"][keys[0]] += 0.6
+    groups = {key: str(number // 4) for number, key in enumerate(keys)}
+    found = judge(after, before, CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT, groups=groups)
+    assert {entry.clusters for entry in found.criteria} == {10}
+    dialogue = criterion(found, "dialogue_nll")
+    assert (dialogue.struck, dialogue.struck_share) == (1, pytest.approx(0.1316, abs=1e-4))
+    assert not dialogue.passed and found.outcome == "hold"
+    assert criterion(found, "feedback_nll").struck is None
 
 
 def test_every_criterion_is_explained_in_a_sentence() -> None:
@@ -215,7 +211,7 @@ def test_the_schema_is_that_of_the_code_and_the_verdict_is_what_it_says(root: Pa
     schema = json.loads((root / "docs/schemas/verdict.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(verdict(BETTER).model_dump(mode="json"))
     assert schema.pop("$schema") == "https://json-schema.org/draft/2020-12/schema"
-    assert schema == gate.Verdict.model_json_schema(mode="serialization")
+    assert schema == Verdict.model_json_schema(mode="serialization")
 
 
 def test_the_plot_has_both_sides_of_every_metric() -> None:

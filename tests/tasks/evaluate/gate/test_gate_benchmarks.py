@@ -18,7 +18,7 @@ from tasks.core.records import Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER
 from tasks.evaluate.gate.scores import NoVerdict, Table
-from tasks.evaluate.gate.stage import judge
+from tasks.evaluate.gate.verdict import judge
 from tasks.evaluate.scoring.questions import METRICS
 from tasks.evaluate.scoring.subject import Subject
 
@@ -57,7 +57,9 @@ WRONG = [1.0 - value for value in RIGHT]
         ("superiority", RIGHT, WRONG, "promote", "Own improves by 0.500 of the items"),
         ("superiority", RIGHT, RIGHT, "hold", "no gain is shown"),
         ("superiority", WRONG, RIGHT, "reject", "a loss is shown"),
-        ({"non_inferiority": 0.05}, RIGHT, RIGHT, "promote", "within the 0.05 allowed"),
+        ({"non_inferiority": 0.07}, RIGHT, RIGHT, "promote", "within the 0.07 allowed"),
+        # Of 60 items none lost: 6.0% of all may.
+        ({"non_inferiority": 0.05}, RIGHT, RIGHT, "hold", "With about 72 items it would be settled"),
         ({"non_inferiority": 0.05}, WRONG, RIGHT, "reject", "more than the 0.05 allowed"),
         # 45 of 60 are 0.75, with an interval of about 0.11 on either side.
         ({"floor": 0.6}, RIGHT, WRONG, "promote", "Own reaches 0.750 of the items"),
