@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,16 +145,23 @@ def mean_of(
     least = 0.0 if hard else SPREAD * spread
     lowest, highest = unseen or (estimate, estimate)
     tails = min(lowest - estimate, skew, -least), max(highest - estimate, skew, least)
-    generator, rows = np.random.default_rng(seed), max(1, WEIGHTS // count)
     ends: tuple[list[Any], list[Any]] = ([], [])
-    for start in range(0, resamples, rows):
-        weights = generator.standard_exponential((min(rows, resamples - start), count))
-        more = generator.standard_exponential(len(weights))
+    for weights, more in weights_of(count, resamples, seed):
         shift, whole = weights @ beyond, weights @ sizes + more
         for end, tail in zip(ends, tails, strict=True):
             end.append(estimate + (shift + more * tail) / whole)
     lows, highs = map(np.concatenate, ends)
     return Mean(estimate, math.sqrt(count) * spread / n, n, count, lows, highs)
+
+
+def weights_of(count: int, resamples: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    """Exponential weights of `count` clusters and of one more, for as many resamples at a time as memory allows."""
+    import numpy as np
+
+    generator, rows = np.random.default_rng(seed), max(1, WEIGHTS // count)
+    for start in range(0, resamples, rows):
+        weights = generator.standard_exponential((min(rows, resamples - start), count))
+        yield weights, generator.standard_exponential(len(weights))
 
 
 def paired_interval(
@@ -169,9 +176,9 @@ def paired_interval(
 
 def share_below(count: int, n: int, level: float) -> float:
     """Clopper and Pearson's (1934) upper bound on a share of which `count` of `n` were seen, two-sided at `level`."""
-    from scipy.stats import binomtest
+    from scipy.stats import beta
 
-    return float(binomtest(count, n).proportion_ci(level, method="exact").high)
+    return float(beta.ppf((1 + level) / 2, count + 1, n - count)) if count < n else 1.0
 
 
 def sign_flip_p(values: Sequence[float]) -> float:

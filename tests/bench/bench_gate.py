@@ -4,12 +4,12 @@ The first table draws n differences whose true mean is exactly the boundary: a g
 margin. Whatever passes then is an error; the level of 0.95 leaves 2.5% on each side. Shapes, with mean 0 before the
 boundary is added, in nats but for `rare`:
 
-    normal     standard normal
-    t          Student's t with 3 degrees of freedom: a few items change far more than the others
-    lognormal  exp(normal) less its mean, on the losing side: mostly small, a few large
-    ties       9 items of 10 do not change; the others change by a normal around ten times the boundary
+    normal     with a spread of 0.2
+    t          Student's t with 3 degrees of freedom, spread 0.17: a few items change far more than the others
+    lognormal  exp(normal) less its mean, on the losing side, spread 0.22: mostly small, a few large
+    ties       9 items of 10 do not change; the others change by a normal around ten times the boundary, spread 1
     rare       2 answers of 100 that were right are wrong, and 0.02 is the margin; there is no gain to ask about
-    clusters   five items at a time share half their variance, such as questions of one subject
+    clusters   as normal, but five items at a time share half their variance, such as questions of one subject
     skewed     likewise, and lognormal
 
 The second draws whole releases and nights: what all criteria together make of them. Spreads are those of the default
@@ -18,17 +18,20 @@ release and of its nights (docs/nightly.md), MMLU's and the domain's items come 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tasks.core import intervals
 from tasks.evaluate.gate.decide import Compared, Kind, Limits, decide
 from tests.bench.table import options, show
 
 TRIALS, MARGIN, RARE = 1000, 0.1, 0.02
 SIZES = (5, 10, 60, 100, 1000)
+DRAWN = intervals.weights_of
 LIMITS = Limits(level=0.95, resamples=1000, seed=1, share=0.1)
 NATS, RATE, PROBABILITY, ROUGE = (-0.5, 0.5), (-1.0, 1.0), (-0.25, 0.25), (-0.15, 0.15)
 Draw = Callable[[np.random.Generator, int, float], Any]  # so many losses whose mean is the boundary
@@ -41,15 +44,15 @@ def grouped(generator: np.random.Generator, n: int, each: int, shared: float) ->
 
 
 SHAPES: dict[str, Draw] = {
-    "normal": lambda generator, n, boundary: generator.normal(boundary, 1, n),
-    "t": lambda generator, n, boundary: generator.standard_t(3, n) + boundary,
-    "lognormal": lambda generator, n, boundary: generator.lognormal(size=n) - np.exp(0.5) + boundary,
+    "normal": lambda generator, n, boundary: 0.2 * generator.normal(size=n) + boundary,
+    "t": lambda generator, n, boundary: 0.1 * generator.standard_t(3, n) + boundary,
+    "lognormal": lambda generator, n, boundary: 0.1 * (generator.lognormal(size=n) - np.exp(0.5)) + boundary,
     "ties": lambda generator, n, boundary: np.where(
         generator.random(n) < 0.1, generator.normal(10 * boundary, 1, n), 0.0
     ),
     "rare": lambda generator, n, boundary: (generator.random(n) < boundary).astype(float),
-    "clusters": lambda generator, n, boundary: grouped(generator, n, 5, 0.5) + boundary,
-    "skewed": lambda generator, n, boundary: np.exp(grouped(generator, n, 5, 0.5)) - np.exp(0.5) + boundary,
+    "clusters": lambda generator, n, boundary: 0.2 * grouped(generator, n, 5, 0.5) + boundary,
+    "skewed": lambda generator, n, boundary: 0.1 * (np.exp(grouped(generator, n, 5, 0.5)) - np.exp(0.5)) + boundary,
 }
 
 
@@ -99,7 +102,7 @@ RELEASE = (
     Set("right", "superiority", 120, 0.5, RATE, each=3),
     Set("rouge", "superiority", 120, 0.4, ROUGE, each=3, shared=0.25),
     Set("nll", "superiority", 120, 1.0, NATS, each=3, shared=0.25),
-    Set("dialogue", "non_inferiority", 120, 0.3, NATS, 0.1),
+    Set("dialogue", "non_inferiority", 120, 0.2, NATS, 0.1),
     Set("mmlu", "non_inferiority", 279, 0.12, PROBABILITY, 0.025, each=5, shared=0.03),
     Set("safety", "non_inferiority", 60, 0.12, NATS, 0.06),
 )
@@ -111,7 +114,7 @@ NIGHT = (
     Set("mmlu", "non_inferiority", 279, 0.05, PROBABILITY, 0.025, each=5, shared=0.03),
     Set("safety", "non_inferiority", 60, 0.07, NATS, 0.06),
 )
-GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9}
+GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9, "dialogue": -0.8, "safety": -0.2}
 CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
     ("release: gains on the domain, nothing lost", RELEASE, GAIN),
     ("release: nothing changes in the mean", RELEASE[1:], {}),
@@ -137,7 +140,9 @@ def outcomes(sets: tuple[Set, ...], means: dict[str, float], trials: int) -> lis
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print both tables. The weights hang on the seed alone, so they are drawn once for each number of items."""
+    draw = functools.lru_cache(maxsize=16)(lambda *key: list(DRAWN(*key)))
+    intervals.weights_of = lambda *key: iter(draw(*key))
     trials = options(__doc__, trials=TRIALS).trials
     rows = []
     for shape in SHAPES:

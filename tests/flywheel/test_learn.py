@@ -42,7 +42,7 @@ KEPT = layout.DOMAINS / "construction" / LEARNED_FOLDER
 ITEMS = {
     "domain": [
         make_item(set="domain", prompt=question, reference="15 m2", facts=(("15 m2",),))
-        for question in [f"How large may shed number {number} be?" for number in range(39)] + [QUESTION]
+        for question in [f"How large may shed number {number} be?" for number in range(79)] + [QUESTION]
     ],
     "declining": [make_item(set="declining", prompt=f"What costs a trip to planet {n}?") for n in range(5)],
     "dialogue": [make_item(set="dialogue", prompt=f"Hello {n}", reference="Hi.") for n in range(5)],
@@ -247,7 +247,7 @@ def test_a_document_is_learned_found_asked_about_rolled_back_and_taken_out(
     assert champion.number == "2" and best() == f"learned/sauna.md#0-{len(SAUNA)}"
     probe = fetch_probes(registry, champion, most=40)[0]
     assert probe.messages[-1]["content"] == QUESTION and probe.nll != 1.0, "it carries what it answers now"
-    assert len(fetch_probes(registry, champion, most=99)) == 40
+    assert len(fetch_probes(registry, champion, most=99)) == 80
 
     assert run("documents")["words"] == "nothing to do: version 2 is up to date"
     assert len(registry.versions()) == 2

@@ -199,7 +199,7 @@ def _settling(question: Compared, mean: Mean, struck: int | None, limits: Limits
     if question.unseen is not None:
         away = abs(question.unseen[1 if question.loss else 0] - mean.estimate)
         if away > spare:
-            needed = max(needed, math.ceil(math.log(limits.alpha) / math.log(1 - spare / away)))
+            needed = max(needed, math.ceil(math.log(limits.alpha) / math.log1p(-spare / away)))
     if struck is not None:
         while share_below(round(struck * needed / n), needed, limits.level) > limits.share:
             needed += max(1, needed // 10)

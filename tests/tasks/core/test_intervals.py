@@ -81,7 +81,7 @@ def test_of_items_that_lose_all_or_nothing_the_upper_end_is_clopper_and_pearsons
 
 
 def test_clusters_whose_items_are_alike_count_once_each() -> None:
-    """1 to 5, each item twice: as clusters the mean of 1 to 5, 3 ± 1.963; as ten items 3 ± 2.262 · √(20/9/10) = 1.066."""
+    """1 to 5, each twice: as clusters the mean of 1 to 5, with an error of √0.5; as ten items of √(20/9/10)."""
     values, labels = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 5.0, 5.0], list("aabbccddee")
     drawn = {"resamples": 2000, "seed": 1}
     wide, narrow = mean_of(values, labels, **drawn), mean_of(values, **drawn)

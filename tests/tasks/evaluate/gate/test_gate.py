@@ -93,7 +93,7 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0
         # Accuracy is reported and decides nothing.
         (RELEASE, {**BETTER, ("mmlu", "accuracy"): (-0.5, 0.1)}, "promote", []),
         # No gain on the domain is asked of a night. Of 40 items 8.8% may be other than all that were seen: were those
-        # to lose 0.25 ROUGE-L and 0.5 nats, 0.027 and 0.053 were lost in all, of 0.03 and 0.06 allowed.
+        # to lose 0.15 ROUGE-L and 0.5 nats, 0.018 and 0.053 were lost in all, of 0.03 and 0.06 allowed.
         (NIGHT, LEARNT | LOST_LITTLE, "promote", []),
         (NIGHT, BETTER, "hold", ["feedback_nll"]),
         (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.2, 0.0)}, "reject", ["domain_rouge_l"]),
@@ -134,12 +134,12 @@ def test_a_candidate_that_no_engine_serves_is_held_whatever_it_gained_and_the_re
 
 
 def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
-    """ROUGE-L +0.05 ± 0.02 over 40 items, 2.5% below: were 8.8% of all items to lose 0.25, as none of 40 would show,
-    0.05 · 0.912 − 0.25 · 0.088 = 0.0236 were left, less what the spread of 0.02 takes. NLL falls by 0.8."""
+    """ROUGE-L +0.05 ± 0.02 over 40 items, 2.5% below: were 8.8% of all items to lose 0.15, as none of 40 would show,
+    0.05 · 0.912 − 0.15 · 0.088 = 0.0324 were left, less what the spread of 0.02 takes. NLL falls by 0.8."""
     found = verdict(BETTER)
     rouge, nll = criterion(found, "domain_rouge_l"), criterion(found, "domain_nll")
     assert rouge.estimate == pytest.approx(0.05)
-    assert 0.015 < rouge.low < 0.0236
+    assert 0.025 < rouge.low < 0.0324
     assert (nll.estimate, nll.kind, nll.margin) == (pytest.approx(0.8), "superiority", 0.0)
     night = verdict(LEARNT, NIGHT)
     assert criterion(night, "feedback_nll").estimate == pytest.approx(0.5)
