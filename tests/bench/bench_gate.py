@@ -67,7 +67,7 @@ def error(shape: str, n: int, gain: bool, trials: int) -> str:
     margin = 0.0 if gain else RARE if shape == "rare" else MARGIN
     for _ in range(trials):
         losses = np.round(SHAPES[shape](generator, n, margin), 6)
-        values = tuple(map(float, -losses if gain else losses))
+        values = tuple((-losses if gain else losses).tolist())
         kind: Kind = "superiority" if gain else "non_inferiority"
         groups = labels(n, 5 if shape in ("clusters", "skewed") else 1)
         unseen = RATE if shape == "rare" else NATS
@@ -94,7 +94,7 @@ class Set:
         values = mean + self.spread * grouped(generator, self.n, self.each, self.shared)
         if self.unseen == RATE:
             values = (generator.random(self.n) < mean).astype(float)
-        rounded, groups = tuple(map(float, np.round(values, 6))), labels(self.n, self.each)
+        rounded, groups = tuple(np.round(values, 6).tolist()), labels(self.n, self.each)
         return Compared(self.name, self.kind, rounded, self.margin, groups, self.unseen, self.unseen == RATE)
 
 

@@ -146,12 +146,18 @@ def limits_of(settings: GateParams, seed: int) -> Limits:
 
 def _criterion(requirement: Requirement, question: Compared, answer: Answer, level: float) -> Criterion:
     """A question with its answer, as the verdict has it."""
-    names = ("clusters", "struck", "struck_share", "p_harm", "passed")
     return Criterion(
-        **{"name": question.name, "kind": question.kind, "unit": requirement.unit, "level": level},
+        name=question.name,
+        kind=question.kind,
+        unit=requirement.unit,
         **vars(answer.found),
+        level=level,
         margin=question.margin,
-        **{name: getattr(answer, name) for name in names},
+        passed=answer.passed,
+        clusters=answer.clusters,
+        struck=answer.struck,
+        struck_share=answer.struck_share,
+        p_harm=answer.p_harm,
         reason=" ".join(filter(None, (reason_of(requirement, answer, level, question.margin), answer.settling))),
     )
 

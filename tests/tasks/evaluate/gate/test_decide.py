@@ -22,7 +22,7 @@ def answer(question: Compared) -> Answer:
 
 
 def lost(values: tuple[float, ...], margin: float = 0.1, **fields: object) -> Compared:
-    return Compared("lost", "non_inferiority", values, margin, **{"unseen": (-0.5, 0.5), **fields})  # type: ignore[arg-type]
+    return Compared("lost", "non_inferiority", values, margin, **{"unseen": (-0.5, 0.5), **fields})
 
 
 @pytest.mark.parametrize(
