@@ -25,7 +25,7 @@ class PilotError(FlywheelError):
 
 @dataclass(frozen=True)
 class Pilot:
-    """One metric of a set; `half_width` is that of the gate's interval, `margin` the smallest that is settled.
+    """One metric of a set; `half_width`: of the gate's interval, were no items alike; `margin`: the least it settles.
 
     `needed`: how many items the margin that was asked for needs; None where none was.
     """
