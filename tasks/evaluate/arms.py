@@ -1,7 +1,7 @@
 """What passages and what training each give: the domain's questions put to base and tuned model, with and without both.
 
-Beside the four, plain search: the first passage as it stands, or the sentence that declines where nothing is found. All
-answers are judged by the key facts of the items. Runs outside the graph, for `flywheel compare --retrieval`.
+Beside the four, plain search: the first passage as it stands, and all that are shown; or the sentence that declines
+where nothing is found. All answers are judged by the key facts of the items. Runs outside the graph, for `flywheel compare --retrieval`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
 from tasks.text.passages import AnsweringWords, domain_words
 
 Found = Mapping[str, tuple[Passage, ...]]
-PLAIN = "plain search"
+PLAIN = {"plain search, first passage": 1, "plain search, all that are shown": None}  # passages that it answers with
 TWO = "two passages"  # the category of items that need two
 
 
@@ -56,14 +56,17 @@ def compare_arms(passages: Sequence[bool]) -> list[Arm]:
             judged = _asked(items, subject, system or "", words, asked, params)
             arms.append(arm_of(f"{name}, {'with' if shown else 'without'} passages", items, judged, params))
     if True in passages:
-        judged = [judge_answer(item, first_passage(found[item.id], words), found[item.id], words) for item in items]
-        arms.append(arm_of(PLAIN, items, judged, params))
+        for name, most in PLAIN.items():
+            answers = [plain_search(found[item.id][:most], words) for item in items]
+            judged = [judge_answer(item, a, found[item.id], words) for item, a in zip(items, answers, strict=True)]
+            arms.append(arm_of(name, items, judged, params))
     return arms
 
 
-def first_passage(passages: Sequence[Passage], words: AnsweringWords) -> str:
-    """What plain search answers."""
-    return f"[1] {passages[0].text}" if passages else words.decline
+def plain_search(passages: Sequence[Passage], words: AnsweringWords) -> str:
+    """What plain search answers: passages as they stand, several with the questions that they answer."""
+    said = [one.whole if len(passages) > 1 else one.text for one in passages]
+    return "\n".join(f"[{number}] {one}" for number, one in enumerate(said, start=1)) or words.decline
 
 
 def _asked(

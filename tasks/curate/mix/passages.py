@@ -6,8 +6,8 @@ the right passage is taken away, and the answer declines; some are joined in pai
 drawn for an example hangs on its id and the seed alone.
 
 Beyond the paper, an answer begins with the number of the passage that it is taken from; and other entries that search
-finds about as good are quoted too, each with its number. A small model does not tell which of them is meant, and a
-user does.
+finds about as good are quoted too, each with its number and its question. A small model does not tell which of them is
+meant, and a user does.
 """
 
 from __future__ import annotations
@@ -142,9 +142,12 @@ class Answering:
     def _quoting(self, passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
         """What the passages say, each after its number: the right ones' answers, by their ids, and the other entries.
 
-        Documents among the others are not quoted: they say much that nobody asked.
+        Where there are several, each stands behind the question that it answers, or its "Yes" would be taken for
+        another's. Documents among the others are not quoted: they say much that nobody asked.
         """
         said = {one.id: one.text for one in passages if _is_entry(one)} | answers
+        if len(said) > 1:
+            said = {one.id: f"{one.question} {said[one.id]}".strip() for one in passages if one.id in said}
         return "\n".join(f"[{n}] {said[one.id]}" for n, one in enumerate(passages, start=1) if one.id in said)
 
     def _pair(self, one: Shown, two: Shown) -> Example:

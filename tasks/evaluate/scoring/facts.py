@@ -87,11 +87,13 @@ def _chinese(numeral: str) -> str:
     return str(total + section + digit)
 
 
-def said(alternatives: Iterable[str], answer: str) -> bool:
-    """Whether an answer says one of the alternatives."""
+def said(alternatives: Iterable[str], answer: str, begins: bool = True) -> bool:
+    """Whether an answer says one of the alternatives; `begins`: whether it is one from its beginning, which ^ asks."""
     text = plain(answer)
     return any(
-        all(_pattern(part.strip()).search(text) for part in alternative.split(" & ")) for alternative in alternatives
+        all(_pattern(part.strip()).search(text) for part in alternative.split(" & "))
+        for alternative in alternatives
+        if begins or "^" not in alternative
     )
 
 
@@ -133,14 +135,25 @@ class Judged:
 
 
 def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage], words: AnsweringWords) -> Judged:
-    """Judge an answer by the key facts of its item; `passages` are those it was given, in order."""
+    """Judge an answer by the key facts of its item; `passages` are those it was given, in order.
+
+    An aside, an entry quoted behind its own question, answers that one: its "Yes" is none to the item's, and what else
+    it says is held against the answer only where it says a fact, or nothing else does.
+    """
     declined, degenerate = declines(answer, words), is_degenerate(answer)
     texts = [item.reference, item.prompt, *item.paraphrases, *(one for fact in item.facts for one in fact)]
     # What a passage says is not made up: an answer from the wrong one is not right, and contradicts nothing.
     texts += [passage.whole for passage in passages]
-    complete = facts_said(item.facts, answer) == len(item.facts)
+    parts = parts_of(item, answer, passages)
+    telling = {part: aside for part, aside in parts.items() if any(said(fact, part, not aside) for fact in item.facts)}
+    told = {part: aside for part, aside in parts.items() if part in telling or not aside} if telling else parts
+    whole = "\n".join(told)
+    complete = all(any(said(fact, part, not aside) for part, aside in [*told.items(), (whole, True)])
+                   for fact in item.facts)  # fmt: skip
     # A right answer may say more, with numbers of its own; one that lacks a fact has them in its place.
-    contradicted = said(item.never, answer) or (not complete and bool(invented_numbers(answer, texts)))
+    contradicted = any(said(item.never, part, not aside) for part, aside in told.items()) or (
+        not complete and bool(invented_numbers(whole, texts))
+    )
     named = [passages[place].text for place in cited(answer, len(passages))]
     return Judged(
         right=bool(item.facts) and complete and not (contradicted or declined or degenerate),
@@ -149,6 +162,18 @@ def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage],
         declined=declined,
         degenerate=degenerate,
     )
+
+
+def parts_of(item: EvaluationItem, answer: str, passages: Sequence[Passage]) -> dict[str, bool]:
+    """The answer, cut before each citation and without the questions of entries → whether the part is an aside."""
+    parts = {}
+    for part in re.split(r"(?=\[\d{1,2}\])", answer):
+        named, text = cited(part, len(passages)), uncited(part)
+        question, source = (passages[named[0]].question, passages[named[0]].source) if named else ("", "")
+        behind = bool(question) and text.startswith(question)
+        if said_there := text.removeprefix(question).strip():
+            parts[said_there] = behind and source not in item.source
+    return parts
 
 
 def is_degenerate(answer: str) -> bool:

@@ -59,7 +59,9 @@ def shown(example: Example) -> tuple[Passage, ...]:
 
 
 def quoted(passages: Sequence[Passage]) -> str:
-    return "\n".join(f"[{number}] {one.text}" for number, one in enumerate(passages, start=1))
+    """The passages in the prompt's own form; one that is quoted alone needs no question."""
+    said = [one.whole for one in passages] if len(passages) > 1 else [one.text for one in passages]
+    return "\n".join(f"[{number}] {one}" for number, one in enumerate(said, start=1))
 
 
 def test_an_example_is_shown_its_own_entry_among_others_and_each_is_quoted_by_its_number(
