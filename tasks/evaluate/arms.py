@@ -1,7 +1,8 @@
 """What passages and what training each give: the domain's questions put to base and tuned model, with and without both.
 
 Beside the four, plain search: the first passage as it stands, and all that are shown; or the sentence that declines
-where nothing is found. All answers are judged by the key facts of the items. Runs outside the graph, for `flywheel compare --retrieval`.
+where nothing is found. All answers are judged by the key facts of the items. Runs outside the graph, for
+`flywheel compare --retrieval`.
 """
 
 from __future__ import annotations

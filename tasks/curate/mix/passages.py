@@ -1,13 +1,13 @@
 """Domain examples with the passages they are answered from (RAFT, Zhang et al. 2024, arXiv 2403.10131).
 
 An example whose source the index holds is asked in other words where there are some, once in each of `mix.wordings`,
-and shown that passage among the ones that search finds no surer, in the order of search, as users' questions are. Of some
-the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once. What is
-drawn for an example hangs on its id and the seed alone.
+and shown that passage among those that search finds about as good, in the order of search, as users' questions are. Of
+some the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once.
+What is drawn for an example hangs on its id and the seed alone.
 
-Beyond the paper, an answer begins with the number of the passage that it is taken from; and other entries that search
-finds about as good are quoted too, each with its number and its question. A small model does not tell which of them is
-meant, and a user does.
+Beyond the paper, an answer begins with the number of the passage that it is taken from; and where it is the passage's
+own text, the other passages are quoted as well, each with its number and its question. A small model does not tell
+which of them is meant, and a user does.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tasks.knowledge.search import Hit, Knowledge
 from tasks.text.passages import ask_from
 
 BESIDE = 4  # passages that are searched beyond those that are shown
+QUOTE = 95.0  # percent of likeness of two texts
 AROUND = 96  # tokens of rule, template and numbers around passages, question and answer, counted generously
 
 
@@ -39,6 +40,11 @@ class Shown:
     others: tuple[Passage, ...]
     close: int  # how many of the others search finds about as good as the best passage
 
+    @property
+    def quotes(self) -> bool:
+        """Whether the answer is the passage's own text, but for a few characters."""
+        return ratio(" ".join(self.example.output.split()), self.right.text) >= QUOTE
+
 
 class Answering:
     """Makes examples that are answered from passages of an index."""
@@ -52,7 +58,9 @@ class Answering:
         self._room = params.sft.max_tokens - knowledge.count(system) - AROUND
         self._by_source: dict[str, list[Passage]] = {}
         for passage in knowledge.passages:
-            self._by_source.setdefault(passage.source, []).append(passage)
+            document = passage.source.rpartition("#")[0] if passage.kind == "document" else ""
+            for name in filter(None, (passage.source, document)):
+                self._by_source.setdefault(name, []).append(passage)
 
     def examples(self, examples: Sequence[Example]) -> list[Example]:
         """The examples in their order, those that the index holds with their passages; some of these are pairs.
@@ -100,13 +108,13 @@ class Answering:
         return Shown(example, question, right, rank, tuple(others[0]), len(others[1]))
 
     def _right(self, example: Example) -> Passage | None:
-        """The passage that an example is answered from: of those of its source, the one nearest to its answer.
+        """The passage that an example is answered from: of those of its sources, the one nearest to its answer.
 
         None where the index holds none, or where the answer takes two steps through a graph, which no passage holds.
         """
         if example.history or example.system or (example.origin == "self_kv" and len(example.source) > 1):
             return None
-        found = self._by_source.get(example.source[0], [])
+        found = [one for source in example.source for one in self._by_source.get(source, ())]
         return max(found, key=lambda one: (ratio(one.text, example.output), one.id), default=None)
 
     def _wordings(self, example: Example) -> list[str]:
@@ -132,29 +140,19 @@ class Answering:
         if not self._fits([one]):
             return one.example
         if self._goes_without(one.example, one.question):
-            # An entry would be quoted, wherever it stood.
-            found = [passage for passage in one.others[: self.k] if not _is_entry(passage)]
-            return self._declining(one.example, one.question, self.knowledge.fitting(found, self._left([one])))
+            # Where answers are quotes, what is shown is quoted.
+            found = [] if one.quotes else self.knowledge.fitting(one.others[: self.k], self._left([one]))
+            return self._declining(one.example, one.question, found)
         passages = self.knowledge.fitting(one.others[: min(one.close, self.k - 1)], self._left([one], one.right))
         passages.insert(min(one.rank, len(passages)), one.right)
-        return self._made([one], self._quoting(passages, {one.right.id: one.example.output}), passages)
-
-    def _quoting(self, passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
-        """What the passages say, each after its number: the right ones' answers, by their ids, and the other entries.
-
-        Where there are several, each stands behind the question that it answers, or its "Yes" would be taken for
-        another's. Documents among the others are not quoted: they say much that nobody asked.
-        """
-        said = {one.id: one.text for one in passages if _is_entry(one)} | answers
-        if len(said) > 1:
-            said = {one.id: f"{one.question} {said[one.id]}".strip() for one in passages if one.id in said}
-        return "\n".join(f"[{n}] {said[one.id]}" for n, one in enumerate(passages, start=1) if one.id in said)
+        answers = {passage.id: passage.text for passage in passages} if one.quotes else {}
+        return self._made([one], _answered(passages, answers | {one.right.id: one.example.output}), passages)
 
     def _pair(self, one: Shown, two: Shown) -> Example:
         rights = [one.right, two.right]
         self._draw(one.example, "place").shuffle(rights)
         answers = {one.right.id: one.example.output, two.right.id: two.example.output}
-        return self._made([one, two], self._quoting(rights, answers), rights)
+        return self._made([one, two], _answered(rights, answers), rights)
 
     def _left(self, asked: Sequence[Shown], *rights: Passage) -> int:
         """Tokens that are left for other passages, which may be quoted too, beside the right ones and their answers."""
@@ -192,6 +190,15 @@ class Answering:
         return example.model_copy(update={**fields, "passages": tuple(passages), **more})
 
 
-def _is_entry(passage: Passage) -> bool:
-    """Whether a passage is an answer, not a document that holds some."""
-    return passage.kind != "document"
+def _answered(passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
+    """The answers that stand in passages, by their ids, each after the number of its passage.
+
+    Where there are several, each stands behind the question that its passage answers: its "Yes" might else be taken for
+    another's.
+    """
+    several = len(answers) > 1
+    return "\n".join(
+        f"[{number}] {f'{one.question} ' if several and one.question else ''}{answers[one.id]}"
+        for number, one in enumerate(passages, start=1)
+        if one.id in answers
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.domain import EmbedderSource, load_domain
-from tasks.core.records import Example, Rewording, write_jsonl
+from tasks.core.records import Document, Example, Rewording, write_jsonl
 from tasks.core.tables import write_records
 from tasks.corpus.ingest.stage import human_examples, read_small
 from tasks.knowledge.retriever.stage import MODEL, pairs, stage
@@ -31,6 +32,16 @@ def test_rewordings_are_paired_with_the_entries_that_are_trained_on_and_no_other
         layout.INGEST / "rewordings.jsonl", [Rewording(source=source, question=words) for source, words in asked]
     )
     assert pairs() == [("A hut?", "Shed? No permit."), ("A garden house?", "Shed? No permit.")]
+
+
+def test_a_question_on_a_document_and_its_rewordings_are_paired_with_the_document() -> None:
+    text = "1 §\nNo permit is needed."
+    page = Document(id="0" * 64, name="law/pbl.txt", text=text, sha256=sha256(text.encode()).hexdigest())
+    write_records(layout.INGEST / "documents.parquet", [page], Document)
+    example = an_example("Permit?", "None.", source=("faq/1", "law/pbl.txt"))
+    write_records(layout.INGEST / "examples.parquet", [example], Example)
+    write_jsonl(layout.INGEST / "rewordings.jsonl", [Rewording(source="faq/1", question="Must I ask?")])
+    assert pairs() == [(question, "1 § No permit is needed.") for question in ("Permit?", "Must I ask?")]
 
 
 def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
