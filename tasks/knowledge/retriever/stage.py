@@ -90,7 +90,7 @@ def stage() -> str:
             torch.set_num_threads(params.embed.threads)
             torch.manual_seed(params.seed)
             model = load_sentence_model(embedder_folder(domain))
-            found = pairs() if params.retrieval.tuning_epochs else []
+            found = pairs() if params.retrieval.tuning_epochs and domain.embedder.tuned else []
             if found:
                 tune(model, found, params, folder / "scratch")
             model.half().save_pretrained(str(folder / MODEL), create_model_card=False)

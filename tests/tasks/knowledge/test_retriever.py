@@ -51,6 +51,15 @@ def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(monkeypatc
     assert sorted(path.name for path in layout.RETRIEVER.iterdir()) == ["MANIFEST.json", "none.txt"]
 
 
+def test_an_embedder_that_is_better_as_it_comes_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = load_domain("construction")
+    plain = domain.model_copy(update={"embedder": domain.embedder.model_copy(update={"tuned": False})})
+    monkeypatch.setattr("tasks.knowledge.retriever.stage.load_domain", lambda _: plain)
+    write_records(layout.INGEST / "examples.parquet", [an_example("Shed?", "No.", source=("faq/1",))], Example)
+    write_jsonl(layout.INGEST / "rewordings.jsonl", [Rewording(source="faq/1", question="A hut?")])
+    assert stage() == "as it came"
+
+
 def recall(folder: Path, found: list[tuple[str, str]]) -> float:
     """The share of questions for which their own text is the nearest of all texts."""
     texts = list(dict.fromkeys(text for _, text in found))
