@@ -25,6 +25,7 @@ from tasks.text.grounding import Grounding, ground
 PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=[#|*-])")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？；][\"'”’」』）]*|\n")
 WORD_END = re.compile(r"(?=\s)")
+TABLE = re.compile(r"^(?P<head>\|.*\n)\|[-:| ]+\n(?:\|.*(?:\n|\Z))+", re.MULTILINE)  # as Markdown has it
 # Letters and digits below which a passage, such as a page's number, has nothing to ask about.
 MIN_PASSAGE = 40
 MIN_QUESTION, MAX_QUESTION = 6, 300  # characters
@@ -34,15 +35,19 @@ QUESTION_MARKS = ("?", "？", "؟", "\u037e", "՞")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A passage: `text` is the document's text from character `start` up to `end`."""
+    """A passage: `text` is the document's text from `start` up to `end`; `head` the first row of a table it goes on."""
 
     start: int
     end: int
     text: str
+    head: str = ""
 
 
 def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list[Chunk]:
-    """Passages of at most `tokens`, of which two share at most `overlap`, which has to be below (ValueError)."""
+    """Passages of at most `tokens`, of which two share at most `overlap`, which has to be below (ValueError).
+
+    One that begins inside of a table has room for the table's first row, where that is no longer than half of it.
+    """
     if not 0 <= overlap < tokens:
         raise ValueError(f"overlap {overlap} must be below tokens {tokens}")
     text = document.text
@@ -50,16 +55,21 @@ def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list
     starts = [start for start, _ in encoded["offset_mapping"]]  # tokens that are bytes of one character have the same
     patterns = (PARAGRAPH_END, SENTENCE_END, WORD_END)
     paragraphs, sentences, words = ([found.end() for found in one.finditer(text)] for one in patterns)
+    tables = list(TABLE.finditer(text))
     chunks: list[Chunk] = []
     begin = end = 0
     while end < len(text):
         while begin < len(text) and text[begin].isspace():
             begin += 1
-        end = _end(begin, end, tokens, starts, [paragraphs, sentences, words], len(text))
+        head = next((one.span("head") for one in tables if one.start() < begin < one.end()), (0, 0))
+        room = bisect_left(starts, head[1]) - bisect_left(starts, head[0])
+        if room > tokens // 2:
+            head, room = (0, 0), 0
+        end = _end(begin, end, tokens - room, starts, [paragraphs, sentences, words], len(text))
         piece = text[begin:end]
         right = begin + len(piece.rstrip())
         if right > max(begin, chunks[-1].end if chunks else 0):  # not where only space is new
-            chunks.append(Chunk(begin, right, text[begin:right]))
+            chunks.append(Chunk(begin, right, text[begin:right], text[slice(*head)]))
         begin = _next(begin, end, tokens, overlap, starts, [sentences, words])
     return chunks
 
@@ -128,7 +138,7 @@ class SelfQa(Method):
                 self.skipped["passage too short"] += 1
                 continue
             title = f"{document.title}\n" if document.title and document.title not in chunk.text else ""
-            yield Passage(f"{document.name}#{chunk.start}-{chunk.end}", title + chunk.text)
+            yield Passage(f"{document.name}#{chunk.start}-{chunk.end}", title + chunk.head + chunk.text)
 
     def build(self, drawn: Sequence[Passage]) -> None:
         """Examples out of passages, one request each; every answer is grounded in its passage."""
