@@ -3,7 +3,7 @@
 As in its section 3: passages are drawn, the teacher asks what a passage answers and answers from it alone, and what
 breaks a rule is filtered out. Beyond the paper, a passage is shown once, for questions and answers together, and an
 answer has to be grounded in it (grounding.py). With `turns` above 1 they are one conversation: each question may follow
-up the answer before it, and an exchange that cannot be used ends it.
+up the answer before it, and is learnt with what came before; an exchange that cannot be used ends it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from tasks.core.records import Document, Example, Origin, Turn
 from tasks.corpus.construct.method import Method, Problem, mentioned, unclean
 from tasks.corpus.teacher.teacher import Reply
-from tasks.text.grounding import Grounding, ground
+from tasks.text.grounding import ground
 
 PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=[#|*-])")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？；][\"'”’」』）]*|\n")
@@ -161,13 +161,14 @@ class SelfQa(Method):
         return [first, json.dumps({"items": pairs}, ensure_ascii=False), last]
 
     def _judge(self, passage: Passage, reply: Reply, turns: Sequence[Turn]) -> None:
-        """Keep the exchanges before the first that cannot be used, as one example."""
-        usable: list[tuple[Example, Grounding]] = []
+        """An example of each exchange, with those before it as history, as far as all of them can be used."""
+        kept = len(self.examples)
         for place, turn in enumerate(turns):
+            earlier = tuple(turns[:place])
             example = self.candidate(
-                turn.user, turn.assistant, (passage.source,), evidence=passage.text, history=tuple(turns[:place])
+                turn.user, turn.assistant, (passage.source,), evidence=passage.text, history=earlier
             )
-            if len(usable) < place:
+            if len(self.examples) - kept < place:
                 self.drop(example, "behind an exchange that cannot be used")
             elif problem := self._problem(example, reply):
                 self.drop(example, *problem)
@@ -175,12 +176,9 @@ class SelfQa(Method):
                 grounding = ground(example.output, example.evidence, example.instruction)
                 self.scores.append(grounding.score)
                 if grounding.score >= self.params.construct_.self_qa.min_groundedness:
-                    usable.append((example, grounding))
+                    self.keep(example, str(grounding), grounding.score)
                 else:
                     self.drop(example, "not grounded", str(grounding), grounding.score)
-        if usable:
-            worst = min((grounding for _, grounding in usable), key=lambda one: one.score)
-            self.keep(usable[-1][0], str(worst), worst.score)
 
     def _problem(self, example: Example, reply: Reply) -> Problem | None:
         question, shown = folded(example.instruction), self.prompts.self_qa.shown

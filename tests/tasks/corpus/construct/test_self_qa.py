@@ -155,9 +155,9 @@ def test_turns_make_one_conversation_of_a_passage(root: Path) -> None:
     teacher = SaidTeacher(lambda asked: said_items(PAIR, FOLLOWED))
     made = at_work(SelfQa, root, teacher, **(PARAMS | {"turns": 2}))
     made.build([FEE, ROAD])
-    (example,) = made.examples
-    assert (example.instruction, example.output) == FOLLOWED
-    assert example.history == (Turn(user=QUESTION, assistant=ANSWER),)
+    # As with people's conversations, each answer is learnt in an example of its own, behind what came before.
+    assert [(one.instruction, one.output) for one in made.examples] == [PAIR, FOLLOWED]
+    assert [one.history for one in made.examples] == [(), (Turn(user=QUESTION, assistant=ANSWER),)]
     # Of the second passage the first question comes again: what follows it goes with it.
     assert [one.reason for one in made.dropped] == ["question asked already", "behind an exchange that cannot be used"]
     assert len(teacher.asks) == 2
