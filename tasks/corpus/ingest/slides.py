@@ -38,7 +38,7 @@ def read_slides(path: Path) -> Slides:
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             parts += _paragraphs(slide.notes_slide.notes_text_frame)
         slides.append("\n".join(parts))
-        if not any(parts) and any(slide.element.iter("{*}blip", "{*}graphicFrame")):
+        if not parts and list(slide.element.iter("{*}blip", "{*}graphicFrame")):
             pictures.append(number)
     return Slides(slides, tuple(pictures))
 
