@@ -82,16 +82,16 @@ def _table(table: Any) -> str:
 
 
 def _words(paragraph: Any) -> str:
-    """A paragraph with what is raised, lowered or struck marked as such."""
+    """A paragraph without what is struck, and with what is raised or lowered marked as such."""
     text = ""
     for run in paragraph._p.iterchildren("{*}r", "{*}fld", "{*}br"):
-        said = "".join(part.text or "" for part in run.iterchildren("{*}t"))
+        said = escape("".join(part.text or "" for part in run.iterchildren("{*}t")))
         form = run.find("{*}rPr")
-        raised, struck = (
-            (int(form.get("baseline", "0").rstrip("%")), form.get("strike")) if form is not None else (0, None)
-        )
-        tag = "del" if struck not in (None, "noStrike") else "sup" if raised > 0 else "sub" if raised < 0 else ""
-        text += ("<br>" if run.tag.endswith("}br") else "") + (
-            f"<{tag}>{escape(said)}</{tag}>" if tag else escape(said)
-        )
+        style = dict(form.attrib) if form is not None else {}
+        if run.tag.endswith("}br"):
+            text += "<br>"
+        elif style.get("strike", "noStrike") == "noStrike":
+            height = style.get("baseline", "0").rstrip("%")  # in thousandths of the size; below the line if negative
+            tag = "sub" if height.startswith("-") else "sup"
+            text += said if height == "0" else f"<{tag}>{said}</{tag}>"
     return text.strip()

@@ -24,6 +24,8 @@ ROAD = Passage("法/1#0-20", "行人不得进入高速公路，违反的罚款�
 
 QUESTION, ANSWER = "What is the fee of a building permit?", "The fee is 1,000 kronor."
 PAIR = (QUESTION, ANSWER)
+# Characters of a request in prompts/en.yaml: its text twice, without a passage; the worked passage; its two pairs.
+AROUND = 2 * 365 + 204 + 315
 
 
 def made_of(reply: str | Reply, root: Path, passage: Passage = FEE, language: str = "en", **changes: Any) -> SelfQa:
@@ -51,17 +53,19 @@ def test_a_grounded_answer_is_kept_with_its_passage_and_its_span(root: Path) -> 
     assert made.receipts[0].score == made.scores[0] == 1.0
 
 
-def test_a_passage_is_sent_once_for_all_its_questions_and_answers(root: Path) -> None:
+@pytest.mark.parametrize("wanted", [1, 9])
+def test_a_passage_is_sent_once_however_many_questions_are_wanted(root: Path, wanted: int) -> None:
     teacher = SaidTeacher(lambda asked: said_items(PAIR))
-    method = at_work(SelfQa, root, teacher, **PARAMS)
-    method.build([FEE, ROAD])
-    assert [sum(p.text in m.content for ask in teacher.asks for m in ask.messages) for p in (FEE, ROAD)] == [1, 1]
-    # A worked example, then the passage.
+    at_work(SelfQa, root, teacher, **(PARAMS | {"questions_per_chunk": wanted})).build([FEE, ROAD])
+    # Two passages, two requests, of a passage and what stands around it.
+    sizes = [sum(len(message.content) for message in ask.messages) for ask in teacher.asks]
+    assert sizes == [AROUND + len(FEE.text), AROUND + len(ROAD.text)]
     for ask, passage in zip(teacher.asks, (FEE, ROAD), strict=True):
+        # A worked example, then the passage.
         assert [message.role for message in ask.messages] == ["user", "assistant", "user"]
         assert passage.text in ask.messages[-1].content
-        # Room for three answers of the 192 tokens in params.yaml.
-        assert (ask.fields, ask.max_tokens) == (("question", "answer"), 3 * 192)
+        # Room for as many answers of the 192 tokens in params.yaml.
+        assert (ask.fields, ask.max_tokens) == (("question", "answer"), wanted * 192)
         shown = json.loads(ask.messages[1].content)["items"]
         assert [set(pair) for pair in shown] == [set(ask.fields)] * 2
 
