@@ -86,7 +86,7 @@ def chunks_of(documents: Iterable[Document], params: Params, most: int) -> Itera
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(layout.BASE_MODEL, local_files_only=True)
         for piece in chunk(one, tokenizer, tokens, min(size.overlap, tokens - 1)):
             # On one line, as answers are: a small model takes an empty line for the end, and quotes a heading alone.
-            text = " ".join(piece.text.split())
+            text = " ".join((piece.head + piece.text).split())
             yield make_passage(kind="document", text=text, source=f"{one.name}#{piece.start}-{piece.end}")
 
 
