@@ -18,7 +18,7 @@ from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
 from tasks.evaluate.scoring.facts import Judged, judge_answer
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
-from tasks.text.passages import AnsweringWords, domain_words
+from tasks.text.passages import AnsweringWords, domain_words, quoted
 
 Found = Mapping[str, tuple[Passage, ...]]
 PLAIN = {"plain search, first passage": 1, "plain search, all that are shown": None}  # passages that it answers with
@@ -66,8 +66,7 @@ def compare_arms(passages: Sequence[bool]) -> list[Arm]:
 
 def plain_search(passages: Sequence[Passage], words: AnsweringWords) -> str:
     """What plain search answers: passages as they stand, several with the questions that they answer."""
-    said = [one.whole if len(passages) > 1 else one.text for one in passages]
-    return "\n".join(f"[{number}] {one}" for number, one in enumerate(said, start=1)) or words.decline
+    return quoted(passages, {one.id: one.text for one in passages}) or words.decline
 
 
 def _asked(

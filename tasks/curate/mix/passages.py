@@ -22,7 +22,7 @@ from rapidfuzz.fuzz import ratio
 from tasks.core.params import Params
 from tasks.core.records import Example, Passage
 from tasks.knowledge.search import Hit, Knowledge
-from tasks.text.passages import ask_from
+from tasks.text.passages import ask_from, quoted
 
 BESIDE = 4  # passages that are searched beyond those that are shown
 QUOTE = 95.0  # percent of likeness of two texts
@@ -103,9 +103,9 @@ class Answering:
     def _ranked(self, example: Example, right: Passage, question: str, hits: Sequence[Hit]) -> Shown:
         texts = [hit.passage.text for hit in hits]
         rank = texts.index(right.text) if right.text in texts else len(texts)
-        others = [[hit.passage for hit in found if hit.passage.text != right.text]
-                  for found in (hits, self.knowledge.close(hits))]  # fmt: skip
-        return Shown(example, question, right, rank, tuple(others[0]), len(others[1]))
+        others = [hit for hit in hits if hit.passage.text != right.text]
+        close = sum(hit in others for hit in self.knowledge.close(hits))
+        return Shown(example, question, right, rank, tuple(hit.passage for hit in others), close)
 
     def _right(self, example: Example) -> Passage | None:
         """The passage that an example is answered from: of those of its sources, the one nearest to its answer.
@@ -146,13 +146,13 @@ class Answering:
         passages = self.knowledge.fitting(one.others[: min(one.close, self.k - 1)], self._left([one], one.right))
         passages.insert(min(one.rank, len(passages)), one.right)
         answers = {passage.id: passage.text for passage in passages} if one.quotes else {}
-        return self._made([one], _answered(passages, answers | {one.right.id: one.example.output}), passages)
+        return self._made([one], quoted(passages, answers | {one.right.id: one.example.output}), passages)
 
     def _pair(self, one: Shown, two: Shown) -> Example:
         rights = [one.right, two.right]
         self._draw(one.example, "place").shuffle(rights)
         answers = {one.right.id: one.example.output, two.right.id: two.example.output}
-        return self._made([one, two], _answered(rights, answers), rights)
+        return self._made([one, two], quoted(rights, answers), rights)
 
     def _left(self, asked: Sequence[Shown], *rights: Passage) -> int:
         """Tokens that are left for other passages, which may be quoted too, beside the right ones and their answers."""
@@ -188,17 +188,3 @@ class Answering:
         fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language,
                   "framed": ask_from(passages, question, own) if own else ""}  # fmt: skip
         return example.model_copy(update={**fields, "passages": tuple(passages), **more})
-
-
-def _answered(passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
-    """The answers that stand in passages, by their ids, each after the number of its passage.
-
-    Where there are several, each stands behind the question that its passage answers: its "Yes" might else be taken for
-    another's.
-    """
-    several = len(answers) > 1
-    return "\n".join(
-        f"[{number}] {f'{one.question} ' if several and one.question else ''}{answers[one.id]}"
-        for number, one in enumerate(passages, start=1)
-        if one.id in answers
-    )

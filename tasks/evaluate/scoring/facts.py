@@ -1,9 +1,9 @@
 """Whether an answer is right: the key facts that it says, those that it contradicts, and whether it is an answer.
 
 A fact is a list of alternatives, one of which has to be said; what must never be said is a list of the same form. An
-alternative is a phrase: parts joined by " & " may stand anywhere, a leading "^" means at the answer's beginning, a
-"*" ends a word that may go on ("notif*"). Numbers, units, dashes and Chinese numerals are brought to one form first,
-so that "5,000 SEK", "5 000 kr" and "5000 kronor" are the same.
+alternative is a phrase: parts joined by " & " may stand anywhere, a leading "^" means at the beginning of the answer or
+behind a citation, a "*" ends a word that may go on ("notif*"). Numbers, units, dashes and Chinese numerals are brought
+to one form first, so that "5,000 SEK", "5 000 kr" and "5000 kronor" are the same.
 Limits: words, not meaning: a fact said in words that nobody foresaw counts as not said.
 """
 
@@ -107,11 +107,6 @@ def _pattern(part: str) -> re.Pattern[str]:
     return re.compile(start + before + re.escape(words) + after)
 
 
-def facts_said(facts: Sequence[Sequence[str]], answer: str) -> int:
-    """How many of an item's facts an answer says."""
-    return sum(said(alternatives, answer) for alternatives in facts)
-
-
 def invented_numbers(answer: str, known: Iterable[str]) -> list[str]:
     """Numbers of an answer that stand in none of the known texts: the reference, the question and the alternatives.
 
@@ -145,15 +140,17 @@ def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage],
     # What a passage says is not made up: an answer from the wrong one is not right, and contradicts nothing.
     texts += [passage.whole for passage in passages]
     parts = parts_of(item, answer, passages)
-    telling = {part: aside for part, aside in parts.items() if any(said(fact, part, not aside) for fact in item.facts)}
-    told = {part: aside for part, aside in parts.items() if part in telling or not aside} if telling else parts
+
+    def says(alternatives: Iterable[str], part: str) -> bool:
+        return said(alternatives, part, begins=not parts[part])
+
+    telling = [part for part in parts if any(says(fact, part) for fact in item.facts)]
+    told = [part for part, aside in parts.items() if part in telling or not aside or not telling]
     whole = "\n".join(told)
-    complete = all(any(said(fact, part, not aside) for part, aside in [*told.items(), (whole, True)])
-                   for fact in item.facts)  # fmt: skip
+    complete = all(any(says(fact, part) for part in told) or said(fact, whole, begins=False) for fact in item.facts)
     # A right answer may say more, with numbers of its own; one that lacks a fact has them in its place.
-    contradicted = any(said(item.never, part, not aside) for part, aside in told.items()) or (
-        not complete and bool(invented_numbers(whole, texts))
-    )
+    contradicted = any(says(item.never, part) for part in told)
+    contradicted |= not complete and bool(invented_numbers(whole, texts))
     named = [passages[place].text for place in cited(answer, len(passages))]
     return Judged(
         right=bool(item.facts) and complete and not (contradicted or declined or degenerate),
