@@ -15,7 +15,7 @@ from tasks.core.tables import write_records
 
 OFF: dict[str, dict[str, Any]] = {
     "self_instruct": {"examples": 0, "max_requests": 60, "seeds_per_prompt": 4, "max_similarity": 0.7},
-    "self_qa": {"chunks": 0, "questions_per_chunk": 2, "min_groundedness": 0.7},
+    "self_qa": {"chunks": 0, "questions_per_chunk": 2, "turns": 1, "min_groundedness": 0.7},
     "self_kv": {"examples": 0, "two_hop_share": 0.3, "paraphrase": False},
 }
 TEMPLATES = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,11 @@ class SaidTeacher:
     def asked(self, part: str) -> list[str]:
         """The last messages of the requests that hold this text."""
         return [ask.messages[-1].content for ask in self.asks if part in ask.messages[-1].content]
+
+
+def said_items(*items: tuple[str, ...], fields: tuple[str, ...] = ("question", "answer")) -> str:
+    """A reply that lists these items."""
+    return json.dumps({"items": [dict(zip(fields, item, strict=True)) for item in items]}, ensure_ascii=False)
 
 
 M = TypeVar("M", bound=Method)

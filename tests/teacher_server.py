@@ -2,7 +2,8 @@
 
 `faults` says what happens to the n-th request, by number from 0: a status (try again in 5 ms), "slow",
 "drop" (the connection ends without a word), "garbage" (200, but no chat completion) or None. Every answer that is
-written is counted as paid, by Idempotency-Key; with `remembers` a repeated key is answered again unpaid.
+written is counted as paid, by Idempotency-Key; with `remembers` a repeated key is answered again unpaid. A request with
+one of the fields that it `refuses` is a 400.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ class TeacherServer(ThreadingHTTPServer):
         faults: Callable[[int], Fault] = lambda number: None,
         delay: float = 0.0,
         remembers: bool = False,
+        refuses: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.faults, self.delay, self.remembers = answer, faults, delay, remembers
+        self.refuses = refuses
         self.paid: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.requests = 0
@@ -92,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
                 server.at_once -= 1
 
     def _reply(self, fault: Fault, body: dict[str, Any], key: str) -> None:
+        if found := self.server.refuses & body.keys():
+            return self._send(400, {"error": {"message": f"{sorted(found)} cannot be used with this model"}})
         if isinstance(fault, int):
             return self._send(fault, {"error": {"message": f"no ({fault})"}})
         if fault == "drop":

@@ -39,6 +39,7 @@ class EmbedderSource(Section):
     answer_score: Similarity | None = None  # the best passage's, with its words: below it a search finds nothing
     answer_margin: Annotated[float, Field(ge=0.0)] | None = None  # less than the best one's: search is not sure which
     word_cosine: Similarity | None = None  # of the word met worst, in two wordings of one question
+    tuned: bool = True  # on the domain's questions in other words, for search
     licence: str = ""
     attribution: str = ""
     url: str = ""

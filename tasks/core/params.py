@@ -180,10 +180,14 @@ class SelfInstructParams(Section):
 
 
 class SelfQaParams(Section):
-    """Self-QA from documents. 0 chunks switches it off."""
+    """Self-QA from documents. 0 chunks switches it off.
+
+    With `turns` above 1 a chunk gives one conversation of that many questions, in place of single ones.
+    """
 
     chunks: Annotated[int, Field(ge=0)]
     questions_per_chunk: Positive
+    turns: Positive
     min_groundedness: Similarity
 
 

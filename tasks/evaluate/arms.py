@@ -1,7 +1,8 @@
 """What passages and what training each give: the domain's questions put to base and tuned model, with and without both.
 
-Beside the four, plain search: the first passage as it stands, or the sentence that declines where nothing is found. All
-answers are judged by the key facts of the items. Runs outside the graph, for `flywheel compare --retrieval`.
+Beside the four, plain search: the first passage as it stands, and all that are shown; or the sentence that declines
+where nothing is found. All answers are judged by the key facts of the items. Runs outside the graph, for
+`flywheel compare --retrieval`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
 from tasks.evaluate.scoring.facts import Judged, judge_answer
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
-from tasks.text.passages import AnsweringWords, domain_words
+from tasks.text.passages import AnsweringWords, domain_words, quoted
 
 Found = Mapping[str, tuple[Passage, ...]]
-PLAIN = "plain search"
+PLAIN = {"plain search, first passage": 1, "plain search, all that are shown": None}  # passages that it answers with
 TWO = "two passages"  # the category of items that need two
 
 
@@ -56,14 +57,16 @@ def compare_arms(passages: Sequence[bool]) -> list[Arm]:
             judged = _asked(items, subject, system or "", words, asked, params)
             arms.append(arm_of(f"{name}, {'with' if shown else 'without'} passages", items, judged, params))
     if True in passages:
-        judged = [judge_answer(item, first_passage(found[item.id], words), found[item.id], words) for item in items]
-        arms.append(arm_of(PLAIN, items, judged, params))
+        for name, most in PLAIN.items():
+            answers = [plain_search(found[item.id][:most], words) for item in items]
+            judged = [judge_answer(item, a, found[item.id], words) for item, a in zip(items, answers, strict=True)]
+            arms.append(arm_of(name, items, judged, params))
     return arms
 
 
-def first_passage(passages: Sequence[Passage], words: AnsweringWords) -> str:
-    """What plain search answers."""
-    return f"[1] {passages[0].text}" if passages else words.decline
+def plain_search(passages: Sequence[Passage], words: AnsweringWords) -> str:
+    """What plain search answers: passages as they stand, several with the questions that they answer."""
+    return quoted(passages, {one.id: one.text for one in passages}) or words.decline
 
 
 def _asked(

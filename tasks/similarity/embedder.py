@@ -63,7 +63,7 @@ class Cosines(NamedTuple):
 
 
 # MiniLM on docs/data.md's pairs and docs/knowledge.md's questions; by `characters` no passage is searched.
-SENTENCES = Cosines(same=0.85, leak=0.75, answer=0.46, margin=0.08, word=0.42)
+SENTENCES = Cosines(same=0.85, leak=0.75, answer=0.46, margin=0.1, word=0.42)
 CHARACTER_COSINES = Cosines(same=0.8, leak=0.7, answer=0.0, margin=0.02, word=1.0)
 
 

@@ -7,7 +7,7 @@ the domain's own, else its language's (answering/<language>.yaml); a language wi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,6 +72,20 @@ def asked(example: Example) -> str:
     if example.passages is None or example.framed:
         return example.framed or example.prompt
     return ask_from(example.passages, example.prompt, answering_words(example.language))
+
+
+def quoted(passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
+    """What answers a question out of passages, by their ids, each after the number of its passage.
+
+    Where there are several, each stands behind the question that its passage answers: its "Yes" might else be taken for
+    another's.
+    """
+    several = len(answers) > 1
+    return "\n".join(
+        f"[{number}] {f'{one.question} ' if several and one.question else ''}{answers[one.id]}"
+        for number, one in enumerate(passages, start=1)
+        if one.id in answers
+    )
 
 
 def cited(answer: str, count: int) -> list[int]:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.core import layout
+from tasks.corpus.construct.self_instruct import FIELDS
 from tasks.corpus.construct.stage import construct
 from tests.construct_root import make_root, seed
+from tests.said_teacher import said_items
 from tests.teacher_server import Fault, Messages, TeacherServer
 
 pytestmark = pytest.mark.slow
@@ -25,13 +27,11 @@ WORDS = "ash bark clay dune elm fern gorse heath iris juniper kelp larch moss ne
 def answer(messages: Messages) -> str:
     """Tasks made up of the request's digest, so that the same request has the same answer in every run."""
     asked = messages[-1]["content"]
-    if "classification task" in asked:
-        return "No"
     draws = hashlib.sha256(asked.encode()).digest()
     words = [WORDS.split()[draw % 20] for draw in draws]
-    if "more tasks" not in asked:
-        return f"Input: None\nOutput: It is about {' and '.join(words[:6])}."
-    return "\n".join(f"{n + 5}. {' '.join(words[8 * n : 8 * n + 8]).capitalize()}." for n in range(4))
+    parts = [words[8 * n : 8 * n + 8] for n in range(4)]
+    tasks = [(f"{' '.join(part).capitalize()}.", "", "", f"It is about {' and '.join(part[:6])}.") for part in parts]
+    return said_items(*tasks, fields=FIELDS)
 
 
 def faults(number: int) -> Fault:
@@ -51,7 +51,7 @@ def begin(folder: Path, root: Path) -> subprocess.Popen[bytes]:
 
 def prepare(folder: Path, root: Path, base_model: Path, server: TeacherServer) -> Path:
     folder.mkdir()
-    on = {"examples": 100, "max_requests": 500, "max_similarity": 0.9}
+    on = {"examples": 400, "max_requests": 500, "max_similarity": 0.9}
     quick = {"concurrency": CONCURRENCY, "retries": 6}
     return make_root(folder, root, base_model, server.url, [], SEEDS, quick, self_instruct=on)
 
@@ -71,12 +71,12 @@ def test_a_killed_construction_goes_on_where_it_was_and_ends_with_the_same_bytes
         whole = prepare(tmp_path / "whole", root, base_model, server)
         monkeypatch.chdir(whole)
         said = construct()
-    assert "100 of" in said
+    assert "400 of" in said
     with TeacherServer(answer, faults, delay=0.005) as server:
         cut = prepare(tmp_path / "cut", root, base_model, server)
         stage = begin(cut, root)
         deadline = time.monotonic() + 60
-        while server.requests < 100 and time.monotonic() < deadline:
+        while server.requests < 60 and time.monotonic() < deadline:
             assert stage.poll() is None, "it ended before it was killed"
             time.sleep(0.002)
         stage.kill()

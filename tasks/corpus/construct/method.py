@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -30,12 +31,11 @@ if TYPE_CHECKING:
 
 STAGE = "construct"
 MAX_DETAIL = 500  # characters
+CUT = "at the limit of construct.teacher.max_tokens"
 DROPPED_FIELDS = {"id", "origin", "instruction", "input", "output", "source", "evidence"}
 FOLDER = Path(__file__).with_name("prompts")
 OPENING = 60  # characters in which a refusal stands: models lead with it
-# "1.", "(2)", "3、", "-", "•", "Q1:" and so on, with or without bold marks.
-MARK = r"(?:\(?\d{1,3}[.)、:：．]\)?|（\d{1,3}）|[-*•·–]|[Qq]\d{0,3}[.:：])"
-ITEM = re.compile(rf"^\W{{0,4}}{MARK}[ \t*_]*(?P<text>\S.*)$|^(?P<plain>\S.*)$")
+JSON = json.JSONDecoder(strict=False)  # teachers break lines inside of texts
 
 
 class Problem(NamedTuple):
@@ -58,7 +58,7 @@ def problem_with(reply: Reply, prompts: Any) -> Problem | None:
     if found := next((word for word in prompts.refusals if word.casefold() in opening), None):
         return Problem("refused", found)
     if reply.finish_reason == "length":
-        return Problem("cut short", "at the limit of construct.teacher.max_tokens")
+        return Problem("cut short", CUT)
     return unclean(text)
 
 
@@ -84,14 +84,39 @@ def mentioned(text: str, words: Sequence[str]) -> str | None:
     return None
 
 
-def items(text: str, marked_only: bool = False) -> list[str]:
-    """The lines of a list without numbers, bullets and bold marks; `marked_only`: lines that have one."""
-    found = []
-    for line in text.splitlines():
-        match = ITEM.match(line.strip())
-        if match and (match["text"] or not marked_only):
-            found.append((match["text"] or match["plain"]).strip(" *_\t"))
-    return [item for item in found if item]
+def listed(text: str, words: Mapping[str, Sequence[str]], cut: bool = False) -> tuple[list[dict[str, str]], list[str]]:
+    """The objects that a reply lists, every field of each a text; and what cannot be read, such as a last one `cut`.
+
+    `words` are other names of the fields, of which the first begins an object. JSON is read wherever it stands, in
+    fences, behind numbers, without an end; where there is none, labels at the beginning of lines are.
+    """
+    field_of = {word.casefold(): field for field, others in words.items() for word in (field, *others)}
+    names = "|".join(map(re.escape, field_of))
+    first = "|".join(re.escape(word) for word, field in field_of.items() if field == next(iter(words)))
+    found, unread = [], []
+    begun = rf'\{{[^{{}}]*?"(?:{first})"\s*:|\{{\s*(?:"\w*"?)?\s*\Z'
+    begins = [match.start() for match in re.finditer(begun, text, re.IGNORECASE)]
+    for begin, end in pairwise([*begins, len(text)]):
+        try:
+            one = {field_of.get(key.casefold(), ""): value for key, value in JSON.raw_decode(text, begin)[0].items()}
+            found.append({field: _whole(one.get(field)) for field in words})
+        except (ValueError, RecursionError):
+            unread.append(text[begin:end].strip())
+    if begins:
+        return found, unread
+    parts = re.split(rf"^\W*(?:\d+\W+)?({names})\W?\d*\W{{0,4}}?[:：][*_ ]*", text, flags=re.MULTILINE | re.IGNORECASE)
+    for label, part in zip(parts[1::2], parts[2::2], strict=True):
+        if (field := field_of[label.casefold()]) == next(iter(words)):
+            found.append(dict.fromkeys(words, ""))
+        if found:
+            found[-1][field] = found[-1][field] or part.strip()
+    return (found[:-1], ["\n".join(found[-1].values()).strip()]) if cut and found else (found, unread)
+
+
+def _whole(value: Any) -> str:
+    """A text of JSON without half characters (lone surrogates); a number as a text; "" for what is neither."""
+    text = str(value) if isinstance(value, str | int | float) else ""
+    return text.encode("utf-8", errors="replace").decode("utf-8").strip()
 
 
 def has_prompts(language: str) -> bool:
@@ -141,25 +166,55 @@ class Method:
         return load_prompts(self.language)
 
     def ask(
-        self, dialogues: Iterable[Sequence[str]], title: str, exact: bool = False, sample: int | None = None
+        self,
+        dialogues: Iterable[Sequence[str]],
+        title: str,
+        fields: tuple[str, ...] = (),
+        most: int = 1,
+        sample: int | None = None,
     ) -> list[Reply]:
         """The teacher's replies to dialogues of worked examples with the question last: user and assistant in turn.
 
-        `exact`: a word or two are wanted, drawn without chance. `sample`: the first one's number, where equal dialogues
-        are to have replies of their own. Raises SettingsError where there is no teacher.
+        `fields`: `most` items with these are wanted, each as long as an answer may be. `sample`: the first one's
+        number, where equal dialogues are to have replies of their own. Raises SettingsError where there is no teacher.
         """
         if self.teacher is None:
             raise SettingsError(f"construct.{self.origin} needs a teacher")
         settings = self.params.construct_.teacher
-        tokens, heat = (8, 0.0) if exact else (settings.max_tokens, settings.temperature)
-        numbered = enumerate(dialogues, start=sample or 0)
         asks = [
-            Ask(messages=dialogue(*texts), max_tokens=tokens, temperature=heat, sample=0 if sample is None else number)
-            for number, texts in numbered
+            Ask(
+                messages=dialogue(*texts),
+                max_tokens=settings.max_tokens * most,
+                temperature=settings.temperature,
+                sample=0 if sample is None else number,
+                fields=fields,
+            )
+            for number, texts in enumerate(dialogues, start=sample or 0)
         ]
         return self.teacher.ask(asks, f"{self.origin}: {title}")
 
-    def candidate(self, instruction: str, output: str, source: tuple[str, ...], **fields: str) -> Example:
+    def items(
+        self, reply: Reply, fields: tuple[str, ...], most: int, source: tuple[str, ...], **about: str
+    ) -> list[dict[str, str]]:
+        """At most `most` items of a reply, each with these fields; what cannot be read is dropped, as a candidate."""
+        cut = reply.finish_reason == "length"
+        found, unread = listed(reply.text, {name: getattr(self.prompts.fields, name) for name in fields}, cut)
+        problem = Problem("cut short", CUT) if cut else Problem("not readable")
+        if not found and not unread:
+            problem = problem_with(reply, self.prompts) or Problem(f"no {fields[0]} in the reply")
+            unread = [reply.text.strip()]
+        for text in unread:
+            self.drop(self.candidate("", text, source, **about), *problem)
+        if len(found) > most:
+            self.skipped["more than was asked for"] += len(found) - most
+        return found[:most]
+
+    def text_problem(self, reply: Reply, text: str) -> Problem | None:
+        """Why a text out of a reply cannot be used; None where it can, though the reply was cut behind it."""
+        finish = "stop" if reply.finish_reason == "length" else reply.finish_reason
+        return problem_with(reply.model_copy(update={"text": text, "finish_reason": finish}), self.prompts)
+
+    def candidate(self, instruction: str, output: str, source: tuple[str, ...], **fields: Any) -> Example:
         """An example of this method."""
         return make_example(
             instruction=instruction, output=output, language=self.language, origin=self.origin, source=source, **fields

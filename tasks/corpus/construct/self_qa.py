@@ -1,45 +1,53 @@
 """Self-QA (Zhang et al. 2023, arXiv 2305.11952): questions and answers out of documents that nobody has annotated.
 
 As in its section 3: passages are drawn, the teacher asks what a passage answers and answers from it alone, and what
-breaks a rule is filtered out. Beyond the paper, an answer has to be grounded in its passage (grounding.py). Limit: a
-question is read from a line that ends in a question mark.
+breaks a rule is filtered out. Beyond the paper, a passage is shown once, for questions and answers together, and an
+answer has to be grounded in it (grounding.py). With `turns` above 1 they are one conversation: each question may follow
+up the answer before it, and is learnt with what came before; an exchange that cannot be used ends it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from tasks.core.records import Document, Example, Origin
-from tasks.corpus.construct.method import Method, Problem, items, mentioned, problem_with, unclean
+from tasks.core.records import Document, Example, Origin, Turn
+from tasks.corpus.construct.method import Method, Problem, mentioned, unclean
 from tasks.corpus.teacher.teacher import Reply
 from tasks.text.grounding import ground
 
 PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=[#|*-])")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？；][\"'”’」』）]*|\n")
 WORD_END = re.compile(r"(?=\s)")
+TABLE = re.compile(r"^(?P<head>\|.*\n)\|[-:| ]+\n(?:\|.*(?:\n|\Z))+", re.MULTILINE)  # as Markdown has it
 # Letters and digits below which a passage, such as a page's number, has nothing to ask about.
 MIN_PASSAGE = 40
 MIN_QUESTION, MAX_QUESTION = 6, 300  # characters
+FIELDS = ("question", "answer")
 QUESTION_MARKS = ("?", "？", "؟", "\u037e", "՞")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A passage: `text` is the document's text from character `start` up to `end`."""
+    """A passage: `text` is the document's text from `start` up to `end`; `head` the first row of a table it goes on."""
 
     start: int
     end: int
     text: str
+    head: str = ""
 
 
 def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list[Chunk]:
-    """Passages of at most `tokens`, of which two share at most `overlap`, which has to be below (ValueError)."""
+    """Passages of at most `tokens`, of which two share at most `overlap`, which has to be below (ValueError).
+
+    One that begins inside of a table has room for the table's first row, where that is no longer than half of it.
+    """
     if not 0 <= overlap < tokens:
         raise ValueError(f"overlap {overlap} must be below tokens {tokens}")
     text = document.text
@@ -47,16 +55,21 @@ def chunk(document: Document, tokenizer: Any, tokens: int, overlap: int) -> list
     starts = [start for start, _ in encoded["offset_mapping"]]  # tokens that are bytes of one character have the same
     patterns = (PARAGRAPH_END, SENTENCE_END, WORD_END)
     paragraphs, sentences, words = ([found.end() for found in one.finditer(text)] for one in patterns)
+    tables = list(TABLE.finditer(text))
     chunks: list[Chunk] = []
     begin = end = 0
     while end < len(text):
         while begin < len(text) and text[begin].isspace():
             begin += 1
-        end = _end(begin, end, tokens, starts, [paragraphs, sentences, words], len(text))
+        head = next((one.span("head") for one in tables if one.start() < begin < one.end()), (0, 0))
+        room = bisect_left(starts, head[1]) - bisect_left(starts, head[0])
+        if room > tokens // 2:
+            head, room = (0, 0), 0
+        end = _end(begin, end, tokens - room, starts, [paragraphs, sentences, words], len(text))
         piece = text[begin:end]
         right = begin + len(piece.rstrip())
         if right > max(begin, chunks[-1].end if chunks else 0):  # not where only space is new
-            chunks.append(Chunk(begin, right, text[begin:right]))
+            chunks.append(Chunk(begin, right, text[begin:right], text[slice(*head)]))
         begin = _next(begin, end, tokens, overlap, starts, [sentences, words])
     return chunks
 
@@ -125,80 +138,67 @@ class SelfQa(Method):
                 self.skipped["passage too short"] += 1
                 continue
             title = f"{document.title}\n" if document.title and document.title not in chunk.text else ""
-            yield Passage(f"{document.name}#{chunk.start}-{chunk.end}", title + chunk.text)
+            yield Passage(f"{document.name}#{chunk.start}-{chunk.end}", title + chunk.head + chunk.text)
 
     def build(self, drawn: Sequence[Passage]) -> None:
-        """Examples out of passages: at most `questions_per_chunk` each, every answer grounded in its passage."""
-        replies = self.ask(map(self._list_dialogue, drawn), "questions")
-        asked = [
-            (passage, question)
-            for passage, reply in zip(drawn, replies, strict=True)
-            for question in self._questions(passage, reply)
-        ]
-        replies = self.ask([self._answer_dialogue(*one) for one in asked], "answers")
-        for (passage, question), reply in zip(asked, replies, strict=True):
-            self._judge(self._example(passage, question, reply.text.strip()), reply)
+        """Examples out of passages, one request each; every answer is grounded in its passage."""
+        settings = self.params.construct_.self_qa
+        talks = settings.turns > 1
+        most = settings.turns if talks else settings.questions_per_chunk
+        replies = self.ask([self._dialogue(passage, talks, most) for passage in drawn], "passages", FIELDS, most)
+        for passage, reply in zip(drawn, replies, strict=True):
+            exchanges = self.items(reply, FIELDS, most, (passage.source,), evidence=passage.text)
+            for part in [exchanges] if talks else [[one] for one in exchanges]:
+                self._judge(passage, reply, [Turn(user=one["question"], assistant=one["answer"]) for one in part])
 
-    def _example(self, passage: Passage, question: str, answer: str) -> Example:
-        return self.candidate(question, answer, (passage.source,), evidence=passage.text)
-
-    def _list_dialogue(self, passage: Passage) -> list[str]:
-        words, language = self.prompts.self_qa, self.prompts.language
-        first = words.questions.format(number=2, language=language, passage=words.shown.passage)
-        number = self.params.construct_.self_qa.questions_per_chunk
-        last = words.questions.format(number=number, language=language, passage=passage.text)
-        return [first, words.shown.questions, last]
-
-    def _answer_dialogue(self, passage: Passage, question: str) -> list[str]:
+    def _dialogue(self, passage: Passage, talks: bool, most: int) -> list[str]:
         words, language, shown = self.prompts.self_qa, self.prompts.language, self.prompts.self_qa.shown
-        first = words.answer.format(language=language, passage=shown.passage, question=shown.question)
-        last = words.answer.format(language=language, passage=passage.text, question=question)
-        return [first, shown.answer, last]
+        prompt = words.conversation if talks else words.pairs
+        questions = [shown.questions[0], shown.follow_up] if talks else shown.questions
+        pairs = [dict(zip(FIELDS, pair, strict=True)) for pair in zip(questions, shown.answers, strict=True)]
+        first = prompt.format(number=len(pairs), language=language, passage=shown.passage)
+        last = prompt.format(number=most, language=language, passage=passage.text)
+        return [first, json.dumps({"items": pairs}, ensure_ascii=False), last]
 
-    def _questions(self, passage: Passage, reply: Reply) -> Iterator[str]:
-        """The questions of a reply that can be asked; the others, and a reply without any, are dropped."""
-        problem = problem_with(reply, self.prompts)
-        # A list that was cut short has whole lines above the cut.
-        if problem and problem.reason != "cut short":
-            whole = self._example(passage, "", reply.text.strip())
-            self.drop(whole, f"questions: {problem.reason}", problem.detail)
-            return
-        found = [item for item in items(reply.text) if item.endswith(QUESTION_MARKS)]
-        if not found:
-            self.drop(self._example(passage, "", reply.text.strip()), "no question in the reply")
-        for question in found[: self.params.construct_.self_qa.questions_per_chunk]:
-            if problem := self._question_problem(question):
-                self.drop(self._example(passage, question, ""), *problem)
+    def _judge(self, passage: Passage, reply: Reply, turns: Sequence[Turn]) -> None:
+        """An example of each exchange, with those before it as history, as far as all of them can be used."""
+        kept = len(self.examples)
+        for place, turn in enumerate(turns):
+            earlier = tuple(turns[:place])
+            example = self.candidate(
+                turn.user, turn.assistant, (passage.source,), evidence=passage.text, history=earlier
+            )
+            if len(self.examples) - kept < place:
+                self.drop(example, "behind an exchange that cannot be used")
+            elif problem := self._problem(example, reply):
+                self.drop(example, *problem)
             else:
-                self.seen.add(folded(question))
-                yield question
+                grounding = ground(example.output, example.evidence, example.instruction)
+                self.scores.append(grounding.score)
+                if grounding.score >= self.params.construct_.self_qa.min_groundedness:
+                    self.keep(example, str(grounding), grounding.score)
+                else:
+                    self.drop(example, "not grounded", str(grounding), grounding.score)
 
-    def _question_problem(self, question: str) -> Problem | None:
-        if not MIN_QUESTION <= len(question) <= MAX_QUESTION:
-            return Problem("question too short or too long", f"{len(question)} characters")
-        if found := unclean(question):
+    def _problem(self, example: Example, reply: Reply) -> Problem | None:
+        question, shown = folded(example.instruction), self.prompts.self_qa.shown
+        if not MIN_QUESTION <= len(example.instruction) <= MAX_QUESTION:
+            return Problem("question too short or too long", f"{len(example.instruction)} characters")
+        if not example.instruction.endswith(QUESTION_MARKS):
+            return Problem("not a question")
+        if found := unclean(example.instruction):
             return found
-        if folded(question) in self.seen:
-            return Problem("question asked already")
-        if folded(question) in map(folded, self.prompts.self_qa.shown.questions.splitlines()):
-            return Problem("question copied from the worked example")
-        if word := mentioned(question, self.prompts.deictic):
+        if word := mentioned(example.instruction, self.prompts.deictic):
             return Problem("question hangs on its passage", word)
-        return None
-
-    def _judge(self, example: Example, reply: Reply) -> None:
-        if problem := problem_with(reply, self.prompts):
-            self.drop(example, *problem)
-            return
-        if folded(example.output) in folded(example.instruction):
-            self.drop(example, "answer repeats the question")
-            return
-        grounding = ground(example.output, example.evidence, example.instruction)
-        self.scores.append(grounding.score)
-        if grounding.score < self.params.construct_.self_qa.min_groundedness:
-            self.drop(example, "not grounded", str(grounding), grounding.score)
-        else:
-            self.keep(example, str(grounding), grounding.score)
+        if question in map(folded, shown.questions):
+            return Problem("question copied from the worked example")
+        if not example.history:
+            if question in self.seen:
+                return Problem("question asked already")
+            self.seen.add(question)
+        if problem := self.text_problem(reply, example.output):
+            return problem
+        return Problem("answer repeats the question") if folded(example.output) in question else None
 
 
 def folded(text: str) -> str:

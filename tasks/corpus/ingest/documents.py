@@ -1,10 +1,10 @@
-"""Documents: text, Markdown, HTML, PDF, DOCX, EPUB and rows of JSON lines become plain text, one at a time.
+"""Documents: text, Markdown, HTML, PDF, DOCX, PPTX, EPUB and rows of JSON lines become plain text, one at a time.
 
-Kept parsers do the reading: trafilatura, pypdf, mammoth with markdownify. Their text is put into one form (`tidy`), in
-which spans of examples count; a PDF's lines are joined into paragraphs (pages.py), its scanned pages read where there
-is a program for it (scans.py), a Word file is first made whole (word.py), a table's merged cell stands wherever it
-covers. Limits: PDF tables come as words in reading order; a table in a cell becomes text. What cannot be read is
-returned for the quarantine.
+Kept parsers do the reading: trafilatura, pypdf, python-pptx, mammoth with markdownify. Their text is put into one form
+(`tidy`), in which spans of examples count; a PDF's lines are joined into paragraphs (pages.py), its scanned pages read
+where there is a program for it (scans.py), a Word file is first made whole (word.py), a table's merged cell stands
+wherever it covers. Limits: PDF tables come as words in reading order; a table in a cell becomes text. What cannot be
+read is returned for the quarantine.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tasks.core.records import BadLine, Document
 from tasks.corpus.ingest.books import read_book
 from tasks.corpus.ingest.pages import NEW_PARAGRAPH, joined_lines, without_heads
 from tasks.corpus.ingest.scans import read_scans
+from tasks.corpus.ingest.slides import read_slides
 from tasks.corpus.ingest.word import LISTED, raised, readable, written
 from tasks.corpus.reading.lines import (
     MAX_LINE_BYTES,
@@ -39,7 +40,7 @@ from tasks.text.markup import role_mark_in
 
 DOCUMENT_FIELDS = ("id", "title", "text")  # of a row of JSON lines
 MAX_FILE_BYTES = 64_000_000
-ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".epub", ".jsonl")
+ENDINGS = (".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".pptx", ".epub", ".jsonl")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u00ad]")
 LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}  # ff, fi, ffl, st
 SPACES = {0xA0: " ", 0x2028: "\n", 0x2029: "\n\n"}
@@ -55,7 +56,7 @@ NUMBERED = re.compile(rf"(?:(?:[-*+]|\d+\.) )?{LISTED}")  # a list's bullet befo
 class _Parsed:
     title: str
     text: str
-    pictures: tuple[int, ...] = ()  # pages that have no text
+    pictures: tuple[int, ...] = ()  # pages, or slides, that have no text
     problem: str = ""  # why they have none, and what to do
 
 
@@ -129,6 +130,10 @@ def _file(path: Path, ending: str, language: str) -> _Parsed:
         return _pdf(path, language)
     if ending == ".docx":
         return _docx(path)
+    if ending == ".pptx":
+        slides = read_slides(path)
+        headed = _headed(tidy("\n\n".join(map(_markdown, slides.html))))
+        return _Parsed(headed.title, headed.text, slides.pictures, "put what it says into the slide's notes")
     if ending == ".epub":
         book = read_book(path)
         return _Parsed(tidy(book.title), tidy("\n\n".join(map(_markdown, book.pages))))
@@ -175,6 +180,8 @@ def _plain(html: str) -> str:
     _write_formulas(page)
     for ordered in page.iter("ol"):
         _number(ordered)
+    for text in page.xpath("//table//text()[contains(., '|')]"):
+        setattr(text.getparent(), "text" if text.is_text else "tail", text.replace("|", "\\|"))
     for table in reversed(list(page.iter("table"))):
         rows = _spread(table)
         if table.getparent().xpath("ancestor-or-self::td | ancestor-or-self::th"):

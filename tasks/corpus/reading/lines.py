@@ -124,7 +124,7 @@ def archive_problem(path: Path) -> str:
         with path.open("rb") as stream:
             old = stream.read(len(OLE)) == OLE
         if old:
-            return "an old .xls or .doc, or a file with a password: save it as .xlsx or .docx without one"
+            return "an old .xls, .doc or .ppt, or a file with a password: save it as .xlsx, .docx or .pptx without one"
         return f"not an office file: {error}"
     if unpacked > MAX_UNPACKED_BYTES:
         return f"it unpacks to {unpacked:,} bytes; {MAX_UNPACKED_BYTES:,} are the most"

@@ -9,6 +9,7 @@ that neither cache nor order changes what is built. The local engine starts at t
 from __future__ import annotations
 
 import asyncio
+import json
 import operator
 import os
 import sys
@@ -44,12 +45,26 @@ Finish = Literal["stop", "length", "content_filter", ""]
 
 
 class Ask(Record):
-    """One request: messages, the most tokens, how it is drawn; `sample` tells apart answers to the same messages."""
+    """One request: messages, the most tokens, how it is drawn; `sample` tells apart answers to the same messages.
+
+    With `fields` the reply is JSON: a list "items" of objects with these texts, in this order.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float
     sample: int = 0
+    fields: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The JSON schema of the reply, in the strict form that OpenAI and vLLM hold a model to."""
+        item = _object({name: {"type": "string"} for name in self.fields})
+        return _object({"items": {"type": "array", "items": item}})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 class Usage(NamedTuple):
@@ -98,7 +113,8 @@ class ReplyCache:
 
     def key(self, ask: Ask) -> str:
         """The SHA-256 of everything that decides the reply."""
-        return digest_of({"model": self.identity, "ask": ask.model_dump(mode="json")})
+        plain = None if ask.fields else {"fields"}  # which then has the key that it always had
+        return digest_of({"model": self.identity, "ask": ask.model_dump(mode="json", exclude=plain)})
 
     def path(self, key: str) -> Path:
         """Where the reply with this key lies."""
@@ -148,6 +164,7 @@ class Connection:
         import openai
 
         self.endpoint = endpoint
+        self._plain = False  # whether it has refused to hold a reply to a form
         # With every pause and every try at its longest: a reply that drips in for ever ends too.
         self._longest = (settings.retries + 1) * (settings.timeout_seconds + LONGEST_PAUSE)
         near = is_local(urlsplit(endpoint.url).hostname)
@@ -171,17 +188,9 @@ class Connection:
         """
         import openai
 
-        body: dict[str, Any] = {
-            "model": self.endpoint.model,
-            "messages": [message.model_dump() for message in ask.messages],
-            "max_tokens": ask.max_tokens,
-            "temperature": ask.temperature,
-            # Servers that know it give a reply that was lost on its way again without a charge.
-            "extra_headers": {"Idempotency-Key": key},
-        }
         try:
             async with asyncio.timeout(self._longest):
-                return read_reply(await self._client.chat.completions.create(**body), ask)
+                return read_reply(await self._complete(key, ask), ask)
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise TeacherError(
                 f"the teacher at {self.endpoint.url} refuses model {self.endpoint.model!r}: {_cause(error)}; see "
@@ -189,6 +198,34 @@ class Connection:
             ) from None
         except (openai.OpenAIError, TimeoutError, ValueError) as error:
             return Reply(error=_cause(error))
+
+    async def _complete(self, key: str, ask: Ask) -> Any:
+        """A completion in the form that is asked for; plain, from then on, where the endpoint answers only without."""
+        import openai
+
+        if not ask.fields or self._plain:
+            return await self._create(key, ask)
+        form = {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": ask.form}}
+        try:
+            return await self._create(key, ask, response_format=form)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            refusal = _cause(error)
+        completion = await self._create(f"{key}-plain", ask)
+        if not self._plain:
+            print(f"teacher: asked without response_format, which the endpoint refuses: {refusal}", file=sys.stderr)
+        self._plain = True
+        return completion
+
+    async def _create(self, key: str, ask: Ask, **form: Any) -> Any:
+        return await self._client.chat.completions.create(
+            model=self.endpoint.model,
+            messages=cast(Any, [message.model_dump() for message in ask.messages]),
+            max_tokens=ask.max_tokens,
+            temperature=ask.temperature,
+            # Servers that know it give a reply that was lost on its way again without a charge.
+            extra_headers={"Idempotency-Key": key},
+            **form,
+        )
 
 
 def without_thoughts(reply: Reply) -> Reply:
@@ -234,6 +271,7 @@ def _cause(error: Exception) -> str:
 def most_of(ask: Ask) -> Usage:
     """The most a request can cost: no tokenizer makes more tokens of a text than it has bytes."""
     text = sum(len(message.content.encode()) + MESSAGE_TOKENS for message in ask.messages)
+    text += len(json.dumps(ask.form)) if ask.fields else 0  # some servers show it to the model
     return Usage(prompt_tokens=text + TEMPLATE_TOKENS, completion_tokens=ask.max_tokens)
 
 

@@ -1,13 +1,13 @@
 """Domain examples with the passages they are answered from (RAFT, Zhang et al. 2024, arXiv 2403.10131).
 
 An example whose source the index holds is asked in other words where there are some, once in each of `mix.wordings`,
-and shown that passage among the ones that search finds no surer, in the order of search, as users' questions are. Of some
-the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once. What is
-drawn for an example hangs on its id and the seed alone.
+and shown that passage among those that search finds about as good, in the order of search, as users' questions are. Of
+some the right passage is taken away, and the answer declines; some are joined in pairs that need two passages, once.
+What is drawn for an example hangs on its id and the seed alone.
 
-Beyond the paper, an answer begins with the number of the passage that it is taken from; and other entries that search
-finds about as good are quoted too, each with its number. A small model does not tell which of them is meant, and a
-user does.
+Beyond the paper, an answer begins with the number of the passage that it is taken from; and where it is the passage's
+own text, the other passages are quoted as well, each with its number and its question. A small model does not tell
+which of them is meant, and a user does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from rapidfuzz.fuzz import ratio
 from tasks.core.params import Params
 from tasks.core.records import Example, Passage
 from tasks.knowledge.search import Hit, Knowledge
-from tasks.text.passages import ask_from
+from tasks.text.passages import ask_from, quoted
 
 BESIDE = 4  # passages that are searched beyond those that are shown
+QUOTE = 95.0  # percent of likeness of two texts
 AROUND = 96  # tokens of rule, template and numbers around passages, question and answer, counted generously
 
 
@@ -39,6 +40,11 @@ class Shown:
     others: tuple[Passage, ...]
     close: int  # how many of the others search finds about as good as the best passage
 
+    @property
+    def quotes(self) -> bool:
+        """Whether the answer is the passage's own text, but for a few characters."""
+        return ratio(" ".join(self.example.output.split()), self.right.text) >= QUOTE
+
 
 class Answering:
     """Makes examples that are answered from passages of an index."""
@@ -52,7 +58,9 @@ class Answering:
         self._room = params.sft.max_tokens - knowledge.count(system) - AROUND
         self._by_source: dict[str, list[Passage]] = {}
         for passage in knowledge.passages:
-            self._by_source.setdefault(passage.source, []).append(passage)
+            document = passage.source.rpartition("#")[0] if passage.kind == "document" else ""
+            for name in filter(None, (passage.source, document)):
+                self._by_source.setdefault(name, []).append(passage)
 
     def examples(self, examples: Sequence[Example]) -> list[Example]:
         """The examples in their order, those that the index holds with their passages; some of these are pairs.
@@ -95,18 +103,18 @@ class Answering:
     def _ranked(self, example: Example, right: Passage, question: str, hits: Sequence[Hit]) -> Shown:
         texts = [hit.passage.text for hit in hits]
         rank = texts.index(right.text) if right.text in texts else len(texts)
-        others = [[hit.passage for hit in found if hit.passage.text != right.text]
-                  for found in (hits, self.knowledge.close(hits))]  # fmt: skip
-        return Shown(example, question, right, rank, tuple(others[0]), len(others[1]))
+        others = [hit for hit in hits if hit.passage.text != right.text]
+        close = sum(hit in others for hit in self.knowledge.close(hits))
+        return Shown(example, question, right, rank, tuple(hit.passage for hit in others), close)
 
     def _right(self, example: Example) -> Passage | None:
-        """The passage that an example is answered from: of those of its source, the one nearest to its answer.
+        """The passage that an example is answered from: of those of its sources, the one nearest to its answer.
 
         None where the index holds none, or where the answer takes two steps through a graph, which no passage holds.
         """
         if example.history or example.system or (example.origin == "self_kv" and len(example.source) > 1):
             return None
-        found = self._by_source.get(example.source[0], [])
+        found = [one for source in example.source for one in self._by_source.get(source, ())]
         return max(found, key=lambda one: (ratio(one.text, example.output), one.id), default=None)
 
     def _wordings(self, example: Example) -> list[str]:
@@ -132,26 +140,19 @@ class Answering:
         if not self._fits([one]):
             return one.example
         if self._goes_without(one.example, one.question):
-            # An entry would be quoted, wherever it stood.
-            found = [passage for passage in one.others[: self.k] if not _is_entry(passage)]
-            return self._declining(one.example, one.question, self.knowledge.fitting(found, self._left([one])))
+            # Where answers are quotes, what is shown is quoted.
+            found = [] if one.quotes else self.knowledge.fitting(one.others[: self.k], self._left([one]))
+            return self._declining(one.example, one.question, found)
         passages = self.knowledge.fitting(one.others[: min(one.close, self.k - 1)], self._left([one], one.right))
         passages.insert(min(one.rank, len(passages)), one.right)
-        return self._made([one], self._quoting(passages, {one.right.id: one.example.output}), passages)
-
-    def _quoting(self, passages: Sequence[Passage], answers: Mapping[str, str]) -> str:
-        """What the passages say, each after its number: the right ones' answers, by their ids, and the other entries.
-
-        Documents among the others are not quoted: they say much that nobody asked.
-        """
-        said = {one.id: one.text for one in passages if _is_entry(one)} | answers
-        return "\n".join(f"[{n}] {said[one.id]}" for n, one in enumerate(passages, start=1) if one.id in said)
+        answers = {passage.id: passage.text for passage in passages} if one.quotes else {}
+        return self._made([one], quoted(passages, answers | {one.right.id: one.example.output}), passages)
 
     def _pair(self, one: Shown, two: Shown) -> Example:
         rights = [one.right, two.right]
         self._draw(one.example, "place").shuffle(rights)
         answers = {one.right.id: one.example.output, two.right.id: two.example.output}
-        return self._made([one, two], self._quoting(rights, answers), rights)
+        return self._made([one, two], quoted(rights, answers), rights)
 
     def _left(self, asked: Sequence[Shown], *rights: Passage) -> int:
         """Tokens that are left for other passages, which may be quoted too, beside the right ones and their answers."""
@@ -187,8 +188,3 @@ class Answering:
         fields = {"instruction": question, "input": "", "output": answer, "evidence": "", "language": self._language,
                   "framed": ask_from(passages, question, own) if own else ""}  # fmt: skip
         return example.model_copy(update={**fields, "passages": tuple(passages), **more})
-
-
-def _is_entry(passage: Passage) -> bool:
-    """Whether a passage is an answer, not a document that holds some."""
-    return passage.kind != "document"

@@ -1,9 +1,9 @@
 """Whether an answer is right: the key facts that it says, those that it contradicts, and whether it is an answer.
 
 A fact is a list of alternatives, one of which has to be said; what must never be said is a list of the same form. An
-alternative is a phrase: parts joined by " & " may stand anywhere, a leading "^" means at the answer's beginning, a
-"*" ends a word that may go on ("notif*"). Numbers, units, dashes and Chinese numerals are brought to one form first,
-so that "5,000 SEK", "5 000 kr" and "5000 kronor" are the same.
+alternative is a phrase: parts joined by " & " may stand anywhere, a leading "^" means at the beginning of the answer or
+behind a citation, a "*" ends a word that may go on ("notif*"). Numbers, units, dashes and Chinese numerals are brought
+to one form first, so that "5,000 SEK", "5 000 kr" and "5000 kronor" are the same.
 Limits: words, not meaning: a fact said in words that nobody foresaw counts as not said.
 """
 
@@ -87,11 +87,13 @@ def _chinese(numeral: str) -> str:
     return str(total + section + digit)
 
 
-def said(alternatives: Iterable[str], answer: str) -> bool:
-    """Whether an answer says one of the alternatives."""
+def said(alternatives: Iterable[str], answer: str, begins: bool = True) -> bool:
+    """Whether an answer says one of the alternatives; `begins`: whether it is one from its beginning, which ^ asks."""
     text = plain(answer)
     return any(
-        all(_pattern(part.strip()).search(text) for part in alternative.split(" & ")) for alternative in alternatives
+        all(_pattern(part.strip()).search(text) for part in alternative.split(" & "))
+        for alternative in alternatives
+        if begins or "^" not in alternative
     )
 
 
@@ -103,11 +105,6 @@ def _pattern(part: str) -> re.Pattern[str]:
     before = r"(?<![a-z0-9à-ɏ])(?<!\d[.,])" if re.match(r"[a-z0-9à-ɏ]", words) else ""
     after = r"(?![a-z0-9à-ɏ])(?![.,]\d)" if re.search(r"[a-z0-9à-ɏ]$", words) and not open_ended else ""
     return re.compile(start + before + re.escape(words) + after)
-
-
-def facts_said(facts: Sequence[Sequence[str]], answer: str) -> int:
-    """How many of an item's facts an answer says."""
-    return sum(said(alternatives, answer) for alternatives in facts)
 
 
 def invented_numbers(answer: str, known: Iterable[str]) -> list[str]:
@@ -133,14 +130,27 @@ class Judged:
 
 
 def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage], words: AnsweringWords) -> Judged:
-    """Judge an answer by the key facts of its item; `passages` are those it was given, in order."""
+    """Judge an answer by the key facts of its item; `passages` are those it was given, in order.
+
+    An aside, an entry quoted behind its own question, answers that one: its "Yes" is none to the item's, and what else
+    it says is held against the answer only where it says a fact, or nothing else does.
+    """
     declined, degenerate = declines(answer, words), is_degenerate(answer)
     texts = [item.reference, item.prompt, *item.paraphrases, *(one for fact in item.facts for one in fact)]
     # What a passage says is not made up: an answer from the wrong one is not right, and contradicts nothing.
     texts += [passage.whole for passage in passages]
-    complete = facts_said(item.facts, answer) == len(item.facts)
+    parts = parts_of(item, answer, passages)
+
+    def says(alternatives: Iterable[str], part: str) -> bool:
+        return said(alternatives, part, begins=not parts[part])
+
+    telling = [part for part in parts if any(says(fact, part) for fact in item.facts)]
+    told = [part for part, aside in parts.items() if part in telling or not aside or not telling]
+    whole = "\n".join(told)
+    complete = all(any(says(fact, part) for part in told) or said(fact, whole, begins=False) for fact in item.facts)
     # A right answer may say more, with numbers of its own; one that lacks a fact has them in its place.
-    contradicted = said(item.never, answer) or (not complete and bool(invented_numbers(answer, texts)))
+    contradicted = any(says(item.never, part) for part in told)
+    contradicted |= not complete and bool(invented_numbers(whole, texts))
     named = [passages[place].text for place in cited(answer, len(passages))]
     return Judged(
         right=bool(item.facts) and complete and not (contradicted or declined or degenerate),
@@ -149,6 +159,18 @@ def judge_answer(item: EvaluationItem, answer: str, passages: Sequence[Passage],
         declined=declined,
         degenerate=degenerate,
     )
+
+
+def parts_of(item: EvaluationItem, answer: str, passages: Sequence[Passage]) -> dict[str, bool]:
+    """The answer, cut before each citation and without the questions of entries → whether the part is an aside."""
+    parts = {}
+    for part in re.split(r"(?=\[\d{1,2}\])", answer):
+        named, text = cited(part, len(passages)), uncited(part)
+        question, source = (passages[named[0]].question, passages[named[0]].source) if named else ("", "")
+        behind = bool(question) and text.startswith(question)
+        if said_there := text.removeprefix(question).strip():
+            parts[said_there] = behind and source not in item.source
+    return parts
 
 
 def is_degenerate(answer: str) -> bool:

@@ -38,13 +38,12 @@ SETS_WITH_QUESTIONS = ("domain", "declining")
 
 def passages_of(params: Params, domain: Domain) -> Iterator[Passage]:
     """Every passage of the domain's material, in the order of its sources."""
-    yield from _questions(_human(domain), "question")
-    documents = (
-        one
-        for name in ("documents", "known_documents")
-        for table in read_batches(layout.INGEST / f"{name}.parquet")
-        for one in records_of(table, Document)
-    )
+    files = [layout.INGEST / f"{name}.parquet" for name in ("documents", "known_documents")]
+    tables = (table for path in files for table in read_batches(path, columns=["name"]))
+    names = {name for table in tables for name in table["name"].to_pylist()}
+    # What answers a question on a document is the document.
+    yield from _questions((one for one in _human(domain) if names.isdisjoint(one.source)), "question")
+    documents = (one for path in files for table in read_batches(path) for one in records_of(table, Document))
     yield from chunks_of(documents, params, params.retrieval.tokens)
     yield from _sentences(domain)
     valid = _examples("validate")
@@ -87,7 +86,7 @@ def chunks_of(documents: Iterable[Document], params: Params, most: int) -> Itera
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(layout.BASE_MODEL, local_files_only=True)
         for piece in chunk(one, tokenizer, tokens, min(size.overlap, tokens - 1)):
             # On one line, as answers are: a small model takes an empty line for the end, and quotes a heading alone.
-            text = " ".join(piece.text.split())
+            text = " ".join((piece.head + piece.text).split())
             yield make_passage(kind="document", text=text, source=f"{one.name}#{piece.start}-{piece.end}")
 
 

@@ -16,7 +16,7 @@ from tasks.core.domain import load_domain
 from tasks.core.files import fresh_directory, write_manifest, write_text
 from tasks.core.hardware import resolve_precision
 from tasks.core.params import Params, load_params
-from tasks.core.records import Example, Rewording, make_passage, read_own_jsonl
+from tasks.core.records import Document, Example, Rewording, make_passage, read_own_jsonl
 from tasks.core.stage import run_stage
 from tasks.core.tables import read_batches, records_of
 from tasks.similarity.embedder import embedder_folder, load_sentence_model
@@ -31,15 +31,21 @@ LEARNING_RATE = 5e-5
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Each rewording with the text of the entry that it asks for."""
-    entries = {
-        source: make_passage(kind="question", question=one.prompt, text=one.output, source=source).whole
-        for table in read_batches(layout.INGEST / "examples.parquet")
-        for one in records_of(table, Example)
-        for source in one.source[:1]
+    """Each question in other words with the text of the entry that it asks for, and each on a document with that."""
+    documents = {
+        one.name: " ".join(one.text.split())
+        for table in read_batches(layout.INGEST / "documents.parquet")
+        for one in records_of(table, Document)
     }
+    found, answers = [], {}
+    for table in read_batches(layout.INGEST / "examples.parquet"):
+        for one in records_of(table, Example):
+            on = next((documents[name] for name in one.source if name in documents), "")
+            entry = make_passage(kind="question", question=one.prompt, text=one.output, source=one.source[0])
+            answers[one.source[0]] = on or entry.whole
+            found += [(one.prompt, on)] if on else []
     rewordings = read_own_jsonl(layout.INGEST / "rewordings.jsonl", Rewording)
-    return [(one.question, entries[one.source]) for one in rewordings if one.source in entries]
+    return found + [(one.question, answers[one.source]) for one in rewordings if one.source in answers]
 
 
 def tune(model: SentenceTransformer, found: list[tuple[str, str]], params: Params, scratch: Path) -> None:
@@ -84,7 +90,7 @@ def stage() -> str:
             torch.set_num_threads(params.embed.threads)
             torch.manual_seed(params.seed)
             model = load_sentence_model(embedder_folder(domain))
-            found = pairs() if params.retrieval.tuning_epochs else []
+            found = pairs() if params.retrieval.tuning_epochs and domain.embedder.tuned else []
             if found:
                 tune(model, found, params, folder / "scratch")
             model.half().save_pretrained(str(folder / MODEL), create_model_card=False)

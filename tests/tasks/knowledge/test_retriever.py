@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.domain import EmbedderSource, load_domain
-from tasks.core.records import Example, Rewording, write_jsonl
+from tasks.core.records import Document, Example, Rewording, write_jsonl
 from tasks.core.tables import write_records
 from tasks.corpus.ingest.stage import human_examples, read_small
 from tasks.knowledge.retriever.stage import MODEL, pairs, stage
@@ -33,11 +34,30 @@ def test_rewordings_are_paired_with_the_entries_that_are_trained_on_and_no_other
     assert pairs() == [("A hut?", "Shed? No permit."), ("A garden house?", "Shed? No permit.")]
 
 
+def test_a_question_on_a_document_and_its_rewordings_are_paired_with_the_document() -> None:
+    text = "1 §\nNo permit is needed."
+    page = Document(id="0" * 64, name="law/pbl.txt", text=text, sha256=sha256(text.encode()).hexdigest())
+    write_records(layout.INGEST / "documents.parquet", [page], Document)
+    example = an_example("Permit?", "None.", source=("faq/1", "law/pbl.txt"))
+    write_records(layout.INGEST / "examples.parquet", [example], Example)
+    write_jsonl(layout.INGEST / "rewordings.jsonl", [Rewording(source="faq/1", question="Must I ask?")])
+    assert pairs() == [(question, "1 § No permit is needed.") for question in ("Permit?", "Must I ask?")]
+
+
 def test_a_domain_without_a_sentence_embedder_searches_by_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load_domain("construction").model_copy(update={"embedder": EmbedderSource(name="characters")})
     monkeypatch.setattr("tasks.knowledge.retriever.stage.load_domain", lambda _: plain)
     assert "words alone" in stage()
     assert sorted(path.name for path in layout.RETRIEVER.iterdir()) == ["MANIFEST.json", "none.txt"]
+
+
+def test_an_embedder_that_is_better_as_it_comes_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    domain = load_domain("construction")
+    plain = domain.model_copy(update={"embedder": domain.embedder.model_copy(update={"tuned": False})})
+    monkeypatch.setattr("tasks.knowledge.retriever.stage.load_domain", lambda _: plain)
+    write_records(layout.INGEST / "examples.parquet", [an_example("Shed?", "No.", source=("faq/1",))], Example)
+    write_jsonl(layout.INGEST / "rewordings.jsonl", [Rewording(source="faq/1", question="A hut?")])
+    assert stage() == "as it came"
 
 
 def recall(folder: Path, found: list[tuple[str, str]]) -> float:

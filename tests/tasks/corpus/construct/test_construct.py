@@ -10,8 +10,10 @@ import pytest
 from tasks.core import layout
 from tasks.core.records import Dropped, Example, Receipt, Triple, read_own_jsonl
 from tasks.core.tables import read_records
+from tasks.corpus.construct.self_instruct import FIELDS
 from tasks.corpus.construct.stage import construct
 from tests.construct_root import document, make_root, seed
+from tests.said_teacher import said_items
 from tests.teacher_server import Messages, TeacherServer
 
 TEXT = (
@@ -30,14 +32,13 @@ def answer(messages: Messages) -> str:
     """Two questions about a passage, a right answer to the first, an invented one to the second; one task, answered."""
     asked = messages[-1]["content"]
     if "different questions" in asked:
-        return "1. How large may an extension be without a building permit?\n2. How many weeks does a permit take?"
-    if "How large" in asked:
-        return "An extension of up to 15 square metres needs no building permit."
-    if "How many weeks" in asked:
-        return "It takes 12 weeks."
-    if "more tasks" in asked:
-        return "5. Compare a wooden house with one of stone.\n6. List three tools of a carpenter!"
-    return "No" if "classification task" in asked else "Input: None\nOutput: Wood is warmer, stone lasts longer."
+        large = "An extension of up to 15 square metres needs no building permit."
+        return said_items(
+            ("How large may an extension be without a building permit?", large),
+            ("How many weeks does a permit take?", "It takes 12 weeks."),
+        )
+    task = ("Compare a wooden house with one of stone.", "", "None", "Wood is warmer, stone lasts longer.")
+    return said_items(task, ("List three tools of a carpenter!", "", "", "Saw."), fields=FIELDS)
 
 
 def read(folder: Path) -> dict[str, bytes]:
@@ -75,10 +76,27 @@ def test_the_stage_keeps_what_is_grounded_and_says_what_became_of_the_rest(
     summary = json.loads((layout.CONSTRUCT / "summary.json").read_text())
     assert summary["self_qa"] == {
         "candidates": 2, "kept": 1, "yield": 0.5, "dropped": {"not grounded": 1}, "skipped": {},
-        "mean_groundedness": 0.5, "requests": 3, "answered": 3, "prompt_tokens": 30, "completion_tokens": 15,
+        "mean_groundedness": 0.5, "requests": 1, "answered": 1, "prompt_tokens": 10, "completion_tokens": 5,
     }  # fmt: skip
-    assert summary["self_instruct"]["requests"] + 3 == requests
+    assert summary["self_instruct"]["requests"] + 1 == requests == 2
     assert "self_qa: 1 of 2 candidates kept (1 not grounded)" in said
+
+
+def test_an_endpoint_without_response_format_gives_the_same_examples_and_is_asked_once_with_it(
+    root: Path, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for refused in (frozenset[str](), frozenset({"response_format"})):
+        home = tmp_path / str(len(refused))
+        home.mkdir()
+        with TeacherServer(answer, refuses=refused) as server:
+            on = {"chunks": 5}
+            texts = [document(f"{n}.txt", f"{TEXT} Case {n}.") for n in range(3)]
+            make_root(home, root, base_model, server.url, texts, [], {"concurrency": 1}, self_qa=on)
+            monkeypatch.chdir(home)
+            said.append((construct(), read(home)))
+            assert server.requests == 3 + len(refused)
+    assert said[0] == said[1]
 
 
 def test_with_every_method_off_no_teacher_is_needed(

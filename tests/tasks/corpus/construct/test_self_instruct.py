@@ -1,7 +1,8 @@
-"""Self-Instruct: what is shown, what is new, which branch a task takes, and that it ends when it must."""
+"""Self-Instruct: what is shown, what is new, what a task's answer is, and that it ends when it must."""
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.records import Seed
-from tasks.corpus.construct.self_instruct import SelfInstruct, TaskPool, labelled
+from tasks.corpus.construct.self_instruct import FIELDS, SelfInstruct, TaskPool
 from tests.construct_root import seed
-from tests.said_teacher import SaidTeacher, at_work
+from tests.said_teacher import SaidTeacher, at_work, said_items
 
 SEEDS = [
     seed("Explain what a building permit is.", "A permission by the municipality."),
@@ -21,16 +22,11 @@ SEEDS = [
     seed("List three tools of a carpenter.", "Saw, hammer, plane."),
     seed("Write a short reminder about an invoice.", "Please pay the invoice of May."),
 ]
-NEW = "1. Compare a wooden house with one of stone."
+TASK = ("Compare a wooden house with one of stone.", "", "A hut.", "Wood is warmer.")
 
 
-def saying(tasks: str, kind: str, instance: str) -> SaidTeacher:
-    def say(asked: str) -> str:
-        if "more tasks" in asked:
-            return tasks
-        return kind if "classification task, whose" in asked else instance
-
-    return SaidTeacher(say)
+def saying(*tasks: tuple[str, str, str, str]) -> SaidTeacher:
+    return SaidTeacher(lambda asked: said_items(*tasks, fields=FIELDS))
 
 
 def made_of(
@@ -48,110 +44,94 @@ def test_rouge_l_is_by_characters() -> None:
     assert TaskPool([], ["高速公路"]).nearest("高速铁路", 0) == ("高速公路", pytest.approx(0.75))
 
 
-def test_a_plain_task_gets_its_input_first_and_is_shown_plain_seeds(root: Path) -> None:
-    teacher = saying(NEW, "No", "Input: A hut.\nOutput: Wood is warmer.")
+def test_one_request_gives_whole_tasks_and_shows_whole_seeds(root: Path) -> None:
+    teacher = saying(TASK)
     made = made_of(teacher, root)
     (example,) = made.examples
-    assert (example.instruction, example.input, example.output) == (NEW[3:], "A hut.", "Wood is warmer.")
-    shown = teacher.asks[-1].messages
-    assert [message.content for message in shown if message.role == "assistant"] == [
-        f"Input: None\nOutput: {seed.output}" for seed in SEEDS if not seed.classification
-    ]
+    assert (example.instruction, example.input, example.output) == (TASK[0], *TASK[2:])
     assert set(example.source) == {seed.id for seed in SEEDS}
+    (ask,) = teacher.asks
+    # Room for four tasks of the 192 tokens in params.yaml.
+    assert (ask.fields, ask.max_tokens) == (FIELDS, 4 * 192)
+    listed = next(line for line in ask.messages[0].content.splitlines() if line.startswith("{"))
+    shown = {one["instruction"]: one for one in json.loads(listed)["items"]}
+    assert set(shown) == {seed.instruction for seed in SEEDS}
+    # Of a classification the label stands before its input, as in the paper.
+    assert list(shown[SEEDS[1].instruction].values()) == [SEEDS[1].instruction, "time", "It takes two weeks.", ""]
+    assert list(shown[SEEDS[2].instruction].values()) == [SEEDS[2].instruction, "", "", "Saw, hammer, plane."]
 
 
-def test_a_classification_task_gets_its_label_first_and_is_shown_labelled_seeds(root: Path) -> None:
-    teacher = saying("1. Is this house of wood or stone?", "Yes.", "Label: stone\nInput: A castle on a hill.")
-    (example,) = made_of(teacher, root).examples
+def test_a_classification_tasks_output_is_its_label(root: Path) -> None:
+    made = made_of(saying(("Is this house of wood or stone?", "stone", "A castle on a hill.", "")), root)
+    (example,) = made.examples
     assert (example.input, example.output) == ("A castle on a hill.", "stone")
-    assert teacher.asks[-1].messages[1].content == "Label: time\nInput: It takes two weeks."
-    # Kinds are asked for without chance, by worked examples of both.
-    kinds = [ask for ask in teacher.asks if ask.temperature == 0.0]
-    said = [message.content for message in kinds[0].messages if message.role == "assistant"]
-    assert said == ["Yes", "No", "No", "No"]
+    assert made.receipts[0].detail == "classification"
 
 
 @pytest.mark.parametrize(
-    ("instance", "reason"),
+    ("task", "reason"),
     [
-        ("Input: A hut.\nOutput:", "no output in the reply"),
-        ("Input: Wood.\nOutput: wood.", "output repeats what was asked"),
-        ("Compare a wooden house with one of stone.", "output repeats what was asked"),
-        ("", "empty reply"),
+        (("List three tools of a carpenter!", "", "", "x"), "not novel"),
+        (("Who builds the house?", "", "", "x"), "not novel"),
+        (("Draw a picture of a house and its garden.", "", "", "x"), "not a task for text alone"),
+        (("Why", "", "", "x"), "instruction too short or too long"),
+        (("#include a header", "", "", "x"), "instruction begins with a mark"),
+        ((TASK[0], "", "A hut.", ""), "empty reply"),
+        ((TASK[0], "", "Wood.", "wood."), "output repeats what was asked"),
+        ((TASK[0], "", "", TASK[0]), "output repeats what was asked"),
+        ((TASK[0], "", "A <b>hut</b>.", "Wood."), "HTML"),
     ],
 )
-def test_an_instance_that_cannot_be_used_is_dropped(root: Path, instance: str, reason: str) -> None:
-    made = made_of(saying(NEW, "No", instance), root)
-    assert made.examples == []
-    assert reason in {dropped.reason for dropped in made.dropped}
-
-
-@pytest.mark.parametrize(
-    ("tasks", "reason"),
-    [
-        ("1. List three tools of a carpenter!", "not novel"),
-        ("1. Who builds the house?", "not novel"),
-        ("1. Draw a picture of a house and its garden.", "not a task for text alone"),
-        ("1. Why", "instruction too short or too long"),
-        ("1. #include a header", "instruction begins with a mark"),
-        ("A text without a list", "no task in the reply"),
-        ("", "tasks: empty reply"),
-    ],
-)
-def test_an_instruction_that_cannot_be_used_is_dropped(root: Path, tasks: str, reason: str) -> None:
-    made = made_of(saying(tasks, "No", "Output: x"), root, others=["Who builds the houses?"])
+def test_a_task_that_cannot_be_used_is_dropped(root: Path, task: tuple[str, str, str, str], reason: str) -> None:
+    made = made_of(saying(task), root, others=["Who builds the houses?"])
     assert {dropped.reason for dropped in made.dropped} == {reason}
     assert made.examples == []
 
 
+@pytest.mark.parametrize(("text", "reason"), [("A text", "no instruction in the reply"), ("", "empty reply")])
+def test_a_reply_without_a_task_is_dropped(root: Path, text: str, reason: str) -> None:
+    made = made_of(SaidTeacher(lambda asked: text), root)
+    assert {dropped.reason for dropped in made.dropped} == {reason}
+
+
 def test_the_same_task_twice_is_new_once_and_what_is_not_new_says_what_it_is_like(root: Path) -> None:
-    made = made_of(saying(f"{NEW}\n2. {NEW[3:]}\n3. List three tools of a carpenter!", "No", "Output: Wood."), root)
+    made = made_of(saying(TASK, TASK, ("List three tools of a carpenter!", "", "", "Saw.")), root, max_requests=1)
     assert len(made.examples) == 1
     assert {dropped.reason for dropped in made.dropped} == {"not novel"}
     like = next(one for one in made.dropped if "List three tools of a carpenter." in one.detail)
     assert like.score == pytest.approx(62 / 64)  # all but the last of 32 characters are shared
 
 
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("Input: a\nOutput: b", {"input": "a", "output": "b"}),
-        ("Sure!\n**Input:** a\n**Output**: b\nand c", {"input": "a", "output": "b\nand c"}),
-        ("Output: b\nInput: a\nOutput: c", {"output": "b", "input": "a"}),
-        ("The Output: of this", {}),
-    ],
-)
-def test_labels_are_read_where_a_line_begins(text: str, read: dict[str, str]) -> None:
-    assert labelled(text, ("Input", "Output")) == read
+def test_no_more_is_kept_than_is_wanted(root: Path) -> None:
+    made = made_of(saying(TASK, ("Name the three oldest brick towers of Lund.", "", "", "I know none.")), root)
+    assert len(made.examples) == 1
+    assert [dropped.reason for dropped in made.dropped] == ["not needed"]
 
 
-def test_no_more_is_asked_than_allowed_and_nothing_is_padded(root: Path) -> None:
-    teacher = saying("nothing", "No", "x")
-    made = made_of(teacher, root, max_requests=20)
+@pytest.mark.parametrize(("examples", "requests"), [(100, 20), (8, 20)])
+def test_no_more_is_asked_than_allowed_and_nothing_is_padded(root: Path, examples: int, requests: int) -> None:
+    teacher = SaidTeacher(lambda asked: "nothing")
+    made = made_of(teacher, root, max_requests=20, examples=examples)
     assert made.examples == []
-    assert 18 <= len(teacher.asks) <= 20
+    assert len(teacher.asks) == requests
+    assert len({(ask.messages, ask.sample) for ask in teacher.asks}) == requests
 
 
 def test_a_spent_budget_ends_it(root: Path) -> None:
-    teacher = saying("nothing", "No", "x")
-    teacher.limit = 16
-    made_of(teacher, root)
+    teacher = SaidTeacher(lambda asked: "nothing", limit=16)
+    made_of(teacher, root, examples=100)
     assert len(teacher.asks) == 16
 
 
 def test_it_works_in_chinese(root: Path) -> None:
-    def say(asked: str) -> str:
-        if "再写" in asked:
-            return "5、比较木屋和石屋的优缺点。"
-        return "否" if "分类任务" in asked else "输入：无\n输出：木屋更暖和，石屋更耐久。"
-
-    made = made_of(SaidTeacher(say), root, language="zh")
+    reply = '[{"指令": "比较木屋和石屋的优缺点。", "输入": "无", "输出": "木屋更暖和，石屋更耐久。"}]'
+    made = made_of(SaidTeacher(lambda asked: reply), root, language="zh")
     assert [(one.input, one.output) for one in made.examples] == [("", "木屋更暖和，石屋更耐久。")]
 
 
 @given(st.integers(0, 30), st.integers(1, 10))
 def test_a_quarter_of_what_is_shown_is_the_models_own(own: int, count: int) -> None:
     seeds: list[Seed] = [seed(f"Task {n}", "x") for n in range(20)]
-    shown = TaskPool(seeds, [], [(f"own {n}", f"Own {n}") for n in range(own)]).shown(count, random.Random(1))
+    shown = TaskPool(seeds, [], [seed(f"Own {n}", "x") for n in range(own)]).shown(count, random.Random(1))
     assert len(shown) == count
-    assert sum(identity.startswith("own") for identity, _ in shown) == min(own, count // 4)
+    assert sum(one.instruction.startswith("Own") for one in shown) == min(own, count // 4)

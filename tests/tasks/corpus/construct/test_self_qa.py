@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.files import digest_of
-from tasks.core.records import Document
+from tasks.core.records import Document, Turn
 from tasks.corpus.construct.self_qa import Chunk, Passage, SelfQa, chunk
+from tasks.corpus.teacher.teacher import Reply
 from tests.construct_root import document
-from tests.said_teacher import SaidTeacher, at_work
+from tests.said_teacher import SaidTeacher, at_work, said_items
 
-PARAMS = {"questions_per_chunk": 3, "min_groundedness": 0.7}
+PARAMS: dict[str, Any] = {"questions_per_chunk": 3, "turns": 1, "min_groundedness": 0.7}
 FEE = Passage("book/a.txt#0-60", "The fee of a building permit is 1,000 kronor in this town.")
 ROAD = Passage("法/1#0-20", "行人不得进入高速公路，违反的罚款五十元。")
 
 
-def made_of(teacher: SaidTeacher, root: Path, passage: Passage = FEE, language: str = "en") -> SelfQa:
-    method = at_work(SelfQa, root, teacher, language, **PARAMS)
+QUESTION, ANSWER = "What is the fee of a building permit?", "The fee is 1,000 kronor."
+PAIR = (QUESTION, ANSWER)
+# Characters of a request in prompts/en.yaml: its text twice, without a passage; the worked passage; its two pairs.
+AROUND = 2 * 365 + 204 + 315
+
+
+def made_of(reply: str | Reply, root: Path, passage: Passage = FEE, language: str = "en", **changes: Any) -> SelfQa:
+    method = at_work(SelfQa, root, SaidTeacher(lambda asked: reply), language, **(PARAMS | changes))
     method.build([passage])
     return method
 
@@ -38,72 +46,135 @@ def halves(doc: Document) -> list[Chunk]:
 
 
 def test_a_grounded_answer_is_kept_with_its_passage_and_its_span(root: Path) -> None:
-    def say(asked: str) -> str:
-        return "The fee is 1,000 kronor." if "Question: What" in asked else "1. What is the fee of a building permit?"
-
-    teacher = SaidTeacher(say)
-    made = made_of(teacher, root)
+    made = made_of(said_items(PAIR), root)
     (example,) = made.examples
-    assert (example.instruction, example.output) == (
-        "What is the fee of a building permit?",
-        "The fee is 1,000 kronor.",
-    )
+    assert (example.instruction, example.output, example.history) == (QUESTION, ANSWER, ())
     assert (example.evidence, example.source, example.origin) == (FEE.text, (FEE.source,), "self_qa")
     assert made.receipts[0].score == made.scores[0] == 1.0
-    # A worked example, then the passage; the question is asked with the passage too.
-    assert [message.role for message in teacher.asks[0].messages] == ["user", "assistant", "user"]
-    assert FEE.text in teacher.asks[1].messages[-1].content
+
+
+@pytest.mark.parametrize("wanted", [1, 9])
+def test_a_passage_is_sent_once_however_many_questions_are_wanted(root: Path, wanted: int) -> None:
+    teacher = SaidTeacher(lambda asked: said_items(PAIR))
+    at_work(SelfQa, root, teacher, **(PARAMS | {"questions_per_chunk": wanted})).build([FEE, ROAD])
+    # Two passages, two requests, of a passage and what stands around it.
+    sizes = [sum(len(message.content) for message in ask.messages) for ask in teacher.asks]
+    assert sizes == [AROUND + len(FEE.text), AROUND + len(ROAD.text)]
+    for ask, passage in zip(teacher.asks, (FEE, ROAD), strict=True):
+        # A worked example, then the passage.
+        assert [message.role for message in ask.messages] == ["user", "assistant", "user"]
+        assert passage.text in ask.messages[-1].content
+        # Room for as many answers of the 192 tokens in params.yaml.
+        assert (ask.fields, ask.max_tokens) == (("question", "answer"), wanted * 192)
+        shown = json.loads(ask.messages[1].content)["items"]
+        assert [set(pair) for pair in shown] == [set(ask.fields)] * 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("pair", "reason"),
     [
-        ("It is 2,000 kronor.", "not grounded"),
-        ("A lawyer can tell you everything about contracts.", "not grounded"),
-        ("The fee of a building permit", "answer repeats the question"),
-        ("NOT IN THE PASSAGE", "refused"),
-        ("", "empty reply"),
+        ((QUESTION, "It is 2,000 kronor."), "not grounded"),
+        ((QUESTION, "A lawyer can tell you everything about contracts."), "not grounded"),
+        ((QUESTION, "The fee of a building permit"), "answer repeats the question"),
+        ((QUESTION, "NOT IN THE PASSAGE"), "refused"),
+        ((QUESTION, "<b>1,000</b> kronor"), "HTML"),
+        ((QUESTION, ""), "empty reply"),
+        (("There is a fee of 1,000 kronor.", ANSWER), "not a question"),
+        (("What does the passage say?", ANSWER), "question hangs on its passage"),
+        (("Why?", ANSWER), "question too short or too long"),
+        (
+            ("What does it cost to return a book to the town library late?", ANSWER),
+            "question copied from the worked example",
+        ),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_dropped_with_its_reason(root: Path, answer: str, reason: str) -> None:
-    question = "What is the fee of a building permit?"
-    made = made_of(SaidTeacher(lambda asked: answer if "Question:" in asked else question), root)
-    assert made.examples == []
-    assert [(dropped.reason, dropped.instruction) for dropped in made.dropped] == [(reason, question)]
+def test_a_pair_that_cannot_be_used_is_dropped_with_its_reason_and_the_other_stays(
+    root: Path, pair: tuple[str, str], reason: str
+) -> None:
+    other = ("Which permit has a fee of 1,000 kronor?", "The building permit has a fee of 1,000 kronor.")
+    made = made_of(said_items(pair, other), root)
+    assert [(one.instruction, one.output) for one in made.examples] == [other]
+    assert [(one.reason, one.instruction, one.output) for one in made.dropped] == [(reason, *pair)]
     assert made.receipts[0].reason == f"self_qa: {reason}"
-    assert made.summary()["yield"] == 0.0
+    assert made.summary()["yield"] == 0.5
 
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        ("There is a fee.", "no question in the reply"),
-        ("", "questions: empty reply"),
-        ("What does the passage say?", "question hangs on its passage"),
-        ("Why?", "question too short or too long"),
-        ("What does it cost to return a book to the town library late?", "question copied from the worked example"),
+        (Reply(text="There is a fee.", finish_reason="stop"), "no question in the reply"),
+        (Reply(text='{"items": []}', finish_reason="stop"), "no question in the reply"),
+        (Reply(text="", finish_reason="stop"), "empty reply"),
+        (Reply(text="I'm sorry, I cannot.", finish_reason="stop"), "refused"),
+        (Reply(text=said_items(PAIR), finish_reason="content_filter"), "refused"),
+        (Reply(text='{"items": [{"question": "What is', finish_reason="length"), "cut short"),
+        (Reply(text='{"items": [{"question": "What "is" it?", "answer": "x"}]}', finish_reason="stop"), "not readable"),
+        (Reply(error="APITimeoutError: late"), "no reply"),
     ],
 )
-def test_a_question_that_cannot_be_asked_is_dropped_with_its_reason(root: Path, reply: str, reason: str) -> None:
+def test_a_reply_without_a_usable_pair_is_dropped_with_its_reason(root: Path, reply: Reply, reason: str) -> None:
+    made = made_of(reply, root)
+    assert ([dropped.reason for dropped in made.dropped], made.examples) == ([reason], [])
+
+
+def test_of_a_reply_that_is_cut_the_whole_pairs_are_kept_and_the_cut_one_is_in_the_quarantine(root: Path) -> None:
+    whole = said_items(PAIR, ("Who pays the fee of a permit?", "The builder pays the fee."))
+    made = made_of(Reply(text=whole[: whole.index("builder")], finish_reason="length"), root)
+    assert [(one.instruction, one.output) for one in made.examples] == [PAIR]
+    (cut,) = made.dropped
+    assert (cut.reason, cut.output) == ("cut short", '{"question": "Who pays the fee of a permit?", "answer": "The')
+    assert cut.source == (FEE.source,)
+
+
+def test_a_question_is_taken_once_and_no_more_than_are_wanted(root: Path) -> None:
+    questions = ("How much is it?", "how much is it ?", "Who has to pay it?", "When does one pay?")
+    made = made_of(said_items(*((question, "kronor") for question in questions)), root)
+    assert [example.instruction for example in made.examples] == ["How much is it?", "Who has to pay it?"]
+    assert [dropped.reason for dropped in made.dropped] == ["question asked already"]
+    assert made.summary()["skipped"] == {"more than was asked for": 1}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '```json\n{"items": [{"question": "谁不得进入高速公路？", "answer": "行人不得进入高速公路。"}]}\n```',
+        '1. {"问题": "谁不得进入高速公路？", "答案": "行人不得进入高速公路。"}',
+        "1、问题：谁不得进入高速公路？\n答案：行人不得进入高速公路。",
+    ],
+)
+def test_chinese_passages_are_asked_about_in_chinese(root: Path, reply: str) -> None:
     teacher = SaidTeacher(lambda asked: reply)
-    made = made_of(teacher, root)
-    assert [dropped.reason for dropped in made.dropped] == [reason]
-    assert len(teacher.asks) == 1
-
-
-def test_a_question_is_asked_once_and_no_more_than_are_wanted(root: Path) -> None:
-    listed = "1. How much is it?\n2. how much is it ?\n3. Who has to pay it?\n4. When does one pay?"
-    teacher = SaidTeacher(lambda asked: "kronor" if "Question:" in asked else listed)
-    made = made_of(teacher, root)
-    assert len(teacher.asked("Question:")) == 2
-    assert [dropped.reason for dropped in made.dropped if "already" in dropped.reason] == ["question asked already"]
-
-
-def test_chinese_passages_are_asked_about_in_chinese(root: Path) -> None:
-    teacher = SaidTeacher(lambda asked: "行人不得进入高速公路。" if "问题：" in asked else "1、谁不得进入高速公路？")
-    made = made_of(teacher, root, ROAD, "zh")
-    assert [example.output for example in made.examples] == ["行人不得进入高速公路。"]
+    made = at_work(SelfQa, root, teacher, "zh", **PARAMS)
+    made.build([ROAD])
+    assert [(one.instruction, one.output) for one in made.examples] == [
+        ("谁不得进入高速公路？", "行人不得进入高速公路。")
+    ]
     assert "段落" in teacher.asks[0].messages[0].content
+
+
+FOLLOWED = ("And of what is that the fee?", "It is the fee of a building permit.")
+
+
+def test_turns_make_one_conversation_of_a_passage(root: Path) -> None:
+    teacher = SaidTeacher(lambda asked: said_items(PAIR, FOLLOWED))
+    made = at_work(SelfQa, root, teacher, **(PARAMS | {"turns": 2}))
+    made.build([FEE, ROAD])
+    # As with people's conversations, each answer is learnt in an example of its own, behind what came before.
+    assert [(one.instruction, one.output) for one in made.examples] == [PAIR, FOLLOWED]
+    assert [one.history for one in made.examples] == [(), (Turn(user=QUESTION, assistant=ANSWER),)]
+    # Of the second passage the first question comes again: what follows it goes with it.
+    assert [one.reason for one in made.dropped] == ["question asked already", "behind an exchange that cannot be used"]
+    assert len(teacher.asks) == 2
+    assert "conversation in English of 2 questions" in teacher.asks[0].messages[-1].content
+
+
+@pytest.mark.parametrize(("turns", "kept"), [([PAIR, ("And who pays that?", "The king.")], [PAIR]), ([PAIR[::-1]], [])])
+def test_a_conversation_ends_before_the_first_exchange_that_cannot_be_used(
+    root: Path, turns: list[tuple[str, str]], kept: list[tuple[str, str]]
+) -> None:
+    made = made_of(said_items(*turns, FOLLOWED), root, turns=3)
+    assert [(one.instruction, one.output, one.history) for one in made.examples] == [(*pair, ()) for pair in kept]
+    assert len(made.dropped) == 2
 
 
 def test_the_title_is_part_of_the_passage_but_not_of_its_span(root: Path) -> None:

@@ -150,10 +150,10 @@ def test_sheets_with_the_same_headings_are_one_table_and_what_is_not_read_is_cou
     assert causes(tmp_path / "a.xlsx") == [(1, "sheet 'Old' is not read (2 rows): it is hidden")]
 
 
-@pytest.mark.parametrize("name", ["old.xlsx", "old.docx"])
+@pytest.mark.parametrize("name", ["old.xlsx", "old.docx", "old.pptx"])
 def test_an_old_office_file_or_one_with_a_password_says_what_to_do(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(500))
-    assert "save it as .xlsx or .docx without one" in archive_problem(tmp_path / name)
+    assert "save it as .xlsx, .docx or .pptx without one" in archive_problem(tmp_path / name)
 
 
 def test_a_damaged_sheet_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tasks.core import layout
@@ -117,6 +119,55 @@ def test_what_fails_for_good_is_a_reply_with_its_cause_and_is_asked_again_next_t
         with teacher(server, tmp_path) as again:
             assert [reply.error for reply in again.ask(asks(3))] == [None] * 3
     assert server.requests == 4
+
+
+FORMED = Ask(messages=dialogue("Question"), max_tokens=10, temperature=0.7, fields=("question", "answer"))
+
+
+def test_a_reply_is_held_to_a_form_and_the_most_it_can_cost_counts_the_form(tmp_path: Path) -> None:
+    with TeacherServer() as server, teacher(server, tmp_path) as one:
+        one.ask([FORMED])
+    asked = server.bodies[0]["response_format"]
+    assert (asked["type"], asked["json_schema"]["strict"]) == ("json_schema", True)
+    validator = jsonschema.Draft202012Validator(asked["json_schema"]["schema"])
+    assert validator.is_valid({"items": [{"question": "Q", "answer": "A"}]})
+    for wrong in (
+        {},
+        {"items": [{"question": "Q"}]},
+        {"items": [{"question": "Q", "answer": 1}]},
+        {"items": [], "x": 1},
+    ):
+        assert not validator.is_valid(wrong)
+    plain = FORMED.model_copy(update={"fields": ()})
+    assert most_of(FORMED).prompt_tokens - most_of(plain).prompt_tokens == len(json.dumps(FORMED.form))
+
+
+def test_an_endpoint_that_refuses_the_form_is_asked_plainly_from_then_on_and_that_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formed = [FORMED.model_copy(update={"sample": n}) for n in range(4)]
+    with TeacherServer(refuses=frozenset({"response_format"})) as server:
+        with teacher(server, tmp_path, concurrency=1) as one:
+            replies = one.ask(formed)
+        assert [reply.error for reply in replies] == [None] * 4
+        assert ["response_format" in body for body in server.bodies] == [True] + [False] * 4
+        assert capsys.readouterr().err.count("without response_format") == 1
+        # Nothing is asked again, and what was refused cost nothing.
+        with teacher(None, tmp_path) as again:
+            assert again.ask(formed) == replies
+            assert again.usage == one.usage == Usage(4, 4, 40, 20)
+
+
+def test_a_request_that_is_refused_with_and_without_a_form_fails_and_the_next_has_its_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formed = [FORMED.model_copy(update={"sample": n}) for n in range(3)]
+    faults = {1: 400, 2: 400}
+    with TeacherServer(faults=faults.get) as server, teacher(server, tmp_path, concurrency=1) as one:
+        replies = one.ask(formed)
+    assert [reply.error is None for reply in replies] == [True, False, True]
+    assert ["response_format" in body for body in server.bodies] == [True, True, False, True]
+    assert "without response_format" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

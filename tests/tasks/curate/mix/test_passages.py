@@ -59,7 +59,9 @@ def shown(example: Example) -> tuple[Passage, ...]:
 
 
 def quoted(passages: Sequence[Passage]) -> str:
-    return "\n".join(f"[{number}] {one.text}" for number, one in enumerate(passages, start=1))
+    """The passages in the prompt's own form; one that is quoted alone needs no question."""
+    said = [one.whole for one in passages] if len(passages) > 1 else [one.text for one in passages]
+    return "\n".join(f"[{number}] {one}" for number, one in enumerate(said, start=1))
 
 
 def test_an_example_is_shown_its_own_entry_among_others_and_each_is_quoted_by_its_number(
@@ -96,11 +98,30 @@ def test_only_passages_that_search_finds_about_as_good_stand_beside_its_own(tmp_
         assert shown(one) == (BY_SOURCE[one.source[0]],) and one.output == quoted(shown(one))
 
 
-def test_a_document_beside_the_right_entry_is_shown_and_not_quoted(tmp_path: Path, defaults: Params) -> None:
-    page = make_passage(kind="document", text="The number0 of chimneys is high.", source="page.md#0-32")
-    (found,) = made(lay_index(tmp_path, [ROWS[0], page]), changed(defaults), EXAMPLES[:1])
-    place = shown(found).index(ROWS[0])
-    assert set(shown(found)) == {ROWS[0], page} and found.output == f"[{place + 1}] {ROWS[0].text}"
+def test_an_answer_in_its_own_words_quotes_no_other_passage(tmp_path: Path, defaults: Params) -> None:
+    """Written by a person on a document that says much else: so are users answered then."""
+    pages = [
+        make_passage(kind="document", text=f"On {place} the law says much, and of number0 too.", source=f"{place}#0-40")
+        for place in ("chimneys", "wells")
+    ]
+    example = an_example("What of number0?", "Chimneys have one.", source=("faq/1", "chimneys"))
+    (found,) = made(lay_index(tmp_path, pages), changed(defaults), [example])
+    place = shown(found).index(pages[0])
+    assert set(shown(found)) == set(pages) and found.output == f"[{place + 1}] Chimneys have one."
+    (declined,) = made(lay_index(tmp_path / "b", pages), changed(defaults, without_answer=0.99), [example])
+    assert (declined.output, shown(declined)) == (DECLINE, (pages[1],)), "what does not answer is shown"
+
+
+def test_a_question_on_a_document_is_answered_from_the_chunk_nearest_to_its_answer(
+    tmp_path: Path, defaults: Params
+) -> None:
+    chunks = [
+        make_passage(kind="document", text=text, source=f"law/pbl.txt#{place}")
+        for place, text in (("0-20", "Sheds are up to 4 m."), ("20-44", "Fences are up to 1.1 m."))
+    ]
+    example = an_example("How high is a fence?", "Fences are up to 1.1 m.", source=("faq/1", "law/pbl.txt"))
+    (found,) = made(lay_index(tmp_path, chunks), changed(defaults), [example])
+    assert set(shown(found)) == set(chunks) and found.output == quoted(shown(found))
 
 
 def test_passages_stand_in_the_order_in_which_search_finds_them(index: Knowledge, defaults: Params) -> None:
@@ -119,15 +140,6 @@ def test_without_its_passage_an_example_is_declined(index: Knowledge, defaults: 
         assert shown(one) == (), "entries that are shown are quoted"
     shares = [made(index, changed(defaults, without_answer=0.2, seed=seed)) for seed in range(5)]
     assert 20 <= sum(one.output == DECLINE for found in shares for one in found) <= 60
-
-
-def test_without_its_passage_an_example_is_shown_documents_that_do_not_answer_it(
-    tmp_path: Path, defaults: Params
-) -> None:
-    page = make_passage(kind="document", text="Each number of a chimney has a height.", source="page.md#0-38")
-    found = made(lay_index(tmp_path, [*ROWS[:6], page]), changed(defaults, without_answer=0.99, k=9), EXAMPLES[:6])
-    declined = [one for one in found if one.output == DECLINE]
-    assert {shown(one) for one in declined} == {(page,)}
 
 
 def test_two_questions_are_answered_from_both_passages_by_their_numbers(index: Knowledge, defaults: Params) -> None:

@@ -13,7 +13,6 @@ from tasks.core.records import BadLine, EvaluationItem, make_item, make_passage
 from tasks.corpus.ingest.small import read_items
 from tasks.evaluate.scoring.facts import (
     Judged,
-    facts_said,
     invented_numbers,
     is_degenerate,
     judge_answer,
@@ -122,10 +121,9 @@ def test_an_alternative_is_said_in_whole_words_and_whole_numbers(alternative: st
     assert said(["never said by anyone", alternative], answer) is expected
 
 
-def test_facts_are_counted_each_once_and_nothing_is_said_by_no_alternatives() -> None:
+def test_a_fact_is_said_by_one_of_its_alternatives_and_by_none_where_there_are_none() -> None:
     """The first of two facts is said by both of its alternatives, the second by none."""
-    assert facts_said([("shed", "hut"), ("permit",)], "A shed or a hut.") == 1
-    assert facts_said([], "A shed.") == 0 and not said([], "A shed.")
+    assert [said(one, "A shed or a hut.") for one in (("shed", "hut"), ("permit",), ())] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -219,3 +217,41 @@ def test_every_real_item_with_facts_is_right_by_its_own_reference_and_declines_n
     assert [item.prompt for item in items if judge_answer(item, item.reference, (), words) != RIGHT] == []
     assert [item.prompt for item in items if said(item.never, item.reference)] == []
     assert [item.prompt for item in items if judge_answer(item, words.decline, (), words).right] == []
+
+
+WELL = make_passage(
+    kind="question", question="Does a well have a limit?", text="No limit, 5 m is usual.", source="faq/1"
+)
+SHED = make_passage(
+    kind="question", question="How high is a shed?", text="4 m; the municipality decides.", source="faq/2"
+)
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        (f"[1] {WELL.whole}\n[2] {SHED.whole}", RIGHT),  # an entry on wells, plainly, and one that says all
+        (f"[2] {SHED.whole}\n[1] {WELL.whole}", RIGHT),
+        (f"[1] {WELL.text}\n[2] {SHED.whole}", WRONG),  # who reads it takes the first for the answer
+        (f"[1] {WELL.whole}", WRONG),  # nothing else says a fact, so it is held against it
+        ("[1] Does a well have a limit? 4 m, not 5 m.\n[2] The municipality decides.", WRONG),  # it says a fact
+    ],
+)
+def test_an_entry_behind_its_own_question_is_held_against_an_answer_only_where_it_tells_something(
+    answer: str, expected: Judged
+) -> None:
+    judged = judge_answer(ITEM, answer, [WELL, SHED], EN)
+    assert (judged.right, judged.contradicted) == (expected.right, not expected.right)
+
+
+def test_yes_and_no_of_another_question_s_entry_are_none_to_this_one() -> None:
+    """Unless it is the entry that the item is about."""
+    item = make_item(
+        set="domain", prompt="May I dig?", reference="No.", facts=(("^no", "not allowed"),), never=("^yes",)
+    )
+    answer = f"[1] {WELL.whole}"
+    assert not judge_answer(item, answer, [WELL], EN).right
+    assert judge_answer(item.model_copy(update={"source": (WELL.source,)}), answer, [WELL], EN).right
+    yes = make_passage(kind="question", question="May I fill it?", text="Yes.", source="faq/3")
+    both = f"[1] {yes.whole}\n[2] May I dig? Digging is not allowed."
+    assert judge_answer(item, both, [yes, yes], EN).right
