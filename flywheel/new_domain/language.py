@@ -6,9 +6,7 @@ from typing import Any
 
 from tasks.core import layout
 from tasks.core.domain import Domain
-from tasks.corpus.construct.method import has_prompts
-from tasks.curate.quality.expectations import detector_of
-from tasks.text.passages import has_words
+from tasks.evaluate.card.language import lacking
 
 SYSTEM = {
     "en": "You answer questions about {title}.",
@@ -65,24 +63,13 @@ def missing_for(domain: Domain, model_language: str) -> list[str]:
             f"harmful requests, their refusals and the MMLU questions are in {model_language!r}: "
             "put your own under `safety` and `mmlu`",
         ]
-    if any(source.language != code for source in domain.general):
-        found.append(
-            f"general dialogue is in {domain.general[0].language!r}: put conversations in {code!r} under `general`"
-        )
-    if not domain.embedder.files and code != "en":
-        found.append(
-            "no embedder: passages are found by their words alone, and what says the same in other words is not seen; "
-            "a multilingual one helps (embedder)"
-        )
-    if not domain.answering and not has_words(code):
-        found.append(
-            "the words around passages are English (`Answer from the passages …`): write yours into "
-            "prompts/answering.yaml, as in tasks/text/answering/en.yaml, and name it under `answering`"
-        )
-    if not has_prompts(code):
-        found.append(f"a teacher is asked in English, and told to answer in {code!r}, where `construct` uses one")
-    if detector_of(code) is None:
-        found.append(f"no check that examples are in {code!r}: the detector does not know it")
+    others = [source.language for source in domain.general if source.language != code]
+    found += lacking(
+        code,
+        dialogue=others[0] if others else code,
+        embedder=bool(domain.embedder.files),
+        answering=bool(domain.answering),
+    )
     if code not in table()["languages"]:
         found.append("the chat page's own words are English")
     return found

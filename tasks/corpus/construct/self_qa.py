@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from tasks.core.records import Document, Example, Origin, Turn
 from tasks.corpus.construct.method import Method, Problem, mentioned, unclean
 from tasks.corpus.teacher.teacher import Reply
-from tasks.text.grounding import ground
+from tasks.text.grounding import ground, groundedness
 
 PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=[#|*-])")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？；][\"'”’」』）]*|\n")
@@ -198,7 +198,8 @@ class SelfQa(Method):
             self.seen.add(question)
         if problem := self.text_problem(reply, example.output):
             return problem
-        return Problem("answer repeats the question") if folded(example.output) in question else None
+        said_already = groundedness(example.output, example.instruction) == 1.0
+        return Problem("answer repeats the question") if said_already else None
 
 
 def folded(text: str) -> str:

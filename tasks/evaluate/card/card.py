@@ -22,6 +22,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
 from tasks.core.graph import training_stages
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
+from tasks.evaluate.card.language import lacking
 
 SAMPLES = 5
 INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
@@ -65,6 +66,7 @@ class Card:
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
     costs: list[dict[str, str]] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,6 +103,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
         costs=read_costs(root),
+        lacks=lacks(domain),
     )
 
 
@@ -181,6 +184,19 @@ def licences(domain: dict[str, Any], found: Mapping[str, str] | None = None) -> 
                 source = {**(found or {}), **source}
             rows.append({"role": key.replace("_", " "), **{field: str(source.get(field, "")) for field in fields}})
     return rows
+
+
+def lacks(domain: Mapping[str, Any]) -> list[str]:
+    """What the pipeline has nothing for in the domain's language; [] where the domain names none."""
+    if not (code := str(domain.get("language", ""))):
+        return []
+    others = (str(source.get("language", code)) for source in domain.get("general") or [])
+    return lacking(
+        code,
+        dialogue=next((other for other in others if other != code), code),
+        embedder=bool((domain.get("embedder") or {}).get("files")),
+        answering=bool(domain.get("answering")),
+    )
 
 
 def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> str:

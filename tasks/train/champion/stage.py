@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.core import layout
 from tasks.core.files import MANIFEST, digest_of, fresh_directory, write_json, write_manifest
-from tasks.core.package import BASE, KIND, PROMPT, read_package
+from tasks.core.package import read_package
 from tasks.core.pointers import PointerError, read_pointer, weights_of
 from tasks.core.stage import run_stage
 
@@ -34,27 +34,21 @@ def champion() -> str:
         facts["digest"] = base_digest()
     with fresh_directory(layout.CHAMPION) as folder:
         if pointer.kind == "version":
-            copy_parts(weights_of(pointer), folder, base_digest(), pointer.version)
+            copy_package(weights_of(pointer), folder, base_digest(), pointer.version)
         write_json(folder / "champion.json", facts)
         write_manifest(folder)
     return "the base model" if pointer.kind == "base" else f"version {pointer.version}"
 
 
-def copy_parts(package: Path, folder: Path, base: str, version: str) -> None:
-    """What of a package answers. Raises PackageUnreadable; PointerError: trained over another base than `base`."""
-    parts = read_package(package)
-    if parts.trained_over != base:
+def copy_package(package: Path, folder: Path, base: str, version: str) -> None:
+    """A package with all that it answers from. Raises PackageUnreadable; PointerError: its base model is not `base`."""
+    if read_package(package).trained_over != base:
         raise PointerError(
             f"version {version}, the champion, was trained over another base model than {layout.BASE_MODEL} holds, so "
             "nothing can be measured against it here. Put its base model back into domain.yaml; or give the domain "
             "with the new one a name of its own: it begins without a champion"
         )
-    for part in (parts.adapter, parts.model):
-        if part is not None:
-            shutil.copytree(part, folder / part.name)
-    for name in (KIND, BASE, PROMPT):
-        if (package / name).is_file():
-            shutil.copyfile(package / name, folder / name)
+    shutil.copytree(package, folder, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

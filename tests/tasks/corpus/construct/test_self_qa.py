@@ -76,6 +76,7 @@ def test_a_passage_is_sent_once_however_many_questions_are_wanted(root: Path, wa
         ((QUESTION, "It is 2,000 kronor."), "not grounded"),
         ((QUESTION, "A lawyer can tell you everything about contracts."), "not grounded"),
         ((QUESTION, "The fee of a building permit"), "answer repeats the question"),
+        (("“建设用地规划”指的是什么？", "“建设用地规划”指的是建设用地规划。"), "answer repeats the question"),
         ((QUESTION, "NOT IN THE PASSAGE"), "refused"),
         ((QUESTION, "<b>1,000</b> kronor"), "HTML"),
         ((QUESTION, ""), "empty reply"),

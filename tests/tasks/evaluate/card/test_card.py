@@ -141,6 +141,25 @@ def test_what_is_missing_is_left_out_but_a_verdict_must_be_there(release: Path) 
         collect(release)
 
 
+def test_what_a_language_lacks_is_named_and_a_language_with_everything_lacks_nothing(release: Path) -> None:
+    """A language that the domain does not name is said nothing of."""
+    about = release / "domains/d/domain.yaml"
+    domain = json.loads(about.read_text())
+    heading = "What there is nothing for in its language"
+    assert heading not in render_card(release).read_text()
+    domain |= {"language": "no", "general": [{"language": "no"}], "embedder": {"files": ["modules.json"]}}
+    about.write_text(json.dumps(domain))
+    assert heading in render_card(release).read_text()
+    told = (release / "reports/release_card.md").read_text().split(heading)[1].split("##")[0].strip().splitlines()
+    assert [line[:34] for line in told] == [
+        "- the words around passages are En",
+        "- a teacher is asked in English, a",
+        "- no check that examples are in 'n",
+    ]
+    about.write_text(json.dumps(domain | {"language": "en", "general": [{"language": "en"}]}))
+    assert heading not in render_card(release).read_text()
+
+
 def test_markdown_is_escaped_by_character() -> None:
     assert markdown_cell("a|b\n*c*") == "a\\|b \\*c\\*"
     assert markdown_quote("<b>\n# x") == "> &lt;b&gt;\n> \\# x"

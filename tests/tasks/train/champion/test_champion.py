@@ -43,18 +43,22 @@ def lay_version(base: str) -> str:
     (folder / "adapter/adapter_model.safetensors").write_text("adapter")
     (folder / "base.json").write_text(json.dumps({"digest": base}))
     (folder / "prompt.json").write_text(json.dumps({"system": "Be kind."}))
+    (folder / "knowledge").mkdir()
+    (folder / "knowledge/passages.parquet").write_text("passages")
     digest = write_manifest(folder)
     folder.rename(layout.WEIGHTS / digest)
     return digest
 
 
-def test_a_version_is_laid_out_with_its_adapter_and_its_prompt(project: Path) -> None:
+def test_a_version_is_laid_out_with_all_that_it_answers_from(project: Path) -> None:
+    """Judged without its passages, a champion loses to any candidate that has them."""
     digest = lay_version(verify_manifest(layout.BASE_MODEL))
     point("version", "3", digest)
     assert champion() == "version 3"
     assert (layout.CHAMPION / "adapter/adapter_model.safetensors").read_text() == "adapter"
     assert json.loads((layout.CHAMPION / "prompt.json").read_text()) == {"system": "Be kind."}
     assert json.loads((layout.CHAMPION / "champion.json").read_text())["digest"] == digest
+    assert (layout.CHAMPION / "knowledge/passages.parquet").read_text() == "passages"
     verify_manifest(layout.CHAMPION)
 
 
