@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,11 @@ from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.files import verify_manifest
+from tasks.core.params import load_params
 from tasks.core.pointers import read_pointer
 from tasks.core.words import clock
+from tasks.evaluate.gate.sizes import too_small
+from tasks.evaluate.scoring.questions import read_items
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import point, refresh_pointer
 from tasks.registry.runs import close_run, open_run, tracking_uri
@@ -296,6 +300,15 @@ def run_stages(work: Release, rejudge: bool) -> None:
             state = stage_task(work, stage, watch, rejudge and stage.name == "gate")(return_state=True, wait_for=waits)
             state.result()  # raises what the stage raised
             work.states[stage.name] = state
+            if stage.name == "ingest":
+                say_too_small()
+
+
+def say_too_small() -> None:
+    """Say by which evaluation sets every candidate is held, before anything is trained."""
+    for line in too_small(Counter(item.set for item in read_items()), load_params().gate):
+        get_run_logger().warning(line)
+        reporter.get().say(line)
 
 
 def stage_task(work: Release, stage: dvc.Stage, watch: CancelWatch, force: bool) -> Callable[..., State]:

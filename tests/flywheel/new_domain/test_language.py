@@ -129,6 +129,8 @@ def test_a_german_folder_becomes_a_domain_that_is_ingested_validated_searched_an
     told = " ".join(line.removeprefix("# ") for line in above.splitlines())
     assert len(built.missing) == 5 and all(line in told for line in built.missing)
     assert "In 'de': the chat page's own words are English." in told
+    small = [line.split(" cannot")[0] for line in built.decisions if line.startswith("evaluation set ")]
+    assert small == ["evaluation set domain: 11 items", "evaluation set dialogue: 12 items"]
 
     params = Path("params.yaml").read_text()
     write_text(Path("params.yaml"), params.replace("domain: construction", "domain: seilbahn"))
