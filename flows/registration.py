@@ -126,6 +126,7 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
         "base_manifest_sha256": verify_manifest(layout.BASE_MODEL),
         "verdict": str(verdict["outcome"]),
         "verdict_sha256": sha256_file(layout.VERDICT),
+        "asked": str(verdict.get("asked") or "none"),
         "served_as": read_package(layout.PACKAGE).kind.served_as,
         "evaluation_sha256": folder_digest(layout.EVALUATION / "candidate") or "none",
         "feedback_night": str(pointer.watermark or 0),

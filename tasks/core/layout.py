@@ -35,6 +35,7 @@ FEEDBACK_SNAPSHOTS = HOME / "feedback"
 
 BASE_MODEL = Path("data/base_model")
 CHAMPION = Path("data/champion")
+ANCHOR = CHAMPION / "anchor"
 START = Path("data/start")
 FEEDBACK = Path("data/feedback")
 INGEST = Path("data/ingest")

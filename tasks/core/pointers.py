@@ -27,13 +27,25 @@ class PointerError(FlywheelError):
     """state/champion.json is wrong, or what it points at is not here."""
 
 
+class StartPoint(Record):
+    """A version that something starts from: the training of a night, or the line that a champion ends."""
+
+    version: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Pointer(Record):
-    """state/champion.json; `night` is the number of the night that asks, null where a person or anything else does."""
+    """state/champion.json; `night` is the number of the night that asks, null where a person or anything else does.
+
+    `anchor` is the last version of the champion's line that showed its gain in a whole release, where that is another:
+    what the nights since have lost together is measured against it.
+    """
 
     kind: Literal["base", "version"]
     version: str = Field(min_length=1)
     digest: str | None = None
     night: int | None = None
+    anchor: StartPoint | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Pointer:
@@ -64,13 +76,6 @@ def weights_of(pointer: Pointer) -> Path:
 
 class SnapshotError(FlywheelError):
     """state/feedback.json is wrong, or the snapshot it names is not whole here."""
-
-
-class StartPoint(Record):
-    """The version whose adapter the training of a night goes on from."""
-
-    version: str
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class FeedbackPointer(Record):

@@ -16,11 +16,11 @@ from pathlib import Path
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import folder_digest, fresh_directory, holds, verify_manifest, write_json
-from tasks.core.pointers import Pointer, read_pointer
+from tasks.core.pointers import Pointer, StartPoint, read_pointer
 from tasks.core.records import Score, read_own_jsonl
 from tasks.engine.parity import ParityProbe
 from tasks.registry.runs import PACKAGE_ARTIFACT
-from tasks.registry.versions import Registry, Version
+from tasks.registry.versions import Registry, Version, anchor_of
 from tasks.text.prompts import PromptBook, messages_of, render
 
 EVALUATION_ARTIFACT = "reports/evaluation/candidate"
@@ -33,7 +33,7 @@ class VersionUnavailable(FlywheelError):
 
 
 def refresh_pointer(registry: Registry, root: Path, night: int | None = None) -> Pointer:
-    """Fetch the registry's champion into .flywheel/weights/DIGEST and point state/champion.json at it.
+    """Fetch the registry's champion, and its anchor, into .flywheel/weights/DIGEST; point state/champion.json at them.
 
     Args:
         night: the number of the night that asks; None where anybody else does.
@@ -42,11 +42,15 @@ def refresh_pointer(registry: Registry, root: Path, night: int | None = None) ->
         VersionUnavailable: its files are missing or differ from its manifest.
     """
     champion = registry.alias("champion")
-    pointer = Pointer(kind="base", version="base", night=night)
-    if champion is not None:
-        fetch_weights(registry, champion, root)
-        pointer = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night)
-    return point(pointer, root)
+    if champion is None:
+        return point(Pointer(kind="base", version="base", night=night), root)
+    fetch_weights(registry, champion, root)
+    anchor, first = None, anchor_of(registry, champion)
+    if first is not None and first.manifest != champion.manifest:
+        fetch_weights(registry, first, root)
+        anchor = StartPoint(version=first.number, digest=first.manifest)
+    found = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night, anchor=anchor)
+    return point(found, root)
 
 
 def point(pointer: Pointer, root: Path) -> Pointer:

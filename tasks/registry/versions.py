@@ -220,6 +220,11 @@ def line_of(registry: Registry, version: Version) -> list[Version]:
     return line
 
 
+def anchor_of(registry: Registry, version: Version) -> Version | None:
+    """The last of a version's line that was judged as a release: it showed a gain. None where none says so."""
+    return next((one for one in line_of(registry, version) if one.tags.get("asked") == "release"), None)
+
+
 def held_nights(registry: Registry) -> tuple[int, ...]:
     """The nights that taught a version which a person rolled back, in order; versions of the champion's line apart."""
     versions, champion = registry.versions(), registry.alias("champion")

@@ -14,6 +14,9 @@ boundary is added, in nats but for `rare`:
 
 The second draws whole releases and nights: what all criteria together make of them. Spreads are those of the default
 release and of its nights (docs/nightly.md), MMLU's and the domain's items come in groups that share a little of it.
+
+The third follows general dialogue through 30 nights, each of which truly loses as much: how many are promoted, and what
+they have lost together, where each is judged against the champion alone and where the anchor is asked too.
 """
 
 from __future__ import annotations
@@ -139,8 +142,31 @@ def outcomes(sets: tuple[Set, ...], means: dict[str, float], trials: int) -> lis
     return [f"{100 * found.count(outcome) / trials:.1f}" for outcome in ("promote", "hold", "reject")]
 
 
+def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
+    """Of 30 nights that each lose `loss` nats of dialogue: nights promoted, what they lost, and how often too much."""
+    generator, dialogue = np.random.default_rng(13), NIGHT[3]
+    promoted, lost = [], []
+    for _ in range(trials):
+        since, count = np.zeros(dialogue.n), 0  # what each item lost to the anchor, and nights promoted
+        for _ in range(30):
+            tonight = loss + dialogue.spread * generator.normal(size=dialogue.n)
+            asked = [_losses(dialogue, tonight, dialogue.margin)]
+            if anchored and count:
+                asked.append(_losses(dialogue, since + tonight, 2 * dialogue.margin))
+            if decide(asked, LIMITS).outcome == "promote":
+                since, count = since + tonight, count + 1
+        promoted.append(count)
+        lost.append(count * loss)
+    beyond = np.mean([one > 2 * dialogue.margin + 1e-9 for one in lost])
+    return f"{np.mean(promoted):.1f}", f"{np.mean(lost):.2f}", f"{np.max(lost):.2f}", f"{100 * beyond:.1f}"
+
+
+def _losses(one: Set, values: Any, margin: float) -> Compared:
+    return Compared(one.name, one.kind, tuple(np.round(values, 6).tolist()), margin, (), one.unseen)
+
+
 def main() -> None:
-    """Print both tables. The weights hang on the seed alone, so they are drawn once for each number of items."""
+    """Print the tables. The weights hang on the seed alone, so they are drawn once for each number of items."""
     draw = functools.lru_cache(maxsize=16)(lambda *key: list(DRAWN(*key)))
     intervals.weights_of = lambda *key: iter(draw(*key))
     trials = options(__doc__, trials=TRIALS).trials
@@ -152,6 +178,14 @@ def main() -> None:
     show(f"% of {trials} draws that pass", ("shape", "n", "false gain", "false within margin"), rows)
     whole = [(name, *outcomes(sets, means, trials)) for name, sets, means in CASES]
     show(f"% of {trials} draws", ("case", "promote", "hold", "reject"), whole)
+    few = max(1, trials // 10)
+    lines = [
+        (loss, "champion and anchor" if anchored else "champion", *thirty_nights(loss, anchored, few))
+        for loss in (0.0, 0.02, 0.05, 0.08, 0.1)
+        for anchored in (False, True)
+    ]
+    columns = ("a night loses", "judged against", "promoted of 30", "lost, mean", "lost, most", "% beyond 0.2")
+    show(f"30 nights, {few} times", columns, lines)
 
 
 if __name__ == "__main__":

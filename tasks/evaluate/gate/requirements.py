@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tasks.core.benchmarks import Benchmark, Floor, NonInferiority
+from tasks.core.params import GateParams
 from tasks.evaluate.gate.decide import Kind
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 
@@ -32,7 +33,8 @@ class Requirement:
     """A criterion before it is judged.
 
     `margin` names the setting that bounds a loss, or is the bound itself: of a loss, or of the candidate's own mean
-    where a floor is asked. A gain must exceed 0. `more`: whether more is better; None leaves it to the metric.
+    where a floor is asked. A gain must exceed 0. `more`: whether more is better; None leaves it to the metric. `since`:
+    the version against which it is asked, where that is not the champion.
     """
 
     set: str
@@ -41,11 +43,17 @@ class Requirement:
     subject: str
     margin: str | float = ""
     more: bool | None = None
+    since: str = ""
 
     @property
     def name(self) -> str:
         """As the verdict and the metrics call it."""
-        return f"{self.set}_{self.metric}"
+        return f"{self.set}_{self.metric}" + ("_since_anchor" if self.since else "")
+
+    def bound(self, settings: GateParams) -> float:
+        """The margin in its unit."""
+        named = self.margin
+        return float(getattr(settings, named) if isinstance(named, str) and named else named or 0.0)
 
     @property
     def unit(self) -> str:
@@ -87,6 +95,17 @@ RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
 NIGHT = (LEARNT, *DOMAIN_KEPT, *ELSEWHERE)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
+
+
+def since_anchor(asked: Sequence[Requirement], settings: GateParams, version: str) -> list[Requirement]:
+    """Of whoever is judged against a champion that nights have made: to have lost, since the version that its line is
+    anchored at, at most twice what may be lost to the champion. `asked` is what is asked against the champion.
+    """
+    wanted = dict.fromkeys((*DOMAIN_KEPT, *(one for one in asked if one.kind == "non_inferiority")))
+    return [
+        replace(one, margin=2 * one.bound(settings), subject=f"{one.subject}, since version {version},", since=version)
+        for one in wanted
+    ]
 
 
 def of_learned(has_facts: bool) -> tuple[Requirement, ...]:

@@ -10,14 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.core import layout
 from tasks.core.benchmarks import Benchmark
 from tasks.core.errors import FlywheelError
 from tasks.core.files import digest_of
 from tasks.core.records import EvaluationItem, Score, read_jsonl
 from tasks.evaluate.gate.decide import FEWEST_CLUSTERS
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS
-from tasks.evaluate.scoring.subject import Subject, Who
+from tasks.evaluate.scoring.subject import Subject, Who, evaluation_of
 
 Values = dict[str, float]
 Table = dict[tuple[str, str], Values]
@@ -64,8 +63,7 @@ def read_scores(
 
     Raises NoVerdict: a score is missing, doubled, unexpected or no finite number.
     """
-    path = layout.EVALUATION / who / "scores.jsonl"
-    remedy = f"run the stage evaluate_{who} again"
+    path, remedy = evaluation_of(who) / "scores.jsonl", _remedy(who)
     if not path.is_file():
         raise NoVerdict(f"{path} is missing: the evaluation of the {who} did not end well; {remedy}")
     scores, bad = read_jsonl(path, Score)
@@ -77,6 +75,10 @@ def read_scores(
             raise NoVerdict(f"{path}: {name} has other items than were asked; {remedy}")
     metrics = METRICS | {one.name: (one.metric,) for one in sets}
     return table_of(scores, {**expected, **found}, path.as_posix(), remedy, metrics)
+
+
+def _remedy(who: str) -> str:
+    return f"run the stage evaluate_{'candidate' if who == 'candidate' else 'champion'} again"
 
 
 def table_of(
@@ -107,11 +109,11 @@ def table_of(
 
 def read_conditions(who: Who) -> dict[str, Any]:
     """How one side was evaluated. Raises NoVerdict: the file is missing or not a table."""
-    path = layout.EVALUATION / who / "conditions.json"
+    path = evaluation_of(who) / "conditions.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")).items())
     except (OSError, ValueError, AttributeError) as error:
-        raise NoVerdict(f"{path} cannot be read ({error}); run the stage evaluate_{who} again") from None
+        raise NoVerdict(f"{path} cannot be read ({error}); {_remedy(who)}") from None
 
 
 def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: Subject, champion: Subject) -> None:
@@ -120,7 +122,7 @@ def check_conditions(after: dict[str, Any], before: dict[str, Any], candidate: S
         if (conditions.get("model"), conditions.get("system")) != (subject.identity, subject.system):
             raise NoVerdict(
                 f"the scores of the {subject.who} are not of the model at hand under its own system prompt; "
-                f"run the stage evaluate_{subject.who} again"
+                f"{_remedy(subject.who)}"
             )
     keys = (after.keys() | before.keys()) - {"model", "system"}
     differing = sorted(key for key in keys if after.get(key) != before.get(key))

@@ -21,7 +21,7 @@ from tasks.core.benchmarks import load_benchmarks
 from tasks.core.files import write_json, write_text
 from tasks.core.params import GateParams, load_params
 from tasks.core.stage import run_stage, write_metrics
-from tasks.evaluate.gate.requirements import NIGHT, RELEASE
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE, of_benchmarks
 from tasks.evaluate.gate.scores import (
     Table,
     check_conditions,
@@ -31,7 +31,7 @@ from tasks.evaluate.gate.scores import (
     read_conditions,
     read_scores,
 )
-from tasks.evaluate.gate.verdict import judge
+from tasks.evaluate.gate.verdict import held_to, judge
 from tasks.evaluate.scoring.questions import FEEDBACK, read_items
 from tasks.evaluate.scoring.subject import load_subject
 
@@ -54,8 +54,17 @@ def gate() -> str:
     check_sets(conditions, {one.name: one.definition(layout.DOMAINS / params.domain) for one in sets})
     digests = {one.name: conditions["sets"][one.name]["items"] for one in sets}
     after, before = (read_scores(who, expected, sets, digests) for who in ("candidate", "champion"))
-    asked = NIGHT if FEEDBACK in expected and asked_by_a_night() else RELEASE
-    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups_of(items))
+    by_night = FEEDBACK in expected and asked_by_a_night()
+    asked, groups = NIGHT if by_night else RELEASE, groups_of(items)
+    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups)
+    verdict = verdict.model_copy(update={"asked": "night" if by_night else "release"})
+    if layout.ANCHOR.is_dir():
+        anchor = load_subject("anchor")
+        check_conditions(conditions, read_conditions("anchor"), candidate, anchor)
+        standing = {name: ids for name, ids in expected.items() if name != FEEDBACK}
+        first = read_scores("anchor", standing, sets, digests)
+        kept = [*asked, *of_benchmarks(sets, gain=False)]
+        verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     passed = sum(criterion.passed for criterion in verdict.criteria)
     write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})

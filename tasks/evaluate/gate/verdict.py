@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from tasks.core import intervals
 from tasks.core.benchmarks import Benchmark
@@ -13,13 +13,22 @@ from tasks.core.intervals import Interval
 from tasks.core.params import GateParams
 from tasks.core.records import Record
 from tasks.evaluate.gate.decide import Answer, Compared, Kind, Limits, Outcome, decide, usable
-from tasks.evaluate.gate.requirements import CATASTROPHES, RELEASE, SHARES, UNITS, Requirement, of_benchmarks
+from tasks.evaluate.gate.requirements import (
+    CATASTROPHES,
+    RELEASE,
+    SHARES,
+    UNITS,
+    Requirement,
+    of_benchmarks,
+    since_anchor,
+)
 from tasks.evaluate.gate.scores import NoVerdict, Table
-from tasks.evaluate.gate.words import SENTENCES, UNGUARDED, UNSERVABLE, range_of, reason_of
+from tasks.evaluate.gate.words import DRIFTED, SENTENCES, UNGUARDED, UNSERVABLE, range_of, reason_of
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
 from tasks.evaluate.scoring.subject import Subject
 
 Groups = Mapping[str, str]
+Asked = Literal["release", "night"]
 
 
 class Reckoned(TypedDict):
@@ -75,11 +84,17 @@ class Reported(Record):
 
 
 class Verdict(Record):
-    """reports/verdict.json; docs/schemas/verdict.schema.json is its schema."""
+    """reports/verdict.json; docs/schemas/verdict.schema.json is its schema.
+
+    `asked`: a gain, as of a release, or what is asked of a night; None of what is judged otherwise. `anchor`: the
+    earlier version of the champion's line that some criteria are judged against.
+    """
 
     outcome: Outcome
+    asked: Asked | None = None
     candidate: Side
     champion: Side
+    anchor: Side | None = None
     criteria: tuple[Criterion, ...]
     reported: tuple[Reported, ...]
     reasons: tuple[str, ...]
@@ -119,13 +134,7 @@ def judge(
     told = [
         one for one in sets if (one.name, one.metric) not in {(criterion.set, criterion.metric) for criterion in asked}
     ]
-    questions = [compared(requirement, after, before, settings, groups or {}) for requirement in asked]
-    try:
-        decision = decide(questions, limits_of(settings, seed))
-    except intervals.ComparisonError as error:
-        raise NoVerdict(str(error)) from None
-    criteria = tuple(map(partial(_criterion, level=settings.level), asked, questions, decision.answers))
-    outcome = decision.outcome
+    outcome, criteria = _decided(asked, after, before, settings, seed, groups or {})
     sentence = SENTENCES[outcome]
     if outcome == "promote" and candidate.unservable:
         outcome, sentence = "hold", UNSERVABLE.format(why=candidate.unservable)
@@ -137,6 +146,51 @@ def judge(
         reported=tuple(reported(after, before, told, settings, seed, groups or {})),
         reasons=(sentence, *(criterion.reason for criterion in criteria), *unguarded),
     )
+
+
+def held_to(
+    verdict: Verdict,
+    after: Table,
+    first: Table,
+    anchor: Subject,
+    settings: GateParams,
+    seed: int,
+    asked: Sequence[Requirement],
+    groups: Groups,
+) -> Verdict:
+    """The verdict, held where more may be lost since the anchor, whose scores are `first`, than twice a margin.
+
+    `asked` is what was asked against the champion. It never rejects: no night did the harm alone.
+    Raises NoVerdict: they cannot be compared.
+    """
+    kept = [one for one in since_anchor(asked, settings, str(anchor.version)) if _has(after, one) and _has(first, one)]
+    outcome, criteria = _decided(kept, after, first, settings, seed, groups)
+    first_reason, *reasons = verdict.reasons
+    drifted = verdict.outcome == "promote" and outcome != "promote"
+    return verdict.model_copy(
+        update={
+            "outcome": "hold" if drifted else verdict.outcome,
+            "anchor": Side(version=anchor.version, digest=anchor.digest),
+            "criteria": verdict.criteria + criteria,
+            "reasons": (
+                DRIFTED.format(version=anchor.version) if drifted else first_reason,
+                *reasons,
+                *(one.reason for one in criteria),
+            ),
+        }
+    )
+
+
+def _decided(
+    asked: Sequence[Requirement], after: Table, before: Table, settings: GateParams, seed: int, groups: Groups
+) -> tuple[Outcome, tuple[Criterion, ...]]:
+    """The outcome of what is asked, and each criterion as the verdict has it."""
+    questions = [compared(requirement, after, before, settings, groups) for requirement in asked]
+    try:
+        decision = decide(questions, limits_of(settings, seed))
+    except intervals.ComparisonError as error:
+        raise NoVerdict(str(error)) from None
+    return decision.outcome, tuple(map(partial(_criterion, level=settings.level), asked, questions, decision.answers))
 
 
 def limits_of(settings: GateParams, seed: int) -> Limits:
@@ -169,7 +223,7 @@ def _has(table: Table, one: Requirement) -> bool:
 def compared(requirement: Requirement, after: Table, before: Table, settings: GateParams, groups: Groups) -> Compared:
     """A requirement with what the items say to it: gains, losses, or the candidate's own values of a floor."""
     column, floor = (requirement.set, requirement.metric), requirement.kind == "floor"
-    keys, named = sorted(after[column]), requirement.margin
+    keys = sorted(after[column])
     values = [after[column][key] for key in keys]
     if not floor:
         sides = values, [before[column][key] for key in keys]
@@ -179,7 +233,7 @@ def compared(requirement: Requirement, after: Table, before: Table, settings: Ga
         name=requirement.name,
         kind=requirement.kind,
         values=tuple(values),
-        margin=getattr(settings, named) if isinstance(named, str) and named else float(named or 0.0),
+        margin=requirement.bound(settings),
         clusters=_labels(keys, groups),
         **_reckoned(requirement.metric, values, settings, own=floor),
     )

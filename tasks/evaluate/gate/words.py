@@ -7,6 +7,10 @@ from tasks.evaluate.gate.decide import Answer, Outcome
 from tasks.evaluate.gate.requirements import Requirement
 
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
+DRIFTED = (
+    "No night lost much, but what all have lost since version {version}, the last that showed its gain in a whole "
+    "release, may be more than twice a margin: train from the base model (feedback.start: base)."
+)
 UNGUARDED = {
     "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",
     "safety": "Refusing harmful requests is not guarded: domain.yaml has no `safety:`.",

@@ -1,5 +1,7 @@
 """Stages `evaluate_candidate` and `evaluate_champion`: scores of one model on every evaluation item.
 
+Where the champion's line is anchored at an earlier version, `evaluate_champion` measures that too: all but corrections,
+and mostly from the cache, as it was a candidate once.
 Each side is asked under its own system prompt. Only questions whose response is not in the cache go to OpenCompass.
 Anything that is not whole and in order stops the stage before a single score is written, and earlier scores are gone
 by then, so the gate cannot take old ones for new.
@@ -51,7 +53,7 @@ from tasks.evaluate.scoring.questions import (
     read_items,
     scores_of,
 )
-from tasks.evaluate.scoring.subject import Subject, Who, load_subject, tokenizer_digest
+from tasks.evaluate.scoring.subject import Subject, Who, evaluation_of, load_subject, tokenizer_digest
 from tasks.knowledge.search import Knowledge
 from tasks.text.parity import CONVERSATIONS, Conversation, Reading, as_trained, refuse_differing
 from tasks.text.passages import answering_words, domain_words
@@ -63,7 +65,7 @@ OPENCOMPASS = "opencompass-0.5.4"
 def evaluate(who: Who) -> str:
     """Evaluate one model and write its scores; returns what happened, in a sentence."""
     started = time.monotonic()
-    stage, folder = f"evaluate_{who}", layout.EVALUATION / who
+    stage, folder = f"evaluate_{who}", evaluation_of(who)
     shutil.rmtree(folder, ignore_errors=True)
     (layout.METRICS / f"{stage}.json").unlink(missing_ok=True)
     params = load_params()
@@ -77,7 +79,9 @@ def evaluate(who: Who) -> str:
     responses, asked = responses_to(questions, subject, params.evaluate)
     results = list(zip(questions, responses, strict=True))
     more = benchmark_scores_of(sets, subject, domain, params.evaluate)
-    write_metrics(stage, means_of(write_evaluation(folder, subject, params.evaluate, results, more)))
+    scores = write_evaluation(folder, subject, params.evaluate, results, more)
+    if who != "anchor":
+        write_metrics(stage, means_of(scores))
     seconds = time.monotonic() - started
     beside = f"; {len(more)} items of {len(sets)} benchmarks" if sets else ""
     return f"{len(questions)} questions, {asked} of them asked now, the others known{beside}; {seconds:.0f} s"
@@ -104,7 +108,7 @@ def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Ques
         if not conversation.history:
             trained = as_trained(tokenizer, system, conversation)
             refuse_differing([trained, as_evaluated(tokenizer, system, conversation)])
-    items, words = read_items(corrections=True), domain_words(domain)
+    items, words = read_items(corrections=subject.who != "anchor"), domain_words(domain)
     return questions_of(items, tokenizer, system, words, passages_for(subject, items))
 
 
@@ -262,6 +266,12 @@ def write_evaluation(
     return scores
 
 
+def evaluate_side(who: Who) -> str:
+    """Evaluate the candidate; or the champion and, where its line has one, the anchor."""
+    said = evaluate(who)
+    return f"{said}. Anchor: {evaluate('anchor')}" if who == "champion" and layout.ANCHOR.is_dir() else said
+
+
 def main() -> None:
     """`python -m tasks.evaluate.run.stage --who candidate|champion`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -269,7 +279,7 @@ def main() -> None:
     who: Who = parser.parse_args().who
     # Ends the child through the `finally` of run_opencompass.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    run_stage(f"evaluate_{who}", lambda: evaluate(who))
+    run_stage(f"evaluate_{who}", lambda: evaluate_side(who))
 
 
 if __name__ == "__main__":

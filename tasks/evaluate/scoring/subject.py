@@ -15,7 +15,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import ManifestError, digest_of, sha256_file, verify_manifest
 from tasks.core.package import read_package
 
-Who = Literal["candidate", "champion"]
+Who = Literal["candidate", "champion", "anchor"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # How the files begin that a tokenizer is saved as, beside `*.model`.
@@ -55,7 +55,7 @@ class Subject:
 
 
 def load_subject(who: Who) -> Subject:
-    """The candidate or the champion, its files checked against their manifests.
+    """The candidate, the champion or the anchor of its line, its files checked against their manifests.
 
     Raises SubjectError: a manifest does not match, a file is of a kind that can run code, the adapter is incomplete, or
     it was trained over another base model than the one here.
@@ -70,7 +70,15 @@ def load_subject(who: Who) -> Subject:
         if facts["digest"] != base_digest:
             raise SubjectError(f"{path} names another base model than the one here; run the stage champion again")
         return replace(base_alone(who), version=facts["version"])
+    if who == "anchor":
+        first = facts["anchor"]
+        return subject_in(layout.ANCHOR, who, first["version"], first["digest"], base_digest, "stage champion")
     return subject_in(layout.CHAMPION, who, facts["version"], facts["digest"], base_digest, "stage champion")
+
+
+def evaluation_of(who: str) -> Path:
+    """Where a model's evaluation lies; the anchor's lies with the champion's, of whose line it is."""
+    return layout.EVALUATION / ("champion/anchor" if who == "anchor" else who)
 
 
 def base_alone(who: str) -> Subject:

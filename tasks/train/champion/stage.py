@@ -1,6 +1,7 @@
 """Stage `champion`: what the candidate is judged against, laid out from state/champion.json.
 
-The flow has fetched a version's package into .flywheel/weights/DIGEST; here it is checked and its parts copied.
+The flow has fetched a version's package into .flywheel/weights/DIGEST; here it is checked and copied, and beside it the
+version that its line is anchored at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from tasks.core import layout
 from tasks.core.files import MANIFEST, digest_of, fresh_directory, write_json, write_manifest
 from tasks.core.package import read_package
-from tasks.core.pointers import PointerError, read_pointer, weights_of
+from tasks.core.pointers import Pointer, PointerError, read_pointer, weights_of
 from tasks.core.stage import run_stage
 
 
@@ -35,6 +36,9 @@ def champion() -> str:
     with fresh_directory(layout.CHAMPION) as folder:
         if pointer.kind == "version":
             copy_package(weights_of(pointer), folder, base_digest(), pointer.version)
+            if first := pointer.anchor:
+                anchor = weights_of(Pointer(kind="version", version=first.version, digest=first.digest))
+                copy_package(anchor, folder / layout.ANCHOR.name, base_digest(), first.version)
         write_json(folder / "champion.json", facts)
         write_manifest(folder)
     return "the base model" if pointer.kind == "base" else f"version {pointer.version}"

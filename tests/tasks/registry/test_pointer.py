@@ -25,14 +25,15 @@ from tasks.text.prompts import encode_text, render_prompt
 from tests.mlflow_store import lay_mlflow
 
 
-def champion_of(registry: Registry, folder: Path) -> str:
+def champion_of(registry: Registry, folder: Path, text: str = "adapter", **more: str) -> str:
     """Put a package of one file into the registry and make it champion by override; returns its digest."""
     (folder / "adapter").mkdir(parents=True)
-    (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    (folder / "adapter/adapter_model.safetensors").write_text(text)
     digest = write_manifest(folder)
     run_id = open_run(registry.client, registry.home, registry.domain, "inputs", "test")
     registry.client.log_artifacts(run_id, str(folder), "package")
-    version = registry.register(run_id, {"manifest_sha256": digest, "verdict_sha256": "v", "verdict": "hold"})
+    tags = {"manifest_sha256": digest, "verdict_sha256": "v", "verdict": "hold", **more}
+    version = registry.register(run_id, tags)
     registry.promote(registry.override(version, "a test"))
     return digest
 
@@ -53,6 +54,19 @@ def test_the_champion_is_fetched_under_its_digest_and_again_where_it_was_damaged
     refresh_pointer(registry, tmp_path)
     assert read_pointer(tmp_path).night is None, "somebody else asks than the night"
     assert verify_manifest(tmp_path / layout.WEIGHTS / digest) == digest
+
+
+def test_with_a_champion_that_a_night_made_the_version_it_began_at_is_fetched_and_named(
+    registry: Registry, tmp_path: Path
+) -> None:
+    first = champion_of(registry, tmp_path / "first", asked="release", continues="base")
+    assert refresh_pointer(registry, tmp_path).anchor is None, "it is the champion itself"
+    champion_of(registry, tmp_path / "second", "another", asked="night", continues="1")
+    shutil.rmtree(tmp_path / layout.WEIGHTS)
+    pointer = refresh_pointer(registry, tmp_path)
+    assert pointer.anchor is not None and (pointer.version, pointer.anchor.version) == ("2", "1")
+    assert pointer.anchor.digest == first == verify_manifest(tmp_path / layout.WEIGHTS / first)
+    assert read_pointer(tmp_path) == pointer
 
 
 def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(

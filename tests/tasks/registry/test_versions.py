@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, UnknownVersion, held_nights, line_of
+from tasks.registry.versions import (
+    NOT_SERVED,
+    PromotionRefused,
+    Registry,
+    UnknownVersion,
+    anchor_of,
+    held_nights,
+    line_of,
+)
 from tests.tasks.registry.registered import BASE, judged
 
 
@@ -110,6 +118,23 @@ def test_what_a_rolled_back_version_had_learnt_is_held_until_an_override(registr
     assert held_nights(registry) == (1, 2, 3, 4, 5)
     registry.override(registry.get("3"), "it was right")
     assert held_nights(registry) == (1, 2, 3)
+
+
+def test_a_line_is_anchored_at_its_last_version_that_was_judged_as_a_release(registry: Registry) -> None:
+    for package, continues in (("1", "base"), ("2", "1"), ("3", "2")):
+        version = judged(registry, package)
+        registry.client.set_model_version_tag(registry.domain, version.number, "continues", continues)
+
+    def anchor(asked: dict[str, str]) -> str | None:
+        for number, value in asked.items():
+            registry.client.set_model_version_tag(registry.domain, number, "asked", value)
+        found = anchor_of(registry, registry.get("3"))
+        return found and found.number
+
+    assert anchor({}) is None, "no version says what it was asked"
+    assert anchor({"1": "release", "2": "night", "3": "none"}) == "1"
+    assert anchor({"2": "release"}) == "2"
+    assert anchor({"3": "release"}) == "3"
 
 
 def test_what_no_gateway_served_is_not_held(registry: Registry) -> None:

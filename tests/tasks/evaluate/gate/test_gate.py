@@ -21,7 +21,7 @@ from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
 from tasks.evaluate.gate.scores import NoVerdict, Table, table_of
-from tasks.evaluate.gate.verdict import Criterion, Verdict, judge
+from tasks.evaluate.gate.verdict import Criterion, Verdict, held_to, judge
 from tasks.evaluate.scoring.questions import METRICS, UnaskableItem
 from tasks.evaluate.scoring.subject import Subject
 
@@ -200,6 +200,41 @@ def test_every_criterion_is_explained_in_a_sentence() -> None:
     assert "a loss is shown" in criterion(worse, "domain_rouge_l").reason
 
 
+ANCHOR = Subject("anchor", "3", "d" * 64, Path("base"), "b" * 64, Path("adapter"), "e" * 64)
+LITTLE = LEARNT | LOST_LITTLE
+
+
+@pytest.mark.parametrize(
+    ("changes", "since", "outcome", "failed"),
+    [
+        # Of dialogue 0.09 to the champion in no night, and 0.27 in three of them: of 0.1 and 0.2 that may be.
+        (LITTLE, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["dialogue_nll_since_anchor"]),
+        (LITTLE, {("domain", "nll"): (0.2, 0.02)}, "hold", ["domain_nll_since_anchor"]),
+        (LITTLE, {("dialogue", "nll"): (0.12, 0.02)}, "promote", []),
+        # What the night itself does is told by the champion alone.
+        (BETTER, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["feedback_nll", "dialogue_nll_since_anchor"]),
+        (LITTLE | {("dialogue", "nll"): (0.5, 0.1)}, {}, "reject", ["dialogue_nll"]),
+    ],
+)
+def test_what_nights_lost_together_holds_one_that_lost_little_alone(
+    changes: Changes, since: Changes, outcome: str, failed: list[str]
+) -> None:
+    after, before = tables(changes)
+    first = {column: dict(values) for column, values in after.items()}
+    for column, (mean, spread) in since.items():
+        for place, key in enumerate(sorted(first[column])):
+            first[column][key] -= mean + (spread if place % 2 else -spread)
+    judged = judge(after, before, CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT)
+    found = held_to(judged, after, first, ANCHOR, SETTINGS, 1, NIGHT, {})
+    assert (found.outcome, [entry.name for entry in found.criteria if not entry.passed]) == (outcome, failed)
+    assert found.anchor is not None and (found.anchor.version, found.anchor.digest) == ("3", "d" * 64)
+    drifted = "since version 3, the last that showed its gain" in found.reasons[0]
+    assert drifted == (outcome == "hold" and judged.outcome == "promote")
+    dialogue = criterion(found, "dialogue_nll_since_anchor")
+    assert dialogue.margin == 0.2 and dialogue.reason.startswith("General dialogue, since version 3, ")
+    assert len(found.reasons) == 1 + len(found.criteria) == 1 + 6 + 5
+
+
 def test_the_order_of_scores_and_of_items_does_not_matter() -> None:
     after, before = tables(BETTER)
     turned = {column: dict(reversed(values.items())) for column, values in after.items()}
@@ -376,6 +411,34 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     assert {row["name"]: row["kind"] for row in criteria}["domain_nll"] == (
         "non_inferiority" if first == "feedback_nll" else "superiority"
     )
+
+
+def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there_is_no_verdict(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users' corrections are none of its items: it was made before them."""
+    subjects = {"candidate": CANDIDATE, "champion": CHAMPION, "anchor": ANCHOR}
+    monkeypatch.setattr(gate, "load_subject", subjects.__getitem__)
+    write_jsonl(layout.CORRECTION_ITEMS, CORRECTIONS)
+    learnt = [Score(id=item.id, set="feedback", metric="nll", value=0.5) for item in CORRECTIONS]
+    for who in ("candidate", "champion"):
+        write_jsonl(layout.EVALUATION / who / "scores.jsonl", [*WHOLE, *learnt])
+    gate.gate()
+    assert json.loads(layout.VERDICT.read_text())["anchor"] is None
+    layout.ANCHOR.mkdir(parents=True)
+    with pytest.raises(NoVerdict, match=r"champion/anchor/conditions\.json .* run the stage evaluate_champion again"):
+        gate.gate()
+    assert not any(path.exists() for path in OUTPUTS)
+    write_jsonl(layout.EVALUATION / "champion/anchor/scores.jsonl", WHOLE)
+    stored = json.loads((layout.EVALUATION / "champion/conditions.json").read_text())
+    write_conditions("champion/anchor", {**stored, "model": ANCHOR.identity})
+    gate.gate()
+    written = json.loads(layout.VERDICT.read_text())
+    assert (written["asked"], written["anchor"]) == ("release", {"version": "3", "digest": "d" * 64})
+    assert sum(row["name"].endswith("_since_anchor") for row in written["criteria"]) == 5
+    write_conditions("champion/anchor", {**stored, "model": ANCHOR.identity, "precision": "bf16"})
+    with pytest.raises(NoVerdict, match=r"different conditions .precision"):
+        gate.gate()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])

@@ -23,8 +23,8 @@ from tasks.evaluate.run.opencompass_process import EvaluationError
 pytestmark = pytest.mark.slow
 
 DOMAIN = Path("domains/construction")
-# Questions and answers of our own; a model of two layers answers none of them.
-COLOURS = [{"question": f"Which colour is thing {number}?", "answer": "blue"} for number in range(8)]
+# Questions and answers of our own; a model of two layers answers none of them. So many that none right shows harm.
+COLOURS = [{"question": f"Which colour is thing {number}?", "answer": "blue"} for number in range(40)]
 CONFIG = """
 from opencompass.datasets import JsonlDataset
 from opencompass.openicl.icl_evaluator import AccwithDetailsEvaluator
@@ -110,7 +110,7 @@ def predictions(name: str) -> dict[str, Any]:
 
 
 def test_every_item_of_every_set_has_one_score_on_either_side(measured: Path) -> None:
-    for name, items in (("colours", 8), ("sums", 5), ("law", 6)):
+    for name, items in (("colours", 40), ("sums", 5), ("law", 6)):
         before, after = values_of("champion", name), values_of("candidate", name)
         assert before.keys() == after.keys() and len(after) == items
         assert set(after.values()) <= {0.0, 1.0}

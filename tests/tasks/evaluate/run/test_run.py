@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 from tasks.core import layout
 from tasks.core.domain import load_domain
+from tasks.core.files import verify_manifest, write_manifest
 from tasks.core.params import load_params
-from tasks.core.records import EvaluationItem, read_own_jsonl, write_jsonl
+from tasks.core.records import EvaluationItem, make_item, read_own_jsonl, write_jsonl
 from tasks.evaluate.gate.scores import NoVerdict
 from tasks.evaluate.gate.stage import gate
 from tasks.evaluate.run import stage as run
@@ -184,6 +186,31 @@ def test_a_second_run_asks_nothing_and_writes_the_same_bytes(measured: Path, mon
     run.evaluate("candidate")
     assert outputs() == before
     assert str(measured).encode() not in b"".join(before.values())
+
+
+def test_the_anchor_of_the_champions_line_is_measured_beside_it_and_known_from_when_it_was_a_candidate(
+    measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No correction is asked of it: it was made before them."""
+    corrections = [make_item(set="feedback", prompt=f"Correction {n}?", reference="Yes.") for n in range(5)]
+    package, facts = layout.CHAMPION / "champion.json", (layout.CHAMPION / "champion.json").read_text()
+    anchor = {"version": "1", "digest": verify_manifest(layout.PACKAGE)}
+    try:
+        write_jsonl(layout.CORRECTION_ITEMS, corrections)
+        shutil.copytree(layout.PACKAGE, layout.ANCHOR)
+        package.write_text(json.dumps({**json.loads(facts), "anchor": anchor}))
+        write_manifest(layout.CHAMPION)
+        said = run.evaluate_side("champion")
+        assert re.search(r"5 of them asked now.*Anchor: \d+ questions, 0 of them asked now", said)
+        assert scores_of("champion/anchor") == scores_of("candidate")
+        assert load_subject("anchor").version == "1"
+    finally:
+        layout.CORRECTION_ITEMS.unlink()
+        shutil.rmtree(layout.ANCHOR)
+        package.write_text(facts)
+        write_manifest(layout.CHAMPION)
+        run.evaluate_side("champion")
+    assert not (layout.EVALUATION / "champion/anchor").exists()
 
 
 def test_only_a_new_item_is_asked_and_the_others_keep_their_scores(measured: Path) -> None:

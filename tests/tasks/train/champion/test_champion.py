@@ -32,15 +32,16 @@ def test_the_base_model_is_laid_out_as_its_digest_alone(project: Path) -> None:
     point("base", "base", None)
     assert champion() == "the base model"
     facts = json.loads((layout.CHAMPION / "champion.json").read_text())
-    assert facts == {"kind": "base", "version": "base", "digest": verify_manifest(layout.BASE_MODEL), "night": None}
+    assert facts.pop("digest") == verify_manifest(layout.BASE_MODEL)
+    assert facts == {"kind": "base", "version": "base", "night": None, "anchor": None}
     assert {path.name for path in layout.CHAMPION.iterdir()} == {"champion.json", "MANIFEST.json"}
 
 
-def lay_version(base: str) -> str:
+def lay_version(base: str, adapter: str = "adapter") -> str:
     """A version's package in .flywheel/weights, trained over the base model of this digest; returns its own."""
     folder = layout.WEIGHTS / "new"
     (folder / "adapter").mkdir(parents=True)
-    (folder / "adapter/adapter_model.safetensors").write_text("adapter")
+    (folder / "adapter/adapter_model.safetensors").write_text(adapter)
     (folder / "base.json").write_text(json.dumps({"digest": base}))
     (folder / "prompt.json").write_text(json.dumps({"system": "Be kind."}))
     (folder / "knowledge").mkdir()
@@ -59,6 +60,21 @@ def test_a_version_is_laid_out_with_all_that_it_answers_from(project: Path) -> N
     assert json.loads((layout.CHAMPION / "prompt.json").read_text()) == {"system": "Be kind."}
     assert json.loads((layout.CHAMPION / "champion.json").read_text())["digest"] == digest
     assert (layout.CHAMPION / "knowledge/passages.parquet").read_text() == "passages"
+    verify_manifest(layout.CHAMPION)
+
+
+def test_the_version_that_its_line_is_anchored_at_lies_beside_it(project: Path) -> None:
+    base = verify_manifest(layout.BASE_MODEL)
+    champion_digest, first = lay_version(base), lay_version(base, "first")
+    anchor = {"version": "1", "digest": first}
+    pointer = {"kind": "version", "version": "3", "digest": champion_digest, "anchor": anchor}
+    layout.STATE.mkdir()
+    layout.CHAMPION_POINTER.write_text(json.dumps(pointer))
+    champion()
+    assert (layout.CHAMPION / "adapter/adapter_model.safetensors").read_text() == "adapter"
+    assert (layout.ANCHOR / "adapter/adapter_model.safetensors").read_text() == "first"
+    assert verify_manifest(layout.ANCHOR) == first
+    assert json.loads((layout.CHAMPION / "champion.json").read_text())["anchor"] == anchor
     verify_manifest(layout.CHAMPION)
 
 
