@@ -8,6 +8,7 @@ recorded, and one that may not is refused and the alias put back. Safe to run ag
 from __future__ import annotations
 
 import getpass
+from contextlib import AbstractContextManager
 
 from tasks.core.clock import now
 from tasks.registry.versions import (
@@ -33,9 +34,10 @@ def promote(registry: Registry, store: Store, version: Version, actor: str, reas
     Raises:
         PromotionRefused: its verdict does not allow it, and it carries no override.
     """
-    before = registry.promote(version)
     override = version.tags.get("override", "").strip()
-    _write(registry, store, "override" if override else "promoted", version, actor, override or reason)
+    with one_decides(store, registry):
+        before = registry.promote(version)
+        _write(registry, store, "override" if override else "promoted", version, actor, override or reason)
     return before
 
 
@@ -47,11 +49,17 @@ def roll_back(
     Raises:
         PromotionRefused: there is no previous champion that was not rolled back itself.
     """
-    history = ledger.entries(store, registry.domain, *MADE_CHAMPION, limit=1000)
-    earlier = [entry.version for entry in history if entry.version]
-    champion, previous = registry.roll_back(earlier, mark)
-    ledger.append(store, registry.domain, "rolled_back", champion.number, champion.manifest, actor, reason)
+    with one_decides(store, registry):
+        history = ledger.entries(store, registry.domain, *MADE_CHAMPION, limit=1000)
+        earlier = [entry.version for entry in history if entry.version]
+        champion, previous = registry.roll_back(earlier, mark)
+        ledger.append(store, registry.domain, "rolled_back", champion.number, champion.manifest, actor, reason)
     return champion, previous
+
+
+def one_decides(store: Store, registry: Registry) -> AbstractContextManager[None]:
+    """Who is champion is read, decided and written by one at a time, so that no verdict is of a champion that was."""
+    return store.alone(f"champion-{registry.domain}")
 
 
 def approve(
@@ -125,15 +133,26 @@ def _was_champion(store: Store, domain: str, version: Version) -> bool:
 def settled_champion(store: Store, registry: Registry) -> Version | None:
     """The version that may be served as champion, after recording or undoing what was done by hand."""
     asked, truth = registry.alias("champion"), ledger_champion(store, registry.domain)
-    if asked is not None and truth is not None and (truth.version, truth.digest) == (asked.number, asked.manifest):
+    if _agree(asked, truth):
         return asked
-    if asked is None:
-        return _put_back(store, registry, truth, "the alias champion was removed")
-    if reason := may_serve(store, registry, asked):
-        ledger.append(store, registry.domain, "refused", asked.number, asked.manifest, BY_HAND, reason)
-        return _put_back(store, registry, truth, reason)
-    _record(store, registry, asked, truth)
-    return asked
+    with one_decides(store, registry):
+        asked, truth = registry.alias("champion"), ledger_champion(store, registry.domain)
+        if _agree(asked, truth):
+            return asked
+        if asked is None:
+            return _put_back(store, registry, truth, "the alias champion was removed")
+        if reason := may_serve(store, registry, asked):
+            ledger.append(store, registry.domain, "refused", asked.number, asked.manifest, BY_HAND, reason)
+            return _put_back(store, registry, truth, reason)
+        _record(store, registry, asked, truth)
+        return asked
+
+
+def _agree(asked: Version | None, truth: LedgerEntry | None) -> bool:
+    """Whether alias and ledger name the same champion."""
+    if asked is None or truth is None:
+        return False
+    return (truth.version, truth.digest) == (asked.number, asked.manifest)
 
 
 def _record(store: Store, registry: Registry, version: Version, truth: LedgerEntry | None) -> None:

@@ -8,6 +8,7 @@ whose commits would not wait for the disk is told to.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import sqlite3
@@ -109,6 +110,21 @@ class Store:
             except IntegrityError:
                 continue
         raise StoreUnavailable("others are writing the same rows; try again")
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Do what only one may do at a time, whoever shares the database; others wait, and one that dies lets go.
+
+        PostgreSQL: an advisory lock. SQLite, which is one machine's: a lock on a file beside it.
+        """
+        if self.url.get_backend_name() == "sqlite":
+            with Path(f"{self.url.database}.{what}.lock").open("a") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)
+                yield
+            return
+        with self._engine.connect() as connection, connection.begin():
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": what})
+            yield
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

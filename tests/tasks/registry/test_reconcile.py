@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_a_promotion_is_written_once(registry: Registry, store: Store) -> None:
     deploy.promote(registry, store, version, "anna", "again")
     assert events(store, registry) == [("promoted", "1")]
     assert served(store, registry) == "1" and len(events(store, registry)) == 1
+
+
+def test_of_twenty_that_promote_at_once_one_wins_and_the_others_say_why_not(registry: Registry, store: Store) -> None:
+    """All were judged against the base model, which is the champion of none but the first."""
+    versions = [judged(registry, letter) for letter in "123456789acdefghijkm"]
+
+    def promoted(version: Version) -> str:
+        try:
+            deploy.promote(registry, store, version, version.number, "at once")
+        except PromotionRefused as refused:
+            return str(refused)
+        return ""
+
+    with ThreadPoolExecutor(len(versions)) as pool:
+        said = list(pool.map(promoted, versions))
+    assert said.count("") == 1, said
+    winner = versions[said.index("")].number
+    assert events(store, registry) == [("promoted", winner)] and served(store, registry) == winner
+    assert all("judged against" in reason for reason in said if reason), said
 
 
 def test_a_version_that_passes_may_be_made_champion_in_the_registry_itself(registry: Registry, store: Store) -> None:
