@@ -9,7 +9,8 @@ from tasks.evaluate.gate.requirements import Requirement
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
 DRIFTED = (
     "No night lost much, but what all have lost since version {version}, the last that showed its gain in a whole "
-    "release, may be more than twice a margin: train from the base model (feedback.start: base)."
+    "release, may be more than twice a margin: train from the base model (feedback.start: base), and see whether a "
+    "person prefers that (flywheel promote --override), as it has no gain to show over this champion."
 )
 UNGUARDED = {
     "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +100,24 @@ def test_a_killed_writer_leaves_no_lock_behind(url: str) -> None:
     create_identity(store, "anna", "chat")
     assert setting(store, "SELECT count(*) FROM ledger") == "0"
     store.close()
+
+
+def test_what_one_does_alone_no_other_does_meanwhile_and_other_things_go_on(store: Store) -> None:
+    """One that fails lets go."""
+    inside, most = [0], [0]
+
+    def work(number: int) -> None:
+        with contextlib.suppress(ValueError), store.alone("promotion"):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            inside[0] -= 1
+            if number % 2:
+                raise ValueError
+
+    with ThreadPoolExecutor(8) as pool, store.alone("something else"):
+        list(pool.map(work, range(16)))
+    assert (most[0], inside[0]) == (1, 0)
 
 
 def test_a_store_survives_a_crash_and_restart_of_its_server(postgres_server: PostgresServer, postgres_url: str) -> None:
