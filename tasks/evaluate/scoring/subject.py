@@ -66,13 +66,13 @@ def load_subject(who: Who) -> Subject:
     _verified(layout.CHAMPION)
     path = layout.CHAMPION / "champion.json"
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if who == "anchor":
+        first = facts["anchor"]
+        return subject_in(layout.ANCHOR, who, first["version"], first["digest"], base_digest, "stage champion")
     if facts["kind"] == "base":
         if facts["digest"] != base_digest:
             raise SubjectError(f"{path} names another base model than the one here; run the stage champion again")
         return replace(base_alone(who), version=facts["version"])
-    if who == "anchor":
-        first = facts["anchor"]
-        return subject_in(layout.ANCHOR, who, first["version"], first["digest"], base_digest, "stage champion")
     return subject_in(layout.CHAMPION, who, facts["version"], facts["digest"], base_digest, "stage champion")
 
 

@@ -30,7 +30,7 @@ def champion_of(registry: Registry, folder: Path, text: str = "adapter", **more:
     (folder / "adapter").mkdir(parents=True)
     (folder / "adapter/adapter_model.safetensors").write_text(text)
     digest = write_manifest(folder)
-    run_id = open_run(registry.client, registry.home, registry.domain, "inputs", "test")
+    run_id = open_run(registry.client, registry.home, registry.domain, text, "test")
     registry.client.log_artifacts(run_id, str(folder), "package")
     tags = {"manifest_sha256": digest, "verdict_sha256": "v", "verdict": "hold", **more}
     version = registry.register(run_id, tags)

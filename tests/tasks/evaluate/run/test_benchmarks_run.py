@@ -185,7 +185,7 @@ def test_a_second_run_asks_nothing_and_only_a_set_whose_data_changed_is_asked_ag
     rows.write_text(kept + json.dumps({"question": "And this?", "answer": "red"}) + "\n")
     try:
         stage.evaluate("candidate")
-        assert asked == ["colours"] and len(values_of("candidate", "colours")) == 9
+        assert asked == ["colours"] and len(values_of("candidate", "colours")) == 41
         with pytest.raises(NoVerdict, match=r"different conditions .sets"):
             gate()
     finally:
