@@ -143,7 +143,8 @@ def differences(folder: Path) -> dict[str, tuple[float, float, float]]:
 
 def signed(criterion: dict[str, Any]) -> tuple[float, float, float]:
     """A criterion as candidate minus champion, where the gate tells gain or loss; the corrections' stays a gain."""
-    name, ends = criterion["name"], (criterion["estimate"], criterion["low"], criterion["high"])
+    name = criterion["name"].removesuffix("_since_anchor")
+    ends = (criterion["estimate"], criterion["low"], criterion["high"])
     higher = next(each.higher_is_better for each in (*NIGHT, *RELEASE) if each.name == name)
     as_it_is = name == "feedback_nll" or higher == (criterion["kind"] == "superiority")
     return ends if as_it_is else (-ends[0], -ends[2], -ends[1])
