@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,7 @@ from tasks.core.files import verify_manifest
 from tasks.core.params import load_params
 from tasks.core.pointers import read_pointer
 from tasks.core.words import clock
+from tasks.evaluate.gate.scores import ids_of
 from tasks.evaluate.gate.sizes import too_small
 from tasks.evaluate.scoring.questions import read_items
 from tasks.registry.inputs import inputs_digest
@@ -306,7 +306,7 @@ def run_stages(work: Release, rejudge: bool) -> None:
 
 def say_too_small() -> None:
     """Say by which evaluation sets every candidate is held, before anything is trained."""
-    for line in too_small(Counter(item.set for item in read_items()), load_params().gate):
+    for line in too_small(ids_of(read_items()), load_params().gate):
         get_run_logger().warning(line)
         reporter.get().say(line)
 

@@ -19,8 +19,9 @@ RARE = {
     "index": ["construct.chunk.overlap"],  # the default domain has no documents
     "package": ["pretrain"],
     "gate": [
-        *("data/start", "gate.domain_nll_margin", "gate.domain_rouge_margin"),  # a night that goes on from a champion
-        *("gate.declined_margin", "gate.right_margin"),  # `flywheel learn`, which runs outside the graph
+        *("data/start", "gate.domain_rouge_margin"),  # a night that goes on from a champion
+        *("gate.declined_margin", "gate.right_margin"),  # likewise
+        "gate.domain_nll_margin",  # smaller forms and `flywheel learn`, which run outside the graph
         "domains/construction",  # evaluation.yaml, with benchmarks of a domain's own
         "reports/receipt.parquet",  # so that nothing is judged without its receipt
     ],

@@ -33,6 +33,7 @@ from tasks.core.records import EvaluationItem, Example
 from tasks.core.tables import read_records
 from tasks.corpus.ingest.stage import Pools, human_examples, ingest, item_of, read_frozen
 from tasks.curate.validate.stage import EXAMPLES, validate
+from tasks.evaluate.gate.scores import ids_of
 from tasks.evaluate.gate.sizes import too_small
 from tasks.evaluate.scoring.questions import read_items
 from tasks.similarity.near import duplicate_groups
@@ -320,7 +321,7 @@ def tried(name: str) -> list[str]:
         write_text(Path("params.yaml"), settings)
         try:
             tried = [f"tried: ingest: {ingest(load_domain(name))}"]
-            tried += too_small(Counter(item.set for item in read_items()), load_params().gate)
+            tried += too_small(ids_of(read_items()), load_params().gate)
             EXAMPLES.parent.mkdir(parents=True)
             EXAMPLES.symlink_to(Path.cwd() / layout.INGEST / "examples.parquet")
             write_text(layout.FEEDBACK / "preferences.jsonl", "")  # nobody has chosen yet

@@ -93,10 +93,12 @@ class Set:
     shared: float = 0.0
 
     def drawn(self, generator: np.random.Generator, mean: float) -> Compared:
-        """Items whose true gain or loss is `mean`; of right answers that share turns from wrong to right."""
+        """Items whose true gain or loss is `mean`; of right answers that share changes, and others come and go."""
         values = mean + self.spread * grouped(generator, self.n, self.each, self.shared)
         if self.unseen == RATE:
-            values = (generator.random(self.n) < mean).astype(float)
+            others = self.spread**2 / 2 if self.kind == "non_inferiority" else 0.0
+            turned = (generator.random(self.n) < mean + others).astype(float)
+            values = turned - (generator.random(self.n) < others)
         rounded, groups = tuple(np.round(values, 6).tolist()), labels(self.n, self.each)
         return Compared(self.name, self.kind, rounded, self.margin, groups, self.unseen, self.unseen == RATE)
 
@@ -112,7 +114,8 @@ RELEASE = (
 NIGHT = (
     Set("corrections", "superiority", 10, 0.1, NATS),
     Set("rouge", "non_inferiority", 120, 0.045, ROUGE, 0.015, each=3),
-    Set("nll", "non_inferiority", 120, 0.03, NATS, 0.03, each=3, shared=0.25),
+    Set("right", "non_inferiority", 120, 0.15, RATE, 0.06, each=3),
+    Set("declined", "non_inferiority", 40, 0.15, RATE, 0.15),
     Set("dialogue", "non_inferiority", 120, 0.09, NATS, 0.1),
     Set("mmlu", "non_inferiority", 279, 0.05, PROBABILITY, 0.025, each=5, shared=0.03),
     Set("safety", "non_inferiority", 60, 0.07, NATS, 0.06),
@@ -126,7 +129,7 @@ CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
     ("release: gains; safety loses 0.15", RELEASE, GAIN | {"safety": 0.15}),
     ("night: corrections gain 0.3, nothing lost", NIGHT, {"corrections": 0.3}),
     ("night: nothing changes in the mean", NIGHT, {}),
-    ("night: domain NLL loses 0.06", NIGHT, {"corrections": 0.3, "nll": 0.06}),
+    ("night: 0.15 fewer right answers", NIGHT, {"corrections": 0.3, "right": 0.15}),
     *((f"{one.name} alone, sd {one.spread:g}: nothing lost", (one,), {}) for one in (*RELEASE[3:], *NIGHT[1:])),
     ("mmlu alone, sd 0.13: nothing lost", (replace(RELEASE[4], spread=0.13),), {}),
     ("safety alone, sd 0.187: nothing lost", (replace(RELEASE[5], spread=0.187),), {}),
@@ -144,7 +147,7 @@ def outcomes(sets: tuple[Set, ...], means: dict[str, float], trials: int) -> lis
 
 def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
     """Of 30 nights that each lose `loss` nats of dialogue: nights promoted, what they lost, and how often too much."""
-    generator, dialogue = np.random.default_rng(13), NIGHT[3]
+    generator, dialogue = np.random.default_rng(13), NIGHT[4]
     promoted, lost = [], []
     for _ in range(trials):
         since, count = np.zeros(dialogue.n), 0  # what each item lost to the anchor, and nights promoted

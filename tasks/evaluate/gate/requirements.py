@@ -70,10 +70,8 @@ RIGHT = Requirement(FACTS, "right", "superiority", "the share of right answers")
 ROUGE = Requirement("domain", "rouge_l", "superiority", "agreement with the domain's reference answers")
 LIKELIHOOD = Requirement("domain", "nll", "superiority", "likelihood of the domain's reference answers")
 DOMAIN_GAIN = (RIGHT, ROUGE, LIKELIHOOD)
-DOMAIN_KEPT = (
-    replace(ROUGE, kind="non_inferiority", margin="domain_rouge_margin"),
-    replace(LIKELIHOOD, kind="non_inferiority", margin="domain_nll_margin"),
-)
+ROUGE_KEPT = replace(ROUGE, kind="non_inferiority", margin="domain_rouge_margin")
+DOMAIN_KEPT = (ROUGE_KEPT, replace(LIKELIHOOD, kind="non_inferiority", margin="domain_nll_margin"))
 RIGHT_KEPT = replace(RIGHT, kind="non_inferiority", margin="right_margin")
 DECLINED_KEPT = Requirement(
     "declining",
@@ -91,8 +89,11 @@ LEARNT = Requirement(FEEDBACK, "nll", "superiority", "likelihood of what users c
 
 # Of whoever does not show that less may be asked of it.
 RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
+# What is answered, where nothing has to be gained. Not how likely the reference is: who learns to quote its passages
+# more firmly finds it less likely, and answers as before.
+ANSWERS_KEPT = (RIGHT_KEPT, ROUGE_KEPT, DECLINED_KEPT)
 # Of a night that goes on from the champion it is judged against, with corrections to learn.
-NIGHT = (LEARNT, *DOMAIN_KEPT, *ELSEWHERE)
+NIGHT = (LEARNT, *ANSWERS_KEPT, *ELSEWHERE)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
 
@@ -101,7 +102,7 @@ def since_anchor(asked: Sequence[Requirement], settings: GateParams, version: st
     """Of whoever is judged against a champion that nights have made: to have lost, since the version that its line is
     anchored at, at most twice what may be lost to the champion. `asked` is what is asked against the champion.
     """
-    wanted = dict.fromkeys((*DOMAIN_KEPT, *(one for one in asked if one.kind == "non_inferiority")))
+    wanted = dict.fromkeys((*ANSWERS_KEPT, *(one for one in asked if one.kind == "non_inferiority")))
     return [
         replace(one, margin=2 * one.bound(settings), subject=f"{one.subject}, since version {version},", since=version)
         for one in wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tasks.core.intervals import SMALLEST_SAMPLE
 from tasks.core.params import GateParams
@@ -13,19 +13,19 @@ from tasks.evaluate.gate.verdict import compared, limits_of
 ENOUGH = 1 << 12  # items; what so many cannot show, the settings ask too much of
 
 
-def too_small(items: Mapping[str, int], settings: GateParams) -> list[str]:
-    """The sets (name → how many items) by which every candidate is held, one sentence each.
+def too_small(items: Mapping[str, Collection[str]], settings: GateParams) -> list[str]:
+    """The sets (name → ids of its items) by which every candidate is held, one sentence each.
 
     A criterion is one that not even a candidate passes that loses nothing on any item. Real ones need more.
     """
     needed: dict[str, int] = {}
     for one in NIGHT:
-        count = items.get(one.set, 0)
+        count = len(items.get(one.set, ()))
         if one.kind == "non_inferiority" and count and not _passes(one, count, settings):
             needed[one.set] = max(_fewest(one, settings), needed.get(one.set, 0))
     held = {one.set: "every release is held" for one in ELSEWHERE}
     return [
-        f"evaluation set {name}: {items[name]} items cannot show that little is lost, even where nothing is, so "
+        f"evaluation set {name}: {len(items[name])} items cannot show that little is lost, even where nothing is, so "
         f"{held.get(name, 'every night that goes on from a champion is held')}; {few:,} items could, at least"
         for name, few in needed.items()
     ]

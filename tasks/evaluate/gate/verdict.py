@@ -129,7 +129,7 @@ def judge(
     unguarded = [
         words for name, words in UNGUARDED.items() for one in asked if one.set == name and not _has(after, one)
     ]
-    asked = [one for one in asked if one.set not in (FACTS, *UNGUARDED) or _has(after, one)]
+    asked = [one for one in asked if one.set not in (FACTS, "declining", *UNGUARDED) or _has(after, one)]
     asked += of_benchmarks(sets, gain=any(one.kind == "superiority" and one.set != FEEDBACK for one in asked))
     told = [
         one for one in sets if (one.name, one.metric) not in {(criterion.set, criterion.metric) for criterion in asked}

@@ -30,7 +30,7 @@ SETTINGS = GateParams(
     resamples=2000,
     domain_rouge_margin=0.03,
     domain_nll_margin=0.06,
-    right_margin=0.06,
+    right_margin=0.1,  # of 40 none of which was lost, 8.8% may be
     declined_margin=0.15,
     dialogue_margin=0.1,
     mmlu_margin=0.03,
@@ -93,11 +93,13 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0
         # Accuracy is reported and decides nothing.
         (RELEASE, {**BETTER, ("mmlu", "accuracy"): (-0.5, 0.1)}, "promote", []),
         # No gain on the domain is asked of a night. Of 40 items 8.8% may be other than all that were seen: were those
-        # to lose 0.15 ROUGE-L and 0.5 nats, 0.018 and 0.053 were lost in all, of 0.03 and 0.06 allowed.
+        # to be wrong and to lose 0.15 ROUGE-L, 0.088 and 0.018 were lost in all, of 0.1 and 0.03 allowed.
         (NIGHT, LEARNT | LOST_LITTLE, "promote", []),
         (NIGHT, BETTER, "hold", ["feedback_nll"]),
         (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.2, 0.0)}, "reject", ["domain_rouge_l"]),
-        (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "reject", ["domain_nll"]),
+        (NIGHT, LEARNT | {("facts", "right"): (-0.4, 0.1)}, "reject", ["facts_right"]),
+        # Who quotes more firmly finds the reference less likely, and answers as before.
+        (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "promote", []),
         # A smaller form has to lose nothing beyond the margins, and to gain nothing.
         (SMALLER, {}, "promote", []),
         (SMALLER, {("domain", "nll"): (0.5, 0.0)}, "reject", ["domain_nll"]),
@@ -143,7 +145,7 @@ def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
     assert (nll.estimate, nll.kind, nll.margin) == (pytest.approx(0.8), "superiority", 0.0)
     night = verdict(LEARNT, NIGHT)
     assert criterion(night, "feedback_nll").estimate == pytest.approx(0.5)
-    assert criterion(night, "domain_nll").kind == "non_inferiority"
+    assert criterion(night, "domain_rouge_l").kind == "non_inferiority"
 
 
 def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
@@ -209,7 +211,7 @@ LITTLE = LEARNT | LOST_LITTLE
     [
         # Of dialogue 0.09 to the champion in no night, and 0.27 in three of them: of 0.1 and 0.2 that may be.
         (LITTLE, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["dialogue_nll_since_anchor"]),
-        (LITTLE, {("domain", "nll"): (0.2, 0.02)}, "hold", ["domain_nll_since_anchor"]),
+        (LITTLE, {("domain", "rouge_l"): (-0.07, 0.01)}, "hold", ["domain_rouge_l_since_anchor"]),
         (LITTLE, {("dialogue", "nll"): (0.12, 0.02)}, "promote", []),
         # What the night itself does is told by the champion alone.
         (BETTER, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["feedback_nll", "dialogue_nll_since_anchor"]),
@@ -232,7 +234,7 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
     assert drifted == (outcome == "hold" and judged.outcome == "promote")
     dialogue = criterion(found, "dialogue_nll_since_anchor")
     assert dialogue.margin == 0.2 and dialogue.reason.startswith("General dialogue, since version 3, ")
-    assert len(found.reasons) == 1 + len(found.criteria) == 1 + 6 + 5
+    assert len(found.reasons) == 1 + len(found.criteria) == 1 + 7 + 6
 
 
 def test_the_order_of_scores_and_of_items_does_not_matter() -> None:
@@ -408,7 +410,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     gate.gate()
     criteria = json.loads(layout.VERDICT.read_text())["criteria"]
     assert criteria[0]["name"] == first
-    assert {row["name"]: row["kind"] for row in criteria}["domain_nll"] == (
+    assert {row["name"]: row["kind"] for row in criteria}["domain_rouge_l"] == (
         "non_inferiority" if first == "feedback_nll" else "superiority"
     )
 
@@ -435,7 +437,7 @@ def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there
     gate.gate()
     written = json.loads(layout.VERDICT.read_text())
     assert (written["asked"], written["anchor"]) == ("release", {"version": "3", "digest": "d" * 64})
-    assert sum(row["name"].endswith("_since_anchor") for row in written["criteria"]) == 5
+    assert sum(row["name"].endswith("_since_anchor") for row in written["criteria"]) == 4
     write_conditions("champion/anchor", {**stored, "model": ANCHOR.identity, "precision": "bf16"})
     with pytest.raises(NoVerdict, match=r"different conditions .precision"):
         gate.gate()
