@@ -230,9 +230,9 @@ class EvaluateParams(Section):
 class GateParams(Section):
     """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
 
-    The domain's margins count in a night that goes on from a champion; any other release has to be better there. Those
-    of right answers and declining, in shares of the items, count where only documents were learned. A catastrophe is an
-    item that loses more than is set for its unit; of all, a share of at most `catastrophe_share` may.
+    Those of ROUGE-L, right answers and declining count in a night that goes on from a champion; any other release has
+    to be better there. The NLL's counts for smaller forms, and all four where only documents were learned. A
+    catastrophe is an item that loses more than is set for its unit; of all, a share of at most `catastrophe_share` may.
     """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
