@@ -43,7 +43,7 @@ JUDGED = ("promote", "hold", "reject")
 COLUMNS = {
     "feedback_nll": "corrections, gain (nats a token)",
     "domain_rouge_l": "domain ROUGE-L",
-    "domain_nll": "domain NLL",
+    "facts_right": "right answers",
     "dialogue_nll": "dialogue NLL, to the champion before",
     "first": "dialogue NLL, to the first champion",
     "safety_refusal": "refusal (nats a token)",
