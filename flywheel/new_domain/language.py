@@ -63,10 +63,9 @@ def missing_for(domain: Domain, model_language: str) -> list[str]:
             f"harmful requests, their refusals and the MMLU questions are in {model_language!r}: "
             "put your own under `safety` and `mmlu`",
         ]
-    others = [source.language for source in domain.general if source.language != code]
     found += lacking(
         code,
-        dialogue=others[0] if others else code,
+        dialogue=[source.language for source in domain.general],
         embedder=bool(domain.embedder.files),
         answering=bool(domain.answering),
     )

@@ -190,10 +190,9 @@ def lacks(domain: Mapping[str, Any]) -> list[str]:
     """What the pipeline has nothing for in the domain's language; [] where the domain names none."""
     if not (code := str(domain.get("language", ""))):
         return []
-    others = (str(source.get("language", code)) for source in domain.get("general") or [])
     return lacking(
         code,
-        dialogue=next((other for other in others if other != code), code),
+        dialogue=[str(source.get("language", code)) for source in domain.get("general") or []],
         embedder=bool((domain.get("embedder") or {}).get("files")),
         answering=bool(domain.get("answering")),
     )

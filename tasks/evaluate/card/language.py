@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tasks.corpus.construct.method import has_prompts
 from tasks.curate.quality.expectations import detector_of
 from tasks.text.passages import has_words
 
 
-def lacking(language: str, *, dialogue: str, embedder: bool, answering: bool) -> list[str]:
+def lacking(language: str, *, dialogue: Iterable[str], embedder: bool, answering: bool) -> list[str]:
     """What a domain in `language` (ISO 639-1) does without, and what would help.
 
-    `dialogue` is the language of its general dialogue; `embedder` and `answering` say whether it names its own.
+    `dialogue` are the languages of its general dialogue; `embedder` and `answering` say whether it names its own.
     """
     found = []
-    if dialogue != language:
-        found.append(f"general dialogue is in {dialogue!r}: put conversations in {language!r} under `general`")
+    if other := next((one for one in dialogue if one != language), ""):
+        found.append(f"general dialogue is in {other!r}: put conversations in {language!r} under `general`")
     if not embedder and language != "en":
         found.append(
             "no embedder: passages are found by their words alone, and what says the same in other words is not seen; "
