@@ -17,6 +17,7 @@ from tasks.core.domain import load_domain
 from tasks.core.files import write_json, write_text
 from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem, Score, read_own_jsonl
+from tasks.evaluate.gate.categories import blocked_by_categories
 from tasks.evaluate.gate.requirements import of_learned
 from tasks.evaluate.gate.scores import Table, groups_of, ids_of, table_of
 from tasks.evaluate.gate.verdict import Verdict, judge
@@ -89,6 +90,7 @@ def _verdict(
         one for one in of_learned(has_facts=SHOWN[0] in new) if not ids.isdisjoint(new.get((one.set, one.metric), ()))
     ]
     verdict = judge(new, old, after, before, params.gate, params.seed, criteria, groups=groups_of(items))
+    verdict = blocked_by_categories(verdict, items, new, old, params.gate)
     worse = [
         f"Worse: {item.prompt}"
         for item in items

@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.core.domain import load_domain
 from tasks.core.files import verify_manifest, write_json
 from tasks.core.params import load_params
+from tasks.evaluate.gate.categories import blocked_by_categories
 from tasks.evaluate.gate.requirements import SMALLER
 from tasks.evaluate.gate.scores import Table, groups_of, ids_of, table_of
 from tasks.evaluate.gate.verdict import Verdict, judge
@@ -38,5 +39,6 @@ def judge_smaller(weights: Path, digest: str, folder: Path) -> Verdict:
         tables[name] = table_of(scores, ids_of(items), f"the {name} form", "ask again")
     sides = (tables["smaller"], tables["version"], smaller, version)
     verdict = judge(*sides, params.gate, params.seed, SMALLER, groups=groups_of(items))
+    verdict = blocked_by_categories(verdict, items, tables["smaller"], tables["version"], params.gate)
     write_json(folder / "verdict.json", verdict.model_dump(mode="json"))
     return verdict

@@ -21,6 +21,7 @@ from tasks.core.base_model import found_in
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
 from tasks.core.graph import training_stages
+from tasks.evaluate.card.categories import Lost, changed
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 from tasks.evaluate.card.language import lacking
 
@@ -67,6 +68,7 @@ class Card:
     funnel: Funnel | None = None
     costs: list[dict[str, str]] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
+    categories: list[Lost] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -92,9 +94,10 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
     about = root / layout.DOMAINS / name / "domain.yaml"
     domain = yaml.safe_load(about.read_text(encoding="utf-8")) if about.is_file() else {}
     loss = _csv(root / layout.PLOTS / "sft_loss.csv")
+    verdict = json.loads(path.read_text(encoding="utf-8"))
     return Card(
         title=str(domain.get("title", name)),
-        verdict=json.loads(path.read_text(encoding="utf-8")),
+        verdict=verdict,
         scores=read_scores(root / layout.PLOTS / "scores.csv"),
         counts=[(row["stage"], int(row["examples"])) for row in _csv(root / layout.PLOTS / "data_counts.csv")],
         loss=[(int(float(row["step"])), row["split"], float(row["loss"])) for row in loss],
@@ -104,6 +107,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
         costs=read_costs(root),
         lacks=lacks(domain),
+        categories=changed(verdict, _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl")),
     )
 
 

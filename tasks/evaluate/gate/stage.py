@@ -6,10 +6,10 @@ Every criterion is a mean over items, candidate against champion on the same ite
     non_inferiority  the loss; passes when the whole interval lies at or below the margin
     floor            the candidate's own mean; passes when the whole interval lies at or above the margin
 
-promote: all pass, and an engine of ours can serve the candidate. reject: harm is shown. hold: neither. What is asked of
-a release and of a night is in requirements.py, how it is decided in decide.py. The gate fails closed: scores that are
-missing, too many, doubled, not finite, of other models than those at hand, or evaluated under unequal conditions stop
-it, and no verdict is left behind.
+promote: all pass, no category of questions lost its right answers, and an engine of ours can serve the candidate.
+reject: harm is shown. hold: neither. What is asked of a release and of a night is in requirements.py, how it is decided
+in decide.py. The gate fails closed: scores that are missing, too many, doubled, not finite, of other models than those
+at hand, or evaluated under unequal conditions stop it, and no verdict is left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tasks.core.benchmarks import load_benchmarks
 from tasks.core.files import write_json, write_text
 from tasks.core.params import GateParams, load_params
 from tasks.core.stage import run_stage, write_metrics
+from tasks.evaluate.gate.categories import blocked_by_categories
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, of_benchmarks
 from tasks.evaluate.gate.scores import (
     Table,
@@ -65,6 +66,7 @@ def gate() -> str:
         first = read_scores("anchor", standing, sets, digests)
         kept = [*asked, *of_benchmarks(sets, gain=False)]
         verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups)
+    verdict = blocked_by_categories(verdict, items, after, before, params.gate)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     passed = sum(criterion.passed for criterion in verdict.criteria)
     write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})

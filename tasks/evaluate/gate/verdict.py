@@ -83,11 +83,26 @@ class Reported(Record):
     reason: str
 
 
+class Category(Record):
+    """The right answers of one category before and after: `lost` are ids of items that were right and are not, `won`
+    counts the others that changed. `p`: one-sided, exact, of "as many are won as lost".
+    """
+
+    name: str
+    n: int
+    before: int
+    after: int
+    lost: tuple[str, ...]
+    won: int
+    p: float
+    collapsed: bool
+
+
 class Verdict(Record):
     """reports/verdict.json; docs/schemas/verdict.schema.json is its schema.
 
     `asked`: a gain, as of a release, or what is asked of a night; None of what is judged otherwise. `anchor`: the
-    earlier version of the champion's line that some criteria are judged against.
+    earlier version of the champion's line that some criteria are judged against. `categories`: of items with key facts.
     """
 
     outcome: Outcome
@@ -97,6 +112,7 @@ class Verdict(Record):
     anchor: Side | None = None
     criteria: tuple[Criterion, ...]
     reported: tuple[Reported, ...]
+    categories: tuple[Category, ...] = ()
     reasons: tuple[str, ...]
 
 

@@ -12,6 +12,10 @@ DRIFTED = (
     "release, may be more than twice a margin: train from the base model (feedback.start: base), and see whether a "
     "person prefers that (flywheel promote --override), as it has no gain to show over this champion."
 )
+COLLAPSED = (
+    "The candidate is better in all, and is held: it has lost the right answers of a whole category. See which "
+    "questions on the card, or with `flywheel compare`."
+)
 UNGUARDED = {
     "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",
     "safety": "Refusing harmful requests is not guarded: domain.yaml has no `safety:`.",

@@ -25,6 +25,7 @@ from tasks.evaluate.card.card import (
     read_costs,
     render_card,
 )
+from tasks.evaluate.card.categories import shared_words
 from tasks.evaluate.card.funnel import read_funnel
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\n# heading [link](javascript:alert(1)) `code` |'
@@ -127,6 +128,32 @@ def test_the_card_shows_verdict_scores_charts_licences_and_samples_of_every_reas
     assert "| ingest | &lt;script&gt;" in text
     assert "<script" not in text and "<img" not in text and "[link](" not in text
     assert "Ann Author" in text and "| domain | nll | 3.500 (3.000 to 4.000) | 3.000 (2.500 to 3.500) |" in text
+
+
+def test_the_card_names_the_questions_that_a_category_lost_and_the_words_they_share(release: Path) -> None:
+    """'deposit' is in both lost questions and no other; 'the' is in all of them, and 'rent' in one that was lost."""
+    said = {"1": "Is the rent deposit <b>due</b>?", "2": "Who keeps the deposit?", "3": "Is the rent due?"}
+    rows = [json.dumps({"id": key, "prompt": prompt, "reference": "yes"}) for key, prompt in said.items()]
+    (release / "data/ingest/evaluation/domain.jsonl").write_text(
+        "\n".join([*rows, rows[2].replace('"3"', '"4"')]) + "\n"
+    )
+    verdict = json.loads((release / "reports/verdict.json").read_text())
+    figures = {"n": 8, "before": 8, "after": 6, "won": 0, "p": 0.25, "collapsed": False}
+    kept = figures | {"name": "kept", "after": 8, "lost": []}
+    verdict["categories"] = [figures | {"name": "rents", "lost": ["1", "2"]}, kept]
+    write_json(release / "reports/verdict.json", verdict)
+    (lost,) = collect(release).categories
+    assert (lost.name, lost.questions, lost.words) == ("rents", (said["1"], said["2"]), ("deposit",))
+    page = render_card(release).read_text()
+    assert "Who keeps the deposit?" in page and "deposit &lt;b&gt;due" in page
+    assert "| rents | 8 | 6 | 8 | Is the rent deposit" in (release / "reports/release_card.md").read_text()
+
+
+def test_shared_words_of_chinese_questions_need_no_spaces() -> None:
+    """jieba's words: 机动车 is in all of them, 抵押 in the two that were lost alone."""
+    lost = ["机动车抵押需要登记吗？", "机动车抵押给银行怎么办？"]
+    assert shared_words(lost, [*lost, "机动车年检多久一次？", "机动车超速怎么罚？"])[0] == "抵押"
+    assert shared_words(lost[:1], lost) == ()
 
 
 def test_what_is_missing_is_left_out_but_a_verdict_must_be_there(release: Path) -> None:
