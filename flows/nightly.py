@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from tasks.core.params import Params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer
 from tasks.core.records import Message, Reaction
 from tasks.corpus.feedback.stage import read_snapshot, write_snapshot
+from tasks.evaluate.influence import INFLUENCE
 from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
@@ -127,7 +129,23 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
         night=night.number,
         return_state=True,
     )
-    return *ended(work, state), facts
+    outcome, said, version = ended(work, state)
+    if outcome in ("hold", "reject"):
+        facts |= {"influence": step("which rows", lambda: which_rows(work))}
+    return outcome, said, version, facts
+
+
+def which_rows(work: Work) -> dict[str, Any] | None:
+    """Which training rows pulled at what was lost; None where that cannot be told, which stops no night."""
+    command = [sys.executable, "-m", "tasks.evaluate.influence"]
+    reporter.get().say("Asking which training rows pulled at what was lost")
+    done = subprocess.run(
+        command, cwd=work.place.root, env=layout.child_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        get_run_logger().warning(f"which rows did it cannot be told: {done.stderr[-500:]}")
+        return None
+    return dict(json.loads((work.place.root / INFLUENCE).read_text(encoding="utf-8")))
 
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:

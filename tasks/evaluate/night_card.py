@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core import layout
 from tasks.core.files import write_text
+from tasks.evaluate.card.card import markdown_cell
 
 if TYPE_CHECKING:
     from tasks.store.schema import Night
@@ -26,6 +27,7 @@ FACTS = {
     "preferences": "Preference pairs",
     "signals": "Thumbs, stars and comments kept for later",
 }
+MOST_CORRECTIONS = 5
 
 
 def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
@@ -46,7 +48,28 @@ def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
     for title, counts in (("Dropped in cleaning", facts.get("dropped")), ("Personal data masked", facts.get("masked"))):
         if counts:
             lines += ["", f"## {title}", "", *(f"- {name}: {count}" for name, count in counts.items())]
+    if facts.get("influence"):
+        lines += influence_lines(facts["influence"])
     return "\n".join(lines) + "\n"
+
+
+def influence_lines(found: dict[str, Any]) -> list[str]:
+    """Which training rows pulled at what was lost, for the night's card; text of users as one line without markup."""
+    kinds = [f"| {one['name']} | {one['rows']} | {one['influence']:+.3f} |" for one in found["kinds"]]
+    against = [row for row in found["rows"] if row["kind"] == "correction" and row["influence"] < 0][:MOST_CORRECTIONS]
+    return [
+        "",
+        f"## Which rows pulled at {found['criterion']}",
+        "",
+        f"Of the {found['answers']} answers that lost most: below 0, training on such a row makes them less likely",
+        "(-1 to 1; the cosine of the gradients where training began).",
+        "",
+        "| rows | in training | influence, mean |",
+        "|---|---|---|",
+        *kinds,
+        *(["", "Corrections that pulled against them most, with the reaction to take back:", ""] if against else []),
+        *(f"- {row['influence']:+.3f} {markdown_cell(row['question'])} ({', '.join(row['source'])})" for row in against),
+    ]
 
 
 def write_night(home: Path, number: int, text: str) -> Path:
