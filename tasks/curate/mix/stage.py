@@ -125,6 +125,15 @@ def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: F
     return DomainRows(replayed, corrections * settings.repeat, rest, salt)
 
 
+def of_a_night(settings: MixParams, feedback: FeedbackParams) -> MixParams:
+    """The mixture of training that goes on from a champion, which has learnt to refuse: fewer refusals.
+
+    As many as a release asks for make it refuse more with every night, and cost general dialogue (docs/nightly.md).
+    """
+    share = min(settings.safety_ratio, feedback.safety_ratio)
+    return settings.model_copy(update={"safety_ratio": share, "min_refusals": 0})
+
+
 def mix_rows(
     rows: DomainRows,
     pool: Sequence[str],
@@ -229,7 +238,8 @@ def mix() -> str:
     continued = goes_on()
     rows = domain_rows(ids["domain"], new, continued, params.feedback)
     boosted, doubtful = boost(rows, texts, params)
-    mixture = mix_rows(rows, ids["general"], ids["safety"], params.mix, params.seed, boosted)
+    shares = of_a_night(params.mix, params.feedback) if continued else params.mix
+    mixture = mix_rows(rows, ids["general"], ids["safety"], shares, params.seed, boosted)
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
     written, with_passages = dict[str, int](), 0
     leaked = [receipt for _, found in passed.values() for receipt in found]
