@@ -195,7 +195,8 @@ def nightly(force: bool) -> Answer:
 @click.argument("identity", metavar="ID")
 @click.option("--all", "everything", is_flag=True, help="Of a version, every setting it was made with.")
 @click.option("--depends", is_flag=True, help="Of an answer, ask again without each passage.")
-def trace(identity: str, everything: bool, depends: bool) -> Answer:
+@click.option("--rows", is_flag=True, help="Of an answer, which training rows pulled at it (a minute or two).")
+def trace(identity: str, everything: bool, depends: bool, rows: bool) -> Answer:
     """Show the story of ID: a version, an answer (chatcmpl-…), a feedback row, or an example.
 
     A version leads to its commit, data, base and settings; an answer to its passages, the examples that were made of
@@ -209,7 +210,22 @@ def trace(identity: str, everything: bool, depends: bool) -> Answer:
         found = story_of(registry, store, identity, home() / layout.RECEIPT)
         if depends:
             found["depends"] = _depends(params, store, identity)
+        if rows:
+            found["rows"] = _rows(store, identity)
     return Answer(found, "\n".join(words(found, everything, home() / layout.PARAMS)))
+
+
+def _rows(store: Store, identity: str) -> list[dict[str, Any]]:
+    """Which training rows pulled at an answer; see rows_behind."""
+    import contextlib
+
+    from flywheel.rows_behind import rows_behind
+    from tasks.store.answers import get_answer
+
+    if (answer := get_answer(store, identity)) is None:
+        raise click.UsageError(f"--rows is asked of an answer, and {identity} is none")
+    with contextlib.chdir(home()):
+        return rows_behind(answer)
 
 
 def _depends(params: Params, store: Store, identity: str) -> list[dict[str, Any]]:

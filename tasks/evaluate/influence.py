@@ -147,6 +147,13 @@ def kinds_of(examples: Sequence[Example], refusals: Collection[str]) -> dict[str
     return {one.id: "refusal" if one.id in refusals else names.get(one.origin, "domain") for one in examples}
 
 
+def refusals() -> frozenset[str]:
+    """Ids of the examples that refuse a harmful request."""
+    from pyarrow.parquet import read_table
+
+    return frozenset(read_table(layout.INGEST / "safety.parquet", columns=["id"])["id"].to_pylist())
+
+
 def means_of(rows: Sequence[Pull], examples: Sequence[Example], kinds: dict[str, str]) -> tuple[Kind, ...]:
     """The rows by kind, with the mean of those that were asked, weighted by how often they are seen."""
     found = []
@@ -163,8 +170,6 @@ def explain() -> Influence:
     Measured at the weights that training began from, where it went on from a version: there the pull was felt.
     Raises NoInfluence: nothing failed, or the candidate has no adapter.
     """
-    from pyarrow.parquet import read_table
-
     params, candidate = load_params(), load_subject("candidate")
     criterion, column = _failed()
     adapter = adapter_to_continue() or candidate.adapter
@@ -180,7 +185,7 @@ def explain() -> Influence:
         for one in by_item.values()
     ]
     examples = read_own_jsonl(layout.MIX / "train.jsonl", Example)
-    kinds = kinds_of(examples, set(read_table(layout.INGEST / "safety.parquet", columns=["id"])["id"].to_pylist()))
+    kinds = kinds_of(examples, refusals())
     rows = pulls(model, tokenizer, candidate.system or domain.system_text(), answers, examples, kinds)
     means = means_of(rows, examples, kinds)
     return Influence(criterion=criterion, answers=len(answers), kinds=means, rows=tuple(rows))

@@ -68,7 +68,10 @@ def influence_lines(found: dict[str, Any]) -> list[str]:
         "|---|---|---|",
         *kinds,
         *(["", "Corrections that pulled against them most, with the reaction to take back:", ""] if against else []),
-        *(f"- {row['influence']:+.3f} {markdown_cell(row['question'])} ({', '.join(row['source'])})" for row in against),
+        *(
+            f"- {row['influence']:+.3f} {markdown_cell(row['question'])} ({', '.join(row['source'])})"
+            for row in against
+        ),
     ]
 
 

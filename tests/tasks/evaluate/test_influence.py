@@ -62,6 +62,36 @@ def test_a_row_moves_the_answer_as_a_real_step_on_it_does(trained: Any) -> None:
         assert (before - after) / (step * size) == pytest.approx(cosine, abs=0.03)
 
 
+def test_the_order_of_five_rows_is_that_of_retraining_without_each_and_the_first_stays_first(trained: Any) -> None:
+    """Over small steps all five come in the order of their dot products; over large ones, which change the model so
+    that it makes the answer certain, the row that says the same is still the one that is missed most.
+    """
+    import torch
+
+    rows = [*ROWS[:3], ([5, 6, 7, 8], [60, 61]), ([50], [30])]
+    parameters = [one for one in trained.parameters() if one.requires_grad]
+    begun = [one.detach().clone() for one in parameters]
+
+    def retrained(rate: float, steps: int, without: int | None = None) -> float:
+        for _ in range(steps):
+            kept = [own_gradient(trained, row) for place, row in enumerate(rows) if place != without]
+            with torch.no_grad():
+                for one, *gradients in zip(parameters, *kept, strict=True):
+                    one -= rate * sum(gradients)
+        after = answer_losses(trained, [ANSWER], 1)[0]
+        with torch.no_grad():
+            for one, first in zip(parameters, begun, strict=True):
+                one.copy_(first)
+        return after
+
+    lengths = [float(sum((one**2).sum() for one in own_gradient(trained, row))) ** 0.5 for row in rows]
+    pulled = [value * length for value, length in zip(influences(trained, [ANSWER], rows), lengths, strict=True)]
+    missed = [retrained(2e-5, 5, place) - retrained(2e-5, 5) for place in range(5)]
+    assert sorted(range(5), key=missed.__getitem__) == sorted(range(5), key=pulled.__getitem__)
+    later = [retrained(5e-4, 10, place) for place in range(5)]
+    assert later.index(max(later)) == pulled.index(max(pulled)) == 0
+
+
 def test_an_answer_itself_pulls_at_itself_entirely_and_one_against_it_pulls_away(trained: Any) -> None:
     """The same prompt with another answer takes likelihood from the first."""
     likely, _, contrary, itself = influences(trained, [ANSWER], ROWS)
