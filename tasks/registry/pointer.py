@@ -70,6 +70,8 @@ def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
         found = _fetch(registry, version, PACKAGE_ARTIFACT, folder, lambda at: verify_manifest(at) == version.manifest)
         with fresh_directory(target) as fresh:
             shutil.copytree(found, fresh, dirs_exist_ok=True)
+            if not holds(fresh, version.manifest):
+                raise VersionUnavailable(f"version {version.number} was damaged while it was copied; look at the disk")
     return target
 
 
