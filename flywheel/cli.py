@@ -109,15 +109,18 @@ def _words(version: Version) -> str:
 
 @verb
 def card() -> Answer:
-    """Render the release card and the data docs again from the last release's files."""
+    """Render the release card, the ML-BOM and the data docs again from the last release's files."""
     from tasks.core.files import sha256_file
     from tasks.curate.quality.data_docs import render_data_docs
+    from tasks.evaluate.card.bom import render_bom
     from tasks.evaluate.card.card import collect, render_card
 
     collect(home())  # says what is missing before the registry is asked
     version = registry().find(verdict_sha256=sha256_file(home() / "reports/verdict.json"))
-    paths = [render_card(home(), version.tags if version else None), render_data_docs(home())]
-    return Answer({"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths)))
+    tags = version.tags if version else {}
+    paths = [render_card(home(), tags), render_data_docs(home()), render_bom(home(), tags)]
+    named = dict(zip(("card", "data_docs", "bom"), map(str, paths), strict=True))
+    return Answer(named, "\n".join(named.values()))
 
 
 @verb
