@@ -28,6 +28,7 @@ from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
 from tasks.curate.quality.data_docs import render_data_docs
+from tasks.evaluate.card.bom import render_bom
 from tasks.evaluate.card.card import render_card, verdict_rows
 from tasks.registry import runs
 from tasks.registry.deploy import promote
@@ -109,6 +110,7 @@ def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]
     def publish() -> None:
         render_data_docs(work.place.root)
         render_card(lineage=tags)
+        render_bom(work.place.root, tags)
         show_artifacts(verdict)
 
     step("reports", publish, [work.states["gate"]])

@@ -334,6 +334,7 @@ def run_one(work: Release, stage: dvc.Stage, watch: CancelWatch, force: bool) ->
         logger.info("Stage '%s' didn't change, skipping", stage.name)
         news.stage_ended(done)
         return done
+    dvc.refuse_damaged(work.repo, stage.name)
     news.stage_started(stage.name)
     path = work.place.root / layout.LOGS / f"{stage.name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import write_json
+from tasks.core.files import MANIFEST, ManifestError, verify_manifest, write_json
 from tasks.core.processes import start, stop
 
 if TYPE_CHECKING:
@@ -123,6 +123,24 @@ def with_upstream(stages: list[Stage], name: str) -> set[str]:
             wanted.add(current)
             queue.extend(waits.get(current, ()))
     return wanted
+
+
+def refuse_damaged(repo: Repo, name: str) -> None:
+    """Check every folder with a manifest that a stage reads: DVC takes what its cache holds for what it put there.
+
+    Raises:
+        StageFailed: a folder is not what its manifest says.
+    """
+    for read in [one for stage in repo.stage.collect(name) for one in stage.deps]:
+        folder = Path(str(read.fs_path))
+        try:
+            if (folder / MANIFEST).is_file():
+                verify_manifest(folder)
+        except ManifestError as error:
+            raise StageFailed(
+                f"stage {name} was not run: {error}. Remove that folder, and let DVC look at its cache again: "
+                "`chmod -R u+w .dvc/cache`, then `make run`"
+            ) from None
 
 
 def fix_rwlock(repo: Repo) -> bool:

@@ -58,14 +58,15 @@ def status() -> Answer:
     """Show services, what is served, champion, candidate and previous, the last nights, the next run, and the alarm.
 
     Exit status: 0 all is well, or the platform was taken down on purpose; 1 something needs attention: the alarm, a
-    service that is not ready, a lost supervisord, a full disk.
+    service that is not ready, a champion whose signature does not hold, a lost supervisord, a full disk.
     """
     from flywheel.platform import status as platform_status
     from flywheel.platform.platform import load
 
     found, words, _ = _versions()
     platform = platform_status.look(load(home()))
-    platform["attention"] = platform_status.attention(platform)
+    wrong = [found["untrusted"]] if found["untrusted"] else []
+    platform["attention"] = wrong + platform_status.attention(platform)
     return Answer(
         {**found, **platform}, f"{words}\n{platform_status.words(platform)}", 1 if platform["attention"] else 0
     )
@@ -73,6 +74,7 @@ def status() -> Answer:
 
 def _versions() -> Answer:
     from flows.stages import changed_stages, open_repo, read_stages
+    from tasks.registry.signing import trusted_keys
 
     kept = registry()
     versions = kept.versions()
@@ -82,16 +84,21 @@ def _versions() -> Answer:
         alias: next((v for v in versions if alias in v.aliases), None)
         for alias in ("champion", "candidate", "previous")
     }
+    trusted, champion = sorted(trusted_keys(home())), named["champion"]
+    untrusted = kept.untrusted(champion) if champion else None
     found = {
         "domain": kept.domain,
         **{alias: version and brief(version) for alias, version in named.items()},
         "versions": len(versions),
+        "untrusted": untrusted,
+        "trusted_keys": trusted,
         "changed_stages": changed,
     }
     lines = [f"{kept.domain}: {len(versions)} versions"]
     for alias, version in named.items():
         nothing = "the base model" if alias == "champion" else "–"
         lines.append(f"  {alias:<10} {_words(version) if version else nothing}")
+    lines.append(f"  signature  {untrusted or ('holds' if champion else '–')}; trusted here: {' '.join(trusted)}")
     lines.append(f"  next run   {', '.join(changed) or 'every stage is up to date'}")
     return Answer(found, "\n".join(lines))
 
@@ -102,15 +109,18 @@ def _words(version: Version) -> str:
 
 @verb
 def card() -> Answer:
-    """Render the release card and the data docs again from the last release's files."""
+    """Render the release card, the ML-BOM and the data docs again from the last release's files."""
     from tasks.core.files import sha256_file
     from tasks.curate.quality.data_docs import render_data_docs
+    from tasks.evaluate.card.bom import render_bom
     from tasks.evaluate.card.card import collect, render_card
 
     collect(home())  # says what is missing before the registry is asked
     version = registry().find(verdict_sha256=sha256_file(home() / "reports/verdict.json"))
-    paths = [render_card(home(), version.tags if version else None), render_data_docs(home())]
-    return Answer({"card": str(paths[0]), "data_docs": str(paths[1])}, "\n".join(map(str, paths)))
+    tags = version.tags if version else {}
+    paths = [render_card(home(), tags), render_data_docs(home()), render_bom(home(), tags)]
+    named = dict(zip(("card", "data_docs", "bom"), map(str, paths), strict=True))
+    return Answer(named, "\n".join(named.values()))
 
 
 @verb

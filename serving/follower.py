@@ -26,7 +26,7 @@ from serving.passages import asked_from
 from serving.settings import GatewaySettings
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import verify_manifest
+from tasks.core.files import holds
 from tasks.core.package import Package, read_package
 from tasks.engine.client import Engine, adapter_name
 from tasks.engine.parity import ParityProbe, check
@@ -111,6 +111,12 @@ def not_an_adapter(parts: Package) -> str:
     return "it is whole weights: it needs an engine of its own, not the base model's (docs/training.md)"
 
 
+def refuse_changed(package: Path) -> None:
+    """Raises NotServed where a package is no longer the one that its folder is named after."""
+    if not holds(package, package.name):
+        raise NotServed("its files were changed on this machine; they are fetched again at the next try or start")
+
+
 class Adapters:
     """The adapters that this gateway put into the engine: which, from where, and which may go.
 
@@ -164,10 +170,10 @@ class Adapters:
 
         Raises:
             EngineError: the engine cannot load it.
-            ManifestError: the package was changed since.
+            NotServed: the package was changed since.
         """
         for name in self.lost(models):
-            verify_manifest(self._packages[name])
+            refuse_changed(self._packages[name])
             self.engine.load_adapter(name, (self._packages[name] / ADAPTER).absolute())
         gone = [name for name in self._packages if name not in models and name not in self._served()]
         for name in gone:
@@ -178,10 +184,17 @@ class Follower:
     """Keeps `traffic` at what the registry asks for, as far as it may be served."""
 
     def __init__(
-        self, settings: GatewaySettings, store: Store, traffic: Traffic, metrics: Metrics, prompts: PromptBook
+        self,
+        settings: GatewaySettings,
+        store: Store,
+        traffic: Traffic,
+        metrics: Metrics,
+        prompts: PromptBook,
+        base: str,
     ) -> None:
+        """`base` is the digest of the checked base model."""
         self.settings, self.store, self.traffic, self.metrics = settings, store, traffic, metrics
-        self.prompts = prompts
+        self.prompts, self.base = prompts, base
         self.engine = Engine(settings.engine_url, settings.engine_key)
         self.adapters = Adapters(self.engine, traffic, settings.engine.max_adapters)
         self._registry: Registry | None = None
@@ -293,11 +306,14 @@ class Follower:
         parts = read_package(package)
         if parts.kind.served_as != "adapter":
             raise NotServed(not_an_adapter(parts))
+        if parts.trained_over != self.base:
+            raise NotServed("it was trained over another base model than data/base_model holds")
         system, name = self._system_of(package), adapter_name(version.manifest)
         knowledge = self._open(parts)
         self.adapters.load(name, package)
         try:
             self._probe(registry, version, name, knowledge)
+            refuse_changed(package)  # what was read since it was checked is what was checked
         except Exception:
             self.adapters.unload(name)
             raise

@@ -18,6 +18,7 @@ from serving.settings import GatewaySettings
 from serving.storage import Storage
 from serving.upstream import Upstream
 from tasks.core import layout
+from tasks.core.files import verify_manifest
 from tasks.store.answers import FeedbackIn, answers_of, ensure_conversation, feedback_on, get_answer, record_feedback
 from tasks.store.memory import REVIEWERS, accept, withdraw
 from tasks.store.schema import AnswerRow, FeedbackRow, Identity
@@ -50,12 +51,14 @@ class ChatService:
         """Open the store, connect to the engine and begin to follow the registry.
 
         Raises:
+            ManifestError: the base model is not whole.
             StoreError: the database cannot be reached or is not migrated.
         """
+        base = await asyncio.to_thread(verify_manifest, self.settings.root / layout.BASE_MODEL)
         await self.storage.open()
         await asyncio.to_thread(self.prompts.warm)
         await self.upstream.open()
-        self.follower = Follower(self.settings, self.storage.store, self.traffic, self.metrics, self.prompts)
+        self.follower = Follower(self.settings, self.storage.store, self.traffic, self.metrics, self.prompts, base)
         self.follower.start()
 
     async def stop(self) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tasks.core import layout
+from tasks.core.files import verify_manifest
 from tasks.core.params import load_params
 from tasks.core.stage import run_stage
 from tasks.engine.client import EngineError
@@ -19,10 +20,16 @@ from tasks.engine.process import EngineProcess, check_base_model
 
 
 def serve(home: Path = Path(), pause: float = 2.0) -> str:
-    """Run the engine until we are told to stop. Raises EngineError: it could not be started, or ended by itself."""
+    """Run the engine until we are told to stop.
+
+    Raises:
+        EngineError: it could not be started, or ended by itself.
+        ManifestError: the base model is not what its manifest says.
+    """
     settings = load_params(home / layout.PARAMS).engine
     base_model = home / layout.BASE_MODEL
     wait_for(base_model, settings.start_seconds, pause)
+    verify_manifest(base_model)
     began = time.monotonic()
     with EngineProcess(settings, base_model, home) as engine:
         print(f"engine: {settings.kind} ready at {engine.url}/v1 after {time.monotonic() - began:.0f} s", flush=True)

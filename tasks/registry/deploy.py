@@ -11,6 +11,7 @@ import getpass
 from contextlib import AbstractContextManager
 
 from tasks.core.clock import now
+from tasks.registry.signing import evidence
 from tasks.registry.versions import (
     BY_PERSON,
     ROLLED_BACK,
@@ -53,7 +54,7 @@ def roll_back(
         history = ledger.entries(store, registry.domain, *MADE_CHAMPION, limit=1000)
         earlier = [entry.version for entry in history if entry.version]
         champion, previous = registry.roll_back(earlier, mark)
-        ledger.append(store, registry.domain, "rolled_back", champion.number, champion.manifest, actor, reason)
+        _append(store, registry, "rolled_back", champion, actor, reason)
     return champion, previous
 
 
@@ -89,7 +90,13 @@ def approve(
 def _write(registry: Registry, store: Store, event: str, version: Version, actor: str, reason: str) -> None:
     truth = ledger_champion(store, registry.domain)
     if truth is None or (truth.version, truth.digest) != (version.number, version.manifest):
-        ledger.append(store, registry.domain, event, version.number, version.manifest, actor, reason)
+        _append(store, registry, event, version, actor, reason)
+
+
+def _append(store: Store, registry: Registry, event: str, version: Version, actor: str, reason: str) -> None:
+    """Into the ledger, with what the version's signature says."""
+    detail = evidence(version.tags)
+    ledger.append(store, registry.domain, event, version.number, version.manifest, actor, reason, detail)
 
 
 def this_person() -> str:
@@ -107,7 +114,7 @@ def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
     truth = ledger_champion(store, registry.domain)
     if truth is not None and (truth.version, truth.digest) == (version.number, version.manifest):
         return None
-    if reason := unservable(version):
+    if reason := unservable(version) or registry.untrusted(version):
         return reason
     if version.tags.get("override", "").strip():
         return None
@@ -168,14 +175,14 @@ def _record(store: Store, registry: Registry, version: Version, truth: LedgerEnt
         registry.client.set_registered_model_alias(registry.domain, "previous", before.number)
         if event == "rolled_back":
             registry.mark_rolled_back(before)
-    ledger.append(store, registry.domain, event, version.number, version.manifest, BY_HAND, reason)
+    _append(store, registry, event, version, BY_HAND, reason)
 
 
 def _put_back(store: Store, registry: Registry, truth: LedgerEntry | None, reason: str) -> Version | None:
     champion = _version_of(registry, truth)
     if champion is not None:
         registry.client.set_registered_model_alias(registry.domain, "champion", champion.number)
-        ledger.append(store, registry.domain, "restored", champion.number, champion.manifest, "flywheel", reason)
+        _append(store, registry, "restored", champion, "flywheel", reason)
     elif registry.alias("champion") is not None:
         registry.client.delete_registered_model_alias(registry.domain, "champion")
     return champion

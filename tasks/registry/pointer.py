@@ -62,7 +62,13 @@ def point(pointer: Pointer, root: Path) -> Pointer:
 
 
 def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
-    """The version's package under its digest, checked; what is there already is only checked."""
+    """The version's package under its digest, checked, its signature too; what is there already is only checked.
+
+    Raises:
+        VersionUnavailable: its signature does not hold, or its files are missing or differ from its manifest.
+    """
+    if reason := registry.untrusted(version):
+        raise VersionUnavailable(reason)
     target = root / layout.WEIGHTS / version.manifest
     if holds(target, version.manifest):
         return target
@@ -70,6 +76,8 @@ def fetch_weights(registry: Registry, version: Version, root: Path) -> Path:
         found = _fetch(registry, version, PACKAGE_ARTIFACT, folder, lambda at: verify_manifest(at) == version.manifest)
         with fresh_directory(target) as fresh:
             shutil.copytree(found, fresh, dirs_exist_ok=True)
+            if not holds(fresh, version.manifest):
+                raise VersionUnavailable(f"version {version.number} was damaged while it was copied; look at the disk")
     return target
 
 

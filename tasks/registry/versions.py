@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import FlywheelError
-from tasks.core.files import sha256_bytes
+from tasks.core.files import sha256_bytes, write_text
+from tasks.registry import signing
 from tasks.registry.runs import PACKAGE_ARTIFACT, connect
 
 if TYPE_CHECKING:
@@ -66,6 +67,24 @@ class Registry:
         except MlflowException:
             with contextlib.suppress(MlflowException):
                 self.client.create_registered_model(domain)
+        if not signing.adopted_path(home).is_file() and not signing.pinned_keys():
+            self._sign_what_there_is()
+
+    def _sign_what_there_is(self) -> None:
+        """Once, when this installation gets its key: versions older than signing are taken on trust."""
+        for model in self.client.search_registered_models(max_results=1000):
+            for row in self.client.search_model_versions(f"name='{model.name}'", max_results=10_000):
+                if "manifest_sha256" in row.tags and signing.SIGNATURE not in row.tags:
+                    self._sign(model.name, str(row.version), row.tags)
+        write_text(signing.adopted_path(self.home), f"with {signing.public_key(self.home)}\n")
+
+    def _sign(self, model: str, number: str, tags: dict[str, str]) -> None:
+        signature = signing.sign(self.home, model, tags)
+        self.client.set_model_version_tag(model, number, signing.SIGNATURE, signature)
+
+    def untrusted(self, version: Version) -> str | None:
+        """Why a version may not be served here, by its signature; None where that holds."""
+        return signing.untrusted(self.home, self.domain, version.number, version.tags)
 
     def versions(self) -> list[Version]:
         """All versions, newest first."""
@@ -116,8 +135,11 @@ class Registry:
         version = self.find(**same)
         if version is None:
             source = f"runs:/{run_id}/{PACKAGE_ARTIFACT}"
+            tags = tags | {signing.SIGNATURE: signing.sign(self.home, self.domain, tags)}
             created = self.client.create_model_version(self.domain, source, run_id=run_id, tags=tags)
             version = self.get(str(created.version))
+        elif self.untrusted(version):  # the same was made here again
+            self._sign(self.domain, version.number, tags)
         self.client.set_registered_model_alias(self.domain, "candidate", version.number)
         return self.get(version.number)
 
@@ -151,12 +173,14 @@ class Registry:
         return dict(json.loads(content))
 
     def override(self, version: Version, reason: str) -> Version:
-        """Let a person answer for a version without a passing verdict, or for one that was rolled back."""
+        """Let a person answer for a version: without a passing verdict, rolled back, or not signed by a key of ours."""
         if not reason.strip():
             raise PromotionRefused("an override needs a reason")
         if ROLLED_BACK in version.tags:
             self.client.delete_model_version_tag(self.domain, version.number, ROLLED_BACK)
         self.client.set_model_version_tag(self.domain, version.number, "override", reason.strip())
+        if self.untrusted(version):
+            self._sign(self.domain, version.number, version.tags)
         return self.get(version.number)
 
     def promote(self, version: Version) -> Version | None:
@@ -164,12 +188,13 @@ class Registry:
 
         Raises:
             PromotionRefused: no passing verdict for exactly this package against exactly this champion, and no
-                `override` tag with a reason; or no engine serves it, which no override changes.
+                `override` tag with a reason; or no engine serves it, or its signature does not hold, which no
+                override changes.
         """
         champion = self.alias("champion")
         if champion is not None and champion.number == version.number:
             return champion
-        if reason := unservable(version):
+        if reason := unservable(version) or self.untrusted(version):
             raise PromotionRefused(reason)
         if not version.tags.get("override", "").strip():
             check_verdict(version, self.verdict(version), champion)

@@ -17,7 +17,15 @@ import numpy as np
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import digest_of, scratch_directory, sha256_file, take_place
+from tasks.core.files import (
+    ManifestError,
+    digest_of,
+    scratch_directory,
+    sha256_file,
+    take_place,
+    verify_manifest,
+    write_manifest,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,13 +50,16 @@ class EmbedderUnreadable(FlywheelError):
 
 
 def sentence_folder(weights: Path, tokenizer: Path) -> Path:
-    """The folder of these two files, made where there is none. Raises EmbedderUnreadable."""
+    """The folder of these two files, made where there is none that is whole. Raises EmbedderUnreadable."""
     key = digest_of([sha256_file(path) for path in (weights, tokenizer, Path(__file__))])
     folder = layout.EMBEDDERS / key
-    if not folder.is_dir():
+    try:
+        verify_manifest(folder)
+    except ManifestError:
         with scratch_directory(folder) as made:
             build(weights, tokenizer, made / "bert").save_pretrained(str(made), create_model_card=False)
             shutil.rmtree(made / "bert")
+            write_manifest(made)
             take_place(made, folder)
     return folder
 

@@ -56,6 +56,7 @@ def make_toy(folder: Path) -> Path:
         "domains/toy/prompts/system.txt": "Be kind.\n",
         "state/champion.json": '{"kind": "base", "version": "base", "digest": null}\n',
         "state/feedback.json": '{"count": 0, "digest": null, "watermark": null}\n',
+        "infra/locks/main.txt": "click==8.3.1\n",
         "wanted.json": '{"outcome": "promote", "sleep": 0}\n',
         ".dvc/config": "",
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",  # these two as `dvc init` writes them, without its 2 s
@@ -64,7 +65,7 @@ def make_toy(folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
-    shutil.copytree(REPOSITORY / "infra", folder / "infra", ignore=shutil.ignore_patterns("*.txt"))
+    shutil.copytree(REPOSITORY / "infra", folder / "infra", ignore=shutil.ignore_patterns("*.txt"), dirs_exist_ok=True)
     for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"]):
         subprocess.run(command, cwd=folder, check=True)
     commit(folder, "start")

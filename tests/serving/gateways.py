@@ -20,6 +20,7 @@ import psutil
 import uvicorn
 
 from tasks.core import layout
+from tasks.core.files import write_manifest
 from tasks.core.params import Params, load_params
 from tasks.core.processes import free_port
 from tasks.core.records import Passage, make_passage
@@ -90,6 +91,7 @@ def make_home(folder: Path, base_model: Path) -> Path:
     (folder / layout.BASE_MODEL).mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"):
         shutil.copy(base_model / name, folder / layout.BASE_MODEL / name)
+    write_manifest(folder / layout.BASE_MODEL)
     shutil.copytree(ROOT / "domains", folder / "domains")
     migrate(None, folder)
     return lay_mlflow(folder)

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tasks.core.files import write_manifest
+from tasks.core import layout
+from tasks.core.files import verify_manifest, write_manifest
 from tasks.engine.parity import ParityProbe
 from tasks.registry import pointer
 from tasks.registry.runs import open_run
@@ -73,6 +74,8 @@ def register(registry: Registry, folder: Path, name: str, base: Path, part: str 
     (package / "kind.json").write_text(json.dumps({"served_as": served_as, "why": "test"}))
     template = (base / "chat_template.jinja").read_text(encoding="utf-8")
     (package / "prompt.json").write_text(json.dumps({"system": f"You are {name}.", "chat_template": template} | prompt))
+    trained_over = "0" * 64 if name == "stranger" else verify_manifest(registry.home / layout.BASE_MODEL)
+    (package / "base.json").write_text(json.dumps({"digest": trained_over}))
     digest = write_manifest(package)
     run_id = open_run(registry.client, registry.home, DOMAIN, name, "test")
     registry.client.log_artifacts(run_id, str(package), "package")
@@ -102,7 +105,7 @@ def followed(engine: Stub, base_model: Path, tmp_path_factory: pytest.TempPathFa
     registry = Registry(DOMAIN, home)
     versions = {
         name: register(registry, folder / "packages", name, base_model)
-        for name in ("first", "second", "damaged", MISBEHAVING, "knowing", "knowing badly")
+        for name in ("first", "second", "damaged", MISBEHAVING, "stranger", "knowing", "knowing badly")
     }
     versions["foreign"] = register(registry, folder / "packages", "foreign", base_model, chat_template="{{ other }}")
     versions["whole"] = register(registry, folder / "packages", "whole", base_model, part="model")
@@ -218,6 +221,7 @@ def test_a_version_with_an_index_is_probed_and_answers_from_its_passages(followe
         ("damaged", "cannot be fetched"),
         (MISBEHAVING, "does not answer as it was evaluated"),
         ("foreign", "template"),
+        ("stranger", "another base model"),
         ("whole", "whole weights"),
         ("knowing badly", "holds no index"),
     ],
