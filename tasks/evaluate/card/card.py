@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +23,9 @@ from tasks.core.files import write_text
 from tasks.core.graph import training_stages
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 from tasks.evaluate.card.language import lacking
+
+if TYPE_CHECKING:
+    import jinja2
 
 SAMPLES = 5
 INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
@@ -200,8 +203,19 @@ def lacks(domain: Mapping[str, Any]) -> list[str]:
 
 def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> str:
     """The page, self-contained; in HTML every value is escaped except the charts, which are drawn here from numbers."""
-    import jinja2
     from markupsafe import Markup
+
+    drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
+    return (
+        templates(escape)
+        .get_template(template)
+        .render(card=card, rows=verdict_rows(card.verdict), charts=drawn, right=right_answers(card.verdict))
+    )
+
+
+def templates(escape: bool = True) -> jinja2.Environment:
+    """The templates beside this module; without `escape` they escape by their own filters."""
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -211,10 +225,7 @@ def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> 
         lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
-    drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
-    return environment.get_template(template).render(
-        card=card, rows=verdict_rows(card.verdict), charts=drawn, right=right_answers(card.verdict)
-    )
+    return environment
 
 
 def figure(value: Any) -> str:
