@@ -27,7 +27,9 @@ SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a versio
     "--retrieval", metavar="on,off", help="Instead: base and tuned model, with (on) and without (off) passages."
 )
 @click.option(
-    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Of two versions: write all to this page."
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Of two versions: write this page, which needs no network.",
 )
 @click.option(
     "--most",
@@ -40,8 +42,8 @@ def compare(names: tuple[str, ...], bases: bool, retrieval: str | None, html: Pa
     """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
 
     Two versions are compared item by item: what the gate asks, right answers by category, and the items that lost
-    most, with both answers. The terminal shows the beginning of it, --html and --json all. More versions are shown by
-    their figures.
+    most, with both answers. The terminal shows the beginning of it, --html more, --json all. More versions than two
+    are shown by their figures.
 
     With --retrieval on,off the questions of the domain are put to the base model and to models/package, with the
     passages that its index finds and without, and to plain search (some minutes each, once).
