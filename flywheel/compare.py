@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from flywheel.answers import Answer, brief, registry, verb
+from flywheel.two_versions import two_versions
 from tasks.core.layout import home
 from tasks.core.words import gib, rough
 
@@ -24,8 +26,24 @@ SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a versio
 @click.option(
     "--retrieval", metavar="on,off", help="Instead: base and tuned model, with (on) and without (off) passages."
 )
-def compare(names: tuple[str, ...], bases: bool, retrieval: str | None) -> Answer:
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Of two versions: write this page, which needs no network.",
+)
+@click.option(
+    "--most",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Items on the page, for each set and metric: so many losses and as many gains.",
+)
+def compare(names: tuple[str, ...], bases: bool, retrieval: str | None, html: Path | None, most: int) -> Answer:
     """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
+
+    Two versions are compared item by item: what the gate asks, right answers by category, and the items that lost
+    most, with both answers. The terminal shows the beginning of it, --html more, --json all. More versions than two
+    are shown by their figures.
 
     With --retrieval on,off the questions of the domain are put to the base model and to models/package, with the
     passages that its index finds and without, and to plain search (some minutes each, once).
@@ -37,6 +55,10 @@ def compare(names: tuple[str, ...], bases: bool, retrieval: str | None) -> Answe
         return _arms(retrieval)
     if not names:
         raise click.UsageError("name versions or bases to compare, or give --retrieval on,off")
+    if html is not None and (bases or len(names) != 2):
+        raise click.UsageError("--html shows two versions: name exactly two")
+    if len(names) == 2 and not bases:
+        return two_versions(_versions(names), names, html and html.absolute(), most)
     return _bases(names) if bases else _versions(names)
 
 

@@ -116,6 +116,10 @@ def fetch_probes(registry: Registry, version: Version, most: int = 8) -> list[Pa
 def fetch_evaluation(registry: Registry, version: Version, folder: str) -> Path:
     """The evaluation that is kept with a version, below `folder`. Raises VersionUnavailable: see fetch_probes."""
     digest = version.tags.get(EVALUATION_TAG)
+    if digest is None:
+        raise VersionUnavailable(
+            f"version {version.number} was judged before answers and scores were kept with versions"
+        )
     return _fetch(registry, version, EVALUATION_ARTIFACT, folder, lambda at: folder_digest(at) == digest)
 
 

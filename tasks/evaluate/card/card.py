@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,6 +24,9 @@ from tasks.core.graph import training_stages
 from tasks.evaluate.card.categories import Lost, changed
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 from tasks.evaluate.card.language import lacking
+
+if TYPE_CHECKING:
+    import jinja2
 
 SAMPLES = 5
 INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
@@ -204,8 +207,19 @@ def lacks(domain: Mapping[str, Any]) -> list[str]:
 
 def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> str:
     """The page, self-contained; in HTML every value is escaped except the charts, which are drawn here from numbers."""
-    import jinja2
     from markupsafe import Markup
+
+    drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
+    return (
+        templates(escape)
+        .get_template(template)
+        .render(card=card, rows=verdict_rows(card.verdict), charts=drawn, right=right_answers(card.verdict))
+    )
+
+
+def templates(escape: bool = True) -> jinja2.Environment:
+    """The templates beside this module; without `escape` they escape by their own filters."""
+    import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -215,10 +229,7 @@ def _render(template: str, card: Card, charts: dict[str, str], escape: bool) -> 
         lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
-    drawn = {name: Markup(svg) for name, svg in charts.items()}  # noqa: S704
-    return environment.get_template(template).render(
-        card=card, rows=verdict_rows(card.verdict), charts=drawn, right=right_answers(card.verdict)
-    )
+    return environment
 
 
 def figure(value: Any) -> str:
