@@ -33,14 +33,13 @@ from tasks.registry.deploy import this_person
 from tasks.registry.runs import drop_artifacts
 from tasks.registry.versions import FORGET, Registry, Version
 from tasks.store import forgotten as rows
-from tasks.store.forgotten import Asked
+from tasks.store.forgotten import CERTIFICATES, Asked
 from tasks.store.schema import LedgerEntry
 from tasks.store.store import Store
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-CERTIFICATES = layout.HOME / "forgotten"
 STAGE_OUTPUTS = ("data", "models", "reports")
 OWN = (layout.CHECKPOINTS, layout.CACHE, layout.HOME / "smaller")
 NOT_SOURCES = ("feedback", "answer", "version", "night")  # what sources of corrections begin with
@@ -122,14 +121,14 @@ def _asked(registry: Registry, kind: str, name: str, home: Path) -> Asked:
     return Asked(kind, name, registry.domain, names=frozenset({name, *read}))
 
 
-def _look(work: Work) -> dict[str, Any]:
+def _look(work: Work) -> dict[str, list[Any]]:
     """What would go, and which versions know it."""
     snapshots = [path.name for path in forgetting.held_snapshots(work.home, work.gone)]
     return {
         "versions": [
-            {"domain": registry.domain, "version": number, "why": why}
+            {"domain": registry.domain, "version": version.number, "manifest_sha256": version.manifest, "why": why}
             for registry in work.registries
-            for number, why in forgetting.reached(registry, work.gone, snapshots).items()
+            for version, why in forgetting.reached(registry, work.gone, snapshots)
         ],
         "snapshots": snapshots,
         "files": [path.relative_to(work.home).as_posix() for path in _files(work)],
@@ -158,8 +157,9 @@ def finish(home: Path, certificate: str) -> dict[str, Any]:
         alone.enter_context(one_at_a_time(home, print, "nightly"))
         for place in work.places:
             alone.enter_context(one_at_a_time(place.root, print))
-        for name, found in _look(work).items():
-            lists[name] += [one for one in found if one not in lists[name]]
+        for name, looked in _look(work).items():
+            known = [_key(one) for one in lists[name]]
+            lists[name] += [one for one in looked if _key(one) not in known]
         write_json(begun, lists)
         marked = _mark(work, certificate)
         for place in work.places:
@@ -170,6 +170,11 @@ def finish(home: Path, certificate: str) -> dict[str, Any]:
         write_json(path, found)
         begun.unlink()
         return found
+
+
+def _key(found: Any) -> Any:
+    """By what an entry of a list is known again: why a version knows it may be told otherwise later."""
+    return (found["domain"], found["version"]) if isinstance(found, dict) else found
 
 
 def _mark(work: Work, certificate: str) -> list[Version]:
@@ -260,9 +265,6 @@ def _purge_versions(work: Work, certificate: str) -> list[str]:
 
 
 def _certificate(work: Work, entry: LedgerEntry, left: list[str]) -> dict[str, Any]:
-    manifests = {(r.domain, v.number): v.manifest for r in work.registries for v in r.versions()}
-    for one in work.lists["versions"]:
-        one["manifest_sha256"] = manifests.get((one["domain"], one["version"]))
     if work.kind in ("example", "source"):
         left.append(f"commit {FORGOTTEN}; what it was read from is in the domain's own files and their history in git")
     return {

@@ -106,8 +106,8 @@ def without(pointer: FeedbackPointer, home: Path, gone: Forgotten, marked: Colle
     return pointer.model_copy(update={"count": len(kept), "digest": write_snapshot(kept, home)})
 
 
-def reached(registry: Registry, gone: Forgotten, snapshots: Collection[str]) -> dict[str, str]:
-    """Number → why, of each version that knows it; `snapshots` are digests of those that hold it.
+def reached(registry: Registry, gone: Forgotten, snapshots: Collection[str]) -> list[tuple[Version, str]]:
+    """Each version that knows it, newest first, and why; `snapshots` are digests of those that hold it.
 
     Preferences have no receipt: an aligned version has learnt whatever was in its snapshot.
     """
@@ -121,10 +121,8 @@ def reached(registry: Registry, gone: Forgotten, snapshots: Collection[str]) -> 
             direct[version.number] = "learnt it"
         elif any(gone(row["source"]) for row in _kept(registry, version, INDEX)):
             direct[version.number] = "its index holds it"
-    for version in versions:
-        if before := next((one.number for one in line_of(registry, version) if one.number in direct), None):
-            direct.setdefault(version.number, f"goes on from version {before}")
-    return direct
+    knows = ((v, next((one.number for one in line_of(registry, v) if one.number in direct), "")) for v in versions)
+    return [(v, direct.get(v.number, f"goes on from version {one}")) for v, one in knows if one]
 
 
 def _named(row: dict[str, Any]) -> list[str]:

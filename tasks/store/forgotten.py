@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Text, delete, select, type_coerce
 from sqlalchemy.orm import Session
 
+from tasks.core import layout
 from tasks.core.clock import now
 from tasks.core.files import sha256_bytes
 from tasks.store import ledger
@@ -23,6 +24,7 @@ from tasks.store.schema import AnswerRow, FeedbackRow, Forgotten, Identity, Ledg
 from tasks.store.store import Store
 
 EVENT = "forgotten"
+CERTIFICATES = layout.HOME / "forgotten"
 
 
 @dataclass(frozen=True)
