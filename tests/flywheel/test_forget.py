@@ -21,9 +21,11 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from sqlalchemy import select
 
 from flows import forget as flow
+from flows.learn import NothingToLearn, _champion
 from flows.nightly import Work, point_at
 from flywheel.cli import main
 from tasks.core import layout
+from tasks.core.domain import LEARNED_FOLDER
 from tasks.core.files import write_json
 from tasks.core.params import load_params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer
@@ -269,6 +271,40 @@ def test_the_next_night_starts_from_the_base_model_and_judges_against_the_champi
     night.number = 2
     pointer = point_at(work, night, 1, "e" * 64)
     assert (pointer.start, pointer.origin, pointer.watermark) == (None, None, 2)
+
+
+def test_a_champion_that_knows_what_was_forgotten_learns_no_documents(world: World) -> None:
+    world.run("--feedback", world.said.id, "--yes")
+    with pytest.raises(NothingToLearn, match="knows what was forgotten"):
+        _champion(world.registry)
+
+
+def test_the_worktree_of_a_deployment_is_told_too_and_its_branch_keeps_it(world: World) -> None:
+    domain, tree = world.registry.domain, world.home / layout.WORKSPACES / world.registry.domain
+
+    def git(*arguments: str, root: Path = world.home) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+        return subprocess.check_output(["git", *who, *arguments], cwd=root, text=True)
+
+    git("init", "-q", "-b", "main")
+    (world.home / ".gitignore").write_text("/.flywheel/\n/data/\n")
+    git("add", "-A")
+    git("commit", "-qm", "start")
+    git("worktree", "add", "-q", "-b", f"release/{domain}", str(tree))
+    learned = tree / layout.DOMAINS / domain / LEARNED_FOLDER / "faq.pdf"
+    learned.parent.mkdir(parents=True)
+    learned.write_text("Anna")
+    shutil.copytree(world.home / "data/both", tree / "data/both")
+    world.run("--feedback", world.said.id, "--yes")
+    world.run("--example", FAQ.id, "--yes")
+    assert read_feedback_pointer(tree).count == read_feedback_pointer(world.home).count == 1
+    assert (tree / FORGOTTEN).read_text() == (world.home / FORGOTTEN).read_text() != "[]\n"
+    assert git("status", "--porcelain", "state", root=tree) == ""
+    assert sorted(path.name for path in (tree / "data/both").iterdir()) == ["ids.json"]
+    assert learned.exists()
+    (world.home / "data/faq").mkdir(exist_ok=True)
+    world.run("--source", "learned/faq.pdf", "--yes")
+    assert not learned.exists()
 
 
 def test_an_example_goes_with_the_row_it_was_read_from(world: World) -> None:
