@@ -40,8 +40,8 @@ from tasks.store.store import Store
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
-STAGE_OUTPUTS = ("data", "models", "reports")
-OWN = (layout.CHECKPOINTS, layout.CACHE, layout.HOME / "smaller")
+MADE = (Path("data"), Path("models"), layout.REPORTS, layout.CHECKPOINTS)  # by stages, in every place
+OWN = (layout.CACHE, layout.HOME / "smaller")
 NOT_SOURCES = ("feedback", "answer", "version", "night")  # what sources of corrections begin with
 
 
@@ -207,7 +207,7 @@ def _bring_state(work: Work, place: Workspace, marked: set[str]) -> None:
 
 def _files(work: Work) -> list[Path]:
     """Files of ours that hold it: what stages made, learned documents, checkpoints and caches."""
-    folders = [place.root / name for place in work.places for name in STAGE_OUTPUTS]
+    folders = [place.root / name for place in work.places for name in MADE]
     found = [path for folder in (*folders, *(work.home / own for own in OWN)) for path in _holders(folder, work)]
     for place in work.places:
         for learned in place.root.glob(f"{layout.DOMAINS}/{work.domain}/{LEARNED_FOLDER}/*"):

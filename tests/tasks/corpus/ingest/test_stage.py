@@ -53,7 +53,7 @@ def test_what_was_dropped_before_keeps_its_own_reason_and_an_entry_that_is_asked
 def test_what_was_forgotten_leaves_every_output_and_has_a_receipt(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The default domain: an entry of its FAQ that an evaluation item is answered from, and all of the dialogues' topic ai.
+    """The default domain: an entry of its FAQ that an evaluation item is answered from, and a topic of its dialogues.
 
     The item goes too: nobody could answer it any more, and the next version would be blamed for it.
     """
