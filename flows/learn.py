@@ -27,7 +27,7 @@ from tasks.knowledge.search import Knowledge
 from tasks.registry import runs
 from tasks.registry.deploy import promote, this_person
 from tasks.registry.pointer import EVALUATION_TAG, fetch_evaluation, fetch_weights
-from tasks.registry.versions import Registry, Version
+from tasks.registry.versions import FORGET, Registry, Version
 from tasks.text.prompts import PromptBook
 
 # What a version has of the champion whose weights it carries: its base, its training data, the nights it learnt.
@@ -99,6 +99,8 @@ def _champion(registry: Registry) -> tuple[Version, Path, Knowledge]:
     champion = registry.alias("champion")
     if champion is None:
         raise NothingToLearn(f"{registry.domain} has no champion that could learn; make one: make run")
+    if champion.tags.get(FORGET):
+        raise NothingToLearn(f"version {champion.number} knows what was forgotten; release one that does not: make run")
     package = fetch_weights(registry, champion, Path())
     knowledge = read_package(package).knowledge
     if knowledge is None:

@@ -37,7 +37,7 @@ from tasks.evaluate.influence import INFLUENCE
 from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
-from tasks.registry.versions import Registry, held_nights, line_of
+from tasks.registry.versions import FORGET, Registry, held_nights, line_of
 from tasks.store.nights import close_night, feedback_upto, note_snapshot, open_night
 from tasks.store.schema import AnswerRow, FeedbackRow, Night
 from tasks.store.store import Store
@@ -189,9 +189,11 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
         return FeedbackPointer(count=0)
     champion = work.registry.alias("champion")
     line = line_of(work.registry, champion) if champion is not None else []
-    for version in line[:1] + line[-1:]:
+    # What knows something that was forgotten is not gone on from: its line would know it too.
+    continued = [] if line and line[0].tags.get(FORGET) else line
+    for version in continued[:1] + continued[-1:]:
         fetch_weights(work.registry, version, work.place.home)
-    points = [StartPoint(version=version.number, digest=version.manifest) for version in line]
+    points = [StartPoint(version=version.number, digest=version.manifest) for version in continued]
     return FeedbackPointer(
         count=count,
         digest=digest,

@@ -1,18 +1,20 @@
-"""The small flows that an operator starts or watches: promote, rollback, and the alarm, which is scheduled every hour.
+"""The small flows that an operator starts or watches: promote, rollback, forget, and the alarm, every hour.
 
-promote and rollback do what `flywheel promote` and `flywheel rollback` do. The alarm is red in Prefect when no night
-has finished for params.nightly.alarm_hours. It also clears away dead runs (flows/worker.py): it has a deployment of
-its own, so a dead nightly cannot block it.
+promote, rollback and forget do what the verbs of these names do. The alarm is red in Prefect when no night has finished
+for params.nightly.alarm_hours. It also clears away dead runs (flows/worker.py): it has a deployment of its own, so a
+dead nightly cannot block it.
 """
 
 from __future__ import annotations
 
 import contextlib
+from typing import Literal
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, Failed, State
 
+from flows import forget as forgetting
 from flows.live import live, promoted_by_hand, rolled_back
 from flows.worker import sweep
 from tasks.core import layout
@@ -44,6 +46,18 @@ def rollback(reason: str = "rolled back from Prefect") -> State:
     with contextlib.chdir(home), live(home) as (params, registry, store):
         _, _, served, words = rolled_back(registry, store, params, reason)
         return Failed(message=words) if served is False else Completed(message=words)
+
+
+@flow(name="forget", retries=0, persist_result=False)
+def forget(kind: Literal["feedback", "example", "source"], name: str) -> State:
+    """Do what `flywheel forget --yes` does; not for a person, whose name would stay in Prefect's own database.
+
+    Args:
+        kind: what is forgotten.
+        name: its id, or the source's name.
+    """
+    found = forgetting.forget(layout.home(), kind, name, sure=True)
+    return Completed(message="; ".join([f"certificate {found['certificate']}", *found["remaining"]]))
 
 
 @flow(name="alarm", retries=0, persist_result=False)

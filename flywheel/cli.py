@@ -20,6 +20,7 @@ import click
 
 from flywheel.answers import Answer, brief, is_quiet, json_option, registry, verb
 from flywheel.compare import compare
+from flywheel.forget import forget
 from flywheel.learn import learn
 from flywheel.pilot import pilot
 from flywheel.platform.verbs import VERBS as PLATFORM
@@ -377,6 +378,7 @@ VERBS = (
     promote,
     rollback,
     trace,
+    forget,
 )
 for command in (*VERBS, *PLATFORM):
     main.add_command(command)

@@ -19,7 +19,7 @@ import aiohttp
 
 from serving.errors import ServiceError
 from serving.follower import Served
-from serving.passages import annotations_of, passage_of, source_of, sources_of
+from serving.passages import annotations_of, left_out, passage_of, source_of, sources_of
 from serving.prompt_checks import Prompt, Wanted, checked_prompt, with_passages
 from serving.service import ChatService
 from serving.upstream import Piece, engine_away, engine_lost, pieces
@@ -240,7 +240,7 @@ async def _looked_up(service: ChatService, identity: Identity, prompt: Prompt, k
             knowledge.search,
             [prompt.messages[-1]["content"]],
             beside=[one for one in corrections if one.text],
-            withdrawn={source_of(one) for one in memory.withdrawn},
+            withdrawn={source_of(one) for one in memory.withdrawn} | left_out(knowledge, memory.forgotten),
         )
     most = service.settings.serving.max_prompt_tokens
     return await with_passages(service.prompts, most, prompt, hits, knowledge.settings.words)

@@ -33,7 +33,7 @@ from tasks.engine.parity import ParityProbe, check
 from tasks.registry import pointer
 from tasks.registry.deploy import settled_champion
 from tasks.registry.pointer import fetch_weights
-from tasks.registry.versions import Registry, Version
+from tasks.registry.versions import FORGET, Registry, Version
 from tasks.store import ledger
 from tasks.store.store import Store
 from tasks.text.prompts import PromptBook, render
@@ -403,7 +403,7 @@ class Follower:
         version = registry.alias("candidate")
         now, champion = self.traffic.challenger, self.traffic.champion
         same = version is not None and champion is not None and version.manifest == champion.digest
-        if version is None or same or version.tags.get("verdict") not in ("promote", "hold"):
+        if version is None or same or FORGET in version.tags or version.tags.get("verdict") not in ("promote", "hold"):
             self.traffic.challenger = None
         elif (now is None or now.digest != version.manifest) and self._due(version.manifest):
             try:

@@ -8,13 +8,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.records import Passage, make_passage
+from tasks.corpus.reading.forgotten import Forgotten
 from tasks.store.memory import Correction
 from tasks.store.schema import storable
 from tasks.text.passages import AnsweringWords, ask_from, cited, uncited
 from tasks.text.personal import masked
 
 if TYPE_CHECKING:
-    from tasks.knowledge.search import Hit
+    from tasks.knowledge.search import Hit, Knowledge
 
 TOLD = ("kind", "question", "text", "source", "score")
 _MARK = re.compile(r"\[\d+\]")  # where a citation can stand; what it cites is said by `cited`
@@ -31,6 +32,13 @@ def passage_of(correction: Correction) -> Passage:
     texts = (correction.question, uncited(correction.text))
     question, text = texts if correction.own else (masked(one)[0] for one in texts)
     return make_passage(kind="correction", question=question, text=text, source=source_of(correction.feedback))
+
+
+@lru_cache(maxsize=4)  # champion and challenger, before and after something is forgotten
+def left_out(knowledge: Knowledge, forgotten: frozenset[str]) -> frozenset[str]:
+    """The sources in an index that were forgotten since it was made; `forgotten` are hashes of names."""
+    gone = Forgotten(forgotten)
+    return frozenset(one.source for one in knowledge.passages if gone(one.source))
 
 
 def asked_from(messages: Sequence[dict[str, str]], hits: Sequence[Hit], words: AnsweringWords) -> list[dict[str, str]]:

@@ -145,7 +145,8 @@ class Knowledge:
             return [[] for _ in questions]
         asked = None if self._encode is None else self._encode.question(questions)
         scores = self._scores(questions, asked)
-        scores[:, [row for row in self._corrections if self.passages[row].source in withdrawn]] = -np.inf
+        if withdrawn:
+            scores[:, [row for row, one in enumerate(self.passages) if one.source in withdrawn]] = -np.inf
         least = np.maximum(scores.max(axis=1, initial=-np.inf), self._least)
         hits = []
         for place, question in enumerate(questions):

@@ -30,6 +30,7 @@ from tasks.registry.runs import STORE as MLFLOW
 from tasks.registry.runs import tracking_uri
 from tasks.registry.sealing import seal, unseal
 from tasks.store.errors import StoreOutdated
+from tasks.store.forgotten import CERTIFICATES
 from tasks.store.migrate import copy_store, migrate
 from tasks.store.store import Store, database_url
 
@@ -39,7 +40,7 @@ STORE = "store.db"
 DATABASE = "mlflow.db"
 ARTIFACTS = MLFLOW / "artifacts"
 # Kept as they are, under files/ in the backup.
-KEPT = (layout.STATE, Path("dvc.lock"), layout.PARAMS, layout.SECRETS, layout.FEEDBACK_SNAPSHOTS)
+KEPT = (layout.STATE, Path("dvc.lock"), layout.PARAMS, layout.SECRETS, layout.FEEDBACK_SNAPSHOTS, CERTIFICATES)
 # Where MLflow's database names the folder of the artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location"),

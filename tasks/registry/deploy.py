@@ -14,6 +14,7 @@ from tasks.core.clock import now
 from tasks.registry.signing import evidence
 from tasks.registry.versions import (
     BY_PERSON,
+    FORGET,
     ROLLED_BACK,
     PromotionRefused,
     Registry,
@@ -120,6 +121,8 @@ def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
         return None
     if version.tags.get(ROLLED_BACK):
         return f"version {version.number} was rolled back; only an `override` tag with a reason lifts this"
+    if version.tags.get(FORGET):
+        return f"version {version.number} knows what was forgotten; only an `override` tag with a reason lifts this"
     if _was_champion(store, registry.domain, version):
         return None
     if truth is None:  # a registry that is older than its ledger

@@ -12,7 +12,7 @@ from tasks.core import layout
 from tasks.core.files import digest_of, sha256_file
 
 SHAPING_FOLDERS = ("tasks", "infra/locks", "infra/accelerate", "infra/deepspeed")
-SHAPING_FILES = ("dvc.yaml", "state/feedback.json")
+SHAPING_FILES = ("dvc.yaml", "state/feedback.json", "state/forgotten.json")
 LEFT_OUT = {"__pycache__", ".DS_Store"}
 # How the platform runs: changes no version. (An evaluation through the engine keys its scores by the engine's sources.)
 OPERATIONAL_SECTIONS = ("nightly", "engine", "serving", "platform")

@@ -132,6 +132,15 @@ def log_files(client: MlflowClient, run_id: str, root: Path) -> None:
             client.log_artifact(run_id, str(root / path), "state" if path.parent == layout.STATE else None)
 
 
+def drop_artifacts(client: MlflowClient, run_id: str, *paths: str) -> None:
+    """Delete files or folders that are kept with a run; what is not there is gone already."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+    for path in paths:
+        repository.delete_artifacts(path)
+
+
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Nested mappings as (dotted key, leaf) pairs; a list is a leaf."""
     if not isinstance(value, dict):

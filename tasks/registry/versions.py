@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RELEASED = "released"
 ROLLED_BACK = "rolled_back"
 BY_PERSON, NOT_SERVED = "true", "not served"  # its values: what a person takes back, a night does not learn again
+FORGET = "forget"  # certificates of what it learnt or holds and what was forgotten since
 SERVED_AS = "served_as"  # adapter, weights, or nothing; versions without it are adapters
 
 
@@ -214,16 +215,17 @@ class Registry:
             mark: the tag's value: BY_PERSON, or NOT_SERVED.
 
         Raises:
-            PromotionRefused: there is no previous champion that was not rolled back.
+            PromotionRefused: there is no previous champion that was not rolled back, or has to be forgotten.
         """
         champion, previous = self.alias("champion"), self.alias("previous")
         if champion is None or previous is None:
             raise PromotionRefused(f"{self.domain} has no previous champion to go back to")
-        known = {version.number: version for version in self.versions() if not version.tags.get(ROLLED_BACK)}
+        lost = (ROLLED_BACK, FORGET)
+        known = {one.number: one for one in self.versions() if not any(one.tags.get(tag) for tag in lost)}
         target = next((known[n] for n in (previous.number, *earlier) if n in known and n != champion.number), None)
         if target is None:
             raise PromotionRefused(
-                f"every champion before version {champion.number} was rolled back; "
+                f"every champion before version {champion.number} was rolled back, or knows what was forgotten; "
                 "`flywheel promote N --override REASON` makes one of them champion again"
             )
         self.client.set_registered_model_alias(self.domain, "champion", target.number)
@@ -234,6 +236,13 @@ class Registry:
     def mark_rolled_back(self, version: Version, mark: str = BY_PERSON) -> None:
         """Say that a version is champion no more because somebody went back from it."""
         self.client.set_model_version_tag(self.domain, version.number, ROLLED_BACK, mark)
+
+    def mark_forgotten(self, version: Version, certificate: str) -> None:
+        """Say that a version knows what was forgotten. An override that it had was given before: it holds no more."""
+        known = [one for one in version.tags.get(FORGET, "").split(",") if one and one != certificate]
+        self.client.set_model_version_tag(self.domain, version.number, FORGET, ",".join([*known, certificate]))
+        if "override" in version.tags and certificate not in version.tags.get(FORGET, ""):
+            self.client.delete_model_version_tag(self.domain, version.number, "override")
 
 
 def line_of(registry: Registry, version: Version) -> list[Version]:
@@ -282,6 +291,8 @@ def check_verdict(version: Version, verdict: dict[str, Any], champion: Version |
         problems.append(f"its verdict is {verdict.get('outcome')!r}, not 'promote'")
     if version.tags.get(ROLLED_BACK):
         problems.append("it was rolled back by a person")
+    if version.tags.get(FORGET):
+        problems.append(f"it knows what was forgotten (certificate {version.tags[FORGET]})")
     candidate = verdict.get("candidate", {}).get("digest")
     if candidate != version.tags.get("manifest_sha256"):
         problems.append(

@@ -114,13 +114,18 @@ def forget_identity(store: Store, name: str) -> dict[str, int]:
         StoreError: there is none of this name.
     """
     with store.write() as session:
-        row = _named(session, name)
-        gone = {}
-        for table in (ConversationRow, AnswerRow, FeedbackRow):
-            count = select(func.count()).select_from(table).where(table.identity_id == row.id)
-            gone[str(table.__tablename__)] = int(session.execute(count).scalar_one())
-        session.execute(update(LedgerEntry).where(LedgerEntry.actor == name).values(actor=FORGOTTEN))
-        session.execute(update(FeedbackRow).where(FeedbackRow.accepted_by == name).values(accepted_by=FORGOTTEN))
-        session.execute(update(Approval).where(Approval.decided_by == name).values(decided_by=FORGOTTEN))
-        session.execute(delete(Identity).where(Identity.id == row.id))
+        return delete_identity(session, name)
+
+
+def delete_identity(session: Session, name: str) -> dict[str, int]:
+    """`forget_identity` within somebody's transaction."""
+    row = _named(session, name)
+    gone = {}
+    for table in (ConversationRow, AnswerRow, FeedbackRow):
+        count = select(func.count()).select_from(table).where(table.identity_id == row.id)
+        gone[str(table.__tablename__)] = int(session.execute(count).scalar_one())
+    session.execute(update(LedgerEntry).where(LedgerEntry.actor == name).values(actor=FORGOTTEN))
+    session.execute(update(FeedbackRow).where(FeedbackRow.accepted_by == name).values(accepted_by=FORGOTTEN))
+    session.execute(update(Approval).where(Approval.decided_by == name).values(decided_by=FORGOTTEN))
+    session.execute(delete(Identity).where(Identity.id == row.id))
     return gone

@@ -16,7 +16,10 @@ from tasks.store.errors import BadValue, StoreError
 from tasks.store.schema import Approval, LedgerEntry
 from tasks.store.store import Store
 
-EVENTS = ("promoted", "rolled_back", "served", "serve_failed", "refused", "restored", "override", "approved")
+EVENTS = (
+    *("promoted", "rolled_back", "served", "serve_failed", "refused", "restored", "override", "approved"),
+    "forgotten",
+)
 
 
 def append(

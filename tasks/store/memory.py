@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from tasks.core.clock import now
 from tasks.store.errors import BadValue, UnknownFeedback
-from tasks.store.schema import AnswerRow, FeedbackRow, Identity
+from tasks.store.schema import AnswerRow, FeedbackRow, Forgotten, Identity
 from tasks.store.store import Store
 
 MOST = 200  # corrections that count for one identity; older ones wait for the night
@@ -31,10 +31,14 @@ class Correction:
 
 @dataclass(frozen=True)
 class Memory:
-    """The corrections that count, newest first, and those that nights claimed before they were taken back."""
+    """The corrections that count, newest first, and those that nights claimed before they were taken back.
+
+    `forgotten` are the hashes of names of what was forgotten (tasks/store/forgotten.py).
+    """
 
     corrections: list[Correction]
     withdrawn: frozenset[str]
+    forgotten: frozenset[str]
 
 
 def memory_of(store: Store, domain: str, identity_id: str | None) -> Memory:
@@ -58,7 +62,8 @@ def memory_of(store: Store, domain: str, identity_id: str | None) -> Memory:
             if [message["role"] for message in messages if message["role"] != "system"] == ["user"]:
                 one = Correction(feedback, question, text, owner == identity_id)
                 corrections.setdefault(" ".join(question.casefold().split()), one)
-        return Memory(list(corrections.values()), frozenset(session.scalars(gone)))
+        left_out = session.scalars(select(Forgotten.name_sha256).where(Forgotten.domain == domain))
+        return Memory(list(corrections.values()), frozenset(session.scalars(gone)), frozenset(left_out))
 
 
 def withdraw(store: Store, feedback_id: str, identity: Identity) -> FeedbackRow:

@@ -14,6 +14,7 @@ from tasks.core.records import make_passage
 from tasks.knowledge.corrections import CORRECTION
 from tasks.knowledge.search import Knowledge
 from tasks.store.answers import get_answer
+from tasks.store.forgotten import Asked, forget
 from tasks.store.nights import feedback_upto, open_night
 from tasks.text.passages import answering_words, ask_from
 from tests.serving.gateways import DOMAIN, make_index
@@ -156,3 +157,18 @@ def test_a_correction_of_nothing_but_numbers_of_passages_is_none(memory: Any, qu
     before = sources(memory, question)
     correct(memory, question, "[1] [2]")
     assert sources(memory, question) == before
+
+
+def test_what_is_forgotten_is_found_no_more_though_the_index_still_holds_it(memory: Any, question: str) -> None:
+    store = memory.service.storage.store
+    shed = "How high may a shed be, and how far from the boundary?"
+    before = sources(memory, shed)
+    assert {"fb_1", "law/pbl.txt#0-344"} <= set(before)
+    said = correct(memory, question)
+    assert f"feedback:{said}" in sources(memory, question)
+    forget(store, Asked("feedback", said, DOMAIN, feedback=(said,)), "c1", "rita")
+    assert f"feedback:{said}" not in sources(memory, question)
+    forget(store, Asked("source", "law", DOMAIN, names=frozenset({"law"})), "c2", "rita")
+    after = sources(memory, shed)
+    assert "fb_1" in after and "law/pbl.txt#0-344" not in after
+    assert "faq/7" in sources(memory, "Do I need a permit for a shed?")

@@ -25,6 +25,7 @@ from tasks.corpus.construct.method import STAGE, Method
 from tasks.corpus.construct.self_instruct import SelfInstruct
 from tasks.corpus.construct.self_kv import SelfKv, load_templates
 from tasks.corpus.construct.self_qa import SelfQa, chunk
+from tasks.corpus.reading.forgotten import REASON, Forgotten, read_forgotten
 from tasks.corpus.teacher.teacher import Teacher, open_teacher
 
 DOCUMENTS_AT_ONCE = 64
@@ -81,7 +82,7 @@ def construct() -> str:
     with fresh_directory(layout.CONSTRUCT) as folder, ExitStack() as opened:
         examples = opened.enter_context(table_writer(folder / "examples.parquet", schema_of(Example)))
         receipts = opened.enter_context(table_writer(folder / "receipt.parquet", schema_of(Receipt)))
-        out = Output(examples, receipts)
+        out = Output(examples, receipts, read_forgotten())
         for source, reason in CARRIED.items():
             out.carry(source / "examples.parquet", reason)
         asking = methods_on(params.construct_, domain) - (
@@ -103,6 +104,7 @@ class Output:
 
     examples: TableWriter
     receipts: TableWriter
+    forgotten: Forgotten
     dropped: list[Dropped] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -118,10 +120,13 @@ class Output:
         self.notes.append(f"{self.examples.rows - before} {reason}")
 
     def add(self, made: Method) -> None:
-        """What a method made."""
-        self.examples.write(table_of(made.examples, Example))
-        self.receipts.write(table_of(made.receipts, Receipt))
-        self.dropped += made.dropped
+        """What a method made, but for examples that were forgotten."""
+        gone = {i for i in [*(one.id for one in made.examples), *(one.id for one in made.dropped)] if self.forgotten(i)}
+        self.examples.write(table_of([one for one in made.examples if one.id not in gone], Example))
+        receipts = [Receipt(example_id=i, stage=STAGE, kept=False, reason=REASON) for i in sorted(gone)]
+        receipts += [one for one in made.receipts if one.example_id not in gone]
+        self.receipts.write(table_of(receipts, Receipt))
+        self.dropped += [one for one in made.dropped if one.id not in gone]
         self.summary[made.origin] = made.summary()
         self.notes.append(made.sentence())
 

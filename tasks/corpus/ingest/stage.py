@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -44,11 +45,13 @@ from tasks.corpus.ingest.small import (
     refused,
 )
 from tasks.corpus.ingest.triples import read_triples
+from tasks.corpus.reading.forgotten import REASON, Forgotten, read_forgotten
 from tasks.corpus.reading.lines import by_cause
 from tasks.corpus.reading.rows import SourceError
 
 STAGE = "ingest"
 HELD_OUT = "kept for the evaluation"
+NOTHING = Forgotten()
 Pools = dict[str, list[EvaluationItem]]
 Frozen = dict[str, list[str]]
 
@@ -66,6 +69,28 @@ class Small(NamedTuple):
     rewordings: list[Rewording]
     mmlu: list[EvaluationItem]
     safety: list[EvaluationItem]
+
+
+@dataclass
+class Known:
+    """What was not forgotten. What was is counted by kind; an example has a receipt that says so, as the last word."""
+
+    note: Callable[[Receipt], None]
+    gone: Forgotten = field(default_factory=read_forgotten)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def example(self, one: Example) -> bool:
+        """Whether an example stays."""
+        if stays := self.part("examples", one.id, *one.source):
+            return stays
+        self.note(Receipt(example_id=one.id, stage=STAGE, kept=False, reason=REASON))
+        return False
+
+    def part(self, kind: str, *names: str) -> bool:
+        """Whether something of these names stays."""
+        gone = self.gone(*names)
+        self.left_out.update([kind] if gone else [])
+        return not gone
 
 
 def read_small(domain: Domain) -> Small:
@@ -131,8 +156,11 @@ def read_frozen(domain: Domain) -> Frozen:
     return frozen
 
 
-def frozen_items(domain: Domain, pools: Pools) -> Pools:
-    """The frozen items among the candidates; raises IngestError where none are, or one has left the sources."""
+def frozen_items(domain: Domain, pools: Pools, gone: Forgotten = NOTHING) -> Pools:
+    """The frozen items among the candidates, but for what is `gone`.
+
+    Raises IngestError where none are, or one has left the sources.
+    """
     frozen, result = read_frozen(domain), Pools()
     for name in layout.EVALUATION_SETS:
         by_id = {item.id: item for item in pools[name]}
@@ -147,7 +175,7 @@ def frozen_items(domain: Domain, pools: Pools) -> Pools:
             raise IngestError(
                 f"{domain.frozen}: no {name} items; draw anew with python -m flywheel.new_domain.freeze --again"
             )
-        result[name] = [by_id[identity] for identity in wanted]
+        result[name] = [by_id[identity] for identity in wanted if not gone(*by_id[identity].source)]
     return result
 
 
@@ -160,25 +188,31 @@ def ingest(domain: Domain) -> str:
             record_writer(folder / "receipt.parquet", Receipt) as note,
             record_writer(folder / "dropped.parquet", Example) as drop,
         ):
-            examples, held = _pass_humans(folder, domain, small, note, drop)
-            sets = frozen_items(domain, pools_of(domain, small, held))
+            known = Known(note)
+            examples, held = _pass_humans(folder, domain, small, known, drop)
+            sets = frozen_items(domain, pools_of(domain, small, held), known.gone)
             evaluated = {item.id for item in sets["safety"]}
             rest = [item for item in small.safety if item.id not in evaluated]
             refusals = refused(domain.safety, rest, domain.language) if domain.safety else []
             for receipt in small.general.receipts:
                 note(receipt)
-            for example in small.general.dropped + small.general.held_out:
+            for example in filter(known.example, small.general.dropped + small.general.held_out):
                 drop(example)
             for example in refusals:
                 note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="safety"))
-        write_records(folder / "general.parquet", small.general.replay, Example)
+            general, refusals = ([*filter(known.example, pool)] for pool in (small.general.replay, refusals))
+        write_records(folder / "general.parquet", general, Example)
         write_records(folder / "safety.parquet", refusals, Example)
-        write_jsonl(folder / "seeds.jsonl", [seed for seed, _ in small.seeds])
-        write_jsonl(folder / "rewordings.jsonl", small.rewordings)
-        documents = write_records(folder / "documents.parquet", _documents(domain, domain.documents, bad), Document)
-        known = _documents(domain, [*domain.known_documents, LEARNED], bad)
-        documents += write_records(folder / "known_documents.parquet", known, Document)
-        triples = write_records(folder / "triples.parquet", _triples(domain, bad, unused), Triple)
+        seeds = [seed for seed, example in small.seeds if not known.gone(example.id, *example.source)]
+        write_jsonl(folder / "seeds.jsonl", seeds)
+        rewordings = [one for one in small.rewordings if known.part("rewordings", one.source)]
+        write_jsonl(folder / "rewordings.jsonl", rewordings)
+        read = (_documents(domain, sources, bad) for sources in (domain.documents, [*domain.known_documents, LEARNED]))
+        training, others = ((one for one in part if known.part("documents", one.name)) for part in read)
+        documents = write_records(folder / "documents.parquet", training, Document)
+        documents += write_records(folder / "known_documents.parquet", others, Document)
+        edges = (one for one in _triples(domain, bad, unused) if known.part("triples", f"{one.file}:{one.line}"))
+        triples = write_records(folder / "triples.parquet", edges, Triple)
         for name, items in sets.items():
             write_jsonl(folder / "evaluation" / f"{name}.jsonl", items)
         write_jsonl(folder / "quarantine.jsonl", bad)
@@ -186,9 +220,10 @@ def ingest(domain: Domain) -> str:
     causes = (f"{Path(file).name}: {cause}" for file in dict.fromkeys(line.file for line in bad)
               for cause in by_cause(line for line in bad if line.file == file))  # fmt: skip
     unread = "".join(f"; {name} is not read ({rows} rows)" for name, rows in unused.most_common())
+    unread += "".join(f"; {number} {kind} were forgotten" for kind, number in sorted(known.left_out.items()))
     return (
-        f"{examples} examples, {len(small.seeds)} of them seeds, {documents} documents, {triples} triples, "
-        f"{len(small.general.replay)} general, {len(refusals)} refusals, evaluation: {counts}; "
+        f"{examples} examples, {len(seeds)} of them seeds, {documents} documents, {triples} triples, "
+        f"{len(general)} general, {len(refusals)} refusals, evaluation: {counts}; "
         f"{len(bad)} in quarantine{unread}" + "".join(f"\n  {cause}" for cause in causes)
     )
 
@@ -197,7 +232,7 @@ def _pass_humans(
     folder: Path,
     domain: Domain,
     small: Small,
-    note: Callable[[Receipt], None],
+    known: Known,
     drop: Callable[[Example], None],
 ) -> tuple[int, list[EvaluationItem]]:
     """Write the human examples and the seeds, each with its receipt; returns how many, and the items held back."""
@@ -213,15 +248,18 @@ def _pass_humans(
             if receipt.reason == HELD_OUT:
                 item = item_of("domain", example)
                 held.setdefault(item.id, item)
-            note(receipt)
+            if not known.example(example):
+                continue
+            known.note(receipt)
             (keep if receipt.kept else drop)(example)
             kept += receipt.kept
             if receipt.kept:
                 seeds.pop(example.id, None)  # a seed may be drawn from the human examples
-        for example in seeds.values():
-            note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
+        for example in filter(known.example, seeds.values()):
+            known.note(Receipt(example_id=example.id, stage=STAGE, kept=True, reason="read", detail="seed"))
             keep(example)
-    return kept + len(seeds), list(held.values())
+            kept += 1
+    return kept, list(held.values())
 
 
 def held_back(

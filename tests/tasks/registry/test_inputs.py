@@ -16,6 +16,7 @@ FILES = (
     "infra/locks/main.txt",
     "domains/d/domain.yaml",
     "state/feedback.json",
+    "state/forgotten.json",
 )
 
 

@@ -150,3 +150,18 @@ def test_only_an_open_question_can_be_approved(registry: Registry, store: Store)
     deploy.approve(registry, store, version, "anna", "read it", hours=1)
     assert registry.get("champion").number == "1"
     assert events(store, registry) == [("promoted", "1"), ("approved", "1")]
+
+
+def test_a_former_champion_that_knows_what_was_forgotten_is_put_back_unless_overridden(
+    registry: Registry, store: Store
+) -> None:
+    one, _ = two_champions(registry, store)
+    registry.mark_forgotten(one, "c1")
+    registry.mark_forgotten(registry.get("1"), "c2")
+    registry.mark_forgotten(registry.get("1"), "c1")
+    assert registry.get("1").tags["forget"] == "c2,c1"
+    point(registry, one)
+    assert served(store, registry) == "2"
+    assert "knows what was forgotten" in ledger.entries(store, registry.domain, "refused")[0].reason
+    point(registry, registry.override(registry.get("1"), "the board wants it"))
+    assert served(store, registry) == "1"

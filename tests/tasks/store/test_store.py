@@ -147,6 +147,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_rows(url: st
         session.execute(text("ALTER TABLE answers DROP COLUMN passages"))
         for column in ("withdrawn_at", "accepted_at", "accepted_by"):
             session.execute(text(f"ALTER TABLE feedback DROP COLUMN {column}"))
+        session.execute(text("DROP TABLE forgotten"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         session.execute(text(f"INSERT INTO nights ({columns}) VALUES (7, 'law', '2026-01-01', 0, '', '', 3)"))  # noqa: S608
     with pytest.raises(StoreOutdated, match="0001"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tasks.core import layout
+from tasks.core.files import write_json
 from tasks.core.records import Dropped, Example, Receipt, Triple, read_own_jsonl
 from tasks.core.tables import read_records
 from tasks.corpus.construct.self_instruct import FIELDS
 from tasks.corpus.construct.stage import construct
+from tasks.corpus.reading.forgotten import FORGOTTEN
 from tests.construct_root import document, make_root, seed
 from tests.said_teacher import said_items
 from tests.teacher_server import Messages, TeacherServer
@@ -134,3 +137,23 @@ def test_triples_become_examples_and_the_teacher_is_asked_only_to_reword(
     summary = json.loads((layout.CONSTRUCT / "summary.json").read_text())["self_kv"]
     assert (summary["kept"], summary["requests"], summary["mean_groundedness"]) == (3, 3 if paraphrase else 0, 1.0)
     assert "self_kv: 3 of 3 candidates kept" in said
+
+
+def test_an_example_that_was_forgotten_is_not_made_again(
+    root: Path, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TeacherServer(answer) as server:
+        on = {"self_qa": {"chunks": 5}}
+        make_root(tmp_path, root, base_model, server.url, [document("a.txt", TEXT)], [], **on)
+        monkeypatch.chdir(tmp_path)
+        construct()
+    examples = read_records(layout.CONSTRUCT / "examples.parquet", Example)
+    [wrong] = read_own_jsonl(layout.CONSTRUCT / "quarantine.jsonl", Dropped)
+    gone = {examples[-1].id, wrong.id}
+    write_json(tmp_path / FORGOTTEN, sorted(sha256(one.encode()).hexdigest() for one in gone))
+    construct()
+    assert read_records(layout.CONSTRUCT / "examples.parquet", Example) == examples[:-1]
+    assert read_own_jsonl(layout.CONSTRUCT / "quarantine.jsonl", Dropped) == []
+    receipts = read_records(layout.CONSTRUCT / "receipt.parquet", Receipt)
+    assert {one.example_id for one in receipts if (one.kept, one.reason) == (False, "forgotten")} == gone
+    assert len(receipts) == len(examples) - 1 + len(gone)
