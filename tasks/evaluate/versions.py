@@ -17,6 +17,7 @@ from tasks.core.benchmarks import Benchmark
 from tasks.core.intervals import SMALLEST_SAMPLE, Interval
 from tasks.core.params import GateParams
 from tasks.core.records import DECIMALS, EvaluationItem, Score, read_own_jsonl
+from tasks.evaluate.gate.categories import by_category
 from tasks.evaluate.gate.decide import Answer, decide
 from tasks.evaluate.gate.requirements import (
     DECLINED_KEPT,
@@ -28,7 +29,7 @@ from tasks.evaluate.gate.requirements import (
     of_benchmarks,
 )
 from tasks.evaluate.gate.scores import Table, Values, groups_of
-from tasks.evaluate.gate.verdict import compared, limits_of
+from tasks.evaluate.gate.verdict import Category, compared, limits_of
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS, GeneratedAnswer
 
 Column = tuple[str, str]  # a set and a metric
@@ -68,18 +69,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Category:
-    """The answers of one category that count as right, in A and in B; `lost` and `won` are ids of items."""
-
-    name: str
-    n: int
-    before: int
-    after: int
-    lost: tuple[str, ...]
-    won: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Changed:
     """The items of a set that one metric calls lost or won, of `n` that both have, by their ids; the largest first."""
 
@@ -115,7 +104,7 @@ class Comparison:
     level: float
     criteria: list[Difference]
     refused: dict[str, list[str]]
-    categories: dict[str, list[Category]]
+    categories: dict[str, tuple[Category, ...]]
     columns: list[Changed]
     items: dict[str, Pair]
 
@@ -142,6 +131,8 @@ def compare_versions(
     Items that are not at hand are known by their answers alone; they have no category, and count as independent.
     """
     asked, known = criteria_of(sets), {item.id: item for item in items}
+    labels = dict.fromkeys((key for column in COUNTED for key in before.table.get(column, {})), UNKNOWN)
+    labels |= {item.id: item.category or "(none)" for item in items}
     less = LESS_IS_BETTER | {(one.set, one.metric) for one in asked if not one.higher_is_better}
     by_reason: dict[str, list[Requirement]] = {}
     for one in asked:
@@ -159,7 +150,7 @@ def compare_versions(
         criteria=_differences(fair, before.table, after.table, settings, seed, groups_of(items)),
         refused={why: [one.name for one in ones] for why, ones in by_reason.items()},
         categories={
-            " ".join(one): by_category(before.table[one], after.table.get(one, {}), known)
+            " ".join(one): by_category(labels, after.table.get(one, {}), before.table[one], (1 - settings.level) / 2)
             for one in COUNTED
             if one in before.table
         },
@@ -175,19 +166,6 @@ def criteria_of(sets: Sequence[Benchmark]) -> list[Requirement]:
     }
     own |= {one.set: one for one in of_benchmarks(sets, gain=False) if one.kind == "non_inferiority"}
     return [*ASKED, *own.values()]
-
-
-def by_category(before: Values, after: Values, items: Mapping[str, EvaluationItem]) -> list[Category]:
-    """What became of the right answers of each category, the most lost first; values above 0 are right."""
-    groups: dict[str, list[str]] = {}
-    for key in sorted(before.keys() & after):
-        groups.setdefault(items[key].category or "(none)" if key in items else UNKNOWN, []).append(key)
-    found = []
-    for name, ids in groups.items():
-        old, new = (sum(side[key] > 0 for key in ids) for side in (before, after))
-        lost, won = (tuple(key for key in ids if way * (after[key] - before[key]) > 0) for way in (-1, 1))
-        found.append(Category(name, len(ids), old, new, lost, won))
-    return sorted(found, key=lambda one: (len(one.won) - len(one.lost), -len(one.lost), one.name))
 
 
 def _of_answers(column: Column) -> bool:

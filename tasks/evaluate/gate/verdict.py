@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypedDict
 
@@ -83,9 +84,11 @@ class Reported(Record):
     reason: str
 
 
-class Category(Record):
-    """The right answers of one category before and after: `lost` are ids of items that were right and are not, `won`
-    counts the others that changed. `p`: one-sided, exact, of "as many are won as lost".
+@dataclass(frozen=True)
+class Category:
+    """The right answers of one category before and after; `lost` and `won` are ids of items.
+
+    `p`: one-sided, exact, of "as many are won as lost".
     """
 
     name: str
@@ -93,7 +96,7 @@ class Category(Record):
     before: int
     after: int
     lost: tuple[str, ...]
-    won: int
+    won: tuple[str, ...]
     p: float
     collapsed: bool
 

@@ -138,7 +138,7 @@ def test_the_card_names_the_questions_that_a_category_lost_and_the_words_they_sh
         "\n".join([*rows, rows[2].replace('"3"', '"4"')]) + "\n"
     )
     verdict = json.loads((release / "reports/verdict.json").read_text())
-    figures = {"n": 8, "before": 8, "after": 6, "won": 0, "p": 0.25, "collapsed": False}
+    figures = {"n": 8, "before": 8, "after": 6, "won": [], "p": 0.25, "collapsed": False}
     kept = figures | {"name": "kept", "after": 8, "lost": []}
     verdict["categories"] = [figures | {"name": "rents", "lost": ["1", "2"]}, kept]
     write_json(release / "reports/verdict.json", verdict)
