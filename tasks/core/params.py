@@ -258,7 +258,6 @@ class FeedbackParams(Section):
     repeat: Positive
     learning_rate_share: Annotated[float, Field(gt=0.0, le=1.0)]
     replay_examples: Annotated[int, Field(ge=0)]
-    safety_ratio: Share
 
 
 class NightlyParams(Section):

@@ -125,13 +125,12 @@ def domain_rows(domain: Sequence[str], new: set[str], goes_on: bool, settings: F
     return DomainRows(replayed, corrections * settings.repeat, rest, salt)
 
 
-def of_a_night(settings: MixParams, feedback: FeedbackParams) -> MixParams:
-    """The mixture of training that goes on from a champion, which has learnt to refuse: fewer refusals.
+def of_a_night(settings: MixParams) -> MixParams:
+    """The mixture of training that goes on from a champion, which has learnt to refuse: no least number of refusals.
 
-    As many as a release asks for make it refuse more with every night, and cost general dialogue (docs/nightly.md).
+    So many among a night's few rows make it refuse more every night, and cost general dialogue (docs/nightly.md).
     """
-    share = min(settings.safety_ratio, feedback.safety_ratio)
-    return settings.model_copy(update={"safety_ratio": share, "min_refusals": 0})
+    return settings.model_copy(update={"min_refusals": 0})
 
 
 def mix_rows(
@@ -238,7 +237,7 @@ def mix() -> str:
     continued = goes_on()
     rows = domain_rows(ids["domain"], new, continued, params.feedback)
     boosted, doubtful = boost(rows, texts, params)
-    shares = of_a_night(params.mix, params.feedback) if continued else params.mix
+    shares = of_a_night(params.mix) if continued else params.mix
     mixture = mix_rows(rows, ids["general"], ids["safety"], shares, params.seed, boosted)
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
     written, with_passages = dict[str, int](), 0

@@ -19,7 +19,7 @@ from tasks.core.tables import read_records
 from tasks.corpus.feedback.stage import clean, read_snapshot, stage, write_snapshot
 
 SETTINGS = FeedbackParams(
-    start="champion", max_rows_per_identity=3, repeat=1, learning_rate_share=0.5, replay_examples=1, safety_ratio=0.04
+    start="champion", max_rows_per_identity=3, repeat=1, learning_rate_share=0.5, replay_examples=1
 )
 
 

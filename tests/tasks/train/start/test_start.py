@@ -21,9 +21,7 @@ WITH_ROWS = FeedbackPointer(count=1, digest="a" * 64, watermark=1, start=StartPo
 
 
 def settings(where: Any) -> FeedbackParams:
-    return FeedbackParams(
-        start=where, max_rows_per_identity=1, repeat=1, learning_rate_share=0.5, replay_examples=1, safety_ratio=0.04
-    )
+    return FeedbackParams(start=where, max_rows_per_identity=1, repeat=1, learning_rate_share=0.5, replay_examples=1)
 
 
 @pytest.mark.parametrize(
