@@ -145,22 +145,26 @@ def _mix() -> None:
     more = ("special_tokens", "evaluation", "min_groundedness")
     _write("data/validate/parameters.json", json.dumps(dict.fromkeys((*settings, *more), 1)))
     _write("data/mix/train.jsonl", "{}\n")
-    said, learnable = _corrections()
-    _write("data/feedback/facts.json", json.dumps({"new_examples": said, "dropped": {}}))
-    _write("reports/details/mix.json", json.dumps({"corrections": learnable}))
+    said = _corrections()
+    # The real stages would take some for leaks.
+    learnable = [row["id"] for row in said if not row["text"].startswith("Leak.")]
+    _write("data/feedback/facts.json", json.dumps({"new_examples": len(said), "dropped": {}}))
+    _write("reports/details/mix.json", json.dumps({"corrections": len(learnable)}))
     _write("reports/plots/data_counts.csv", "stage,examples\nread,4\nkept,3\n")
     steps = [Receipt(example_id=name, stage="mix", kept=name == "a", reason="said") for name in "ab"]
-    rows = join(table_of(steps, Receipt), content_schema().empty_table(), pyarrow.array(["a"]))
+    learnt = {"stage": "feedback", "kept": True, "reason": "corrected"}
+    steps += [Receipt(example_id=f"of {name}", detail=name, **learnt) for name in learnable]
+    trained = pyarrow.array(["a", *(f"of {name}" for name in learnable)])
+    rows = join(table_of(steps, Receipt), content_schema().empty_table(), trained)
     pyarrow.parquet.write_table(rows, "reports/receipt.parquet")
 
 
-def _corrections() -> tuple[int, int]:
-    """New corrections, and how many are left without those that the real stages would take for leaks."""
+def _corrections() -> list[dict]:
+    """The new corrections of the snapshot."""
     pointer = json.loads(Path("state/feedback.json").read_text())
     path = Path(f".flywheel/feedback/{pointer['digest']}/rows.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()] if pointer["digest"] else []
-    new = [row for row in rows if row["night"] > pointer["since"]]
-    return len(new), sum(not row["text"].startswith("Leak.") for row in new)
+    return [row for row in rows if row["night"] > pointer["since"]]
 
 
 def _sft() -> None:
