@@ -56,6 +56,10 @@ class Followed:
         lines = ledger.entries(self.gateway.service.storage.store, DOMAIN)
         return [(line.event, line.version) for line in reversed(lines)]
 
+    def wait_until_told(self, event: str, version: str) -> None:
+        """The ledger's line comes after the change that it tells of."""
+        wait_for(lambda: (event, version) in self.events(), 60, f"the ledger's line {event} {version}")
+
     def metric(self, name: str) -> float:
         lines = httpx.get(f"{self.gateway.url}/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).rsplit(" ", 1)[1])
@@ -132,7 +136,7 @@ def first(followed: Followed) -> Followed:
 def test_without_a_champion_the_base_model_answers_with_the_domains_prompt(followed: Followed) -> None:
     assert followed.without_champion["problems"] == {}
     assert followed.without_champion["version"] == "base"
-    assert ("served", "base") in followed.events()
+    followed.wait_until_told("served", "base")
 
 
 def test_moving_the_alias_under_traffic_fails_no_request_and_no_answer_has_two_versions(
@@ -233,7 +237,7 @@ def test_a_version_that_fails_leaves_the_old_one_and_says_why(followed: Followed
     assert followed.ready()["version"] == followed.versions["first"].number
     assert followed.ready()["ready"] is True
     assert str(followed.gateway.home) not in json.dumps(followed.ready())
-    assert ("serve_failed", followed.versions[name].number) in followed.events()
+    followed.wait_until_told("serve_failed", followed.versions[name].number)
     assert followed.metric("flywheel_serve_failures_total") == failures + 1
     followed.move("first")
     wait_for(lambda: "champion" not in followed.ready()["problems"])
@@ -246,7 +250,7 @@ def test_a_version_without_verdict_or_override_is_refused_and_the_alias_put_back
     assert followed.ready()["version"] == followed.versions["first"].number
     champion = followed.registry.alias("champion")
     assert champion is not None and champion.number == followed.versions["first"].number
-    assert ("refused", followed.versions["unjudged"].number) in followed.events()
+    followed.wait_until_told("refused", followed.versions["unjudged"].number)
 
 
 @pytest.mark.usefixtures("first")
