@@ -31,6 +31,7 @@ from tasks.core.files import write_json
 from tasks.core.intervals import fewest_items
 from tasks.core.params import Params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer
+from tasks.core.processes import start, stop
 from tasks.core.records import Message, Reaction
 from tasks.corpus.feedback.stage import read_snapshot, write_snapshot
 from tasks.evaluate.influence import INFLUENCE
@@ -130,7 +131,7 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
         return_state=True,
     )
     outcome, said, version = ended(work, state)
-    if outcome in ("hold", "reject"):
+    if version is not None and work.registry.get(version).tags.get("verdict") != "promote":
         facts |= {"influence": step("which rows", lambda: which_rows(work))}
     return outcome, said, version, facts
 
@@ -139,12 +140,14 @@ def which_rows(work: Work) -> dict[str, Any] | None:
     """Which training rows pulled at what was lost; None where that cannot be told, which stops no night."""
     command = [sys.executable, "-m", "tasks.evaluate.influence"]
     reporter.get().say("Asking which training rows pulled at what was lost")
-    done = subprocess.run(
-        command, cwd=work.place.root, env=layout.child_environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        get_run_logger().warning(f"which rows did it cannot be told: {done.stderr[-500:]}")
-        return None
+    asking = start(command, grace=5, cwd=work.place.root, env=layout.child_environment(), out=subprocess.PIPE)
+    try:
+        said = asking.stdout.read().decode(errors="replace") if asking.stdout else ""
+        if asking.wait() != 0:
+            get_run_logger().warning(f"which rows did it cannot be told: {said[-500:]}")
+            return None
+    finally:
+        stop(asking)
     return dict(json.loads((work.place.root / INFLUENCE).read_text(encoding="utf-8")))
 
 
