@@ -105,7 +105,7 @@ def list_identities(store: Store) -> list[Identity]:
         return list(session.scalars(select(Identity).order_by(Identity.created_at, Identity.id)))
 
 
-def forget_identity(store: Store, name: str) -> dict[str, int]:
+def delete_identity(session: Session, name: str) -> dict[str, int]:
     """Delete a person: identity, conversations, drafts, answers, feedback; returns how many rows of each main table.
 
     The ledger, approvals and accepted corrections keep what was decided; the name in them becomes "forgotten".
@@ -113,12 +113,6 @@ def forget_identity(store: Store, name: str) -> dict[str, int]:
     Raises:
         StoreError: there is none of this name.
     """
-    with store.write() as session:
-        return delete_identity(session, name)
-
-
-def delete_identity(session: Session, name: str) -> dict[str, int]:
-    """`forget_identity` within somebody's transaction."""
     row = _named(session, name)
     gone = {}
     for table in (ConversationRow, AnswerRow, FeedbackRow):

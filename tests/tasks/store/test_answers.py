@@ -25,7 +25,7 @@ from tasks.store.answers import (
     record_feedback,
 )
 from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
-from tasks.store.identities import forget_identity
+from tasks.store.identities import delete_identity
 from tasks.store.ledger import append, last
 from tasks.store.schema import AnswerRow, Identity, check_text, storable
 from tasks.store.store import Store
@@ -152,7 +152,8 @@ def test_an_answer_keeps_its_passages_and_they_go_with_whoever_asked(
     for passages, answer in ((kept.passages, kept), ([], serve(anna, passages=[])), (None, serve(anna))):
         found = get_answer(store, answer.id)
         assert found is not None and found.passages == passages
-    forget_identity(store, "anna")
+    with store.write() as session:
+        delete_identity(session, "anna")
     assert get_answer(store, kept.id) is None
 
 
