@@ -20,6 +20,11 @@ class NotAsked(FlywheelError):
     """An answer cannot be asked for again."""
 
 
+def passages_of(answer: AnswerRow) -> list[Passage]:
+    """What an answer was given from, without what search made of it; [] where nothing was."""
+    return [Passage.model_validate({k: v for k, v in one.items() if k != "score"}) for one in answer.passages or ()]
+
+
 def leave_one_out(
     engine: Engine, answer: AnswerRow, words: AnsweringWords, limit: int, decoding: Mapping[str, float]
 ) -> list[dict[str, Any]]:
@@ -32,7 +37,7 @@ def leave_one_out(
         NotAsked: it was given from no passages, or the engine holds its version no longer.
         EngineError: the engine does not answer.
     """
-    passages = [Passage.model_validate({k: v for k, v in one.items() if k != "score"}) for one in answer.passages or ()]
+    passages = passages_of(answer)
     model = adapter_name(answer.digest)
     if not passages:
         raise NotAsked(f"{answer.id} was given from no passages: there is none to leave out")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import Any
 
-from flywheel.leave_one_out import NotAsked
+from flywheel.leave_one_out import NotAsked, passages_of
 from tasks.core import layout
 from tasks.core.domain import load_domain
 from tasks.core.params import load_params
-from tasks.core.records import Example, Passage, read_own_jsonl
+from tasks.core.records import Example, read_own_jsonl
 from tasks.store.schema import AnswerRow
 from tasks.text.passages import ask_from, domain_words
 
@@ -37,8 +37,7 @@ def rows_behind(answer: AnswerRow) -> list[dict[str, Any]]:
     *earlier, last = answer.messages
     words, shown = domain_words(load_domain(load_params().domain)), last["content"]
     if answer.passages is not None:
-        passages = [Passage.model_validate({k: v for k, v in one.items() if k != "score"}) for one in answer.passages]
-        shown = ask_from(passages, shown, words)
+        shown = ask_from(passages_of(answer), shown, words)
     model, tokenizer = load_trainable(version.base, version.adapter)
     prompt = encode_text(tokenizer, render(tokenizer, [*earlier, {"role": "user", "content": shown}]))
     examples = nearest(read_own_jsonl(layout.MIX / "train.jsonl", Example), last["content"])

@@ -21,7 +21,7 @@ from tasks.core.base_model import found_in
 from tasks.core.errors import FlywheelError
 from tasks.core.files import write_text
 from tasks.core.graph import training_stages
-from tasks.evaluate.card.categories import Lost, changed
+from tasks.evaluate.card.categories import changed
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 from tasks.evaluate.card.language import lacking
 
@@ -71,7 +71,7 @@ class Card:
     funnel: Funnel | None = None
     costs: list[dict[str, str]] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
-    categories: list[Lost] = field(default_factory=list)
+    categories: list[dict[str, Any]] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 MOST_WORDS, MOST_QUESTIONS = 6, 10
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A category whose right answers changed, with the questions that lost theirs, at most MOST_QUESTIONS."""
+def changed(verdict: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The categories of a verdict in which answers were lost or won, in its order; `items` are the domain's.
 
-    name: str
-    n: int
-    before: int
-    after: int
-    collapsed: bool
-    questions: tuple[str, ...]
-    words: tuple[str, ...]
-
-
-def changed(verdict: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[Lost]:
-    """The categories of a verdict in which answers were lost or won, in its order; `items` are the domain's."""
+    Each with `questions`, the first MOST_QUESTIONS that lost their answers, and `words` that all of these share.
+    """
     prompts = {str(item["id"]): str(item["prompt"]) for item in items}
     found = []
     for one in verdict.get("categories", []):
         questions = [prompts[key] for key in one["lost"] if key in prompts]
         if one["lost"] or one["won"]:
-            figures = {name: one[name] for name in ("name", "n", "before", "after", "collapsed")}
             shared = shared_words(questions, prompts.values())
-            found.append(Lost(**figures, questions=tuple(questions[:MOST_QUESTIONS]), words=shared))
+            found.append({**one, "questions": questions[:MOST_QUESTIONS], "words": shared})
     return found
 
 

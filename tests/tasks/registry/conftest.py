@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.registry.versions import Registry
+from tasks.store.migrate import migrate
+from tasks.store.store import Store
 from tests.mlflow_store import lay_mlflow
 
 
@@ -21,3 +24,13 @@ def registry(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """The registry of a model of this test's own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Registry(request.node.name[:60], home)
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[Store]:
+    """A database beside the registry's."""
+    url = f"sqlite:///{home / 'store.db'}"
+    migrate(url)
+    store = Store.open(url)
+    yield store
+    store.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -12,18 +10,8 @@ from tasks.registry import deploy
 from tasks.registry.deploy import may_serve, settled_champion
 from tasks.registry.versions import PromotionRefused, Registry, Version
 from tasks.store import ledger
-from tasks.store.migrate import migrate
 from tasks.store.store import Store
 from tests.tasks.registry.registered import judged
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    url = f"sqlite:///{home / 'store.db'}"
-    migrate(url)
-    store = Store.open(url)
-    yield store
-    store.close()
 
 
 def point(registry: Registry, version: Version, alias: str = "champion") -> None:

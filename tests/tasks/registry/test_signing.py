@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tasks.registry.pointer import VersionUnavailable, fetch_weights
 from tasks.registry.signing import NotTrusted, public_key
 from tasks.registry.versions import PromotionRefused, Registry, Version
 from tasks.store import ledger
-from tasks.store.migrate import migrate
 from tasks.store.store import Store
 from tests.mlflow_store import lay_mlflow
 from tests.tasks.registry.registered import judged
@@ -26,15 +24,6 @@ from tests.tasks.registry.test_pointer import champion_of
 def home(tmp_path: Path) -> Path:
     """A registry and a key of this test's own."""
     return lay_mlflow(tmp_path / "home")
-
-
-@pytest.fixture
-def store(home: Path) -> Iterator[Store]:
-    url = f"sqlite:///{home / 'store.db'}"
-    migrate(url)
-    store = Store.open(url)
-    yield store
-    store.close()
 
 
 def write_tag(registry: Registry, version: Version, key: str, value: str) -> Version:

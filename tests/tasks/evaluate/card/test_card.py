@@ -143,7 +143,7 @@ def test_the_card_names_the_questions_that_a_category_lost_and_the_words_they_sh
     verdict["categories"] = [figures | {"name": "rents", "lost": ["1", "2"]}, kept]
     write_json(release / "reports/verdict.json", verdict)
     (lost,) = collect(release).categories
-    assert (lost.name, lost.questions, lost.words) == ("rents", (said["1"], said["2"]), ("deposit",))
+    assert (lost["name"], lost["questions"], lost["words"]) == ("rents", [said["1"], said["2"]], ("deposit",))
     page = render_card(release).read_text()
     assert "Who keeps the deposit?" in page and "deposit &lt;b&gt;due" in page
     assert "| rents | 8 | 6 | 8 | Is the rent deposit" in (release / "reports/release_card.md").read_text()
