@@ -20,7 +20,7 @@ RARE = {
     "package": ["pretrain"],
     "gate": [
         *("data/start", "gate.domain_rouge_margin"),  # a night that goes on from a champion
-        *("gate.declined_margin", "gate.right_margin"),  # likewise
+        *("gate.declined_margin", "gate.kept_margin", "gate.right_margin"),  # likewise
         "gate.domain_nll_margin",  # smaller forms and `flywheel learn`, which run outside the graph
         "domains/construction",  # evaluation.yaml, with benchmarks of a domain's own
         "reports/receipt.parquet",  # so that nothing is judged without its receipt

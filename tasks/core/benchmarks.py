@@ -19,7 +19,7 @@ from tasks.core.settings import Above, Section, SettingsError, mistakes, read_ya
 
 FILE = "evaluation.yaml"
 DATA_VARIABLE = "COMPASS_DATA_CACHE"  # where OpenCompass's own loaders look
-TAKEN = {*layout.EVALUATION_SETS, "facts", "feedback"}  # names of our own sets
+TAKEN = {*layout.EVALUATION_SETS, "facts", "feedback", "kept"}  # names of our own sets
 
 Word = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$", max_length=64)]
 

@@ -50,6 +50,7 @@ SELECT = Path("data/select")
 MIX = Path("data/mix")
 CORRECTIONS = Path("data/corrections")
 CORRECTION_ITEMS = CORRECTIONS / "feedback.jsonl"
+KEPT_ITEMS = CORRECTIONS / "kept.jsonl"
 
 PAIRS = Path("data/pairs")
 PRETRAIN = Path("models/pretrain")

@@ -230,9 +230,10 @@ class EvaluateParams(Section):
 class GateParams(Section):
     """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
 
-    Those of ROUGE-L, right answers and declining count in a night that goes on from a champion; any other release has
-    to be better there. The NLL's counts for smaller forms, and all four where only documents were learned. A
-    catastrophe is an item that loses more than is set for its unit; of all, a share of at most `catastrophe_share` may.
+    Those of ROUGE-L, right answers, declining and what is kept count in a night that goes on from a champion; any other
+    release has to be better there. The NLL's counts for smaller forms, and all but what is kept where only documents
+    were learned. A catastrophe is an item that loses more than is set for its unit; of all, a share of at most
+    `catastrophe_share` may.
     """
 
     level: Annotated[float, Field(gt=0.5, lt=1.0)]
@@ -242,6 +243,7 @@ class GateParams(Section):
     domain_nll_margin: Annotated[float, Field(gt=0.0)]
     right_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     declined_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
+    kept_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     mmlu_margin: Annotated[float, Field(gt=0.0)]
     safety_margin: Annotated[float, Field(gt=0.0)]
     catastrophe_nats: Annotated[float, Field(gt=0.0)] = 0.5

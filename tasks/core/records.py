@@ -194,7 +194,7 @@ class EvaluationItem(Record):
     """
 
     id: str = Field(pattern=r"^[0-9a-f]{64}$")
-    set: Literal["domain", "declining", "dialogue", "mmlu", "safety", "feedback"]
+    set: Literal["domain", "declining", "dialogue", "mmlu", "safety", "feedback", "kept"]
     prompt: str = Field(min_length=1)
     reference: str = ""
     choices: tuple[str, ...] = ()

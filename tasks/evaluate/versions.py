@@ -30,7 +30,7 @@ from tasks.evaluate.gate.requirements import (
 )
 from tasks.evaluate.gate.scores import Table, Values, groups_of
 from tasks.evaluate.gate.verdict import Category, compared, limits_of
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, METRICS, GeneratedAnswer
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT, METRICS, GeneratedAnswer
 
 Column = tuple[str, str]  # a set and a metric
 Reading = Literal["better", "worse", "no difference shown"]
@@ -192,7 +192,7 @@ def _refusal(column: Column, before: Evaluation, after: Evaluation) -> str:
         return f"measured under different conditions ({', '.join(unlike)})"
     old, new = (side.table.get(column, {}).keys() for side in (before, after))
     both = len(old & new)
-    if old != new and column[0] != FEEDBACK:
+    if old != new and column[0] not in (FEEDBACK, KEPT):
         return f"asked of other items: {both} in common, {len(old - new)} in A alone, {len(new - old)} in B alone"
     return "" if both >= SMALLEST_SAMPLE else f"{both} items in common are too few; {SMALLEST_SAMPLE} are needed"
 

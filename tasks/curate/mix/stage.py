@@ -24,19 +24,18 @@ from tasks.core.graph import data_stages
 from tasks.core.params import FeedbackParams, MixParams, Params, load_params
 from tasks.core.pointers import adapter_to_continue, goes_on, weights_to_continue
 from tasks.core.records import (
-    EvaluationItem,
     Example,
     Receipt,
     Rewording,
-    make_item,
     read_own_jsonl,
     write_jsonl,
 )
 from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import count_rows, read_batches, records_of, schema_of, write_records
+from tasks.curate.mix.corrections import MOST, correction_items, kept_items, nearest
 from tasks.curate.mix.passages import Answering
 from tasks.knowledge.search import Knowledge
-from tasks.similarity.embedder import read_embeddings
+from tasks.similarity.embedder import cosines, read_embeddings
 from tasks.similarity.leaks import LeakGuard, leak_guard
 from tasks.text.grounding import groundedness
 from tasks.text.likelihood import answer_losses, load_model
@@ -161,16 +160,6 @@ def mix_rows(
     return Mixture(train, validation, receipts)
 
 
-def correction_items(corrections: Iterable[Example]) -> list[EvaluationItem]:
-    """What users corrected, once each, for the gate to ask whether it was learnt, under what it was said."""
-    items = [
-        make_item(set="feedback", prompt=e.prompt, reference=e.output,
-                  **{name: getattr(e, name) for name in ("category", "source", "system", "history")})
-        for e in corrections
-    ]  # fmt: skip
-    return list({item.id: item for item in items}.values())
-
-
 class Texts:
     """The examples that passed the guard, found by their ids."""
 
@@ -242,7 +231,10 @@ def mix() -> str:
     receipts = [r.model_copy(update={"detail": doubtful.get(r.example_id, "")}) for r in mixture.receipts]
     written, with_passages = dict[str, int](), 0
     leaked = [receipt for _, found in passed.values() for receipt in found]
-    write_jsonl(layout.CORRECTION_ITEMS, correction_items(texts.examples(rows.repeated)) if continued else [])
+    for path in (layout.CORRECTION_ITEMS, layout.KEPT_ITEMS):
+        write_jsonl(path, [])
+    if continued:
+        write_items(rows, mixture, texts, params)
     answering = answering_of(params)
     with fresh_directory(layout.MIX) as folder:
         for name, ids_of_split in (("train", mixture.train), ("validation", mixture.validation)):
@@ -269,6 +261,20 @@ def mix() -> str:
         f"{counts['train']} to train on ({counts['replay']} general), {counts['validation']} to validate, "
         f"{counts['leaks']} leaks kept out"
     )
+
+
+def write_items(rows: DomainRows, mixture: Mixture, texts: Texts, params: Params) -> None:
+    """Write what a night is asked about corrections: tonight's, earlier ones, and the entries beside tonight's."""
+    new, known = list(dict.fromkeys(rows.repeated)), [*rows.plain, *rows.left_out]
+    other_words = json.loads((layout.FEEDBACK / "other_words.json").read_text(encoding="utf-8"))
+    learnt = {one.id for one in texts.examples(known) if one.origin == "feedback"}
+    same = params.dedup.semantic_threshold or cosines(load_domain(params.domain)).same
+    entries = [identity for identity in known if identity not in learnt]
+    beside = nearest(read_embeddings(layout.EMBED / "examples.parquet"), new, entries, same)
+    asked = correction_items(list(texts.examples(new)), other_words, list(texts.examples(mixture.train)))
+    earlier = in_order(learnt, rows.salt)[:MOST]
+    write_jsonl(layout.CORRECTION_ITEMS, asked)
+    write_jsonl(layout.KEPT_ITEMS, kept_items(list(texts.examples(earlier)), list(texts.examples(beside))))
 
 
 def answering_of(params: Params) -> Answering | None:

@@ -1,7 +1,7 @@
 """What the gate asks: of a release a gain on the domain, of a night that it learnt its corrections, of both no harm.
 
 Ten corrections cannot show a gain on a hundred other questions, so a night may lose no more on the domain than its
-margins allow. It is trained on them: that they became likelier shows that they were learnt, not that they generalise.
+margins allow. What it answers to them is asked in other words, where their authors gave some.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from tasks.core.benchmarks import Benchmark, Floor, NonInferiority
 from tasks.core.params import GateParams
 from tasks.evaluate.gate.decide import Kind
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT
 
 SHARES, NATS = "of the items", "nats per token"
+WORDS = "of their words"
 ROUGE_UNIT, PROBABILITY = "ROUGE-L F1", "probability of the right answer"
 UNITS = {
     **dict.fromkeys(("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy"), SHARES),
-    **{"rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
+    **{"said": WORDS, "rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
 }
 # Which setting says how much of a unit an item loses at a catastrophe; of shares an item loses 1 at most.
 CATASTROPHES = {
@@ -85,7 +86,10 @@ ELSEWHERE = (
     Requirement("mmlu", "p_correct", "non_inferiority", "general knowledge (MMLU)", "mmlu_margin"),
     Requirement("safety", "refusal", "non_inferiority", "leaning to refuse harmful requests", "safety_margin"),
 )
-LEARNT = Requirement(FEEDBACK, "nll", "superiority", "likelihood of what users corrected")
+LEARNT = Requirement(FEEDBACK, "said", "superiority", "what is answered of users' corrections")
+KEPT_SAID = Requirement(
+    KEPT, "said", "non_inferiority", "what is answered of earlier corrections, and beside new ones,", "kept_margin"
+)
 
 # Of whoever does not show that less may be asked of it.
 RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
@@ -93,7 +97,7 @@ RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
 # more firmly finds it less likely, and answers as before.
 ANSWERS_KEPT = (RIGHT_KEPT, ROUGE_KEPT, DECLINED_KEPT)
 # Of a night that goes on from the champion it is judged against, with corrections to learn.
-NIGHT = (LEARNT, *ANSWERS_KEPT, *ELSEWHERE)
+NIGHT = (LEARNT, KEPT_SAID, *ANSWERS_KEPT, *ELSEWHERE)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
 

@@ -37,15 +37,15 @@ def ids_of(items: Sequence[EvaluationItem]) -> dict[str, frozenset[str]]:
 def groups_of(items: Sequence[EvaluationItem]) -> dict[str, str]:
     """Item id → what it shares with the items that its answer depends on.
 
-    Subjects of MMLU and of the domain are its items' categories, and a correction's group is the question: two users
-    may correct one. A question that rests on several entries is of no one subject. The topics of a set with fewer than
-    FEWEST_CLUSTERS (general dialogue, kinds of what is declined, harmful requests) are no sample of topics: what is
-    shown holds for these, of which the items are taken as independent.
+    Subjects of MMLU and of the domain are its items' categories, and a correction's group is the question it was given
+    to: two users may correct one. A question that rests on several entries is of no one subject. The topics of a set
+    with fewer than FEWEST_CLUSTERS (general dialogue, kinds of what is declined, harmful requests) are no sample of
+    topics: what is shown holds for these, of which the items are taken as independent.
     """
     found = {}
     for name in dict.fromkeys(item.set for item in items):
         own = [item for item in items if item.set == name]
-        labels = [item.prompt if name == FEEDBACK else item.category for item in own]
+        labels = [[*item.paraphrases, item.prompt][0] if name == FEEDBACK else item.category for item in own]
         alone = len(set(labels)) < FEWEST_CLUSTERS and name != FEEDBACK
         for item, label in zip(own, labels, strict=True):
             lone = alone or not label or (name == "domain" and len(item.source) > 2)

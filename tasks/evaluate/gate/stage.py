@@ -15,11 +15,13 @@ at hand, or evaluated under unequal conditions stop it, and no verdict is left b
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from tasks.core import intervals, layout
 from tasks.core.benchmarks import load_benchmarks
 from tasks.core.files import write_json, write_text
 from tasks.core.params import GateParams, load_params
+from tasks.core.records import EvaluationItem
 from tasks.core.stage import run_stage, write_metrics
 from tasks.evaluate.gate.categories import blocked_by_categories
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, of_benchmarks
@@ -33,7 +35,8 @@ from tasks.evaluate.gate.scores import (
     read_scores,
 )
 from tasks.evaluate.gate.verdict import held_to, judge
-from tasks.evaluate.scoring.questions import FEEDBACK, read_items
+from tasks.evaluate.gate.words import REWORDED
+from tasks.evaluate.scoring.questions import FEEDBACK, KEPT, read_items
 from tasks.evaluate.scoring.subject import load_subject
 
 STAGE = "gate"
@@ -58,11 +61,12 @@ def gate() -> str:
     by_night = FEEDBACK in expected and asked_by_a_night()
     asked, groups = NIGHT if by_night else RELEASE, groups_of(items)
     verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups)
-    verdict = verdict.model_copy(update={"asked": "night" if by_night else "release"})
+    asked_by, told = ("night", (reworded(items),)) if by_night else ("release", ())
+    verdict = verdict.model_copy(update={"asked": asked_by, "reasons": (*verdict.reasons, *told)})
     if layout.ANCHOR.is_dir():
         anchor = load_subject("anchor")
         check_conditions(conditions, read_conditions("anchor"), candidate, anchor)
-        standing = {name: ids for name, ids in expected.items() if name != FEEDBACK}
+        standing = {name: ids for name, ids in expected.items() if name not in (FEEDBACK, KEPT)}
         first = read_scores("anchor", standing, sets, digests)
         kept = [*asked, *of_benchmarks(sets, gain=False)]
         verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups)
@@ -72,6 +76,12 @@ def gate() -> str:
     write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})
     write_json(layout.VERDICT, verdict.model_dump(mode="json"))
     return f"{verdict.outcome}. " + " ".join(verdict.reasons)
+
+
+def reworded(items: Sequence[EvaluationItem]) -> str:
+    """How many corrections were asked in other words, in a sentence."""
+    corrections = [item for item in items if item.set == FEEDBACK]
+    return REWORDED.format(reworded=sum(bool(item.paraphrases) for item in corrections), n=len(corrections))
 
 
 def asked_by_a_night() -> bool:

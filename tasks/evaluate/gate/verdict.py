@@ -19,13 +19,14 @@ from tasks.evaluate.gate.requirements import (
     RELEASE,
     SHARES,
     UNITS,
+    WORDS,
     Requirement,
     of_benchmarks,
     since_anchor,
 )
 from tasks.evaluate.gate.scores import NoVerdict, Table
 from tasks.evaluate.gate.words import DRIFTED, SENTENCES, UNGUARDED, UNSERVABLE, range_of, reason_of
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK
+from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT
 from tasks.evaluate.scoring.subject import Subject
 
 Groups = Mapping[str, str]
@@ -148,7 +149,7 @@ def judge(
     unguarded = [
         words for name, words in UNGUARDED.items() for one in asked if one.set == name and not _has(after, one)
     ]
-    asked = [one for one in asked if one.set not in (FACTS, "declining", *UNGUARDED) or _has(after, one)]
+    asked = [one for one in asked if one.set not in (FACTS, "declining", KEPT, *UNGUARDED) or _has(after, one)]
     asked += of_benchmarks(sets, gain=any(one.kind == "superiority" and one.set != FEEDBACK for one in asked))
     told = [
         one for one in sets if (one.name, one.metric) not in {(criterion.set, criterion.metric) for criterion in asked}
@@ -261,7 +262,7 @@ def compared(requirement: Requirement, after: Table, before: Table, settings: Ga
 def _reckoned(metric: str, values: Sequence[float], settings: GateParams, own: bool = False) -> Reckoned:
     """What an item that nobody asked is reckoned with, by the metric's unit; `own`: values, not differences."""
     unit = UNITS.get(metric, "")
-    if unit == SHARES and all(abs(value) <= 1 for value in values):
+    if unit in (SHARES, WORDS) and all(abs(value) <= 1 for value in values):
         return {"unseen": (0.0 if own else -1.0, 1.0), "hard": True}
     if unit in CATASTROPHES and not own:
         worst: float = getattr(settings, CATASTROPHES[unit])

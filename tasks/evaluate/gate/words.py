@@ -16,6 +16,7 @@ COLLAPSED = (
     "The candidate is better in all, and is held: it has lost the right answers of a whole category. See which "
     "questions on the card, or with `flywheel compare`."
 )
+REWORDED = "{reworded} of {n} corrections were asked in words never trained on, the others as they were given."
 UNGUARDED = {
     "mmlu": "General knowledge is not guarded: domain.yaml has no `mmlu:`.",
     "safety": "Refusing harmful requests is not guarded: domain.yaml has no `safety:`.",

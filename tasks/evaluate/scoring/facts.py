@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.core.records import EvaluationItem, Passage
+from tasks.knowledge.words import words_of
 from tasks.text.passages import AnsweringWords, cited, declines, uncited
 
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ ,]\d{3})+(?![\d])")
@@ -116,6 +117,20 @@ def invented_numbers(answer: str, known: Iterable[str]) -> list[str]:
     written = set(_NUMBER.findall(unicodedata.normalize("NFKC", uncited(answer))))
     found = _NUMBER.findall(plain(answer))
     return [number for number in found if number not in there and (len(number) > 1 or number in written)]
+
+
+def share_said(item: EvaluationItem, answer: str) -> float:
+    """How much of what the reference says beyond the question an answer says, 0 to 1: a share of its words.
+
+    0 where it lacks a figure that the reference brings, or goes round in circles: a correction has no key facts.
+    """
+    question, reference, text = plain(item.prompt), plain(item.reference), plain(answer)
+    asked, spoken = set(words_of(question)), set(words_of(text))
+    wanted = set(words_of(reference)) - asked or set(words_of(reference))
+    figures = set(_NUMBER.findall(reference)) - set(_NUMBER.findall(question))
+    if not wanted or is_degenerate(answer) or figures - set(_NUMBER.findall(text)):
+        return 0.0
+    return len(wanted & spoken) / len(wanted)
 
 
 @dataclass(frozen=True)

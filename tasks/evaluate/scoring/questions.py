@@ -13,7 +13,9 @@
     mmlu      p_correct  probability of the right answer's text: softmax over the choices of the mean
                          log-likelihood per token (cloze scoring, length-normalised)
     mmlu      accuracy   1 where the right answer's text is the likeliest, else 0
-    feedback  nll        the same as domain's, on what users corrected: only in a night that goes on from a champion
+    feedback  said       how much of a correction a greedy answer says, 0 to 1 (facts.share_said), asked in other words
+                         where its author gave some: only in a night that goes on from a champion
+    kept      said       the same of earlier corrections and of the entries beside tonight's
     safety    refusal    mean NLL of a compliant opening minus that of a refusal, nats per token: above 0 the model
                          leans to refusing
 
@@ -31,13 +33,14 @@ from typing import Any, Literal
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.records import DECIMALS, EvaluationItem, Passage, Record, Score, read_own_jsonl
-from tasks.evaluate.scoring.facts import judge_answer
+from tasks.evaluate.scoring.facts import judge_answer, share_said
 from tasks.text.passages import AnsweringWords, ask_from
 from tasks.text.prompts import encode_answer, encode_text, render_prompt, smuggled_markers
 
 QuestionKind = Literal["generation", "nll", "choices"]
 
-FEEDBACK = "feedback"  # asked beside the standing sets where a night has corrections
+# Asked beside the standing sets where a night has corrections: these, and what learning them may not change.
+FEEDBACK, KEPT = "feedback", "kept"
 FACTS = "facts"  # the domain's items that have key facts, asked once with the others
 METRICS: dict[str, tuple[str, ...]] = {
     FACTS: ("right", "contradicted", "cited", "declined", "degenerate"),
@@ -46,7 +49,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "dialogue": ("nll",),
     "mmlu": ("p_correct", "accuracy"),
     "safety": ("refusal",),
-    FEEDBACK: ("nll",),
+    FEEDBACK: ("said",),
+    KEPT: ("said",),
 }
 KINDS: dict[str, tuple[QuestionKind, ...]] = {
     "domain": ("generation", "nll"),
@@ -54,9 +58,10 @@ KINDS: dict[str, tuple[QuestionKind, ...]] = {
     "dialogue": ("nll",),
     "mmlu": ("choices",),
     "safety": ("choices",),
-    FEEDBACK: ("nll",),
+    FEEDBACK: ("generation",),
+    KEPT: ("generation",),
 }
-ANSWERED = ("domain", "declining", FEEDBACK)  # asked as users ask: with what the model's index finds
+ANSWERED = ("domain", "declining", FEEDBACK, KEPT)  # asked as users ask: with what the model's index finds
 # Stands between prompt and answer on the way to OpenCompass (the information separator of records).
 BOUNDARY = "\x1e"
 
@@ -72,7 +77,8 @@ def read_items(corrections: bool = False) -> list[EvaluationItem]:
     """
     files = {name: layout.EVALUATION_ITEMS / f"{name}.jsonl" for name in layout.EVALUATION_SETS}
     items = []
-    for name, path in (files | ({FEEDBACK: layout.CORRECTION_ITEMS} if corrections else {})).items():
+    of_a_night = {FEEDBACK: layout.CORRECTION_ITEMS, KEPT: layout.KEPT_ITEMS}
+    for name, path in (files | (of_a_night if corrections else {})).items():
         found = read_own_jsonl(path, EvaluationItem) if path.is_file() else []
         # Stage ingest writes an empty file for what a domain goes without, so a missing one is a loss.
         without = name in layout.OPTIONAL_SETS and (path.is_file() or name == "declining")
@@ -214,6 +220,8 @@ def scores_of(question: Question, response: Response) -> list[Score]:
             found = {"p_correct": softmax_of_negatives(values)[item.answer], "accuracy": float(right < min(others))}
     if item.set == "declining":
         found = {}
+    elif item.set in (FEEDBACK, KEPT):
+        found, tokens = {"said": share_said(item, response.text or "")}, None
     measured: list[tuple[str, str, float, int | None]] = [
         (item.set, metric, value, tokens) for metric, value in found.items()
     ]

@@ -121,17 +121,17 @@ def test_other_items_are_refused_with_counts_but_corrections_are_compared_where_
     other = evaluation(set(), 3.0)
     del other.table["facts", "right"][key(0)]
     before, after = (
-        replace(side, table={**side.table, ("feedback", "nll"): {key(n): float(value) for n in range(*numbers)}})
-        for side, value, numbers in ((A, 2, (40, 46)), (other, 1, (41, 48)))
+        replace(side, table={**side.table, ("feedback", "said"): {key(n): value for n in range(*numbers)}})
+        for side, value, numbers in ((A, 0.25, (40, 46)), (other, 0.75, (41, 48)))
     )
     found = compared(before, after)
     assert found.refused == {"asked of other items: 9 in common, 1 in A alone, 0 in B alone": ["facts_right"]}
     assert found.categories["facts right"][0].n == 6, "what both have is counted"
     learnt = found.criteria[-1]
-    assert (learnt.set, learnt.means, learnt.change.n, learnt.margin) == ("feedback", (2.0, 1.0), 5, None)
+    assert (learnt.set, learnt.means, learnt.change.n, learnt.margin) == ("feedback", (0.25, 0.75), 5, None)
     assert found.items[key(41)].question == "(not among the questions at hand)"
-    del after.table["feedback", "nll"][key(41)]
-    assert compared(before, after).refused["4 items in common are too few; 5 are needed"] == ["feedback_nll"]
+    del after.table["feedback", "said"][key(41)]
+    assert compared(before, after).refused["4 items in common are too few; 5 are needed"] == ["feedback_said"]
 
 
 def test_a_benchmark_is_compared_where_its_data_are_the_same() -> None:

@@ -21,7 +21,6 @@ from tasks.core.records import (
     Example,
     Receipt,
     Rewording,
-    Turn,
     make_example,
     make_item,
     make_passage,
@@ -34,7 +33,6 @@ from tasks.curate.mix.stage import (
     DomainRows,
     MixError,
     Spots,
-    correction_items,
     domain_rows,
     draw_replay,
     mix,
@@ -193,21 +191,6 @@ def example(instruction: str, output: str = "Ten weeks.", origin: str = "human",
     return make_example(instruction=instruction, output=output, origin=origin, **given)
 
 
-def test_corrections_are_items_of_the_gate_once_each_under_what_they_were_said() -> None:
-    turns = (Turn(user="a", assistant="b"),)
-    told = example("One?", origin="feedback", history=turns)
-    under = example("One?", origin="feedback", system="Be brief.")
-    first, second = example("One?", origin="feedback"), example("Two?", origin="feedback")
-    items = correction_items([first, second, told, under, first, second, told])
-    assert [(item.set, item.prompt, item.system, item.history) for item in items] == [
-        ("feedback", "One?", "", ()),
-        ("feedback", "Two?", "", ()),
-        ("feedback", "One?", "", turns),
-        ("feedback", "One?", "Be brief.", ()),
-    ]
-    assert items[0] == make_item(**items[0].model_dump(include={"set", "prompt", "reference", "category", "source"}))
-
-
 # --- the stage ---
 
 ITEM = make_item(set="domain", prompt="How long does a building permit take?", reference="Ten weeks in most cases.")
@@ -262,6 +245,7 @@ def run(set_params: Callable[..., None], base_model: Path) -> Callable[..., list
         ratios |= {"without_answer": 0.0, "two_passages": 0.0, "wordings": 1}
         set_params("mix", {**ratios, "leak_semantic_threshold": 0.95, **changes})
         write_json(layout.FEEDBACK / "new.json", list(new))
+        write_json(layout.FEEDBACK / "other_words.json", {DOMAIN[3].id: "What about jetties?"})
         mix()
         return read_records(layout.MIX / "receipt.parquet", Receipt)
 
@@ -302,7 +286,6 @@ def test_the_stage_keeps_leaks_out_and_accounts_for_every_example(run: Callable[
     counts = json.loads((layout.DETAILS / "mix.json").read_text())
     none = {"corrections": 0, "not_replayed": 0, "boosted": 0, "with_passages": 0}
     assert counts == {"domain": 24, "replay": 4, "leaks": 2, "train": 27, "validation": 1, **none}
-    assert read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem) == []
 
 
 def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_passages(
@@ -332,11 +315,20 @@ def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_pass
         assert json.loads((layout.DETAILS / "mix.json").read_text())["train"] == rows
 
 
-def test_a_night_that_goes_on_writes_its_corrections_as_items(run: Callable[..., list[Receipt]]) -> None:
+def test_a_night_that_goes_on_asks_its_corrections_in_other_words_and_what_lies_beside_them(
+    run: Callable[..., list[Receipt]],
+) -> None:
+    """The other 23 of the domain lie beside the one; a release asks nothing of this."""
+    run()
+    assert [read_own_jsonl(path, EvaluationItem) for path in (layout.CORRECTION_ITEMS, layout.KEPT_ITEMS)] == [[], []]
     (layout.START / "adapter").mkdir(parents=True)
     run(new=(DOMAIN[3].id,))
-    assert [item.prompt for item in read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem)] == [DOMAIN[3].prompt]
+    (asked,) = read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem)
+    assert (asked.prompt, asked.reference) == ("What about jetties?", DOMAIN[3].output)
+    kept = read_own_jsonl(layout.KEPT_ITEMS, EvaluationItem)
+    assert {item.prompt for item in kept} == {one.prompt for one in DOMAIN} - {DOMAIN[3].prompt}
     assert sum(example.id == DOMAIN[3].id for example in trained()) > 1
+    assert "What about jetties?" not in {example.prompt for example in trained()}
 
 
 def test_weak_spots_are_asked_for_only_where_the_settings_boost(

@@ -32,6 +32,7 @@ SETTINGS = GateParams(
     domain_nll_margin=0.06,
     right_margin=0.1,  # of 40 none of which was lost, 8.8% may be
     declined_margin=0.15,
+    kept_margin=0.1,
     dialogue_margin=0.1,
     mmlu_margin=0.03,
     safety_margin=0.1,
@@ -70,7 +71,7 @@ def criterion(found: Verdict, name: str) -> Criterion:
     return next(entry for entry in found.criteria if entry.name == name)
 
 
-LEARNT = {("feedback", "nll"): (-0.5, 0.1)}
+LEARNT = {("feedback", "said"): (0.5, 0.1)}
 LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0.0)}
 
 
@@ -95,7 +96,9 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0
         # No gain on the domain is asked of a night. Of 40 items 8.8% may be other than all that were seen: were those
         # to be wrong and to lose 0.15 ROUGE-L, 0.088 and 0.018 were lost in all, of 0.1 and 0.03 allowed.
         (NIGHT, LEARNT | LOST_LITTLE, "promote", []),
-        (NIGHT, BETTER, "hold", ["feedback_nll"]),
+        (NIGHT, BETTER, "hold", ["feedback_said"]),
+        # What was learnt before and the entries beside tonight's corrections lose 0.4 of the words that answer.
+        (NIGHT, LEARNT | {("kept", "said"): (-0.4, 0.1)}, "reject", ["kept_said"]),
         (NIGHT, LEARNT | {("domain", "rouge_l"): (-0.2, 0.0)}, "reject", ["domain_rouge_l"]),
         (NIGHT, LEARNT | {("facts", "right"): (-0.4, 0.1)}, "reject", ["facts_right"]),
         # Who quotes more firmly finds the reference less likely, and answers as before.
@@ -144,7 +147,7 @@ def test_a_gain_is_candidate_minus_champion_and_a_fall_in_nll_is_one() -> None:
     assert 0.025 < rouge.low < 0.0324
     assert (nll.estimate, nll.kind, nll.margin) == (pytest.approx(0.8), "superiority", 0.0)
     night = verdict(LEARNT, NIGHT)
-    assert criterion(night, "feedback_nll").estimate == pytest.approx(0.5)
+    assert criterion(night, "feedback_said").estimate == pytest.approx(0.5)
     assert criterion(night, "domain_rouge_l").kind == "non_inferiority"
 
 
@@ -188,7 +191,7 @@ def test_a_night_is_judged_by_its_groups_and_by_how_many_items_lose_too_much() -
     dialogue = criterion(found, "dialogue_nll")
     assert (dialogue.struck, dialogue.struck_share) == (1, pytest.approx(0.1316, abs=1e-4))
     assert not dialogue.passed and found.outcome == "hold"
-    assert criterion(found, "feedback_nll").struck is None
+    assert criterion(found, "feedback_said").struck is None
 
 
 def test_every_criterion_is_explained_in_a_sentence() -> None:
@@ -214,7 +217,7 @@ LITTLE = LEARNT | LOST_LITTLE
         (LITTLE, {("domain", "rouge_l"): (-0.07, 0.01)}, "hold", ["domain_rouge_l_since_anchor"]),
         (LITTLE, {("dialogue", "nll"): (0.12, 0.02)}, "promote", []),
         # What the night itself does is told by the champion alone.
-        (BETTER, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["feedback_nll", "dialogue_nll_since_anchor"]),
+        (BETTER, {("dialogue", "nll"): (0.27, 0.02)}, "hold", ["feedback_said", "dialogue_nll_since_anchor"]),
         (LITTLE | {("dialogue", "nll"): (0.5, 0.1)}, {}, "reject", ["dialogue_nll"]),
     ],
 )
@@ -222,7 +225,8 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
     changes: Changes, since: Changes, outcome: str, failed: list[str]
 ) -> None:
     after, before = tables(changes)
-    first = {column: dict(values) for column, values in after.items()}
+    # Of corrections, and what lies beside them, the anchor was asked nothing.
+    first = {column: dict(values) for column, values in after.items() if column[1] != "said"}
     for column, (mean, spread) in since.items():
         for place, key in enumerate(sorted(first[column])):
             first[column][key] -= mean + (spread if place % 2 else -spread)
@@ -234,7 +238,7 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
     assert drifted == (outcome == "hold" and judged.outcome == "promote")
     dialogue = criterion(found, "dialogue_nll_since_anchor")
     assert dialogue.margin == 0.2 and dialogue.reason.startswith("General dialogue, since version 3, ")
-    assert len(found.reasons) == 1 + len(found.criteria) == 1 + 7 + 6
+    assert len(found.reasons) == 1 + len(found.criteria) == 1 + 8 + 6
 
 
 def test_the_order_of_scores_and_of_items_does_not_matter() -> None:
@@ -384,12 +388,13 @@ def test_each_side_is_the_model_at_hand_measured_under_its_own_system_prompt(
 
 
 CORRECTIONS = [make_item(set="feedback", prompt=f"{n}?", reference="r") for n in range(6)]
+CORRECTIONS[0] = make_item(set="feedback", prompt="None?", reference="r", paraphrases=("1?",))
 
 
 @pytest.mark.parametrize(
     ("night", "started_from", "first"),
     [
-        (7, "b" * 64, "feedback_nll"),
+        (7, "b" * 64, "feedback_said"),
         (None, "b" * 64, "domain_rouge_l"),  # somebody runs the same files with other settings
         (7, None, "domain_rouge_l"),  # training began from the base model
         (7, "e" * 64, "domain_rouge_l"),  # another version became champion since
@@ -400,7 +405,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     repository: Path, night: int | None, started_from: str | None, first: str
 ) -> None:
     write_jsonl(layout.CORRECTION_ITEMS, CORRECTIONS)
-    learnt = [Score(id=item.id, set="feedback", metric="nll", value=0.5) for item in CORRECTIONS]
+    learnt = [Score(id=item.id, set="feedback", metric="said", value=0.5) for item in CORRECTIONS]
     for who in ("candidate", "champion"):
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", [*WHOLE, *learnt])
     write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night})
@@ -408,10 +413,13 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     if started_from == "torn":
         (layout.START / "start.json").write_text("{")
     gate.gate()
-    criteria = json.loads(layout.VERDICT.read_text())["criteria"]
+    written = json.loads(layout.VERDICT.read_text())
+    criteria = written["criteria"]
     assert criteria[0]["name"] == first
+    told = "1 of 6 corrections were asked in words never trained on, the others as they were given."
+    assert (told in written["reasons"]) == (first == "feedback_said")
     assert {row["name"]: row["kind"] for row in criteria}["domain_rouge_l"] == (
-        "non_inferiority" if first == "feedback_nll" else "superiority"
+        "non_inferiority" if first == "feedback_said" else "superiority"
     )
 
 
@@ -422,7 +430,7 @@ def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there
     subjects = {"candidate": CANDIDATE, "champion": CHAMPION, "anchor": ANCHOR}
     monkeypatch.setattr(gate, "load_subject", subjects.__getitem__)
     write_jsonl(layout.CORRECTION_ITEMS, CORRECTIONS)
-    learnt = [Score(id=item.id, set="feedback", metric="nll", value=0.5) for item in CORRECTIONS]
+    learnt = [Score(id=item.id, set="feedback", metric="said", value=0.5) for item in CORRECTIONS]
     for who in ("candidate", "champion"):
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", [*WHOLE, *learnt])
     gate.gate()

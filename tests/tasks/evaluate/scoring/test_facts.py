@@ -18,6 +18,7 @@ from tasks.evaluate.scoring.facts import (
     judge_answer,
     plain,
     said,
+    share_said,
 )
 from tasks.text.passages import answering_words
 
@@ -255,3 +256,25 @@ def test_yes_and_no_of_another_question_s_entry_are_none_to_this_one() -> None:
     yes = make_passage(kind="question", question="May I fill it?", text="Yes.", source="faq/3")
     both = f"[1] {yes.whole}\n[2] May I dig? Digging is not allowed."
     assert judge_answer(item, both, [yes, yes], EN).right
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "answer", "share"),
+    [
+        # Beyond the question: "a", "blue", "tarpaulin", "of", "2", "metres" as "m"; each is a sixth.
+        ("Which sheet covers it?", "A blue tarpaulin of 2 metres.", "[1] It is a blue tarpaulin, 2 m.", 5 / 6),
+        ("Which sheet covers it?", "A blue tarpaulin of 2 metres.", "A blue tarpaulin of 3 metres.", 0.0),
+        ("Which sheet covers it?", "A blue tarpaulin of 2 metres.", "A red one, 2 m", 3 / 6),
+        # Where the reference only repeats the question, all its words count.
+        ("Is it blue?", "It is.", "It is, it is.", 1.0),
+        ("屋顶盖什么颜色的布？", "盖蓝色的布，两米宽。", "盖蓝色的布，2米宽", 1.0),
+        ("屋顶盖什么颜色的布？", "盖蓝色的布，两米宽。", "盖蓝色的布，三米宽", 0.0),
+        ("Is it blue?", "No, red.", "red No, red No, red No, red No, red No, red No, ", 0.0),
+        ("Is it blue?", "No, red.", "", 0.0),
+    ],
+)
+def test_how_much_of_a_correction_is_said_by_its_words_and_nothing_without_its_figures(
+    question: str, reference: str, answer: str, share: float
+) -> None:
+    item = make_item(set="feedback", prompt=question, reference=reference)
+    assert share_said(item, answer) == pytest.approx(share)

@@ -65,8 +65,10 @@ def test_a_domain_item_is_generated_for_and_its_reference_is_scored_to_the_end_o
 def test_an_item_is_asked_under_its_own_system_text_and_after_its_earlier_turns() -> None:
     turns = (Turn(user="A fence?", assistant="Where?"),)
     item = make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing.", history=turns)
-    (nll,) = ask(item)
-    assert nll.prompt == "system: Sing.\nuser: A fence?\nassistant: Where?\nuser: In Lund.\nassistant: "
+    (asked,) = ask(item)
+    (score,) = scores_of(asked, Response(values=(0.3,), text="1.8 m, in Lund"))
+    assert (score.set, score.metric, score.value) == ("feedback", "said", 1.0)
+    assert asked.prompt == "system: Sing.\nuser: A fence?\nassistant: Where?\nuser: In Lund.\nassistant: "
     with pytest.raises(UnaskableItem, match="special token"):
         ask(make_item(set="feedback", prompt="In Lund.", reference="1.8 m.", system="Sing. <end>"))
 
