@@ -41,7 +41,8 @@ SCORES = layout.EVALUATION / "candidate/scores.jsonl"
 JUDGED = ("promote", "hold", "reject")
 # Columns of the table: a criterion of the gate, as candidate minus champion; of the corrections, the gain.
 COLUMNS = {
-    "feedback_nll": "corrections, gain (nats a token)",
+    "feedback_said": "corrections in other words (share of their words)",
+    "kept_said": "earlier ones and beside them (likewise)",
     "domain_rouge_l": "domain ROUGE-L",
     "facts_right": "right answers",
     "dialogue_nll": "dialogue NLL, to the champion before",
@@ -51,10 +52,9 @@ COLUMNS = {
 }
 
 
-def house_rules() -> list[tuple[str, str]]:
-    """(question, answer) of each rule of the invented firm, fifty of them."""
-    lines = (ROOT / "tests/data/house_rules.jsonl").read_text(encoding="utf-8").splitlines()
-    return [(row["question"], row["answer"]) for row in map(json.loads, lines)]
+def house_rules() -> list[dict[str, str]]:
+    """Rules of the invented firm, fifty of them: `question`, `other_words` for it, and `answer`."""
+    return list(map(json.loads, (ROOT / "tests/data/house_rules.jsonl").read_text(encoding="utf-8").splitlines()))
 
 
 def clone(folder: Path) -> None:
@@ -104,12 +104,13 @@ def correct(folder: Path, domain: str, number: int, champion: Version) -> Night 
     with store_of(folder) as store:
         known = [person for person in list_identities(store) if person.name == name]
         person = known[0] if known else create_identity(store, name, "chat")[0]
-        for place, (question, rule) in enumerate(rules):
+        for place, rule in enumerate(rules):
             key = f"chatcmpl-bench-{number}-{place}"
             if get_answer(store, key) is None:
-                asked = [{"role": "user", "content": question}]
+                asked = [{"role": "user", "content": rule["question"]}]
                 serve_answer(store, person, id=key, domain=domain, messages=asked, text="I do not know.", **served)
-            said, _ = record_feedback(store, person, FeedbackIn(key, key, "correction", text=rule))
+            given = FeedbackIn(key, key, "correction", text=rule["answer"], other_words=rule["other_words"])
+            said, _ = record_feedback(store, person, given)
         return next((night for night in last_nights(store, domain, 100) if night.number == said.night), None)
 
 
@@ -142,12 +143,11 @@ def differences(folder: Path) -> dict[str, tuple[float, float, float]]:
 
 
 def signed(criterion: dict[str, Any]) -> tuple[float, float, float]:
-    """A criterion as candidate minus champion, where the gate tells gain or loss; the corrections' stays a gain."""
+    """A criterion as candidate minus champion, where the gate tells gain or loss."""
     name = criterion["name"].removesuffix("_since_anchor")
     ends = (criterion["estimate"], criterion["low"], criterion["high"])
     higher = next(each.higher_is_better for each in (*NIGHT, *RELEASE) if each.name == name)
-    as_it_is = name == "feedback_nll" or higher == (criterion["kind"] == "superiority")
-    return ends if as_it_is else (-ends[0], -ends[2], -ends[1])
+    return ends if higher == (criterion["kind"] == "superiority") else (-ends[0], -ends[2], -ends[1])
 
 
 def row_of(night: dict[str, Any]) -> list[str]:
