@@ -11,8 +11,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -39,6 +41,7 @@ from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
 from tasks.registry.versions import FORGET, Registry, held_nights, line_of
+from tasks.store.answers import get_feedback
 from tasks.store.nights import close_night, feedback_upto, note_snapshot, open_night
 from tasks.store.schema import AnswerRow, FeedbackRow, Night
 from tasks.store.store import Store
@@ -148,7 +151,20 @@ def which_rows(work: Work) -> dict[str, Any] | None:
             return None
     finally:
         stop(asking)
-    return dict(json.loads((work.place.root / INFLUENCE).read_text(encoding="utf-8")))
+    found = dict(json.loads((work.place.root / INFLUENCE).read_text(encoding="utf-8")))
+    return found | {"people": by_person(work.store, found["rows"])}
+
+
+def by_person(store: Store, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Who gave the corrections among the rows, by id, whose pulled against most first: one person may block all."""
+    pulls: dict[str, list[float]] = {}
+    for row in rows:
+        ids = [one.removeprefix("feedback:") for one in row["source"] if one.startswith("feedback:")]
+        said = get_feedback(store, ids[0]) if ids else None
+        if said is not None:
+            pulls.setdefault(said.identity_id, []).append(row["influence"])
+    found = [{"identity": key, "rows": len(own), "influence": fmean(own)} for key, own in pulls.items()]
+    return sorted(found, key=lambda one: (one["influence"] * one["rows"], one["identity"]))
 
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:

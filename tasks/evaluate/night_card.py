@@ -56,6 +56,7 @@ def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
 def influence_lines(found: dict[str, Any]) -> list[str]:
     """Which training rows pulled at what was lost, for the night's card; text of users as one line without markup."""
     kinds = [f"| {one['name']} | {one['rows']} | {one['influence']:+.3f} |" for one in found["kinds"]]
+    people = [f"| {one['identity']} | {one['rows']} | {one['influence']:+.3f} |" for one in found.get("people", [])]
     against = [row for row in found["rows"] if row["kind"] == "correction" and row["influence"] < 0][:MOST_CORRECTIONS]
     return [
         "",
@@ -67,6 +68,7 @@ def influence_lines(found: dict[str, Any]) -> list[str]:
         "| rows | in training | influence, mean |",
         "|---|---|---|",
         *kinds,
+        *(["", "| person who corrected | corrections | influence, mean |", "|---|---|---|", *people] if people else []),
         *(["", "Corrections that pulled against them most, with the reaction to take back:", ""] if against else []),
         *(
             f"- {row['influence']:+.3f} {markdown_cell(row['question'])} ({', '.join(row['source'])})"

@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.nightly import reaction_of, wanted_rows
+from flows.nightly import by_person, reaction_of, wanted_rows
 from tasks.core.clock import now
 from tasks.core.params import load_params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
+from tasks.evaluate.night_card import influence_lines
 from tasks.registry.deploy import roll_back
 from tasks.store import ledger
+from tasks.store.answers import get_feedback
 from tasks.store.nights import last_nights
 from tasks.store.schema import FeedbackRow, Night
 from tests.answers import AN_ANSWER
@@ -53,6 +55,25 @@ def test_a_snapshot_says_how_both_answers_of_a_choice_ended() -> None:
 def nights(root: Path) -> list[Night]:
     with store_of(root) as store:
         return last_nights(store, "toy", 10)
+
+
+def test_a_held_night_says_whose_corrections_pulled_against_it(tmp_path: Path) -> None:
+    """Two of one person at -0.4 and -0.2, one of another at 0.3; a domain row is nobody's, nor one that is gone."""
+    first, second = correct(tmp_path, 2), correct(tmp_path, 1)
+    sources = [*first, *second, "gone"]
+    rows = [
+        {"kind": "correction", "question": "?", "source": [f"feedback:{one}"], "influence": pull}
+        for one, pull in zip(sources, (-0.4, -0.2, 0.3, -0.9), strict=True)
+    ]
+    with store_of(tmp_path) as store:
+        people = by_person(store, [*rows, {**rows[0], "source": ["faq/1"]}])
+        given = [get_feedback(store, one) for one in (first[0], second[0])]
+    assert [(one["identity"], one["rows"], round(one["influence"], 6)) for one in people] == [
+        (given[0] and given[0].identity_id, 2, -0.3),
+        (given[1] and given[1].identity_id, 1, 0.3),
+    ]
+    found = {"criterion": "facts_right", "answers": 30, "kinds": [], "rows": rows, "people": people}
+    assert f"| {people[0]['identity']} | 2 | -0.300 |" in influence_lines(found)
 
 
 def test_too_little_is_a_reasoned_skip_and_kept_until_it_is_enough_for_a_version_that_leads_back_to_it(
