@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Any
 
-from tasks.evaluate.card.card import templates
+from tasks.evaluate.card.card import forest, templates
 from tasks.evaluate.versions import COUNTED, Comparison, Difference, Pair
 from tasks.text.grounding import UNSPACED
 from tasks.text.passages import cited
@@ -27,7 +27,7 @@ def render_versions(
 
     Of each set and metric it has the `most` items that lost most, and as many that gained.
     """
-    own = {"marked": marked, "forest": forest, "cited": cited, "notices": notices(found), "summary": summary(found)}
+    own = {"marked": marked, "places": places, "cited": cited, "notices": notices(found), "summary": summary(found)}
     page = templates().get_template("versions.html")
     return page.render(title=title, found=found, a=before, b=after, most=most, **own)
 
@@ -76,12 +76,10 @@ def marked(before: str, after: str) -> tuple[Pieces, Pieces]:
     return left, right
 
 
-def forest(row: Difference) -> dict[str, float]:
-    """Where a difference lies in percent of the width, 50 being none and the right side better."""
-    way, margin, change = 1 if row.higher_is_better else -1, row.margin or 0.0, row.change
-    widest = max(abs(change.low), abs(change.high), margin) or 1.0
-    values = {"low": change.low * way, "high": change.high * way, "mid": change.estimate * way, "margin": -margin}
-    return {name: round(50 + 48 * value / widest, 1) for name, value in values.items()}
+def places(row: Difference) -> dict[str, float]:
+    """Where a difference lies on its line, better to the right."""
+    way, change = 1 if row.higher_is_better else -1, row.change
+    return forest(way * change.low, way * change.estimate, way * change.high, row.margin or 0.0)
 
 
 def worst(found: Comparison, most: int) -> list[tuple[str, Pair]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import jinja2
 
 SAMPLES = 5
-INK, BEFORE, AFTER = "#333333", "#9aa5b1", "#2a6fdb"
+INK = "#333333"
 
 
 class CardError(FlywheelError):
@@ -66,6 +66,7 @@ class Card:
     counts: list[tuple[str, int]]
     loss: list[tuple[int, str, float]]
     samples: list[Sample]
+    regressions: list[Sample]
     licences: list[dict[str, str]]
     lineage: dict[str, Any] = field(default_factory=dict)
     funnel: Funnel | None = None
@@ -75,9 +76,27 @@ class Card:
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a criterion, `met` in words; a difference that is only reported has no kind and no margin."""
-    rows = [{**row, "met": "yes" if row["passed"] else "no"} for row in verdict.get("criteria", [])]
-    return rows + [{**row, "kind": "", "margin": None, "met": "reported"} for row in verdict.get("reported", [])]
+    """One row a criterion, `met` in words, `at` on its line; a difference that is only reported has neither."""
+    rows = [
+        {**row, "met": "yes" if row["passed"] else "no", "at": _on_its_line(row)} for row in verdict.get("criteria", [])
+    ]
+    told = {"kind": "", "margin": None, "met": "reported", "at": None}
+    return rows + [{**row, **told} for row in verdict.get("reported", [])]
+
+
+def _on_its_line(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """Where a gain or a loss lies; a floor is no difference."""
+    if row["kind"] == "floor":
+        return None
+    way = -1 if row["kind"] == "non_inferiority" else 1
+    return forest(way * row["low"], way * row["estimate"], way * row["high"], row["margin"])
+
+
+def forest(low: float, mid: float, high: float, margin: float) -> dict[str, float]:
+    """A difference, better above 0, in percent of a line's width: 50 is none, the margin lies on the left."""
+    widest = max(abs(low), abs(high), margin) or 1.0
+    values = {"low": low, "high": high, "mid": mid, "margin": -margin}
+    return {name: round(50 + 48 * value / widest, 1) for name, value in values.items()}
 
 
 def render_card(root: Path = Path(), lineage: Mapping[str, Any] | None = None) -> Path:
@@ -98,13 +117,15 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
     domain = yaml.safe_load(about.read_text(encoding="utf-8")) if about.is_file() else {}
     loss = _csv(root / layout.PLOTS / "sft_loss.csv")
     verdict = json.loads(path.read_text(encoding="utf-8"))
+    samples, regressions = read_samples(root)
     return Card(
         title=str(domain.get("title", name)),
         verdict=verdict,
         scores=read_scores(root / layout.PLOTS / "scores.csv"),
         counts=[(row["stage"], int(row["examples"])) for row in _csv(root / layout.PLOTS / "data_counts.csv")],
         loss=[(int(float(row["step"])), row["split"], float(row["loss"])) for row in loss],
-        samples=read_samples(root),
+        samples=samples,
+        regressions=regressions,
         licences=licences(domain, found_in(root / layout.BASE_MODEL)),
         lineage=lineage or {},
         funnel=read_funnel(root / layout.RECEIPT) if (root / layout.RECEIPT).is_file() else None,
@@ -123,20 +144,35 @@ def read_scores(path: Path) -> list[ScoreRow]:
     return [ScoreRow(*key, who.get("champion"), who.get("candidate")) for key, who in sides.items()]
 
 
-def read_samples(root: Path, count: int = SAMPLES) -> list[Sample]:
-    """The first questions of the domain set that the two sides answered differently; first one that became right."""
-    before, after = (
-        {row["id"]: row for row in _jsonl(root / layout.EVALUATION / who / "answers.jsonl")}
-        for who in ("champion", "candidate")
-    )
+def read_samples(root: Path, count: int = SAMPLES) -> tuple[list[Sample], list[Sample]]:
+    """Of the domain's questions that the two sides answer differently some, first one that became right; and the worst.
+
+    The worst lost their right answer, or else most agreement with the reference (ROUGE-L).
+    """
+    before, after = (_answers(root / layout.EVALUATION / who) for who in ("champion", "candidate"))
     differ = {key for key in before.keys() & after if before[key]["text"] != after[key]["text"]}
     items = [item for item in _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl") if item["id"] in differ]
-    became_right = [key for key in differ if after[key].get("right") and not before[key].get("right")]
-    items.sort(key=lambda item: item["id"] != min(became_right, default=""))
-    return [
-        Sample(item["prompt"], item.get("reference", ""), before[item["id"]]["text"], after[item["id"]]["text"])
-        for item in items[:count]
-    ]
+    gained = {key: tuple(new - old for new, old in zip(after[key]["scores"], before[key]["scores"], strict=True))
+              for key in differ}  # fmt: skip
+    became_right = min((key for key in differ if gained[key][0] > 0), default="")
+    told = sorted(items, key=lambda item: item["id"] != became_right)
+    lost = [item for item in items if gained[item["id"]] < (0, 0)]
+    lost.sort(key=lambda item: (gained[item["id"]], item["id"]))
+    samples, worst = (
+        [
+            Sample(item["prompt"], item.get("reference", ""), before[item["id"]]["text"], after[item["id"]]["text"])
+            for item in some[:count]
+        ]
+        for some in (told, lost)
+    )
+    return samples, worst
+
+
+def _answers(folder: Path) -> dict[str, dict[str, Any]]:
+    """The answers of a side by the ids of their items, each with `scores`: whether it is right, and its ROUGE-L."""
+    rouge = {row["id"]: row["value"] for row in _jsonl(folder / "scores.jsonl") if row["metric"] == "rouge_l"}
+    rows = _jsonl(folder / "answers.jsonl")
+    return {row["id"]: {**row, "scores": (int(row.get("right") or 0), rouge.get(row["id"], 0.0))} for row in rows}
 
 
 def right_answers(verdict: Mapping[str, Any]) -> str:
@@ -261,43 +297,22 @@ def _escaped(value: str) -> str:
 
 
 def draw(card: Card) -> dict[str, str]:
-    """SVG charts by name: scores, funnel, loss; a chart without data is left out."""
+    """SVG charts by name: funnel, loss; a chart without data is left out."""
     lanes = card.funnel.lanes if card.funnel else []
     charts = {
-        "scores": _draw_scores(card.scores) if card.scores else None,
         "funnel": draw_funnel(lanes) if lanes else None,
         "loss": _draw_loss(card.loss) if card.loss else None,
     }
     return {name: _svg(drawing) for name, drawing in charts.items() if drawing is not None}
 
 
-def _panels(width: float, count: int = 1) -> tuple[Any, list[Any]]:
+def _draw_loss(points: list[tuple[int, str, float]]) -> Any:
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(width, 2.6), layout="constrained")
-    axes = list(drawing.subplots(1, count, squeeze=False)[0])
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(colors=INK, labelsize=8)
-    return drawing, axes
-
-
-def _draw_scores(rows: list[ScoreRow]) -> Any:
-    """One panel a metric, since units differ: both sides with their intervals."""
-    drawing, axes = _panels(1.9 * len(rows) + 0.6, len(rows))
-    for ax, row in zip(axes, rows, strict=True):
-        for place, (side, colour) in enumerate(((row.before, BEFORE), (row.after, AFTER))):
-            if side is not None:
-                value, low, high = side
-                ends = [[max(0, value - low)], [max(0, high - value)]]
-                ax.bar(place, value, color=colour, width=0.65, yerr=ends, ecolor=INK, capsize=3)
-        ax.set_xticks([0, 1], ["before", "after"])
-        ax.set_title(f"{row.set}\n{row.metric}".replace("_", " "), fontsize=9, color=INK)
-    return drawing
-
-
-def _draw_loss(points: list[tuple[int, str, float]]) -> Any:
-    drawing, (ax,) = _panels(6.4)
+    drawing = Figure(figsize=(6.4, 2.6), layout="constrained")
+    ax = drawing.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=INK, labelsize=8)
     for split in dict.fromkeys(split for _, split, _ in points):
         line = [(step, value) for step, of, value in points if of == split]
         ax.plot(*zip(*line, strict=True), label=split, marker="." if len(line) < 30 else "")

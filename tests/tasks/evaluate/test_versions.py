@@ -13,7 +13,7 @@ from tasks.core.params import load_params
 from tasks.core.records import EvaluationItem
 from tasks.evaluate.scoring.questions import GeneratedAnswer
 from tasks.evaluate.versions import Comparison, Difference, Evaluation, compare_versions
-from tasks.evaluate.versions_page import forest, marked, notices, summary, worst
+from tasks.evaluate.versions_page import marked, notices, places, summary, worst
 
 CONDITIONS = {"model": "m", "system": "s", "tokenizer": "t", "precision": "bf16", "sets": {}}
 
@@ -81,8 +81,8 @@ def test_criteria_are_b_minus_a_and_say_better_or_worse_by_the_metrics_own_direc
 def test_a_difference_is_drawn_with_the_better_side_to_the_right() -> None:
     """The widest value, a rise of 1 nat where less is better, is 48 percent left of the middle."""
     row = Difference("dialogue", "nll", "nats", False, (3.0, 3.5), Interval(0.5, 0.25, 1.0, 10), 0.1, "worse", "")
-    assert forest(row) == {"low": 38.0, "high": 2.0, "mid": 26.0, "margin": 45.2}
-    assert forest(replace(row, higher_is_better=True, margin=None))["mid"] == 74.0
+    assert places(row) == {"low": 38.0, "high": 2.0, "mid": 26.0, "margin": 45.2}
+    assert places(replace(row, higher_is_better=True, margin=None))["mid"] == 74.0
 
 
 def test_what_is_compared_the_other_way_round_has_the_same_interval_with_the_other_sign() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from tasks.evaluate.card.card import (
     markdown_quote,
     read_costs,
     render_card,
+    verdict_rows,
 )
 from tasks.evaluate.card.categories import shared_words
 from tasks.evaluate.card.funnel import read_funnel
@@ -154,6 +156,49 @@ def test_shared_words_of_chinese_questions_need_no_spaces() -> None:
     lost = ["机动车抵押需要登记吗？", "机动车抵押给银行怎么办？"]
     assert shared_words(lost, [*lost, "机动车年检多久一次？", "机动车超速怎么罚？"])[0] == "抵押"
     assert shared_words(lost[:1], lost) == ()
+
+
+def test_the_worst_regressions_lost_their_right_answer_or_else_most_of_the_reference(release: Path) -> None:
+    """Of ROUGE-L 2 lost 0.1 with its right answer, 3 lost 0.5, 4 gained, and 5 is as it was."""
+    sides = {
+        "champion": ((1, 0.6), (0, 0.9), (0, 0.2), (0, 0.5)),
+        "candidate": ((0, 0.5), (0, 0.4), (1, 0.8), (0, 0.5)),
+    }
+    keys = "2345"
+    write_rows(release / "data/ingest/evaluation/domain.jsonl", [{"id": key, "prompt": f"{key}?"} for key in keys])
+    for who, values in sides.items():
+        rows = [
+            {"id": key, "text": f"{who} {key}" if key != "5" else "same", "right": bool(right)}
+            for key, (right, _) in zip(keys, values, strict=True)
+        ]
+        scores = [
+            {"id": key, "set": "domain", "metric": metric, "value": value}
+            for key, (_, rouge) in zip(keys, values, strict=True)
+            for metric, value in (("nll", 9.0), ("rouge_l", rouge))
+        ]
+        write_rows(release / f"reports/evaluation/{who}/answers.jsonl", rows)
+        write_rows(release / f"reports/evaluation/{who}/scores.jsonl", scores)
+    card = collect(release)
+    assert [one.question for one in card.samples] == ["4?", "2?", "3?"]
+    assert [(one.question, one.before, one.after) for one in card.regressions] == [
+        ("2?", "champion 2", "candidate 2"),
+        ("3?", "champion 3", "candidate 3"),
+    ]
+    page = render_card(release).read_text()
+    assert page.index("Worst regressions") < page.rindex("candidate 3")
+    assert "## Worst regressions" in (release / "reports/release_card.md").read_text()
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_change_lies_on_its_line_with_better_to_the_right() -> None:
+    """A loss of 0.05 (0.02 to 0.08) of 0.1 allowed: 48 / 0.1 of the width a unit, so 24 left of the middle."""
+    row = {"kind": "non_inferiority", "low": 0.02, "estimate": 0.05, "high": 0.08, "margin": 0.1, "passed": True}
+    verdict = {"criteria": [row, {**row, "kind": "floor"}], "reported": [row]}
+    lines = [shown["at"] for shown in verdict_rows(verdict)]
+    assert lines == [{"low": 40.4, "mid": 26.0, "high": 11.6, "margin": 2.0}, None, None]
 
 
 def test_what_is_missing_is_left_out_but_a_verdict_must_be_there(release: Path) -> None:
