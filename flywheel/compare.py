@@ -15,6 +15,7 @@ from tasks.core.words import gib, rough
 
 if TYPE_CHECKING:
     from tasks.core.params import Params
+    from tasks.evaluate.arms import Arm
     from tasks.evaluate.bases import Candidate, KnownBase
 
 SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a version's run, by how they begin
@@ -38,7 +39,10 @@ SHOWN = ("evaluate_candidate", "verdict", "sft", "align")  # figures of a versio
     show_default=True,
     help="Items on the page, for each set and metric: so many losses and as many gains.",
 )
-def compare(names: tuple[str, ...], bases: bool, retrieval: str | None, html: Path | None, most: int) -> Answer:
+@click.option("--open-reserve", metavar="REASON", help="Ask the versions the reserve; REASON is kept in the ledger.")
+def compare(
+    names: tuple[str, ...], bases: bool, retrieval: str | None, html: Path | None, most: int, open_reserve: str | None
+) -> Answer:
     """Compare NAMES: versions (numbers or aliases), or with --bases, base models to begin from.
 
     Two versions are compared item by item: what the gate asks, right answers by category, and the items that lost
@@ -48,11 +52,17 @@ def compare(names: tuple[str, ...], bases: bool, retrieval: str | None, html: Pa
     With --retrieval on,off the questions of the domain are put to the base model and to models/package, with the
     passages that its index finds and without, and to plain search (some minutes each, once).
 
+    With --open-reserve the versions are asked the domain's questions in the other words that no gate uses: right
+    answers that were won on the gate's own wordings alone do not show there. Open it seldom, since whoever chooses by
+    it uses it up; the ledger says how often it was.
+
     Base models are asked the domain's own questions by the run that judges releases (some minutes each, once), next
     to size, licence, languages and estimated cost; one is recommended, with reasons.
     """
     if retrieval is not None:
         return _arms(retrieval)
+    if open_reserve is not None and names and not bases:
+        return _reserve(names, open_reserve)
     if not names:
         raise click.UsageError("name versions or bases to compare, or give --retrieval on,off")
     if html is not None and (bases or len(names) != 2):
@@ -60,6 +70,36 @@ def compare(names: tuple[str, ...], bases: bool, retrieval: str | None, html: Pa
     if len(names) == 2 and not bases:
         return two_versions(_versions(names), names, html and html.absolute(), most)
     return _bases(names) if bases else _versions(names)
+
+
+def _reserve(names: tuple[str, ...], reason: str) -> Answer:
+    """Ask the versions the reserve; that it is opened is written down first, whatever becomes of it."""
+    import contextlib
+
+    from flows.live import live
+    from tasks.core import layout
+    from tasks.core.files import verify_manifest
+    from tasks.evaluate.arms import open_reserve
+    from tasks.evaluate.scoring.subject import subject_in
+    from tasks.registry.deploy import this_person
+    from tasks.registry.pointer import fetch_weights
+    from tasks.store import ledger
+
+    with live(home()) as (params, kept, store), contextlib.chdir(home()):
+        versions, base = [kept.get(name) for name in names], verify_manifest(layout.BASE_MODEL)
+        subjects = {
+            f"version {one.number}": subject_in(
+                fetch_weights(kept, one, home()), "candidate", one.number, one.manifest, base, "stage base_model"
+            )
+            for one in versions
+        }
+        opened = ledger.entries(store, params.domain, "reserve_opened", limit=1000)
+        ledger.append(store, params.domain, "reserve_opened", actor=this_person(), reason=reason,
+                      detail={"versions": [one.number for one in versions]})  # fmt: skip
+        arms = open_reserve(subjects)
+    last = f", last on {opened[0].created_at:%Y-%m-%d}: {opened[0].reason}" if opened else ""
+    lines = [*_table(arms), f"the reserve was opened {len(opened)} times before{last}"]
+    return Answer({"arms": [asdict(arm) for arm in arms], "opened_before": len(opened)}, "\n".join(lines))
 
 
 def _arms(asked: str) -> Answer:
@@ -72,17 +112,22 @@ def _arms(asked: str) -> Answer:
         raise click.UsageError(f"--retrieval is on, off or on,off, not {asked!r}")
     with contextlib.chdir(home()):
         arms = compare_arms([word == "on" for word in wanted])
-    lines = [f"{'':<26}{'right':>26}{'two passages':>14}{'contradicted':>14}{'cited':>8}{'declined':>10}{'rightly':>9}"]
+    return Answer({"arms": [asdict(arm) for arm in arms]}, "\n".join(_table(arms)))
+
+
+def _table(arms: list[Arm]) -> list[str]:
+    wide = max(26, *(len(arm.name) + 2 for arm in arms))
+    lines = [
+        f"{'':<{wide}}{'right':>26}{'two passages':>14}{'contradicted':>14}{'cited':>8}{'declined':>10}{'rightly':>9}"
+    ]
     for arm in arms:
         right = f"{arm.right.estimate:.0%} ({arm.right.low:.0%} to {arm.right.high:.0%})"
         lines.append(
-            f"{arm.name:<26}{right:>26}{_share(arm.two):>14}{_share(arm.contradicted):>14}{_share(arm.cited):>8}"
+            f"{arm.name:<{wide}}{right:>26}{_share(arm.two):>14}{_share(arm.contradicted):>14}{_share(arm.cited):>8}"
             f"{_share(arm.declined):>10}{_share(arm.declined_unanswerable):>9}"
         )
-    lines.append(
-        f"of {arms[0].n} questions with key facts; rightly declined: of those that the material does not answer"
-    )
-    return Answer({"arms": [asdict(arm) for arm in arms]}, "\n".join(lines))
+    told = f"of {arms[0].n} questions with key facts; rightly declined: of those that the material does not answer"
+    return [*lines, told]
 
 
 def _share(value: float | None) -> str:

@@ -1,8 +1,9 @@
 """What passages and what training each give: the domain's questions put to base and tuned model, with and without both.
 
 Beside the four, plain search: the first passage as it stands, and all that are shown; or the sentence that declines
-where nothing is found. All answers are judged by the key facts of the items. Runs outside the graph, for
-`flywheel compare --retrieval`.
+where nothing is found. The reserve are the same questions in the other words that their authors froze with them, which
+no gate asks: what versions were chosen by is not what they are measured by there. All answers are judged by the key
+facts of the items. Runs outside the graph, for `flywheel compare --retrieval` and `--open-reserve`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.core.domain import load_domain
+from tasks.core.errors import FlywheelError
 from tasks.core.intervals import Interval, mean_interval
 from tasks.core.params import Params, load_params
-from tasks.core.records import EvaluationItem, Passage
+from tasks.core.records import EvaluationItem, Passage, make_item
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
 from tasks.evaluate.scoring.facts import Judged, judge_answer
 from tasks.evaluate.scoring.questions import questions_of, read_items
@@ -23,6 +25,10 @@ from tasks.text.passages import AnsweringWords, domain_words, quoted
 Found = Mapping[str, tuple[Passage, ...]]
 PLAIN = {"plain search, first passage": 1, "plain search, all that are shown": None}  # passages that it answers with
 TWO = "two passages"  # the category of items that need two
+
+
+class NoReserve(FlywheelError):
+    """The domain's questions have no other wordings."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,33 @@ def compare_arms(passages: Sequence[bool]) -> list[Arm]:
             judged = [judge_answer(item, a, found[item.id], words) for item, a in zip(items, answers, strict=True)]
             arms.append(arm_of(name, items, judged, params))
     return arms
+
+
+def open_reserve(subjects: Mapping[str, Subject]) -> list[Arm]:
+    """Each version (name → model) as the gate asks it, and as the reserve does.
+
+    Raises NoReserve: no item has other words; SubjectError, EvaluationError.
+    """
+    params = load_params()
+    domain = load_domain(params.domain)
+    standing = [item for item in read_items() if item.facts or item.set == "declining"]
+    reserve = [in_other_words(item) for item in standing if item.paraphrases]
+    if not any(item.facts for item in reserve):
+        raise NoReserve(f"no question of {domain.name} with key facts has `paraphrases`: it has no reserve")
+    arms = []
+    for name, subject in subjects.items():
+        for kind, items in (("as the gate asks", standing), ("the reserve", reserve)):
+            system, found = subject.system or domain.system_text(), passages_for(subject, items)
+            judged = _asked(items, subject, system, domain_words(domain), found, params)
+            arms.append(arm_of(f"{name}, {kind}", items, judged, params))
+    return arms
+
+
+def in_other_words(item: EvaluationItem) -> EvaluationItem:
+    """The item, asked in the first of its other wordings."""
+    first, *others = item.paraphrases
+    fields = item.model_dump(exclude={"id", "prompt", "paraphrases"})
+    return make_item(**fields, prompt=first, paraphrases=(item.prompt, *others))
 
 
 def plain_search(passages: Sequence[Passage], words: AnsweringWords) -> str:

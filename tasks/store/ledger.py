@@ -18,7 +18,7 @@ from tasks.store.store import Store
 
 EVENTS = (
     *("promoted", "rolled_back", "served", "serve_failed", "refused", "restored", "override", "approved"),
-    "forgotten",
+    *("forgotten", "reserve_opened"),
 )
 
 
