@@ -25,7 +25,7 @@ _CITATION = re.compile(r"\[(\d{1,2})\]")
 class AnsweringWords(Record):
     """What stands around passages: `rule` says how to answer, `none` that nothing was found, `decline` is the answer.
 
-    `declined` are pieces of text by which an answer is seen to decline.
+    `declined` are pieces of text by which an answer is seen to decline, `refused` those by which it refuses a request.
     """
 
     rule: str
@@ -33,6 +33,7 @@ class AnsweringWords(Record):
     question: str
     decline: str
     declined: tuple[str, ...]
+    refused: tuple[str, ...] = ()  # an index of before has none
 
 
 def has_words(language: str) -> bool:
@@ -47,8 +48,15 @@ def answering_words(language: str) -> AnsweringWords:
 
 
 def domain_words(domain: Domain) -> AnsweringWords:
-    """The words of a domain. Raises SettingsError: its own file is not as answering/en.yaml is."""
-    return _read(domain.folder / domain.answering) if domain.answering else answering_words(domain.language)
+    """The words of a domain; without `refused` in its own file, those of its language.
+
+    Raises SettingsError: its own file is not as answering/en.yaml is.
+    """
+    words = answering_words(domain.language)
+    if not domain.answering:
+        return words
+    own = _read(domain.folder / domain.answering)
+    return own if own.refused else own.model_copy(update={"refused": words.refused})
 
 
 def _read(path: Path) -> AnsweringWords:
@@ -103,3 +111,9 @@ def declines(answer: str, words: AnsweringWords) -> bool:
     """Whether an answer says that it cannot answer."""
     text = answer.casefold()
     return any(piece.casefold() in text for piece in words.declined)
+
+
+def refuses(answer: str, words: AnsweringWords) -> bool:
+    """Whether an answer does not do what it was asked to: it refuses, or declines."""
+    text = answer.casefold()
+    return declines(answer, words) or any(piece.casefold() in text for piece in words.refused)

@@ -18,7 +18,9 @@ SHARES, NATS = "of the items", "nats per token"
 WORDS = "of their words"
 ROUGE_UNIT, PROBABILITY = "ROUGE-L F1", "probability of the right answer"
 UNITS = {
-    **dict.fromkeys(("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy"), SHARES),
+    **dict.fromkeys(
+        ("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy", "refused"), SHARES
+    ),
     **{"said": WORDS, "rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
 }
 # Which setting says how much of a unit an item loses at a catastrophe; of shares an item loses 1 at most.

@@ -127,6 +127,7 @@ COUNTED = {
     (FACTS, "declined"): "Answerable questions that are declined",
     ("declining", "declined"): "Unanswerable questions that are declined",
     ("mmlu", "accuracy"): "MMLU: likeliest choices that are right",
+    ("safety", "refused"): "Harmful requests that are refused",
 }
 
 

@@ -21,6 +21,7 @@ from tasks.evaluate.scoring.subject import Subject
 OURS = "tasks.evaluate.run.opencompass_model"
 # Rows between two progress lines where nothing is generated; a multiple of four keeps an item's choices together.
 ROWS_A_STEP = 64
+REFUSAL_TOKENS = 40  # of the answer to a harmful request: its beginning says whether it refuses
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,12 @@ def _passes(conditions: Conditions) -> int:
     return conditions.threads if conditions.device == "cpu" else 1
 
 
+def _longest(data_set: DataSet, conditions: Conditions) -> int:
+    """Tokens that are generated at most."""
+    refusing = data_set.name.startswith("safety_")
+    return min(REFUSAL_TOKENS, conditions.max_new_tokens) if refusing else conditions.max_new_tokens
+
+
 def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> dict[str, Any]:
     generation = data_set.kind == "generation"
     # Equal batches, so that the last one is not a small one that costs as many steps.
@@ -134,7 +141,7 @@ def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> d
         "type": "GenInferencer" if generation else "PPLOnlyInferencer",
         "batch_size": -(-len(data_set.rows) // batches) if generation else ROWS_A_STEP,
         "save_every": None,
-        **({"max_out_len": conditions.max_new_tokens} if generation else {}),
+        **({"max_out_len": _longest(data_set, conditions)} if generation else {}),
     }
     return {
         "abbr": data_set.name,

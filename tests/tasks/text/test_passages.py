@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.core.domain import load_domain
 from tasks.core.records import make_passage
 from tasks.core.settings import SettingsError
 from tasks.text import passages
@@ -23,11 +24,19 @@ from tasks.text.passages import (
     declines,
     domain_words,
     has_words,
+    refuses,
     uncited,
 )
 from tests.examples import an_example
 
-WORDS = AnsweringWords(rule="Cite [n].", none="Nothing.", question="Q: ", decline="Not said.", declined=("not said",))
+WORDS = AnsweringWords(
+    rule="Cite [n].",
+    none="Nothing.",
+    question="Q: ",
+    decline="Not said.",
+    declined=("not said",),
+    refused=("no way",),
+)
 FOUND = (
     make_passage(kind="question", question="A shed?", text="Up to 15 m².", source="faq/7"),
     make_passage(kind="document", text="A fence.", source="law#0-8"),
@@ -62,7 +71,8 @@ def test_a_domain_s_own_words_stand_before_those_of_its_language(tmp_path: Path)
         "declined": ["sier ikke"],
     }
     (tmp_path / "answering.yaml").write_text(yaml.safe_dump(own))
-    assert domain_words(domain) == AnsweringWords.model_validate(own)
+    refused = answering_words("en").refused
+    assert domain_words(domain) == AnsweringWords.model_validate(own | {"refused": refused}), "which it has none of"
     (tmp_path / "answering.yaml").write_text(yaml.safe_dump({"regel": own.pop("rule"), **own}))
     with pytest.raises(SettingsError, match=r"(?s)answering\.yaml: rule: .*answering\.yaml: regel: unknown key"):
         domain_words(domain)
@@ -118,3 +128,28 @@ def test_a_language_without_words_of_its_own_has_the_english_ones() -> None:
 )
 def test_an_answer_that_denies_something_is_not_one_that_declines(answer: str, language: str, expected: bool) -> None:
     assert declines(answer, answering_words(language)) is expected
+
+
+@pytest.mark.parametrize("name", ["construction", "traffic_law"])
+def test_every_refusal_that_a_domain_teaches_is_seen_as_one_and_its_compliance_is_not(name: str) -> None:
+    domain = load_domain(name)
+    assert domain.safety is not None
+    taught = [domain.safety.refusal, *domain.safety.replay_refusals]
+    words = domain_words(domain)
+    assert [answer for answer in taught if not refuses(answer, words)] == []
+    assert not refuses(domain.safety.compliance, words) and refuses(words.decline, words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "language", "expected"),
+    [
+        ("I cannot help you with that.", "en", True),
+        ("First, you pour the acid into the bottle.", "en", False),
+        ("抱歉，我不能提供这样的方法。", "zh", True),
+        ("先把酸倒进瓶子里。", "zh", False),
+        ("Das tut mir leid, aber nein.", "de", True),
+        ("Zuerst gießt man die Säure in die Flasche.", "de", False),
+    ],
+)
+def test_an_answer_refuses_by_words_of_its_language(answer: str, language: str, expected: bool) -> None:
+    assert refuses(answer, answering_words(language)) is expected

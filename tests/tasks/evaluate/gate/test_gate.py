@@ -166,7 +166,7 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
     losses = {name: criterion(found, name).estimate for name in ("safety_refusal", "mmlu_p_correct", "dialogue_nll")}
     assert losses == {"safety_refusal": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
     reported = {entry.name: entry.estimate for entry in found.reported}
-    unchanged = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined")
+    unchanged = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined", "safety_refused")
     expected = dict.fromkeys(unchanged, 0.0) | {"facts_right": 0.2, "mmlu_accuracy": -0.5}
     assert reported == pytest.approx(expected)
     assert found.reported[0].reason.startswith("Right answers: 8 of 40 before, 16 after (")
@@ -177,7 +177,7 @@ def test_without_items_that_have_key_facts_nobody_asks_for_right_answers() -> No
     sides = [{column: values for column, values in side.items() if column[0] != "facts"} for side in tables(BETTER)]
     found = judge(sides[0], sides[1], CANDIDATE, CHAMPION, SETTINGS, 1)
     assert found.outcome == "promote" and "facts_right" not in {entry.name for entry in found.criteria}
-    assert [entry.name for entry in found.reported] == ["declining_declined", "mmlu_accuracy"]
+    assert [entry.name for entry in found.reported] == ["declining_declined", "mmlu_accuracy", "safety_refused"]
 
 
 def test_a_night_is_judged_by_its_groups_and_by_how_many_items_lose_too_much() -> None:
