@@ -234,6 +234,7 @@ def reaction_of(row: FeedbackRow, answer: AnswerRow, other: AnswerRow | None) ->
         answer=answer.text,
         identity=row.identity_id,
         text=row.text or "",
+        other_words=row.other_words or "",
         messages=tuple(Message(role=m["role"], content=m["content"]) for m in answer.messages),
         draft=answer.draft_id or "",
         other_answer=other.text if other else "",

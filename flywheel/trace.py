@@ -164,7 +164,7 @@ def _correction(store: Store, feedback: str, example: str, by: str, question: st
 
 
 def _brief(row: FeedbackRow) -> dict[str, Any]:
-    values = {"thumb": row.thumb, "rating": row.rating, "text": row.text}
+    values = {"thumb": row.thumb, "rating": row.rating, "text": row.text, "other_words": row.other_words}
     given = {key: value for key, value in values.items() if value is not None}
     return {"feedback": row.id, "reaction": row.kind, **given, "night": row.night}
 

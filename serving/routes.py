@@ -217,7 +217,10 @@ async def create_feedback(
     identity: Who,
     idempotency_key: Annotated[str | None, Header(max_length=MAX_KEY, pattern=r"^[!-~]*$")] = None,
 ) -> Any:
-    """A thumb, rating, correction, comment or choice. The same key again, with the same content, changes nothing."""
+    """A thumb, rating, correction, comment or choice. The same key again, with the same content, changes nothing.
+
+    A correction may come with its question in `other_words`: they check what was learnt, and are never trained on.
+    """
     key = given.idempotency_key or idempotency_key
     if key is None or (idempotency_key or key) != key:
         message = "give one idempotency key, as idempotency_key or in the Idempotency-Key header"
@@ -311,12 +314,13 @@ async def get_conversation(conversation_id: IdInPath, service: Service, identity
 
 def _answered(answer: AnswerRow, reactions: list[FeedbackRow], open_: bool) -> dict[str, Any]:
     names = ("id", "text", "finish_reason", "draft_id", "position")
+    said = ("id", "kind", "thumb", "rating", "text", "other_words")
     own = [row for row in reactions if row.answer_id == answer.id]
     return {name: getattr(answer, name) for name in names} | {
         "question": answer.messages[-1]["content"],
         "version": answer.version if open_ else None,
         "sources": sources_of(answer.text, answer.passages) if open_ else None,
-        "feedback": [{name: getattr(row, name) for name in ("id", "kind", "thumb", "rating", "text")} for row in own],
+        "feedback": [{name: getattr(row, name) for name in said} for row in own],
         "created": int(answer.created_at.timestamp()),
     }
 

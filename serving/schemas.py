@@ -37,6 +37,7 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1), AfterValidator(_storable)]
+Statement = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)]
 Label = Annotated[str, Field(max_length=MAX_KEY), AfterValidator(_storable)]
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
 Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY, pattern=r"^[!-~]+$")]
@@ -222,7 +223,8 @@ class FeedbackRequest(RequestBody):
     kind: FeedbackKind
     thumb: Annotated[int, Field(json_schema_extra={"enum": [-1, 1]})] | None = None
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)] | None = None
+    text: Statement | None = None
+    other_words: Statement | None = None
     idempotency_key: Key | None = None
 
 
@@ -370,6 +372,7 @@ class Said(BaseModel):
     thumb: int | None
     rating: int | None
     text: str | None
+    other_words: str | None
 
 
 class Answered(BaseModel):

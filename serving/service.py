@@ -85,8 +85,9 @@ class ChatService:
             ServiceError: 404 unknown answer, 409 key used for something else, 400 not a draft or role markers, 429.
         """
         self.limits.take("feedback posts", identity.id)
-        if given.text and (found := smuggled_markers(self.prompts, given.text)):
-            raise ServiceError(400, "role_marker", f"text holds the role marker {found[0]}", param="text")
+        for name in ("text", "other_words"):
+            if found := smuggled_markers(self.prompts, getattr(given, name) or ""):
+                raise ServiceError(400, "role_marker", f"{name} holds the role marker {found[0]}", param=name)
         row, new = await self.storage.call(record_feedback, identity, given)
         if new:
             self.metrics.feedback.labels(kind=given.kind).inc()

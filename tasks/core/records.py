@@ -173,6 +173,8 @@ class Reaction(Record):
     thumb: Literal[-1, 1] | None = None
     rating: int | None = Field(default=None, ge=1, le=5)
     text: str = ""
+    # Left out where there are none: a snapshot of the same rows keeps the digest that it had before there were any.
+    other_words: str = Field(default="", exclude_if=lambda words: not words)
     answer_id: str
     messages: tuple[Message, ...]
     answer: str

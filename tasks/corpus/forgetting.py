@@ -17,13 +17,14 @@ from tasks.core import layout
 from tasks.core.package import KNOWLEDGE
 from tasks.core.pointers import FeedbackPointer
 from tasks.core.records import Reaction, read_own_jsonl
-from tasks.corpus.feedback.stage import ROWS, write_snapshot
+from tasks.corpus.feedback.stage import OTHER_WORDS, ROWS, write_snapshot
 from tasks.corpus.feedback.stage import STAGE as FEEDBACK
 from tasks.corpus.reading.forgotten import Forgotten
 from tasks.registry.runs import PACKAGE_ARTIFACT, drop_artifacts
 from tasks.registry.versions import Registry, Version, line_of
 
 TEXTS = {"text", "question", "instruction", "output", "prompt", "reference", "messages", "answer", "chosen"}
+TEXTS |= {OTHER_WORDS}  # in that file: the key with whose they are
 LONGEST_NAME = 300  # characters; what is longer is a text
 PARQUET = b"PAR1"
 RECEIPT = "receipt.parquet"

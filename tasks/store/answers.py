@@ -98,7 +98,10 @@ def answers_of(store: Store, conversation_id: str) -> list[AnswerRow]:
 
 @dataclass(frozen=True)
 class FeedbackIn:
-    """What somebody sends. Exactly the value of its kind is set; a choice needs none: the answer is what was chosen."""
+    """What somebody sends. Exactly the value of its kind is set; a choice needs none: the answer is what was chosen.
+
+    A correction may have `other_words` besides: its question put differently.
+    """
 
     key: str
     answer_id: str
@@ -106,6 +109,7 @@ class FeedbackIn:
     thumb: int | None = None
     rating: int | None = None
     text: str | None = None
+    other_words: str | None = None
 
 
 def check_feedback(given: FeedbackIn) -> None:
@@ -123,12 +127,16 @@ def check_feedback(given: FeedbackIn) -> None:
         needs = name == NEEDED.get(given.kind)
         if (getattr(given, name) is not None) != needs:
             raise BadValue(f"feedback of kind {given.kind} {'needs' if needs else 'has no'} {name}", name)
+    if given.other_words is not None and given.kind != "correction":
+        raise BadValue(f"feedback of kind {given.kind} has no other_words", "other_words")
     if given.thumb is not None and (type(given.thumb) is not int or given.thumb not in (-1, 1)):
         raise BadValue("thumb must be 1 (up) or -1 (down)", "thumb")
     if given.rating is not None and (type(given.rating) is not int or not 1 <= given.rating <= 5):
         raise BadValue("rating must be a whole number from 1 to 5", "rating")
-    if given.text is not None and not check_text(given.text, "text").strip():
-        raise BadValue("text must not be empty", "text")
+    for name in ("text", "other_words"):
+        said = getattr(given, name)
+        if said is not None and not check_text(said, name).strip():
+            raise BadValue(f"{name} must not be empty", name)
 
 
 def record_feedback(store: Store, identity: Identity, given: FeedbackIn) -> tuple[FeedbackRow, bool]:

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 from tasks.store.errors import BadValue
 
 # The newest migration. Kept here so that opening a store needs no Alembic.
-HEAD = "0005"
+HEAD = "0006"
 
 ROLES = ("chat", "review", "admin")
 FINISH_REASONS = ("stop", "length", "cancelled", "error")
@@ -243,7 +243,8 @@ class Night(Base):
 class FeedbackRow(Base):
     """What somebody said about an answer. `seq` is the order of arrival, `night` the one that claimed it, for good.
 
-    A row that was withdrawn counts nowhere; a correction that was accepted counts for everybody.
+    A row that was withdrawn counts nowhere; a correction that was accepted counts for everybody. `other_words` are the
+    corrected question put differently: they check what was learnt, and are never learnt from.
     """
 
     __tablename__ = "feedback"
@@ -270,6 +271,9 @@ class FeedbackRow(Base):
     withdrawn_at: Mapped[datetime | None] = mapped_column(default=None)
     accepted_at: Mapped[datetime | None] = mapped_column(default=None)
     accepted_by: Mapped[str | None] = mapped_column(default=None)
+    other_words: Mapped[str | None] = mapped_column(
+        CheckConstraint("other_words IS NULL OR kind = 'correction'", name="other_words_of_correction"), default=None
+    )
 
 
 class LedgerEntry(Base):

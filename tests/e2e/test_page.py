@@ -7,6 +7,7 @@ FLYWHEEL_PICTURES=1 writes the documentation's pictures too.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_every_kind_of_feedback_reaches_the_database(gateway: Gateway, visit: Vi
     page.get_by_label("4 of 5 stars").click()
     expect(page.locator(".fw-lit")).to_have_count(4)
     page.get_by_role("button", name="Comment").click()
+    expect(page.locator("#fw-other")).to_be_hidden()
     page.fill("#fw-words textarea", "The paragraph of the law is missing.")
     page.get_by_role("button", name="Save comment").click()
     expect(page.locator(".fw-comment")).to_contain_text("The paragraph of the law is missing.")
@@ -82,22 +84,38 @@ def test_every_kind_of_feedback_reaches_the_database(gateway: Gateway, visit: Vi
     kept = page.locator(".fw-final").inner_text()
     page.get_by_role("button", name="Correct").click()
     expect(page.locator("#fw-words textarea")).to_have_value(kept)
+    expect(page.locator("#fw-words textarea")).to_be_focused()
     page.fill("#fw-words textarea", f"{ANSWER}\n4. Build within five years.")
+    page.keyboard.press("Tab")
+    other_words = page.get_by_label("The same question in other words (optional)")
+    expect(other_words).to_be_focused()
+    expect(other_words).to_have_accessible_description(re.compile("never to train"))
+    page.keyboard.type("May I build one without asking?")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".fw-tag")).to_have_text("Your correction")
     saved(page)
+    page.reload()
+    page.get_by_role("button", name="Correct").click()
+    expect(other_words).to_have_value("May I build one without asking?")
 
     first, *drafts = gateway.answers_to(person)
     by_position = {draft.position: draft for draft in drafts}
     assert first.draft_id is None and {draft.who for draft in drafts} == {"champion", "sample"}
     assert len({draft.draft_id for draft in drafts}) == 1 and set(by_position) == {0, 1}
-    said = {row.kind: (row.answer_id, row.thumb, row.rating, row.text) for row in gateway.said_by(person)}
+    values = ("answer_id", "thumb", "rating", "text", "other_words")
+    said = {row.kind: tuple(getattr(row, name) for name in values) for row in gateway.said_by(person)}
     assert said == {
-        "thumb": (first.id, 1, None, None),
-        "rating": (first.id, None, 4, None),
-        "comment": (first.id, None, None, "The paragraph of the law is missing."),
-        "choice": (by_position[1].id, None, None, None),
-        "correction": (by_position[1].id, None, None, f"{ANSWER}\n4. Build within five years."),
+        "thumb": (first.id, 1, None, None, None),
+        "rating": (first.id, None, 4, None, None),
+        "comment": (first.id, None, None, "The paragraph of the law is missing.", None),
+        "choice": (by_position[1].id, None, None, None, None),
+        "correction": (
+            by_position[1].id,
+            None,
+            None,
+            f"{ANSWER}\n4. Build within five years.",
+            "May I build one without asking?",
+        ),
     }
     assert by_position[1].text == kept
 

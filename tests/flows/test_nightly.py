@@ -52,6 +52,14 @@ def test_a_snapshot_says_how_both_answers_of_a_choice_ended() -> None:
     assert reaction_of(row, answer, None).other_finish_reason == "stop"
 
 
+def test_a_snapshot_has_the_other_words_of_a_correction() -> None:
+    said = {"domain": "toy", "kind": "correction", "thumb": None, "rating": None, "text": "So.", "created_at": now()}
+    for other_words, kept in (("What?", "What?"), (None, "")):
+        row = FeedbackRow(id="f", key="k", answer_id="a", identity_id="anna", night=1, other_words=other_words, **said)
+        row.seq = 1
+        assert reaction_of(row, AN_ANSWER, None).other_words == kept
+
+
 def nights(root: Path) -> list[Night]:
     with store_of(root) as store:
         return last_nights(store, "toy", 10)

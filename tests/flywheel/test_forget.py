@@ -178,6 +178,9 @@ def lay_files(world: World) -> None:
     for name, part in {"both": examples, "kept": examples[1:], "faq": [FAQ]}.items():
         write_records(world.home / f"data/{name}/examples.parquet", part, Example)
     (world.home / "data/both/mix.jsonl").write_text(json.dumps(examples[0].model_dump()) + "\n" + "{}\n")
+    for name, row in {"both": world.said, "kept": world.kept}.items():
+        words = {examples[name == "kept"].id: "Which mat?", "other_words": [f"feedback:{row.id}"]}
+        write_json(world.home / f"data/{name}/other_words.json", words)
     (world.home / "data/both/ids.json").write_text(json.dumps([world.said.id]))
 
 
@@ -213,7 +216,7 @@ def test_a_correction_goes_from_database_snapshot_files_cache_and_remote_and_its
     before, old = objects(), read_feedback_pointer(world.home)
     told = world.run("--feedback", world.said.id)
     assert (told["rows"], [one["version"] for one in told["versions"]]) == ({"passages": 0, "feedback": 1}, ["3", "2"])
-    assert (told["snapshots"], len(told["objects"])) == ([old.digest], 4)
+    assert (told["snapshots"], len(told["objects"])) == ([old.digest], 6)
     assert objects() == before and get_feedback(world.store, world.said.id) and world.tag("2") is None
 
     found = world.run("--feedback", world.said.id, "--yes")
@@ -223,8 +226,11 @@ def test_a_correction_goes_from_database_snapshot_files_cache_and_remote_and_its
     assert [row.id for row in read_snapshot(pointer, world.home)] == [world.kept.id]
     assert [path.name for path in (world.home / layout.FEEDBACK_SNAPSHOTS).iterdir()] == [pointer.digest]
     gone = before - objects()
-    assert {f"cache/{secret}", f"far/{secret}"} < gone and len(gone) == 4, "the Parquet file and the lines, twice"
-    assert sorted(path.name for path in (world.home / "data").glob("*/*")) == ["examples.parquet"] * 2 + ["ids.json"]
+    assert {f"cache/{secret}", f"far/{secret}"} < gone and len(gone) == 6, (
+        "the Parquet file, the lines, the words, twice"
+    )
+    left = sorted(path.name for path in (world.home / "data").glob("*/*"))
+    assert left == ["examples.parquet", "examples.parquet", "ids.json", "other_words.json"]
     assert [world.tag(number) for number in "123"] == [None, found["certificate"], found["certificate"]]
     why = {one["version"]: (one["why"], one["manifest_sha256"]) for one in found["versions"]}
     assert why == {"2": ("learnt it", "2" * 64), "3": ("goes on from version 2", "3" * 64)}
@@ -345,7 +351,7 @@ def test_killed_on_the_way_the_same_again_goes_on(world: World, monkeypatch: pyt
     assert list((world.home / flow.CERTIFICATES).glob("*.json")) == []
     old = read_feedback_pointer(world.home).digest
     found = world.run("--identity", "anna", "--yes")
-    assert found["rows"]["feedback"] == 1 and len(found["snapshots"]) == 1 and len(found["files"]) == 2
+    assert found["rows"]["feedback"] == 1 and len(found["snapshots"]) == 1 and len(found["files"]) == 3
     assert read_feedback_pointer(world.home).count == 1
     assert old is not None and [path.suffix for path in (world.home / flow.CERTIFICATES).iterdir()] == [".json"]
     assert world.run("--identity", "anna", "--yes")["certificate"] == found["certificate"]
@@ -355,7 +361,11 @@ def test_verifying_says_what_came_back(world: World) -> None:
     number = world.run("--feedback", world.said.id, "--yes")["certificate"]
     world.register("4", {"d" * 64: world.said.id}, [], "base")
     write_jsonl(world.home / "data/kept/back.jsonl", [reaction(world.said, WORDS)])
+    write_json(
+        world.home / "data/feedback/other_words.json", {"e" * 64: "Mat?", "other_words": [f"feedback:{world.said.id}"]}
+    )
     assert world.run("--verify", number, status=2)["held_by"] == [
+        "a file: data/feedback/other_words.json",
         "a file: data/kept/back.jsonl",
         f"version 4 of {world.registry.domain}, which is not marked: learnt it",
     ]

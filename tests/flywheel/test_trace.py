@@ -44,7 +44,7 @@ class World:
 
     def correct(self, number: int, question: str, text: str) -> str:
         answer = self.serve(number, question, "base", "")
-        said = FeedbackIn(key=answer, answer_id=answer, kind="correction", text=text)
+        said = FeedbackIn(key=answer, answer_id=answer, kind="correction", text=text, other_words="And so?")
         return record_feedback(self.store, self.person, said)[0].id
 
     def register(self, package: str, feedback: str, example: str, continues: str, folder: Path) -> None:
@@ -104,6 +104,7 @@ def test_an_answer_leads_to_its_passages_and_to_what_its_version_learnt_of_them(
 def test_a_correction_leads_to_the_versions_that_learnt_it(world: World) -> None:
     story = trace(world.registry, world.store, world.second)
     assert (story["kind"], story["question"]) == ("feedback", "Which helmet do visitors wear?")
+    assert (story["text"], story["other_words"]) == ("An orange one.", "And so?")
     assert story["learnt_by"] == [{"version": "2", "example": OTHER}]
 
 

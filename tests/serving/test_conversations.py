@@ -45,13 +45,26 @@ def test_the_session_says_who_asks_and_what_can_be_asked(gateway: Any) -> None:
 
 def test_a_conversation_holds_its_answers_with_what_was_said(gateway: Any, plain: Any) -> None:
     first = ask(gateway)
-    said = {"answer_id": first["id"], "kind": "correction", "text": "Thus.", "idempotency_key": "c1"}
+    said = {
+        "answer_id": first["id"],
+        "kind": "correction",
+        "text": "Thus.",
+        "other_words": "Why?",
+        "idempotency_key": "c1",
+    }
     stored = post(gateway, "/v1/feedback", said)
     assert stored.status_code == 201
     [answer] = conversation(gateway, first["conversation_id"]).json()["answers"]
     assert (answer["id"], answer["question"], answer["version"]) == (first["id"], "How?", "base")
     assert answer["text"] == first["choices"][0]["message"]["content"] and answer["draft_id"] is None
-    told = {"id": stored.json()["id"], "kind": "correction", "thumb": None, "rating": None, "text": "Thus."}
+    told = {
+        "id": stored.json()["id"],
+        "kind": "correction",
+        "thumb": None,
+        "rating": None,
+        "text": "Thus.",
+        "other_words": "Why?",
+    }
     assert answer["feedback"] == [told]
     httpx.delete(f"{gateway.url}/v1/feedback/{told['id']}", headers=gateway.headers())
     [answer] = conversation(gateway, first["conversation_id"]).json()["answers"]

@@ -26,28 +26,37 @@ def post(gateway: Any, body: dict[str, Any], who: str = "ann", **headers: str) -
 
 def rows_of(gateway: Any, answer: str) -> list[Any]:
     with sqlite3.connect(gateway.home / layout.STORE / "flywheel.db") as connection:
-        found = connection.execute("SELECT kind, thumb, rating, text FROM feedback WHERE answer_id = ?", (answer,))
+        found = connection.execute(
+            "SELECT kind, thumb, rating, text, other_words FROM feedback WHERE answer_id = ?", (answer,)
+        )
         return found.fetchall()
 
 
 @pytest.mark.parametrize(
     ("fields", "row"),
     [
-        ({"kind": "thumb", "thumb": -1}, ("thumb", -1, None, None)),
-        ({"kind": "rating", "rating": 5}, ("rating", None, 5, None)),
-        ({"kind": "correction", "text": "Nej, 15 m²."}, ("correction", None, None, "Nej, 15 m².")),
-        ({"kind": "comment", "text": "很好 <b>"}, ("comment", None, None, "很好 <b>")),
+        ({"kind": "thumb", "thumb": -1}, ("thumb", -1, None, None, None)),
+        ({"kind": "rating", "rating": 5}, ("rating", None, 5, None, None)),
+        ({"kind": "correction", "text": "Nej, 15 m²."}, ("correction", None, None, "Nej, 15 m².", None)),
+        (
+            {"kind": "correction", "text": "Nej.", "other_words": "Får jag?"},
+            ("correction", None, None, "Nej.", "Får jag?"),
+        ),
+        ({"kind": "comment", "text": "很好 <b>"}, ("comment", None, None, "很好 <b>", None)),
     ],
 )
 def test_each_kind_is_stored_once_for_its_key(
     gateway: Any, answer: str, fields: dict[str, Any], row: tuple[Any, ...]
 ) -> None:
     body = {"answer_id": answer, "idempotency_key": uuid.uuid4().hex, **fields}
-    nulls = dict.fromkeys(("thumb", "rating", "text"))
+    nulls = dict.fromkeys(("thumb", "rating", "text", "other_words"))
     first, again = post(gateway, body), post(gateway, nulls | body, **{"idempotency-key": ""})
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json() and first.json()["id"].startswith("fb_")
-    other = post(gateway, body | {"kind": "comment", "thumb": None, "rating": None, "text": "Something else."})
+    other = post(
+        gateway,
+        body | {"kind": "comment", "thumb": None, "rating": None, "text": "Something else.", "other_words": None},
+    )
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     assert rows_of(gateway, answer) == [row]
 
@@ -70,6 +79,9 @@ def test_the_key_may_come_as_a_header(gateway: Any, answer: str) -> None:
         ({"kind": "correction", "text": "a\x00b"}, "text"),
         ({"kind": "correction", "text": "Yes<|im_end|>"}, "text"),
         ({"kind": "correction", "text": "x" * 20_001}, "text"),
+        ({"kind": "comment", "text": "So.", "other_words": "How?"}, "other_words"),
+        ({"kind": "correction", "text": "So.", "other_words": "How?<|im_end|>"}, "other_words"),
+        ({"kind": "correction", "text": "So.", "other_words": "x" * 20_001}, "other_words"),
         ({"kind": "thumb", "thumb": 1, "identity_id": "bob"}, "identity_id"),
     ],
 )

@@ -10,6 +10,7 @@ const TOAST_MS = 8000;
 const find = (selector) => document.querySelector(selector);
 const question = find("#fw-question textarea");
 const words = find("#fw-words textarea");
+const otherWords = find("#fw-other-words");
 const place = find("#fw-conversation");
 const status = find("p[role=status]");
 const toast = find("#fw-toast");
@@ -56,11 +57,13 @@ function word() {
   question.setAttribute("aria-label", text("question"));
   question.placeholder = text("question_placeholder");
   for (const [selector, key] of Object.entries({
-    "#fw-new": "new_conversation", "#fw-send": "send", "#fw-stop": "stop", "#fw-cancel": "cancel" })) {
+    "#fw-new": "new_conversation", "#fw-send": "send", "#fw-stop": "stop", "#fw-cancel": "cancel",
+    "#fw-other label": "other_words_label", "#fw-other-hint": "other_words_hint" })) {
     find(selector).textContent = text(key);
   }
   const kind = state.editing?.kind ?? "correction";
   find("#fw-words label").textContent = text(kind === "correction" ? "correction_label" : "comment_label");
+  find("#fw-other").hidden = kind !== "correction";
   find("#fw-save").textContent = text(kind === "correction" ? "save_correction" : "save_comment");
 }
 
@@ -118,12 +121,13 @@ const act = {
     if (state.busy) return;
     state.editing = { id: answer.id, kind, original: conversation.final(answer) };
     words.value = kind === "correction" ? state.editing.original : answer.comment;
+    otherWords.value = answer.corrections.at(-1)?.other_words ?? "";
     word();
     draw();
     setTimeout(() => words.focus(), 50);
   },
   async save() {
-    if (await said(conversation.write(words.value))) closeEditor();
+    if (await said(conversation.write(words.value, otherWords.value))) closeEditor();
   },
 };
 
@@ -164,7 +168,7 @@ document.addEventListener("keydown", (event) => {
   const command = event.ctrlKey || event.metaKey;
   const letter = { KeyC: "correction", KeyK: "comment" }[event.code];
   if (enter && event.target === question && !event.shiftKey) find("#fw-composer").requestSubmit();
-  else if (enter && event.target === words && command) find("#fw-editor").requestSubmit();
+  else if (enter && [words, otherWords].includes(event.target) && command) find("#fw-editor").requestSubmit();
   else if (event.key === "Escape" && state.editing) closeEditor();
   else if (event.altKey && !event.ctrlKey && letter && !state.editing) {
     const answered = state.turns.map((turn) => turn.answer).filter((answer) => answer.id);

@@ -9,7 +9,7 @@ const KEPT = "flywheel-conversation";
 export const state = { domain: "", turns: [], conversation: null, busy: false, editing: null, stopping: null };
 
 /** An answer as the page shows it; `id` is empty until it is stored, `sources` null where nothing was looked up.
- * `corrections` are all that were given, as `id` and `text`; the last one counts. */
+ * `corrections` are all that were given, as `id`, `text` and `other_words`; the last one counts. */
 const blank = (position = null) => ({
   id: "", text: "", version: "", finish: "", position, thumb: 0, rating: 0, correction: "", comment: "", sources: null,
   corrections: [] });
@@ -161,15 +161,20 @@ export async function judge(answerId, kind, value) {
   if (found) found.answer[kind] = value;
 }
 
-/** The editor's text as a correction or comment; the editor is closed once it is stored. */
-export async function write(words) {
+/** The editor's text as a comment, or as a correction, which may have its question in other words with it; the editor
+ * is closed once it is stored. */
+export async function write(words, otherWords) {
   const { id, kind, original } = state.editing;
   const wanted = words.trim();
+  const others = kind === "correction" ? otherWords.trim() : "";
+  const last = find(id)?.answer.corrections.at(-1);
+  const reworded = last && others !== (last.other_words ?? "");
   if (!wanted) throw new NotSaved("empty");
-  if (kind === "correction" && wanted === original.trim()) throw new NotSaved("unchanged");
-  const stored = await say(id, kind, { text: wanted });
+  if (kind === "correction" && wanted === original.trim() && !reworded) throw new NotSaved("unchanged");
+  const said = { text: wanted, ...(others && { other_words: others }) };
+  const stored = await say(id, kind, said);
   const found = find(id);
-  if (found) note(found.answer, { ...stored, text: wanted });
+  if (found) note(found.answer, { ...stored, ...said });
   state.editing = null;
 }
 

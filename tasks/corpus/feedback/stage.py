@@ -2,11 +2,13 @@
 
 Of the snapshot that state/feedback.json names, personal data is masked, repeats and superseded corrections dropped, and
 the newest corrections and choices kept up to a number an identity and night. Corrections become examples, choices
-between whole answers preference pairs; thumbs and stars are kept for later.
+between whole answers preference pairs; thumbs and stars are kept for later. The question of a correction in other words
+is in no example, so that nothing learns or finds it: it is kept apart, by the example's id, to check what was learnt.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ from tasks.text.personal import masked
 
 STAGE = "feedback"
 ROWS = "rows.jsonl"
+OTHER_WORDS = "other_words"  # the file of them, and its key for the feedback that gave them
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Cleaned:
 
     examples: list[Example] = field(default_factory=list)
     new: list[str] = field(default_factory=list)  # ids of the examples that no champion has learnt
+    other_words: dict[str, str] = field(default_factory=dict)  # id of an example → its question in other words
     preferences: list[Preference] = field(default_factory=list)
     new_preferences: list[str] = field(default_factory=list)  # ids, likewise
     signals: list[Reaction] = field(default_factory=list)
@@ -168,6 +172,14 @@ def _keep(worth: Sequence[tuple[Reaction, Example | Preference]], since: int, cl
         cleaned.receipts.append(Receipt(example_id=made.id, stage=STAGE, kept=True, reason=reason, detail=row.id))
     cleaned.examples = [example for _, example in examples.values()]
     cleaned.new = [example.id for row, example in examples.values() if row.night > since]
+    for row, example in examples.values():
+        words = _mask(row.other_words.strip(), cleaned)
+        if _letters(words) not in ("", _letters(example.instruction)):
+            cleaned.other_words[example.id] = words
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.casefold())
 
 
 def _drop(row: Reaction, made: Example | Preference | None, reason: str, cleaned: Cleaned) -> None:
@@ -233,6 +245,9 @@ def stage() -> str:
         write_records(folder / "receipt.parquet", cleaned.receipts, Receipt)
         write_json(folder / "new.json", sorted(cleaned.new))
         write_json(folder / "new_preferences.json", sorted(cleaned.new_preferences))
+        # Beside the words stands which feedback gave them: by such names `flywheel forget` finds a file.
+        sources = [one.source[0] for one in cleaned.examples if one.id in cleaned.other_words]
+        write_json(folder / f"{OTHER_WORDS}.json", cleaned.other_words | ({OTHER_WORDS: sources} if sources else {}))
         write_json(folder / "facts.json", cleaned.facts())
     return (
         f"{len(cleaned.examples)} corrections, {len(cleaned.new)} of them new, "

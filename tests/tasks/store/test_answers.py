@@ -111,7 +111,7 @@ def test_each_kind_of_feedback_is_stored_with_its_value(store: Store, anna: Iden
     posts = [
         FeedbackIn("1", answer.id, "thumb", thumb=-1),
         FeedbackIn("2", answer.id, "rating", rating=5),
-        FeedbackIn("3", answer.id, "correction", text="更好的回答"),
+        FeedbackIn("3", answer.id, "correction", text="更好的回答", other_words="换个说法？"),
         FeedbackIn("4", answer.id, "comment", text=" too long "),
         FeedbackIn("5", answer.id, "choice"),
     ]
@@ -167,6 +167,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": "rating", "rating": 10**30}, "from 1 to 5"),
     ({"kind": "correction", "text": " \u3000\n"}, "must not be empty"),
     ({"kind": "comment", "text": 7}, "must be text"),
+    ({"kind": "comment", "text": "So.", "other_words": "How?"}, "has no other_words"),
+    ({"kind": "correction", "text": "So.", "other_words": " \n"}, "other_words must not be empty"),
     ({"kind": "thumb", "thumb": 1, "key": ""}, "1 to 200"),
     ({"kind": "thumb", "thumb": 1, "key": "k" * 201}, "1 to 200"),
     ({"kind": "choice"}, "the only one"),
@@ -249,6 +251,7 @@ def test_what_no_database_can_hold_is_refused_and_nothing_is_stored(
     answer = serve(anna)
     for wrong in (
         FeedbackIn("k", answer.id, "comment", text=bad),
+        FeedbackIn("k", answer.id, "correction", text="So.", other_words=bad),
         FeedbackIn(bad, answer.id, "thumb", thumb=1),
         FeedbackIn("k", bad, "thumb", thumb=1),
     ):

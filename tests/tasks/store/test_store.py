@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
 
 from tasks.store import ledger
 from tasks.store.answers import FeedbackIn, ensure_conversation, feedback_on, get_answer, open_draft, record_feedback
@@ -145,7 +146,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_rows(url: st
     with store.write() as session:
         session.execute(text("ALTER TABLE nights ADD COLUMN since BIGINT NOT NULL DEFAULT 0"))
         session.execute(text("ALTER TABLE answers DROP COLUMN passages"))
-        for column in ("withdrawn_at", "accepted_at", "accepted_by"):
+        for column in ("withdrawn_at", "accepted_at", "accepted_by", "other_words"):
             session.execute(text(f"ALTER TABLE feedback DROP COLUMN {column}"))
         session.execute(text("DROP TABLE forgotten"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -157,12 +158,24 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_rows(url: st
     with store.read() as session:
         context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+    assert_other_words_are_of_a_correction(store)
     with store.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     for newer in (Store.open, migrate):
         with pytest.raises(StoreOutdated, match="9999"):
             newer(url)
+
+
+def assert_other_words_are_of_a_correction(store: Store) -> None:
+    columns = "id, key, answer_id, identity_id, domain, created_at, other_words, kind"
+    with pytest.raises(IntegrityError, match="other_words_of_correction"), store.write() as session:
+        values = "'f', 'k', 'a', 'i', 'law', '2026-01-01', 'How?', 'comment'"
+        session.execute(text(f"INSERT INTO feedback ({columns}) VALUES ({values})"))  # noqa: S608
+
+
+def test_a_new_store_refuses_other_words_of_a_comment_as_an_upgraded_one_does(store: Store) -> None:
+    assert_other_words_are_of_a_correction(store)
 
 
 def test_starters_that_come_together_all_find_the_schema_made(url: str) -> None:

@@ -152,6 +152,31 @@ def test_earlier_turns_become_the_history_and_personal_data_is_masked_wherever_i
     assert cleaned.facts()["masked"] == {"EMAIL": 2}
 
 
+@pytest.mark.parametrize(
+    "other_words, kept",
+    [
+        (" May I, asks a@b.se? ", "May I, asks <EMAIL>?"),
+        ("", None),
+        ("question 1 ?", None),
+        ("“QUESTION　1！”", None),
+        ("?!", None),
+    ],
+)
+def test_other_words_are_kept_apart_masked_unless_they_are_the_question_itself(
+    other_words: str, kept: str | None
+) -> None:
+    cleaned, plain = (clean([said(1, other_words=words)], SETTINGS, 0, "en") for words in (other_words, ""))
+    assert cleaned.other_words == ({cleaned.examples[0].id: kept} if kept else {})
+    assert cleaned.examples == plain.examples
+
+
+@pytest.mark.parametrize("newest, kept", [("Must I?", ["Must I?"]), ("", [])])
+def test_of_the_same_correction_given_again_the_newest_words_count(newest: str, kept: list[str]) -> None:
+    same = {"messages": said(1).messages, "text": "Yes."}
+    rows = [said(1, other_words="May I?", **same), said(2, identity="bo", other_words=newest, **same)]
+    assert list(clean(rows, SETTINGS, 0, "en").other_words.values()) == kept
+
+
 @given(st.permutations([said(n, identity="ab"[n % 2], answer_id=f"a{n // 2}") for n in range(8)]))
 def test_the_order_in_which_rows_are_read_does_not_matter(rows: list[Reaction]) -> None:
     wanted = clean(sorted(rows, key=lambda row: row.seq), SETTINGS, 0, "en")
@@ -159,13 +184,14 @@ def test_the_order_in_which_rows_are_read_does_not_matter(rows: list[Reaction]) 
 
 
 def test_a_snapshot_is_found_again_by_its_digest(tmp_path: Path) -> None:
-    rows = [said(1), said(2, text="引号“”与换行\n")]
+    rows = [said(1), said(2, text="引号“”与换行\n", other_words="换个说法？")]
     digest = write_snapshot(rows, tmp_path)
     assert write_snapshot(rows, tmp_path) == digest
     assert [path.name for path in (tmp_path / layout.FEEDBACK_SNAPSHOTS).iterdir()] == [digest]
     pointer = FeedbackPointer(count=2, digest=digest, watermark=1)
     assert read_snapshot(pointer, tmp_path) == rows
     path = tmp_path / layout.FEEDBACK_SNAPSHOTS / digest / "rows.jsonl"
+    assert ["other_words" in line for line in path.read_text().splitlines()] == [False, True], "digests stay"
     path.write_text(path.read_text().replace("Better", "Worse"))
     with pytest.raises(SnapshotError, match="differs from its digest"):
         read_snapshot(pointer, tmp_path)
@@ -177,7 +203,7 @@ def test_the_stage_writes_examples_and_receipts_as_tables(
     (tmp_path / ".flywheel").mkdir()
     for name in ("params.yaml", "domains", "infra", ".flywheel/packages"):
         (tmp_path / name).symlink_to(root / name)
-    rows = [said(1), said(2, text="Poor answer.")]
+    rows = [said(1, other_words="May I?"), said(2, text="Poor answer.")]
     pointer = FeedbackPointer(count=2, digest=write_snapshot(rows, tmp_path), watermark=1)
     write_json(tmp_path / layout.FEEDBACK_POINTER, pointer.model_dump(mode="json"))
     monkeypatch.chdir(tmp_path)
@@ -185,6 +211,8 @@ def test_the_stage_writes_examples_and_receipts_as_tables(
     (example,) = read_records(layout.FEEDBACK / "examples.parquet", Example)
     receipts = read_records(layout.FEEDBACK / "receipt.parquet", Receipt)
     assert example.output == "Better answer 1."
+    other_words = json.loads((layout.FEEDBACK / "other_words.json").read_text())
+    assert other_words == {example.id: "May I?", "other_words": ["feedback:f1"]}
     assert [(receipt.kept, receipt.detail) for receipt in receipts] == [(True, "f1"), (False, "f2")]
 
 
