@@ -19,17 +19,18 @@ from prefect.states import State
 
 from flows import stages as dvc
 from flows.console import ReleaseOutcome
-from flows.live import promoted
+from flows.live import promoted, used
 from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import folder_digest, sha256_file, verify_manifest
+from tasks.core.files import folder_digest, sha256_file, verify_manifest, write_json
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
 from tasks.curate.quality.data_docs import render_data_docs
 from tasks.evaluate.card.bom import render_bom
 from tasks.evaluate.card.card import render_card, verdict_rows
+from tasks.evaluate.card.usage import USAGE
 from tasks.registry import runs
 from tasks.registry.deploy import promote
 from tasks.store import ledger
@@ -109,6 +110,7 @@ def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]
 
     def publish() -> None:
         render_data_docs(work.place.root)
+        write_json(work.place.root / USAGE, used(work.registry, work.store))
         render_card(lineage=tags)
         render_bom(work.place.root, tags)
         show_artifacts(verdict)
