@@ -10,10 +10,13 @@ import contextlib
 import shutil
 from typing import Any
 
+from flows.live import used
 from flywheel.platform.platform import Platform, Service, ask
 from flywheel.platform.up import is_wanted, states
 from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
+from tasks.evaluate.card.usage import share
+from tasks.registry.versions import Registry
 from tasks.store.nights import last_nights, overdue
 from tasks.store.store import Store
 
@@ -65,12 +68,12 @@ def _served(platform: Platform) -> dict[str, Any] | None:
 
 
 def _nights(platform: Platform) -> dict[str, Any]:
-    """The last nights, newest first, and the alarm; both empty where there is no store yet."""
+    """The last nights, newest first, the alarm and what users did; all empty where there is no store yet."""
     params = platform.params
     try:
         store = Store.open(home=platform.root)
     except FlywheelError:
-        return {"nights": [], "alarm": None}
+        return {"nights": [], "alarm": None, "usage": {}}
     with contextlib.closing(store):
         rows = [
             {
@@ -84,7 +87,8 @@ def _nights(platform: Platform) -> dict[str, Any]:
             for night in last_nights(store, params.domain, NIGHTS)
         ]
         alarm = overdue(store, params.domain, params.nightly.alarm_hours, now())
-    return {"nights": rows, "alarm": alarm}
+        found = used(Registry(params.domain, platform.root), store)
+    return {"nights": rows, "alarm": alarm, "usage": found}
 
 
 def _next_run(platform: Platform) -> str | None:
@@ -112,6 +116,9 @@ def words(found: dict[str, Any]) -> str:
     for night in found["nights"]:
         line = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
         lines.append(line.rstrip())
+    for name, one in found["usage"].items():
+        resolved = share(one["resolved"], one["judged"])
+        lines.append(f"  {name:<10} version {one['version']}: {one['answers']} answers, resolved {resolved}")
     if found["next_night"]:
         lines.append(f"  next night {found['next_night']}")
     lines.append(f"  disk       {found['disk_free_bytes'] / 2**30:.1f} GB free")
