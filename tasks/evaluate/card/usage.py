@@ -8,7 +8,7 @@ from tasks.core import layout
 from tasks.core.intervals import share_below
 
 USAGE = layout.REPORTS / "usage.json"
-RESOLVED = "conversations resolved: of those with a thumb, stars or a correction, the last is up, or 4 or 5 stars"
+RESOLVED = "conversations resolved: of those with thumb, stars or correction, the last is a thumb up or 4 or 5 stars"
 SHARES = {
     "thumbs up": ("up", "thumbs"),
     "answers corrected": ("corrections", "answers"),
@@ -20,17 +20,17 @@ SHARES = {
 def share(count: int, n: int) -> str:
     """`count` of `n` with Clopper and Pearson's interval."""
     low, high = 1 - share_below(n - count, n, 0.95), share_below(count, n, 0.95)
-    return f"{count} of {n} ({low:.0%} to {high:.0%})" if n else "–"
+    return f"{count} of {n}: {count / n:.0%} ({low:.0%} to {high:.0%})" if n else "–"
 
 
 def usage_rows(usage: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     """A table, its head first, with a column for each version; [] without any."""
     columns = [("shares with a 95% interval", "answers served", "reactions", "stars, mean", *SHARES)]
     for name, one in usage.items():
-        said = one["reactions"] or "nobody has reacted yet"
-        about = f"version {one['version']} ({name})", f"{one['answers']} to {one['people']} identities", f"{said}"
+        head = f"version {one['version']} ({name})", f"{one['answers']} to {one['people']} identities"
         stars = f"{one['stars']:.1f} of {one['ratings']}" if one["ratings"] else "–"
-        columns.append((*about, stars, *(share(one[part], one[whole]) for part, whole in SHARES.values())))
+        shares = [share(one[part], one[whole]) for part, whole in SHARES.values()]
+        columns.append((*head, str(one["reactions"] or "nobody has reacted yet"), stars, *shares))
     return list(zip(*columns, strict=True)) if usage else []
 
 

@@ -198,12 +198,12 @@ def test_what_users_did_stands_beside_the_version_before_and_silence_is_said(rel
     page, text = render_card(release).read_text(), (release / "reports/release_card.md").read_text()
     assert "<td>version 4 (champion)</td><td>version 3 (previous)</td>" in page and "4.5 of 2" in page
     assert "| reactions | nobody has reacted yet | 9 |\n" in text
-    assert "the last is up, or 4 or 5 stars | – | 2 of 2 (16% to 100%) |\n\n## What was trained on" in text
+    assert "the last is a thumb up or 4 or 5 stars | – | 2 of 2: 100% (16% to 100%) |\n\n## What was trained on" in text
 
 
 def test_a_share_has_clopper_and_pearsons_interval() -> None:
     """Of 10 all: 0.025 to the power of 1/10 is 0.69; of 10 none: its mirror image."""
-    assert (share(10, 10), share(0, 10)) == ("10 of 10 (69% to 100%)", "0 of 10 (0% to 31%)")
+    assert (share(10, 10), share(0, 10)) == ("10 of 10: 100% (69% to 100%)", "0 of 10: 0% (0% to 31%)")
 
 
 def test_markdown_is_escaped_by_character() -> None:
