@@ -16,7 +16,7 @@ from typing import Any
 from flows.server import answers
 from tasks.core import layout
 from tasks.core.params import Params, load_params
-from tasks.registry.deploy import promote, roll_back, this_person
+from tasks.registry.deploy import approve, promote, roll_back, this_person
 from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, Version
 from tasks.store import ledger
 from tasks.store.answers import usage
@@ -100,6 +100,16 @@ def promoted_by_hand(
     if override is not None:
         chosen = registry.override(chosen, override)
     return promoted(registry, store, params, chosen, promote(registry, store, chosen, this_person(), reason))
+
+
+def decided(registry: Registry, store: Store, params: Params, name: str, yes: bool, why: str) -> tuple[str | None, str]:
+    """Answer as this person whether a version may become champion; a yes promotes it. Returns what `promoted` does."""
+    chosen = registry.get(name)
+    if not yes:
+        ledger.decide(store, registry.domain, chosen.number, False, this_person(), why)
+        return None, f"version {chosen.number} is refused; the champion stays"
+    before = approve(registry, store, chosen, this_person(), why, params.nightly.approval_hours)
+    return promoted(registry, store, params, chosen, before)
 
 
 def rolled_back(

@@ -176,8 +176,9 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     if version.tags.get("rolled_back") and "champion" not in version.aliases:
         return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
     if work.ask and "champion" not in version.aliases:
-        ledger.ask(work.store, work.domain, version.number, version.manifest)
-        return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
+        asked = ledger.ask(work.store, work.domain, version.number, version.manifest)
+        words = ledger.refusal(asked, load_params().nightly.approval_hours)
+        return f"it passes; {words or ledger.WAITS.format(version.number)}"
     before = promote(work.registry, work.store, version, "release", work.reason)
     return promoted(work.registry, work.store, load_params(), version, before)[1]
 

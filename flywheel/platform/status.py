@@ -17,6 +17,7 @@ from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
 from tasks.evaluate.card.usage import share
 from tasks.registry.versions import Registry
+from tasks.store import ledger
 from tasks.store.nights import last_nights, overdue
 from tasks.store.store import Store
 
@@ -73,7 +74,7 @@ def _nights(platform: Platform) -> dict[str, Any]:
     try:
         store = Store.open(home=platform.root)
     except FlywheelError:
-        return {"nights": [], "alarm": None, "usage": {}}
+        return {"nights": [], "alarm": None, "usage": {}, "approval": None}
     with contextlib.closing(store):
         rows = [
             {
@@ -88,7 +89,11 @@ def _nights(platform: Platform) -> dict[str, Any]:
         ]
         alarm = overdue(store, params.domain, params.nightly.alarm_hours, now())
         found = used(Registry(params.domain, platform.root), store)
-    return {"nights": rows, "alarm": alarm, "usage": found}
+        asked = ledger.question(store, params.domain)
+        if asked and (asked.approved is not None or asked.version in [one["version"] for one in found.values()]):
+            asked = None  # answered, or overridden
+        stands = asked and (ledger.refusal(asked, params.nightly.approval_hours) or ledger.WAITS.format(asked.version))
+    return {"nights": rows, "alarm": alarm, "usage": found, "approval": stands}
 
 
 def _next_run(platform: Platform) -> str | None:
@@ -117,8 +122,8 @@ def words(found: dict[str, Any]) -> str:
         line = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
         lines.append(line.rstrip())
     for name, one in found["usage"].items():
-        resolved = share(one["resolved"], one["judged"])
-        lines.append(f"  {name:<10} version {one['version']}: {one['answers']} answers, resolved {resolved}")
+        lines.append(f"  {name:<10} {one['answers']} answers, resolved {share(one['resolved'], one['judged'])}")
+    lines += [f"  approval   {found['approval']}"] if found["approval"] else []
     if found["next_night"]:
         lines.append(f"  next night {found['next_night']}")
     lines.append(f"  disk       {found['disk_free_bytes'] / 2**30:.1f} GB free")
