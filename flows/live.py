@@ -11,13 +11,15 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flows.server import answers
 from tasks.core import layout
 from tasks.core.params import Params, load_params
-from tasks.registry.deploy import promote, roll_back, this_person
+from tasks.registry.deploy import approve, promote, roll_back, this_person
 from tasks.registry.versions import NOT_SERVED, PromotionRefused, Registry, Version
 from tasks.store import ledger
+from tasks.store.answers import usage
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
 
@@ -35,6 +37,12 @@ def live(home: Path, root: Path | None = None) -> Iterator[tuple[Params, Registr
     migrate(home=home)
     with contextlib.closing(Store.open(home=home)) as store:
         yield params, Registry(params.domain, home), store
+
+
+def used(registry: Registry, store: Store) -> dict[str, dict[str, Any]]:
+    """What users did with the champion, and with the version before; see tasks.store.answers."""
+    named = {name: one for name in ("champion", "previous") if (one := registry.alias(name))}
+    return {k: {"version": v.number, **usage(store, v.manifest)} for k, v in named.items()}
 
 
 def wait_until_served(store: Store, domain: str, version: Version, seconds: float) -> tuple[bool, str]:
@@ -92,6 +100,16 @@ def promoted_by_hand(
     if override is not None:
         chosen = registry.override(chosen, override)
     return promoted(registry, store, params, chosen, promote(registry, store, chosen, this_person(), reason))
+
+
+def decided(registry: Registry, store: Store, params: Params, name: str, yes: bool, why: str) -> tuple[str | None, str]:
+    """Answer as this person whether a version may become champion; a yes promotes it. Returns what `promoted` does."""
+    chosen = registry.get(name)
+    if not yes:
+        ledger.decide(store, registry.domain, chosen.number, False, this_person(), why)
+        return None, f"version {chosen.number} is refused; the champion stays"
+    before = approve(registry, store, chosen, this_person(), why, params.nightly.approval_hours)
+    return promoted(registry, store, params, chosen, before)
 
 
 def rolled_back(

@@ -23,7 +23,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, State
 
 from flows.console import reporter
-from flows.live import live
+from flows.live import live, used
 from flows.registration import step
 from flows.release import release, run_up_to
 from flows.workspace import Workspace, commit_results, one_at_a_time, open_workspace
@@ -88,14 +88,14 @@ def nightly(workspace: str | None = None, force: bool = False) -> State:
 
 def one_night(work: Work, force: bool) -> State:
     """Claim, decide, release, close. An error closes the night as failed; a kill leaves it to be taken up again."""
-    night = claim(work)
+    night, usage = claim(work), used(work.registry, work.store)
     try:
         outcome, reason, version, facts = carry_out(work, night, force)
     except Exception as error:
         close_night(work.store, night.number, "failed", f"{error}"[:2000])
         raise
     closed = close_night(work.store, night.number, outcome, reason, version)
-    text = render_night(closed, facts, work.params.nightly.min_examples)
+    text = render_night(closed, facts, work.params.nightly.min_examples, usage)
     write_night(work.place.home, night.number, text)
     create_markdown_artifact(key="night", markdown=text, description=f"night {night.number}: {outcome}")
     return Completed(name=NAMES[outcome], message=f"night {night.number}: {reason}")

@@ -1,8 +1,8 @@
-"""The small flows that an operator starts or watches: promote, rollback, forget, and the alarm, every hour.
+"""The small flows that an operator starts or watches: promote, rollback, approve, forget, and the alarm, every hour.
 
-promote, rollback and forget do what the verbs of these names do. The alarm is red in Prefect when no night has finished
-for params.nightly.alarm_hours. It also clears away dead runs (flows/worker.py): it has a deployment of its own, so a
-dead nightly cannot block it.
+The first four do what the verbs of these names do. The alarm is red in Prefect when no night has finished for
+params.nightly.alarm_hours. It also clears away dead runs (flows/worker.py): it has a deployment of its own, so a dead
+nightly cannot block it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prefect.runtime import flow_run as current_flow_run
 from prefect.states import Completed, Failed, State
 
 from flows import forget as forgetting
-from flows.live import live, promoted_by_hand, rolled_back
+from flows.live import decided, live, promoted_by_hand, rolled_back
 from flows.worker import sweep
 from tasks.core import layout
 from tasks.core.clock import now
@@ -46,6 +46,20 @@ def rollback(reason: str = "rolled back from Prefect") -> State:
     with contextlib.chdir(home), live(home) as (params, registry, store):
         _, _, served, words = rolled_back(registry, store, params, reason)
         return Failed(message=words) if served is False else Completed(message=words)
+
+
+@flow(name="approve", retries=0, persist_result=False)
+def approve(version: str, decision: Literal["approve", "refuse"], reason: str = "") -> State:
+    """Answer the question whether a version may become champion; a yes promotes it.
+
+    Args:
+        version: its number, or `candidate`.
+        decision: a version that is refused stays what it is, and so does the champion.
+        reason: kept in the ledger. Say who you are: Prefect does not.
+    """
+    home = layout.home()
+    with contextlib.chdir(home), live(home) as (params, registry, store):
+        return Completed(message=decided(registry, store, params, version, decision == "approve", reason)[1])
 
 
 @flow(name="forget", retries=0, persist_result=False)

@@ -19,17 +19,18 @@ from prefect.states import State
 
 from flows import stages as dvc
 from flows.console import ReleaseOutcome
-from flows.live import promoted
+from flows.live import promoted, used
 from flows.workspace import Workspace, commit_results, is_dirty
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
-from tasks.core.files import folder_digest, sha256_file, verify_manifest
+from tasks.core.files import folder_digest, sha256_file, verify_manifest, write_json
 from tasks.core.package import read_package
 from tasks.core.params import load_params
 from tasks.core.pointers import read_feedback_pointer
 from tasks.curate.quality.data_docs import render_data_docs
 from tasks.evaluate.card.bom import render_bom
 from tasks.evaluate.card.card import render_card, verdict_rows
+from tasks.evaluate.card.usage import USAGE
 from tasks.registry import runs
 from tasks.registry.deploy import promote
 from tasks.store import ledger
@@ -109,6 +110,7 @@ def publish_reports(work: Release, verdict: dict[str, Any], tags: dict[str, str]
 
     def publish() -> None:
         render_data_docs(work.place.root)
+        write_json(work.place.root / USAGE, used(work.registry, work.store))
         render_card(lineage=tags)
         render_bom(work.place.root, tags)
         show_artifacts(verdict)
@@ -174,8 +176,9 @@ def settle(work: Release, version: Version, verdict: dict[str, Any]) -> str:
     if version.tags.get("rolled_back") and "champion" not in version.aliases:
         return f"version {version.number} passes, but a person rolled it back; only an override makes it champion again"
     if work.ask and "champion" not in version.aliases:
-        ledger.ask(work.store, work.domain, version.number, version.manifest)
-        return f"version {version.number} passes and waits for a person: `flywheel approve {version.number}`"
+        asked = ledger.ask(work.store, work.domain, version.number, version.manifest)
+        words = ledger.refusal(asked, load_params().nightly.approval_hours)
+        return f"it passes; {words or ledger.WAITS.format(version.number)}"
     before = promote(work.registry, work.store, version, "release", work.reason)
     return promoted(work.registry, work.store, load_params(), version, before)[1]
 

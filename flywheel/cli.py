@@ -132,7 +132,7 @@ def card() -> Answer:
 def promote(version: str, override: str | None) -> Answer:
     """Make VERSION (a number, or an alias such as candidate) the champion, and wait until it is served.
 
-    Refused unless its verdict says promote, for this very package, against the present champion.
+    Refused unless its verdict says promote, for this package, against the present champion, and nobody has to approve.
     """
     from flows.live import live, promoted_by_hand
 
@@ -147,18 +147,12 @@ def promote(version: str, override: str | None) -> Answer:
 @click.option("--refuse", is_flag=True, help="Answer no: the version is not promoted.")
 def approve(version: str, reason: str, refuse: bool) -> Answer:
     """Answer the question whether VERSION may become champion; a yes promotes it."""
-    from flows.live import live, promoted
-    from tasks.registry import deploy
-    from tasks.store import ledger
+    from flows.live import decided, live
 
     with live(home()) as (params, registry, store):
-        chosen = registry.get(version)
+        previous, words = decided(registry, store, params, version, not refuse, reason)
         if refuse:
-            ledger.decide(store, registry.domain, chosen.number, False, deploy.this_person(), reason)
-            return Answer({"refused": chosen.number}, f"version {chosen.number} is refused; the champion stays")
-        hours = params.nightly.approval_hours
-        before = deploy.approve(registry, store, chosen, deploy.this_person(), reason, hours)
-        previous, words = promoted(registry, store, params, chosen, before)
+            return Answer({"refused": registry.get(version).number}, words)
         return Answer({"champion": brief(registry.get("champion")), "previous": previous}, words)
 
 

@@ -10,10 +10,14 @@ import contextlib
 import shutil
 from typing import Any
 
+from flows.live import used
 from flywheel.platform.platform import Platform, Service, ask
 from flywheel.platform.up import is_wanted, states
 from tasks.core.clock import now
 from tasks.core.errors import FlywheelError
+from tasks.evaluate.card.usage import share
+from tasks.registry.versions import Registry
+from tasks.store import ledger
 from tasks.store.nights import last_nights, overdue
 from tasks.store.store import Store
 
@@ -65,12 +69,12 @@ def _served(platform: Platform) -> dict[str, Any] | None:
 
 
 def _nights(platform: Platform) -> dict[str, Any]:
-    """The last nights, newest first, and the alarm; both empty where there is no store yet."""
+    """The last nights, newest first, the alarm and what users did; all empty where there is no store yet."""
     params = platform.params
     try:
         store = Store.open(home=platform.root)
     except FlywheelError:
-        return {"nights": [], "alarm": None}
+        return {"nights": [], "alarm": None, "usage": {}, "approval": None}
     with contextlib.closing(store):
         rows = [
             {
@@ -84,7 +88,12 @@ def _nights(platform: Platform) -> dict[str, Any]:
             for night in last_nights(store, params.domain, NIGHTS)
         ]
         alarm = overdue(store, params.domain, params.nightly.alarm_hours, now())
-    return {"nights": rows, "alarm": alarm}
+        found = used(Registry(params.domain, platform.root), store)
+        asked = ledger.question(store, params.domain)
+        if asked and (asked.approved is not None or asked.version in [one["version"] for one in found.values()]):
+            asked = None  # answered, or overridden
+        stands = asked and (ledger.refusal(asked, params.nightly.approval_hours) or ledger.WAITS.format(asked.version))
+    return {"nights": rows, "alarm": alarm, "usage": found, "approval": stands}
 
 
 def _next_run(platform: Platform) -> str | None:
@@ -112,6 +121,9 @@ def words(found: dict[str, Any]) -> str:
     for night in found["nights"]:
         line = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
         lines.append(line.rstrip())
+    for name, one in found["usage"].items():
+        lines.append(f"  {name:<10} {one['answers']} answers, resolved {share(one['resolved'], one['judged'])}")
+    lines += [f"  approval   {found['approval']}"] if found["approval"] else []
     if found["next_night"]:
         lines.append(f"  next night {found['next_night']}")
     lines.append(f"  disk       {found['disk_free_bytes'] / 2**30:.1f} GB free")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core import layout
 from tasks.core.files import write_text
 from tasks.evaluate.card.card import markdown_cell
+from tasks.evaluate.card.usage import usage_rows, usage_section
 
 if TYPE_CHECKING:
     from tasks.store.schema import Night
@@ -30,7 +31,7 @@ FACTS = {
 MOST_CORRECTIONS = 5
 
 
-def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
+def render_night(night: Night, facts: dict[str, Any], wanted: int, usage: dict[str, dict[str, Any]]) -> str:
     """The card as Markdown; `facts` are those that stage feedback wrote, as far as the night came."""
     ended = WORDS.get(night.outcome or "", "it is not finished")
     closed = night.closed_at.strftime("%Y-%m-%d %H:%M UTC") if night.closed_at else "not yet"
@@ -50,6 +51,7 @@ def render_night(night: Night, facts: dict[str, Any], wanted: int) -> str:
             lines += ["", f"## {title}", "", *(f"- {name}: {count}" for name, count in counts.items())]
     if facts.get("influence"):
         lines += influence_lines(facts["influence"])
+    lines += usage_section(usage_rows(usage))
     return "\n".join(lines) + "\n"
 
 

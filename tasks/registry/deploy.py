@@ -10,7 +10,6 @@ from __future__ import annotations
 import getpass
 from contextlib import AbstractContextManager
 
-from tasks.core.clock import now
 from tasks.registry.signing import evidence
 from tasks.registry.versions import (
     BY_PERSON,
@@ -34,9 +33,11 @@ def promote(registry: Registry, store: Store, version: Version, actor: str, reas
     """Make a version champion; returns the champion before it, or the version itself where it was champion already.
 
     Raises:
-        PromotionRefused: its verdict does not allow it, and it carries no override.
+        PromotionRefused: its verdict, or a person who was asked, does not allow it, and it carries no override.
     """
     override = version.tags.get("override", "").strip()
+    if not override and (stands := not_approved(store, registry, version)):
+        raise PromotionRefused(stands)
     with one_decides(store, registry):
         before = registry.promote(version)
         _write(registry, store, "override" if override else "promoted", version, actor, override or reason)
@@ -75,17 +76,20 @@ def approve(
     question = ledger.question(store, registry.domain, version.number)
     if question is None or question.digest != version.manifest:
         raise PromotionRefused(f"nobody asked whether version {version.number} may be promoted; use `flywheel promote`")
-    if question.approved is False:
-        raise PromotionRefused(f"version {version.number} was refused by {question.decided_by}: {question.reason}")
-    if question.approved is None and (now() - question.asked_at).total_seconds() > hours * 3600:
-        raise PromotionRefused(
-            f"the question about version {version.number} is older than {hours:g} hours and has expired; "
-            "release again, or promote it with --override and a reason"
-        )
+    if words := ledger.refusal(question, hours):
+        raise PromotionRefused(f"{words}; promote it with an override and a reason")
     ledger.decide(store, registry.domain, version.number, True, actor, reason)
     before = promote(registry, store, version, actor, reason or "approved")
     ledger.append(store, registry.domain, "approved", version.number, version.manifest, actor, reason)
     return before
+
+
+def not_approved(store: Store, registry: Registry, version: Version) -> str:
+    """Why a version may not be promoted where a person was asked; "" where nobody was, or the answer was yes."""
+    asked = ledger.question(store, registry.domain, version.number)
+    if asked is None or asked.digest != version.manifest or asked.approved:
+        return ""
+    return ledger.refusal(asked) or ledger.WAITS.format(version.number)
 
 
 def _write(registry: Registry, store: Store, event: str, version: Version, actor: str, reason: str) -> None:
@@ -125,6 +129,8 @@ def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
         return f"version {version.number} knows what was forgotten; only an `override` tag with a reason lifts this"
     if _was_champion(store, registry.domain, version):
         return None
+    if reason := not_approved(store, registry, version):
+        return reason
     if truth is None:  # a registry that is older than its ledger
         passed = version.tags.get("verdict") == "promote"
         return None if passed else f"version {version.number} has no passing verdict and no `override` tag"

@@ -106,8 +106,8 @@ def log_metrics(client: MlflowClient, run_id: str, reports: Path) -> None:
 
 
 def figures(reports: Path) -> Iterator[tuple[str, float]]:
-    """(name, value) of every finite number in the stages' metrics and details and in the verdict."""
-    for path in sorted([*reports.glob("metrics/*.json"), *reports.glob("details/*.json")]):
+    """(name, value) of every finite number in the stages' metrics and details, of the usage and in the verdict."""
+    for path in sorted([*reports.glob("metrics/*.json"), *reports.glob("details/*.json"), *reports.glob("usage.json")]):
         yield from _numbers(path.stem, json.loads(path.read_text(encoding="utf-8")))
     verdict = reports / "verdict.json"
     if verdict.is_file():

@@ -6,10 +6,11 @@ Feedback is stored once for each key, only on answers they were served, durable 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Float, Select, and_, case, func, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from tasks.core.clock import now
 from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
@@ -18,6 +19,7 @@ from tasks.store.store import Store, new_id
 
 MAX_KEY = 200
 NEEDED = {"thumb": "thumb", "rating": "rating", "correction": "text", "comment": "text"}
+JUDGING = ("thumb", "rating", "correction")
 
 
 def ensure_conversation(store: Store, conversation_id: str | None, identity: Identity, domain: str) -> str:
@@ -187,3 +189,47 @@ def feedback_on(store: Store, *answer_ids: str) -> list[FeedbackRow]:
     with store.read() as session:
         found = select(FeedbackRow).where(FeedbackRow.answer_id.in_(answer_ids))
         return list(session.scalars(found.order_by(FeedbackRow.seq)))
+
+
+def usage(store: Store, digest: str) -> dict[str, Any]:
+    """What users did with a version while it was champion; what was taken back or forgotten counts nowhere.
+
+    `stars` is the mean of `ratings`; `won` are those of `choices` between its drafts and a challenger's, `resolved`
+    those of the `judged` conversations (with a thumb, stars or a correction) whose last is a thumb up, or 4 or 5 stars.
+    """
+    said, n = _said(digest).subquery().c, func.count().filter
+    last, judged = said.nth == 1, and_(said.kind.in_(JUDGING), said.turn == 1)
+    reacted = {
+        "reactions": n(last),
+        **{f"{kind}s": n(last, said.kind == kind) for kind in JUDGING},
+        "up": n(last, said.thumb == 1),
+        "stars": func.avg(said.rating, type_=Float).filter(last),
+        "choices": n(last, said.kind == "choice", or_(said.lost, said.won)),
+        "won": n(last, said.kind == "choice", said.won),
+        "judged": n(judged),
+        "resolved": n(judged, or_(said.thumb == 1, said.rating >= 4)),
+    }
+    mine = (AnswerRow.digest == digest, AnswerRow.who != "challenger", AnswerRow.finish_reason != "error")
+    served = select(func.count().label("answers"), func.count(AnswerRow.identity_id.distinct()).label("people"))
+    reactions = select(*(column.label(name) for name, column in reacted.items()))
+    with store.read() as session:
+        return {**session.execute(served.where(*mine)).mappings().one(), **session.execute(reactions).mappings().one()}
+
+
+def _said(digest: str) -> Select[Any]:
+    """Reactions to a champion: `nth` 1 is the last of a kind to an answer or draft, `turn` 1 in a conversation."""
+    row, answer, other = FeedbackRow, AnswerRow, aliased(AnswerRow)  # the other of a draft
+    challenger, choice = answer.who == "challenger", row.kind == "choice"
+    about, newest = case((choice, answer.draft_id), else_=answer.id), row.seq.desc()
+    talk = answer.conversation_id, row.kind.in_(JUDGING)
+    return (
+        select(
+            *(row.kind, row.thumb, row.rating, challenger.label("lost"), (other.who == "challenger").label("won")),
+            func.row_number().over(partition_by=(row.kind, about), order_by=newest).label("nth"),
+            func.row_number().over(partition_by=talk, order_by=newest).label("turn"),
+        )
+        .join(answer, answer.id == row.answer_id)
+        .outerjoin(other, and_(other.draft_id == answer.draft_id, other.id != answer.id))
+        .where(row.withdrawn_at.is_(None))
+        .where(case((challenger, and_(choice, other.digest == digest)), else_=answer.digest == digest))
+    )

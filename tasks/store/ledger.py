@@ -20,6 +20,7 @@ EVENTS = (
     *("promoted", "rolled_back", "served", "serve_failed", "refused", "restored", "override", "approved"),
     *("forgotten", "reserve_opened"),
 )
+WAITS = "version {0} waits for a person: `flywheel approve {0}`, or the deployment approve on Prefect's page"
 
 
 def append(
@@ -92,13 +93,23 @@ def decide(store: Store, domain: str, version: str, approved: bool, by: str, rea
         return row
 
 
-def question(store: Store, domain: str, version: str) -> Approval | None:
-    """The newest question about a version, with its answer if there is one."""
+def refusal(asked: Approval, hours: float = float("inf")) -> str:
+    """Why its version may not be promoted: a person said no, or nobody answered within `hours`; "" if neither."""
+    if asked.approved is False:
+        return f"version {asked.version} was refused by {asked.decided_by}: {asked.reason}"
+    expired = asked.approved is None and (now() - asked.asked_at).total_seconds() > hours * 3600
+    return (
+        f"the question about version {asked.version} is older than {hours:g} hours and has expired" if expired else ""
+    )
+
+
+def question(store: Store, domain: str, version: str | None = None) -> Approval | None:
+    """The newest question about a version, or about any, with its answer if there is one."""
     with store.read() as session:
         return _newest(session, domain, version)
 
 
-def _newest(session: Session, domain: str, version: str, lock: bool = False) -> Approval | None:
-    wanted = select(Approval).where(Approval.domain == domain, Approval.version == version)
+def _newest(session: Session, domain: str, version: str | None, lock: bool = False) -> Approval | None:
+    wanted = select(Approval).where(Approval.domain == domain, Approval.version == (version or Approval.version))
     newest = wanted.order_by(Approval.id.desc()).limit(1)
     return session.scalar(newest.with_for_update() if lock else newest)

@@ -135,7 +135,7 @@ def check_page(address: str) -> None:
 
 def check_deployments(prefect: Prefect) -> None:
     """A cron deployment really gets runs (with some versions of SQLAlchemy it silently does not)."""
-    assert set(prefect.deployments()) == {"release", "nightly", "promote", "rollback", "forget", "alarm"}
+    assert set(prefect.deployments()) == {"release", "nightly", "promote", "rollback", "approve", "forget", "alarm"}
     assert wait_for(lambda: len(prefect.scheduled("nightly")) >= 2 and len(prefect.scheduled("alarm")) >= 2)
     run = prefect.start("alarm")
     assert wait_for(lambda: prefect.state(run) == "Completed")

@@ -26,14 +26,14 @@ def store_of(root: Path) -> Iterator[Store]:
         yield store
 
 
-def correct(root: Path, count: int, domain: str = "toy", text: str = "Better.") -> list[str]:
+def correct(root: Path, count: int, domain: str = "toy", text: str = "Better.", digest: str = "") -> list[str]:
     """`count` answers are served to a new person, who corrects each; returns the feedback's ids."""
     with store_of(root) as store:
         person, _ = create_identity(store, new_id("person"), "chat")
         made = []
         for number in range(count):
             question = [{"role": "user", "content": f"Question {number} of {person.name}?"}]
-            served = {"text": "Poor.", "version": "base", "digest": "", "created_at": now()}
+            served = {"text": "Poor.", "version": "base", "digest": digest, "created_at": now()}
             answer = serve_answer(store, person, id=new_id("chatcmpl"), domain=domain, messages=question, **served)
             said = FeedbackIn(key=answer.id, answer_id=answer.id, kind="correction", text=f"{text} {number}")
             made.append(record_feedback(store, person, said)[0].id)

@@ -88,11 +88,12 @@ def test_too_little_is_a_reasoned_skip_and_kept_until_it_is_enough_for_a_version
     project: Project,
 ) -> None:
     """Two corrections, then three more: the five that a night needs. What is learnt is not learnt again."""
-    correct(project.root, 2)
+    correct(project.root, 2, digest=project.registry.get("champion").manifest)
     said = project.release("--nightly")
     assert "Skipped" in said and "2 new corrections that the champion has not learnt" in said
     assert (nights(project.root)[0].outcome, nights(project.root)[0].rows) == ("skip", 2)
-    assert "no release was worth it" in (project.root / ".flywheel/nights/00001.md").read_text()
+    card = (project.root / ".flywheel/nights/00001.md").read_text()
+    assert "no release was worth it" in card and "| answers corrected | 2 of 2: 100% (16% to 100%) |" in card
     assert read_feedback_pointer(project.root).count == 0
     assert project.registry.get("champion").number == "1"
 
@@ -102,6 +103,7 @@ def test_too_little_is_a_reasoned_skip_and_kept_until_it_is_enough_for_a_version
     pointer = read_feedback_pointer(project.root)
     assert (pointer.count, pointer.watermark, pointer.since) == (5, night.number, 0)
     assert pointer.start is not None and pointer.start.version == "1"
+    assert project.registry.client.get_run(champion.run_id).data.metrics["usage.champion.corrections"] == 2
     assert read_pointer(project.root).night == night.number
     assert (night.outcome, night.version, night.rows, night.snapshot) == ("promote", "2", 3, pointer.digest)
     tags = ("feedback_night", "feedback_sha256", "continues")
@@ -134,10 +136,13 @@ def test_a_version_that_needs_approval_waits_for_a_person(project: Project) -> N
     waiting = project.registry.get("candidate")
     assert f"waits for a person: `flywheel approve {waiting.number}`" in said
     assert "champion" not in waiting.aliases and nights(project.root)[0].outcome == "hold"
-    command = [sys.executable, "-m", "flywheel", "approve", waiting.number, "--reason", "read it", "--json"]
-    done = subprocess.run(command, cwd=project.root, env=environment(project.root), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert project.registry.get("champion").number == waiting.number
+    surroundings = environment(project.root) | {"PREFECT_API_URL": project.api}
+    form = f"from flows.operate import approve; approve({waiting.number!r}, 'approve', 'read it')"
+    for command in (["-c", form], ["-m", "flywheel", "approve", waiting.number, "--reason", "read it", "--json"]):
+        asked = {"cwd": project.root, "env": surroundings, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, *command], **asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert project.registry.get("champion").number == waiting.number
 
 
 def test_a_failed_release_closes_the_night_and_the_next_one_takes_its_corrections(project: Project) -> None:

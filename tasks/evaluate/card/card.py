@@ -24,6 +24,7 @@ from tasks.core.graph import training_stages
 from tasks.evaluate.card.categories import changed
 from tasks.evaluate.card.funnel import Funnel, draw_funnel, read_funnel
 from tasks.evaluate.card.language import lacking
+from tasks.evaluate.card.usage import USAGE, usage_rows, usage_section
 
 if TYPE_CHECKING:
     import jinja2
@@ -73,6 +74,7 @@ class Card:
     costs: list[dict[str, str]] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
+    usage: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def verdict_rows(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -132,6 +134,7 @@ def collect(root: Path, lineage: dict[str, Any] | None = None) -> Card:
         costs=read_costs(root),
         lacks=lacks(domain),
         categories=changed(verdict, _jsonl(root / layout.EVALUATION_ITEMS / "domain.jsonl")),
+        usage=usage_rows(_json(root / USAGE)),
     )
 
 
@@ -264,7 +267,7 @@ def templates(escape: bool = True) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote)
+    environment.filters.update(figure=figure, cell=markdown_cell, quoted=markdown_quote, section=usage_section)
     return environment
 
 

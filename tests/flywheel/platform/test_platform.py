@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -26,9 +27,11 @@ from tasks.core import layout, processes
 from tasks.core.files import write_json
 from tasks.core.params import load_params
 from tasks.core.processes import free_port
+from tasks.store import ledger
 from tasks.store.identities import authenticate
 from tasks.store.migrate import migrate
 from tasks.store.store import Store
+from tests.mlflow_store import lay_mlflow
 
 PORTS = (("platform", "prefect_port"), ("platform", "mlflow_port"), ("engine", "port"), ("serving", "port"))
 
@@ -191,6 +194,17 @@ def test_a_platform_that_was_never_started_is_down_and_needs_no_attention(home: 
     found: dict[str, Any] = look(load(home))
     assert (found["platform"], found["nights"], found["alarm"]) == ("down", [], None)
     assert [text for text in attention(found) if "disk" not in text] == []
+
+
+def test_status_says_that_a_version_waits_and_when_its_question_has_expired(home: Path) -> None:
+    migrate(home=lay_mlflow(home))
+    with contextlib.closing(Store.open(home=home)) as store:
+        ledger.ask(store, "construction", "5", "d")
+    assert "version 5 waits for a person: `flywheel approve 5`" in look(load(home))["approval"]
+    params = yaml.safe_load((home / "params.yaml").read_text())
+    params["nightly"]["approval_hours"] = 1e-9
+    (home / "params.yaml").write_text(yaml.safe_dump(params))
+    assert look(load(home))["approval"] == "the question about version 5 is older than 1e-09 hours and has expired"
 
 
 def test_a_platform_that_lost_its_supervisord_needs_attention_and_is_ended(

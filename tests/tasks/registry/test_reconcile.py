@@ -140,6 +140,27 @@ def test_only_an_open_question_can_be_approved(registry: Registry, store: Store)
     assert events(store, registry) == [("promoted", "1"), ("approved", "1")]
 
 
+@pytest.mark.parametrize("answer", [None, False])
+def test_what_waits_or_was_refused_needs_an_override(registry: Registry, store: Store, answer: bool | None) -> None:
+    """A question that has expired is one that nobody answered; one about another package stands in nobody's way."""
+    deploy.promote(registry, store, judged(registry, "1"), "anna", "first")
+    asked = judged(registry, "2", against="1" * 64)
+    ledger.ask(store, registry.domain, "2", asked.manifest)
+    if answer is not None:
+        ledger.decide(store, registry.domain, "2", answer, "bo", "too terse")
+    words = "waits for a person: `flywheel approve 2`" if answer is None else "refused by bo: too terse"
+    with pytest.raises(PromotionRefused, match=words):
+        deploy.promote(registry, store, asked, "anna", "second")
+    point(registry, asked)
+    assert served(store, registry) == "1" and words in str(may_serve(store, registry, asked))
+    deploy.promote(registry, store, registry.override(asked, "the board wants it"), "anna", "")
+    assert served(store, registry) == "2"
+    other = judged(registry, "3", against="2" * 64)
+    ledger.ask(store, registry.domain, "3", "of an older registry")
+    deploy.promote(registry, store, other, "anna", "third")
+    assert served(store, registry) == "3"
+
+
 def test_a_former_champion_that_knows_what_was_forgotten_is_put_back_unless_overridden(
     registry: Registry, store: Store
 ) -> None:

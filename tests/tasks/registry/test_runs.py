@@ -39,6 +39,7 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
     (tmp_path / "params.yaml").write_text("seed: 1\nsft: {rank: 8, modules: [a, b]}\n")
     (tmp_path / "reports/metrics/sft.json").write_text('{"loss": 2.5}')
     (tmp_path / "reports/details/sft.json").write_text('{"ok": true, "by": {"train": 1}}')
+    (tmp_path / "reports/usage.json").write_text('{"champion": {"version": "1", "answers": 3, "stars": null}}')
     criteria = [{"name": "domain rouge", "estimate": 0.5, "low": 0.25, "high": 0.75, "margin": None, "n": 4}]
     (tmp_path / "reports/verdict.json").write_text(json.dumps({"criteria": criteria}))
     client = runs.connect(home)
@@ -49,7 +50,7 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
     runs.log_files(client, run_id, tmp_path)
     data = client.get_run(run_id).data
     assert data.params == {"seed": "the trainer's", "sft.rank": "8", "sft.modules": '["a", "b"]'}
-    figures = {"sft.loss": 2.5, "sft.by.train": 1.0}
+    figures = {"sft.loss": 2.5, "sft.by.train": 1.0, "usage.champion.answers": 3.0}
     rouge = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 4.0}
     assert data.metrics == figures | {f"verdict.domain rouge.{key}": value for key, value in rouge.items()}
     assert {item.path for item in client.list_artifacts(run_id)} == {

@@ -23,10 +23,12 @@ from tasks.store.answers import (
     open_draft,
     record_answer,
     record_feedback,
+    usage,
 )
 from tasks.store.errors import BadValue, KeyReused, NotADraft, StoreError, UnknownAnswer, UnknownConversation
 from tasks.store.identities import delete_identity
 from tasks.store.ledger import append, last
+from tasks.store.memory import withdraw
 from tasks.store.schema import AnswerRow, Identity, check_text, storable
 from tasks.store.store import Store
 
@@ -281,3 +283,47 @@ def test_what_a_model_wrote_is_marked_and_times_come_back_in_utc(store: Store, a
         serve(anna, created_at=datetime(2026, 1, 1))
     with pytest.raises(BadValue, match="range"), store.write() as session:
         session.execute(text("INSERT INTO nights (number) VALUES (:n)"), {"n": 2**70})
+
+
+def test_usage_counts_the_last_word_on_the_champions_answers_and_nothing_taken_back_or_forgotten(
+    store: Store, serve: Serve, anna: Identity, bo: Identity
+) -> None:
+    """Of anna's: a thumb turned up (resolved), stars before a correction (not), and three drafts of which it won one.
+
+    Of bo's: four stars (resolved), three (not), a thumb that is taken back, and a comment, which judges nothing.
+    """
+
+    def say(answer: AnswerRow, kind: str, **value: Any) -> str:
+        given = FeedbackIn(str(next(EXAMPLES)), answer.id, kind, **value)
+        return record_feedback(store, anna if answer.identity_id == anna.id else bo, given)[0].id
+
+    def drafts(how: str) -> list[AnswerRow]:
+        talk = ensure_conversation(store, None, anna, "construction")
+        pair = {"conversation_id": talk, "draft_id": open_draft(store, talk, how)}
+        second = {"who": how} | ({"digest": "c" * 64} if how == "challenger" else {})
+        return [serve(anna, **pair, position=0), serve(anna, **pair, position=1, **second)]
+
+    turned, first = serve(anna), serve(anna)
+    later = serve(anna, conversation_id=first.conversation_id)
+    say(turned, "thumb", thumb=-1)
+    say(turned, "thumb", thumb=1)
+    say(first, "rating", rating=5)
+    say(later, "correction", text="Another.")
+    (won, beaten), (_, better), (_, same) = drafts("challenger"), drafts("challenger"), drafts("sample")
+    for chosen in (beaten, won, better, same):  # the first was another choice at first
+        say(chosen, "choice")
+    say(better, "thumb", thumb=1)  # the challenger's own
+    for rating in (4, 3):
+        say(serve(bo), "rating", rating=rating)
+    withdraw(store, say(serve(bo), "thumb", thumb=-1), bo)
+    say(serve(bo), "comment", text="Well.")
+    serve(bo, finish_reason="error")
+    serve(bo, who="challenger")  # before it was champion
+    found = {"answers": 3 + 4 + 4, "people": 2, "reactions": 3 + 3 + 3, "thumbs": 1, "ratings": 3, "corrections": 1}
+    found |= {"up": 1, "stars": 4.0, "choices": 2, "won": 1, "judged": 4, "resolved": 2}
+    assert usage(store, "d" * 64) == found
+    with store.write() as session:
+        delete_identity(session, "bo")
+    found |= {"answers": 7, "people": 1, "reactions": 6, "ratings": 1, "stars": 5.0, "judged": 2, "resolved": 1}
+    assert usage(store, "d" * 64) == found
+    assert set(usage(store, "e" * 64).values()) == {0, None}

@@ -29,6 +29,7 @@ from tasks.evaluate.card.card import (
 )
 from tasks.evaluate.card.categories import shared_words
 from tasks.evaluate.card.funnel import read_funnel
+from tasks.evaluate.card.usage import share
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\n# heading [link](javascript:alert(1)) `code` |'
 
@@ -230,6 +231,24 @@ def test_what_a_language_lacks_is_named_and_a_language_with_everything_lacks_not
     ]
     about.write_text(json.dumps(domain | {"language": "en", "general": [{"language": "en"}]}))
     assert heading not in render_card(release).read_text()
+
+
+def test_what_users_did_stands_beside_the_version_before_and_silence_is_said(release: Path) -> None:
+    """Without any version there is no section."""
+    assert "What users did" not in render_card(release).read_text()
+    zero = dict.fromkeys(("people", "reactions", "thumbs", "up", "ratings", "corrections", "choices", "won"), 0)
+    silent = zero | {"version": "4", "answers": 7, "people": 2, "stars": None, "judged": 0, "resolved": 0}
+    before = silent | {"version": "3", "reactions": 9, "ratings": 2, "stars": 4.5, "judged": 2, "resolved": 2}
+    write_json(release / "reports/usage.json", {"champion": silent, "previous": before})
+    page, text = render_card(release).read_text(), (release / "reports/release_card.md").read_text()
+    assert "<td>version 4 (champion)</td><td>version 3 (previous)</td>" in page and "4.5 of 2" in page
+    assert "| reactions | nobody has reacted yet | 9 |\n" in text
+    assert "the last is a thumb up or 4 or 5 stars | – | 2 of 2: 100% (16% to 100%) |\n\n## What was trained on" in text
+
+
+def test_a_share_has_clopper_and_pearsons_interval() -> None:
+    """Of 10 all: 0.025 to the power of 1/10 is 0.69; of 10 none: its mirror image."""
+    assert (share(10, 10), share(0, 10)) == ("10 of 10: 100% (69% to 100%)", "0 of 10: 0% (0% to 31%)")
 
 
 def test_markdown_is_escaped_by_character() -> None:
