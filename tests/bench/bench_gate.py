@@ -17,6 +17,11 @@ release and of its nights (docs/nightly.md), MMLU's and the domain's items come 
 
 The third follows general dialogue through 30 nights, each of which truly loses as much: how many are promoted, and what
 they have lost together, where each is judged against the champion alone and where the anchor is asked too.
+
+The last two are of the budget of error that nights share. A recipe that is exactly at the margin of a criterion is
+tried 30 nights: how often does it pass at least once? What a night does to an item is correlated with what others do
+to it, and in one row every second night loses nothing. And how often is a night promoted that loses nothing, by its
+number: without a budget, where every night that was judged halves what is left, and where one does that did not pass?
 """
 
 from __future__ import annotations
@@ -29,10 +34,11 @@ from typing import Any
 import numpy as np
 
 from tasks.core import intervals
-from tasks.evaluate.gate.decide import Compared, Kind, Limits, decide
+from tasks.evaluate.gate.decide import TRIES, Compared, Kind, Limits, decide
 from tests.bench.table import options, show
 
 TRIALS, MARGIN, RARE = 1000, 0.1, 0.02
+NIGHTS = (1, 2, 5, 10, 15, 20, 30)  # that are shown
 SIZES = (5, 10, 60, 100, 1000)
 DRAWN = intervals.weights_of
 LIMITS = Limits(level=0.95, resamples=1000, seed=1, share=0.1)
@@ -151,12 +157,16 @@ def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
     promoted, lost = [], []
     for _ in range(trials):
         since, count = np.zeros(dialogue.n), 0  # what each item lost to the anchor, and nights promoted
+        spent = [0, 0]  # nights that did not pass, against the champion and against the anchor
         for _ in range(30):
             tonight = loss + dialogue.spread * generator.normal(size=dialogue.n)
-            asked = [_losses(dialogue, tonight, dialogue.margin)]
+            asked = [_losses(dialogue, tonight, dialogue.margin, spent[0])]
             if anchored and count:
-                asked.append(_losses(dialogue, since + tonight, 2 * dialogue.margin))
-            if decide(asked, LIMITS).outcome == "promote":
+                asked.append(_losses(dialogue, since + tonight, 2 * dialogue.margin, spent[1]))
+            decision = decide(asked, LIMITS)
+            for place, answer in enumerate(decision.answers):
+                spent[place] += not answer.passed
+            if decision.outcome == "promote":
                 since, count = since + tonight, count + 1
         promoted.append(count)
         lost.append(count * loss)
@@ -164,13 +174,50 @@ def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
     return f"{np.mean(promoted):.1f}", f"{np.mean(lost):.2f}", f"{np.max(lost):.2f}", f"{100 * beyond:.1f}"
 
 
-def _losses(one: Set, values: Any, margin: float) -> Compared:
-    return Compared(one.name, one.kind, tuple(np.round(values, 6).tolist()), margin, (), one.unseen)
+def _losses(one: Set, values: Any, margin: float, spent: int) -> Compared:
+    groups = labels(one.n, one.each)
+    return Compared(one.name, one.kind, tuple(np.round(values, 6).tolist()), margin, groups, one.unseen, spent=spent)
+
+
+def at_margin(one: Set, shared: float, harmless: int, budget: bool, trials: int) -> str:
+    """% of lines of 30 nights at the margin that pass at least once; every so manieth night loses nothing, if any.
+
+    `shared`: the correlation of what two nights do to an item.
+    """
+    generator, passed = np.random.default_rng(17), 0
+    for _ in range(trials):
+        always, spent = grouped(generator, one.n, one.each, one.shared), 0
+        for night in range(1, 31):
+            good = harmless > 0 and night % harmless == 0
+            tonight = np.sqrt(shared) * always + np.sqrt(1 - shared) * grouped(generator, one.n, one.each, one.shared)
+            values = (0.0 if good else one.margin) + one.spread * tonight
+            found = decide([_losses(one, values, one.margin, spent)], LIMITS).answers[0].passed
+            spent += budget and not found
+            if (found and not good) or spent >= TRIES:
+                passed += found
+                break
+    return f"{100 * passed / trials:.1f}"
+
+
+def harmless_nights(spends: str, trials: int) -> tuple[str, ...]:
+    """% of nights that lose nothing which are promoted, by their number, and promoted of 30 in the mean."""
+    generator, promoted = np.random.default_rng(19), np.zeros(30)
+    for _ in range(trials):
+        spent = dict.fromkeys((one.name for one in NIGHT), 0)
+        for night in range(TRIES if spends == "judged" else 30):  # nothing passes any more
+            drawn = [one.drawn(generator, 0.3 if one.kind == "superiority" else 0.0) for one in NIGHT]
+            asked = [replace(one, spent=spent[one.name] if one.loss else 0) for one in drawn]
+            decision = decide(asked, LIMITS)
+            promoted[night] += decision.outcome == "promote"
+            for answer in decision.answers:
+                spent[answer.name] += spends == "judged" or (spends == "not passed" and not answer.passed)
+    shares = 100 * promoted / trials
+    return (*(f"{shares[night - 1]:.0f}" for night in NIGHTS), f"{shares.sum() / 100:.1f}")
 
 
 def main() -> None:
     """Print the tables. The weights hang on the seed alone, so they are drawn once for each number of items."""
-    draw = functools.lru_cache(maxsize=16)(lambda *key: list(DRAWN(*key)))
+    draw = functools.lru_cache(maxsize=32)(lambda *key: list(DRAWN(*key)))
     intervals.weights_of = lambda *key: iter(draw(*key))
     trials = options(__doc__, trials=TRIALS).trials
     rows = []
@@ -189,6 +236,22 @@ def main() -> None:
     ]
     columns = ("a night loses", "judged against", "promoted of 30", "lost, mean", "lost, most", "% beyond 0.2")
     show(f"30 nights, {few} times", columns, lines)
+    budgets(trials)
+
+
+def budgets(trials: int) -> None:
+    """Print what a budget of error does to nights at their margin, and to nights that lose nothing."""
+    half, quarter = max(1, trials // 2), max(1, trials // 4)
+    lines = [
+        (one.name, shared, harmless or "none", *(at_margin(one, shared, harmless, on, half) for on in (False, True)))
+        for one in (NIGHT[1], *NIGHT[4:6])
+        for shared, harmless in ((0.0, 0), (0.5, 0), (0.9, 0), (0.0, 2))
+    ]
+    columns = ("at its margin", "correlated", "harmless each", "each at 2.5%", "one budget")
+    show(f"% of {half} lines of 30 nights that pass at least once", columns, lines)
+    kept = [(name or "nothing", *harmless_nights(name, quarter)) for name in ("", "judged", "not passed")]
+    nights = (f"night {night}" for night in NIGHTS)
+    show(f"% of harmless nights promoted, {quarter} lines", ("nights that spend", *nights, "of 30"), kept)
 
 
 if __name__ == "__main__":
