@@ -21,10 +21,9 @@ Outcome = Literal["promote", "hold", "reject"]
 
 # Fewer clusters say too little of the ones that were not drawn: neither a pass nor harm is shown by them.
 FEWEST_CLUSTERS = 8
-# So many nights of a line may fail to pass a criterion before nothing passes it any more: what is left to err by is a
-# 64th of the budget by then, and shown by no set of a usual size.
-TRIES = 6
-DRAWN = 2**29  # weights that one question may draw beyond `resamples` sets, for a level that needs more: some 3 s
+# A night may err by what one side of an interval leaves until one has not passed, and by a SHARE of it after each of
+# the first four that did not: twice as much in all. Then nothing passes.
+SHARE, TRIES = 4, 5
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,15 @@ class Limits:
         """What one side of an interval leaves."""
         return (1 - self.level) / 2
 
-    def after(self, spent: int, n: int) -> Limits:
-        """The limits of a question of `n` items that `spent` nights of a line have not passed.
+    def after(self, spent: int) -> Limits:
+        """The limits of a question that `spent` nights of a line have not passed, with as many draws beyond the bound.
 
-        Each of them halves the error that is left, so that all together err by no more than twice the first: the r-th
-        night that may not pass has r - 1 before it that did not, or one has passed wrongly already. As many draws lie
-        beyond the bound as ever, where DRAWN allows.
+        The r-th night that may not pass has r - 1 before it that did not, or one has passed wrongly already: so all
+        together err by no more than the sum over `spent`, whatever they have in common.
         """
-        halved = min(spent, TRIES - 1)
-        draws = max(self.resamples, min(self.resamples << halved, DRAWN // n))
-        return replace(self, level=1 - (1 - self.level) / 2**halved, resamples=draws)
+        if not spent:
+            return self
+        return replace(self, level=1 - (1 - self.level) / SHARE, resamples=self.resamples * SHARE)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def _answer(question: Compared, limits: Limits) -> Answer:
     """What one question's items say; harm is left to Holm."""
     clusters = usable(question.clusters)
     few = clusters != question.clusters
-    own = limits.after(question.spent, len(question.values))
+    own = limits.after(question.spent)
     drawn = {"resamples": own.resamples, "seed": own.seed}
     mean = mean_of(question.values, clusters, **drawn, unseen=question.unseen, hard=question.hard)
     found = mean.interval(own.level)

@@ -238,13 +238,13 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
 
 
 def test_a_criterion_that_nights_did_not_pass_is_judged_more_strictly_than_others_and_says_so() -> None:
-    """Each halves what it may err by, of 5%; corrections are new every night."""
+    """It may err by a quarter of 5%; corrections are new every night."""
     spent = {"dialogue_nll": 1, "feedback_nll": 3, "dialogue_nll_since_anchor": 2}
     after, before = tables(LITTLE)
     judged = judge(after, before, CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT, spent=spent)
     found = held_to(judged, after, before, ANCHOR, SETTINGS, 1, NIGHT, {}, spent)
     levels = {one.name: one.level for one in found.criteria if one.level != 0.95}
-    assert levels == {"dialogue_nll": 0.975, "dialogue_nll_since_anchor": 0.9875}
+    assert levels == {"dialogue_nll": 0.9875, "dialogue_nll_since_anchor": 0.9875}
     assert criterion(found, "dialogue_nll").spent == 1 and criterion(found, "mmlu_p_correct").spent == 0
     reason = criterion(found, "dialogue_nll_since_anchor").reason
     assert "(98.75% interval" in reason and reason.endswith(
@@ -427,7 +427,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     criteria = json.loads(layout.VERDICT.read_text())["criteria"]
     assert criteria[0]["name"] == first
     levels = {row["name"]: row["level"] for row in criteria}
-    assert (levels["safety_refusal"], levels[first]) == (0.975 if first == "feedback_nll" else 0.95, 0.95)
+    assert (levels["safety_refusal"], levels[first]) == (0.9875 if first == "feedback_nll" else 0.95, 0.95)
     assert {row["name"]: row["kind"] for row in criteria}["domain_rouge_l"] == (
         "non_inferiority" if first == "feedback_nll" else "superiority"
     )
