@@ -270,10 +270,10 @@ def budgets(trials: int) -> None:
     ]
     columns = ("at its margin", "correlated", "harmless each", "each at 2.5%", "one budget")
     show(f"% of {half} lines of 30 nights that pass at least once", columns, lines)
-    passing = powers(half)
+    passing = powers(trials)
     kept = [(name, *promoted(passing, name)) for name in ("nothing", "judged", "not passed")]
     nights = (f"night {night}" for night in NIGHTS)
-    show(f"% of harmless nights promoted, from {half} draws", ("nights that spend", *nights, "of 30"), kept)
+    show(f"% of harmless nights promoted, from {trials} draws", ("nights that spend", *nights, "of 30"), kept)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def _answer(question: Compared, limits: Limits) -> Answer:
         p_harm=1.0 if few else round(p_harm, DECIMALS),
         passed=within and not short,
         short=short,
-        settling=_settling(question, mean, struck, own),
+        settling=_settling(question, mean, struck, own) if question.spent < TRIES else "",
     )
 
 
