@@ -33,6 +33,7 @@ from tasks.evaluate.card.card import render_card, verdict_rows
 from tasks.evaluate.card.usage import USAGE
 from tasks.registry import runs
 from tasks.registry.deploy import promote
+from tasks.registry.versions import NOT_PASSED
 from tasks.store import ledger
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def describe(work: Release, verdict: dict[str, Any]) -> dict[str, str]:
         "verdict": str(verdict["outcome"]),
         "verdict_sha256": sha256_file(layout.VERDICT),
         "asked": str(verdict.get("asked") or "none"),
+        NOT_PASSED: ",".join(row["name"] for row in verdict["criteria"] if not row["passed"]),
         "served_as": read_package(layout.PACKAGE).kind.served_as,
         "evaluation_sha256": folder_digest(layout.EVALUATION / "candidate") or "none",
         "feedback_night": str(pointer.watermark or 0),

@@ -38,7 +38,8 @@ class Pointer(Record):
     """state/champion.json; `night` is the number of the night that asks, null where a person or anything else does.
 
     `anchor` is the last version of the champion's line that showed its gain in a whole release, where that is another:
-    what the nights since have lost together is measured against it.
+    what the nights since have lost together is measured against it. `spent`: of a night, criterion of the gate → how
+    many nights since then have not passed it.
     """
 
     kind: Literal["base", "version"]
@@ -46,6 +47,7 @@ class Pointer(Record):
     digest: str | None = None
     night: int | None = None
     anchor: StartPoint | None = None
+    spent: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _agree(self) -> Pointer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 RELEASED = "released"
 ROLLED_BACK = "rolled_back"
 BY_PERSON, NOT_SERVED = "true", "not served"  # its values: what a person takes back, a night does not learn again
+NOT_PASSED = "not_passed"  # the gate's criteria that it did not pass
 FORGET = "forget"  # certificates of what it learnt or holds and what was forgotten since
 SERVED_AS = "served_as"  # adapter, weights, or nothing; versions without it are adapters
 
@@ -257,6 +259,22 @@ def line_of(registry: Registry, version: Version) -> list[Version]:
 def anchor_of(registry: Registry, version: Version) -> Version | None:
     """The last of a version's line that was judged as a release: it showed a gain. None where none says so."""
     return next((one for one in line_of(registry, version) if one.tags.get("asked") == "release"), None)
+
+
+def spent_since(registry: Registry, anchor: Version, night: int) -> dict[str, int]:
+    """Criterion → how many nights of the lines that go on from `anchor` have not passed it; `night` itself apart.
+
+    A night counts once however often it was judged, and also where its version was rolled back since.
+    """
+    line, failed = {anchor.number}, set()
+    for version in reversed(registry.versions()):
+        asked, number = version.tags.get("asked"), version.tags.get("feedback_night")
+        if asked == "release" or version.tags.get("continues") not in line:
+            continue
+        line.add(version.number)
+        if asked == "night" and number != str(night):
+            failed |= {(number, name) for name in version.tags.get(NOT_PASSED, "").split(",") if name}
+    return dict(Counter(sorted(name for _, name in failed)))
 
 
 def held_nights(registry: Registry) -> tuple[int, ...]:

@@ -17,6 +17,11 @@ release and of its nights (docs/nightly.md), MMLU's and the domain's items come 
 
 The third follows general dialogue through 30 nights, each of which truly loses as much: how many are promoted, and what
 they have lost together, where each is judged against the champion alone and where the anchor is asked too.
+
+The last two are of the budget of error that nights share. A recipe that is exactly at the margin of a criterion is
+tried 30 nights: how often does it pass at least once? What a night does to an item is correlated with what others do
+to it, and in one row every second night loses nothing. And how often is a night promoted that loses nothing, by its
+number: without a budget, where every night that was judged spends some of it, and where one does that did not pass?
 """
 
 from __future__ import annotations
@@ -27,12 +32,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from tasks.core import intervals
-from tasks.evaluate.gate.decide import Compared, Kind, Limits, decide
+from tasks.evaluate.gate.decide import TRIES, Compared, Kind, Limits, decide
 from tests.bench.table import options, show
 
 TRIALS, MARGIN, RARE = 1000, 0.1, 0.02
+NIGHTS = (1, 2, 5, 10, 15, 20, 30)  # that are shown
 SIZES = (5, 10, 60, 100, 1000)
 DRAWN = intervals.weights_of
 LIMITS = Limits(level=0.95, resamples=1000, seed=1, share=0.1)
@@ -151,12 +158,18 @@ def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
     promoted, lost = [], []
     for _ in range(trials):
         since, count = np.zeros(dialogue.n), 0  # what each item lost to the anchor, and nights promoted
+        spent = [0, 0]  # nights that did not pass, against the champion and against the anchor
         for _ in range(30):
+            if max(spent) >= TRIES:
+                break  # nothing passes any more
             tonight = loss + dialogue.spread * generator.normal(size=dialogue.n)
-            asked = [_losses(dialogue, tonight, dialogue.margin)]
+            asked = [_losses(dialogue, tonight, dialogue.margin, spent[0])]
             if anchored and count:
-                asked.append(_losses(dialogue, since + tonight, 2 * dialogue.margin))
-            if decide(asked, LIMITS).outcome == "promote":
+                asked.append(_losses(dialogue, since + tonight, 2 * dialogue.margin, spent[1]))
+            decision = decide(asked, LIMITS)
+            for place, answer in enumerate(decision.answers):
+                spent[place] += not answer.passed
+            if decision.outcome == "promote":
                 since, count = since + tonight, count + 1
         promoted.append(count)
         lost.append(count * loss)
@@ -164,8 +177,63 @@ def thirty_nights(loss: float, anchored: bool, trials: int) -> tuple[str, ...]:
     return f"{np.mean(promoted):.1f}", f"{np.mean(lost):.2f}", f"{np.max(lost):.2f}", f"{100 * beyond:.1f}"
 
 
-def _losses(one: Set, values: Any, margin: float) -> Compared:
-    return Compared(one.name, one.kind, tuple(np.round(values, 6).tolist()), margin, (), one.unseen)
+def _losses(one: Set, values: Any, margin: float, spent: int) -> Compared:
+    groups = labels(one.n, one.each)
+    return Compared(one.name, one.kind, tuple(np.round(values, 6).tolist()), margin, groups, one.unseen, spent=spent)
+
+
+def at_margin(one: Set, shared: float, harmless: int, budget: bool, trials: int) -> str:
+    """% of lines of 30 nights at the margin that pass at least once; every so manieth night loses nothing, if any.
+
+    `shared`: the correlation of what two nights do to an item.
+    """
+    generator, passed = np.random.default_rng(17), 0
+    for _ in range(trials):
+        always, spent = grouped(generator, one.n, one.each, one.shared), 0
+        for night in range(1, 31):
+            good = harmless > 0 and night % harmless == 0
+            tonight = np.sqrt(shared) * always + np.sqrt(1 - shared) * grouped(generator, one.n, one.each, one.shared)
+            if good and not budget:
+                continue
+            found = passes(_losses(one, (0 if good else one.margin) + one.spread * tonight, one.margin, spent))
+            spent += budget and not found
+            if (found and not good) or spent >= TRIES:
+                passed += found
+                break
+    return f"{100 * passed / trials:.1f}"
+
+
+def passes(asked: Compared) -> bool:
+    """Whether the gate passes it; what Student's t alone does not pass costs no draws."""
+    mean = intervals.mean_of(asked.values, asked.clusters, resamples=1, seed=1)
+    least = t.isf(LIMITS.after(asked.spent).alpha, mean.clusters - 1) * mean.error
+    return mean.estimate + least <= asked.margin + 1e-6 and decide([asked], LIMITS).answers[0].passed
+
+
+def powers(trials: int) -> list[list[float]]:
+    """Of each criterion of a night that loses nothing: how often it passes after 0, 1, … nights that did not."""
+    generator, found = np.random.default_rng(19), []
+    for one in NIGHT:
+        drawn = [one.drawn(generator, 0.0 if one.kind == "non_inferiority" else 0.3) for _ in range(trials)]
+        first, later = (
+            sum(decide([replace(asked, spent=n)], LIMITS).answers[0].passed for asked in drawn)
+            for n in ((0, 0) if one.kind == "superiority" else (0, 1))
+        )
+        found.append([first / trials, *[later / trials] * (TRIES - 1)])
+    return found
+
+
+def promoted(passing: list[list[float]], spends: str) -> tuple[str, ...]:
+    """% of such nights that are promoted, by their number, and promoted of 30 in the mean; criteria are independent."""
+    shares = np.ones(30)
+    for power in passing:
+        spent = np.eye(TRIES + 1)[0]  # how likely so many nights did not pass
+        for night in range(30):
+            kept = spent[:-1] * power
+            shares[night] *= kept.sum()
+            lost = {"nothing": 0 * kept, "judged": spent[:-1], "not passed": spent[:-1] - kept}[spends]
+            spent = spent - np.append(lost, 0) + np.append(0, lost)
+    return (*(f"{100 * shares[night - 1]:.0f}" for night in NIGHTS), f"{shares.sum():.1f}")
 
 
 def main() -> None:
@@ -189,6 +257,23 @@ def main() -> None:
     ]
     columns = ("a night loses", "judged against", "promoted of 30", "lost, mean", "lost, most", "% beyond 0.2")
     show(f"30 nights, {few} times", columns, lines)
+    budgets(trials)
+
+
+def budgets(trials: int) -> None:
+    """Print what a budget of error does to nights at their margin, and to nights that lose nothing."""
+    half = max(1, trials // 2)
+    lines = [
+        (one.name, shared, harmless or "none", *(at_margin(one, shared, harmless, on, half) for on in (False, True)))
+        for one in (NIGHT[1], *NIGHT[4:6])
+        for shared, harmless in ((0.0, 0), (0.5, 0), (0.9, 0), (0.0, 2))
+    ]
+    columns = ("at its margin", "correlated", "harmless each", "each at 2.5%", "one budget")
+    show(f"% of {half} lines of 30 nights that pass at least once", columns, lines)
+    passing = powers(trials)
+    kept = [(name, *promoted(passing, name)) for name in ("nothing", "judged", "not passed")]
+    nights = (f"night {night}" for night in NIGHTS)
+    show(f"% of harmless nights promoted, from {trials} draws", ("nights that spend", *nights, "of 30"), kept)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ def test_a_rejected_night_changes_nothing_and_its_corrections_stay_new(project: 
     assert "Rejected" in project.release("--nightly")
     assert project.registry.get("champion").number == "1"
     assert nights(project.root)[0].outcome == "reject"
+    assert project.registry.get("candidate").tags["not_passed"] == "domain_rouge_l"
     set_wanted(project.root, outcome="promote")
     correct(project.root, 1)
     assert "Promoted" in project.release("--nightly")

@@ -21,6 +21,9 @@ Outcome = Literal["promote", "hold", "reject"]
 
 # Fewer clusters say too little of the ones that were not drawn: neither a pass nor harm is shown by them.
 FEWEST_CLUSTERS = 8
+# A night may err by what one side of an interval leaves until one has not passed, and by a SHARE of it after each of
+# the first four that did not: twice as much in all. Then nothing passes.
+SHARE, TRIES = 4, 5
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,23 @@ class Limits:
         """What one side of an interval leaves."""
         return (1 - self.level) / 2
 
+    def after(self, spent: int) -> Limits:
+        """The limits of a question that `spent` nights of a line have not passed, with as many draws beyond the bound.
+
+        The r-th night that may not pass has r - 1 before it that did not, or one has passed wrongly already: so all
+        together err by no more than the sum over `spent`, whatever they have in common.
+        """
+        if not spent:
+            return self
+        return replace(self, level=1 - (1 - self.level) / SHARE, resamples=self.resamples * SHARE)
+
 
 @dataclass(frozen=True)
 class Compared:
     """One question of the gate: gains where superiority is asked, losses where non-inferiority is, else the values.
 
     `clusters`: a label an item, () where all differ. `unseen` and `hard`: see intervals.mean_of; of a loss, an item
-    beyond `unseen` is a catastrophe. All in the unit of the metric.
+    beyond `unseen` is a catastrophe. All in the unit of the metric. `spent`: see Limits.after.
     """
 
     name: str
@@ -53,6 +66,7 @@ class Compared:
     clusters: tuple[str, ...] = ()
     unseen: tuple[float, float] | None = None
     hard: bool = False
+    spent: int = 0
 
     @property
     def loss(self) -> bool:
@@ -67,7 +81,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the items say to one question.
+    """What the items say to one question, at this level.
 
     `struck` items lose more than a catastrophe is set at, so that `struck_share` of all may; None where nothing is set.
     `p_harm` is the one-sided p of "no harm". `short`: why what its interval shows is not enough. `settling`: what would
@@ -75,6 +89,7 @@ class Answer:
     """
 
     name: str
+    level: float
     found: Interval
     clusters: int
     struck: int | None
@@ -130,15 +145,18 @@ def _answer(question: Compared, limits: Limits) -> Answer:
     """What one question's items say; harm is left to Holm."""
     clusters = usable(question.clusters)
     few = clusters != question.clusters
-    drawn = {"resamples": limits.resamples, "seed": limits.seed}
+    own = limits.after(question.spent)
+    drawn = {"resamples": own.resamples, "seed": own.seed}
     mean = mean_of(question.values, clusters, **drawn, unseen=question.unseen, hard=question.hard)
-    found = mean.interval(limits.level)
-    struck, share = _struck(question, limits.level)
+    found = mean.interval(own.level)
+    struck, share = _struck(question, own.level)
     spare = _sums(question.to_spare, clusters)
     exact, within, short = mean.clusters < EXACT_BELOW, _within(question, found), ""
     if within and few:
         short = f"but items of {len(set(question.clusters))} groups alone say too little of others"
-    elif within and exact and (p := sign_flip_p(spare)) > limits.alpha:
+    elif within and question.spent >= TRIES:
+        short = "but nights have spent what they may err by"
+    elif within and exact and (p := sign_flip_p(spare)) > own.alpha:
         short = f"too few items to show it (exact sign-flip test: p = {p:.3f})"
     elif within and share is not None and share > limits.share:
         short = f"but {struck} items lose more than a catastrophe is set at, so that {share:.1%} of all may"
@@ -147,6 +165,7 @@ def _answer(question: Compared, limits: Limits) -> Answer:
         p_harm = max(p_harm, sign_flip_p([-value for value in spare]))
     return Answer(
         name=question.name,
+        level=own.level,
         found=found,
         clusters=mean.clusters,
         struck=struck,
@@ -154,7 +173,7 @@ def _answer(question: Compared, limits: Limits) -> Answer:
         p_harm=1.0 if few else round(p_harm, DECIMALS),
         passed=within and not short,
         short=short,
-        settling=_settling(question, mean, struck, limits),
+        settling=_settling(question, mean, struck, own) if question.spent < TRIES else "",
     )
 
 

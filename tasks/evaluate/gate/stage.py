@@ -58,9 +58,10 @@ def gate() -> str:
     check_sets(conditions, {one.name: one.definition(layout.DOMAINS / params.domain) for one in sets})
     digests = {one.name: conditions["sets"][one.name]["items"] for one in sets}
     after, before = (read_scores(who, expected, sets, digests) for who in ("candidate", "champion"))
-    by_night = FEEDBACK in expected and asked_by_a_night()
-    asked, groups = NIGHT if by_night else RELEASE, groups_of(items)
-    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups)
+    spent = spent_before() if FEEDBACK in expected else None
+    by_night, groups = spent is not None, groups_of(items)
+    asked = NIGHT if by_night else RELEASE
+    verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups, spent)
     asked_by, told = ("night", (reworded(items),)) if by_night else ("release", ())
     verdict = verdict.model_copy(update={"asked": asked_by, "reasons": (*verdict.reasons, *told)})
     if layout.ANCHOR.is_dir():
@@ -69,7 +70,7 @@ def gate() -> str:
         standing = {name: ids for name, ids in expected.items() if name not in (FEEDBACK, KEPT)}
         first = read_scores("anchor", standing, sets, digests)
         kept = [*asked, *of_benchmarks(sets, gain=False)]
-        verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups)
+        verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups, spent)
     verdict = blocked_by_categories(verdict, items, after, before, params.gate)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     passed = sum(criterion.passed for criterion in verdict.criteria)
@@ -84,14 +85,18 @@ def reworded(items: Sequence[EvaluationItem]) -> str:
     return REWORDED.format(reworded=sum(bool(item.paraphrases) for item in corrections), n=len(corrections))
 
 
-def asked_by_a_night() -> bool:
-    """Whether a night asks, and data/champion and data/start say that it went on from the champion it is judged by."""
+def spent_before() -> dict[str, int] | None:
+    """Criterion → how many nights before this one did not pass it since the anchor; None where no night asks.
+
+    A night asks where data/champion and data/start say that it went on from the champion it is judged by.
+    """
     paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
     try:
         champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-        return champion["night"] is not None and champion["digest"] == start["digest"]
+        asks = champion["night"] is not None and champion["digest"] == start["digest"]
+        return dict(champion["spent"]) if asks else None
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return None
 
 
 def score_table(after: Table, before: Table, settings: GateParams, seed: int) -> str:

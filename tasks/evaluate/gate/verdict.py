@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 from tasks.core import intervals
@@ -30,6 +29,7 @@ from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT
 from tasks.evaluate.scoring.subject import Subject
 
 Groups = Mapping[str, str]
+Spent = Mapping[str, int]
 Asked = Literal["release", "night"]
 
 
@@ -52,7 +52,8 @@ class Criterion(Record):
 
     `clusters`: how many groups its items come in, an item alone being one. `passed` may need more than the interval
     (docs/evaluation.md); `reason` says where that decided. `struck` items lose more than a catastrophe is set at, and a
-    share of up to `struck_share` of all may; None where nothing is set. `p_harm`: one-sided, of "no harm".
+    share of up to `struck_share` of all may; None where nothing is set. `p_harm`: one-sided, of "no harm". `spent`: how
+    many nights since the anchor did not pass it, which made `level` what it is.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Criterion(Record):
     struck: int | None = None
     struck_share: float | None = None
     p_harm: float | None = None
+    spent: int = 0
     reason: str
 
 
@@ -141,10 +143,12 @@ def judge(
     asked: Sequence[Requirement] = RELEASE,
     sets: Sequence[Benchmark] = (),
     groups: Groups | None = None,
+    spent: Spent | None = None,
 ) -> Verdict:
     """The verdict on the scores `after` against the champion's `before`; `sets` are the domain's own benchmarks.
 
-    `groups`: item id → what it shares with items that it depends on; any other item stands alone.
+    `groups`: item id → what it shares with items that it depends on; any other item stands alone. `spent`: of a night,
+    criterion → how many before it did not pass it.
     Raises NoVerdict: they cannot be compared.
     """
     unguarded = [
@@ -155,7 +159,7 @@ def judge(
     told = [
         one for one in sets if (one.name, one.metric) not in {(criterion.set, criterion.metric) for criterion in asked}
     ]
-    outcome, criteria = _decided(asked, after, before, settings, seed, groups or {})
+    outcome, criteria = _decided(asked, after, before, settings, seed, groups or {}, spent or {})
     sentence = SENTENCES[outcome]
     if outcome == "promote" and candidate.unservable:
         outcome, sentence = "hold", UNSERVABLE.format(why=candidate.unservable)
@@ -178,6 +182,7 @@ def held_to(
     seed: int,
     asked: Sequence[Requirement],
     groups: Groups,
+    spent: Spent | None = None,
 ) -> Verdict:
     """The verdict, held where more may be lost since the anchor, whose scores are `first`, than twice a margin.
 
@@ -185,7 +190,7 @@ def held_to(
     Raises NoVerdict: they cannot be compared.
     """
     kept = [one for one in since_anchor(asked, settings, str(anchor.version)) if _has(after, one) and _has(first, one)]
-    outcome, criteria = _decided(kept, after, first, settings, seed, groups)
+    outcome, criteria = _decided(kept, after, first, settings, seed, groups, spent or {})
     first_reason, *reasons = verdict.reasons
     drifted = verdict.outcome == "promote" and outcome != "promote"
     return verdict.model_copy(
@@ -203,15 +208,30 @@ def held_to(
 
 
 def _decided(
-    asked: Sequence[Requirement], after: Table, before: Table, settings: GateParams, seed: int, groups: Groups
+    asked: Sequence[Requirement],
+    after: Table,
+    before: Table,
+    settings: GateParams,
+    seed: int,
+    groups: Groups,
+    spent: Spent,
 ) -> tuple[Outcome, tuple[Criterion, ...]]:
-    """The outcome of what is asked, and each criterion as the verdict has it."""
-    questions = [compared(requirement, after, before, settings, groups) for requirement in asked]
+    """The outcome of what is asked, and each criterion as the verdict has it.
+
+    Corrections and what lies beside them are others every night: none before has tried its luck on them.
+    """
+    questions = [
+        replace(
+            compared(one, after, before, settings, groups),
+            spent=0 if one.set in (FEEDBACK, KEPT) else spent.get(one.name, 0),
+        )
+        for one in asked
+    ]
     try:
         decision = decide(questions, limits_of(settings, seed))
     except intervals.ComparisonError as error:
         raise NoVerdict(str(error)) from None
-    return decision.outcome, tuple(map(partial(_criterion, level=settings.level), asked, questions, decision.answers))
+    return decision.outcome, tuple(map(_criterion, asked, questions, decision.answers))
 
 
 def limits_of(settings: GateParams, seed: int) -> Limits:
@@ -219,21 +239,22 @@ def limits_of(settings: GateParams, seed: int) -> Limits:
     return Limits(settings.level, settings.resamples, seed, settings.catastrophe_share)
 
 
-def _criterion(requirement: Requirement, question: Compared, answer: Answer, level: float) -> Criterion:
+def _criterion(requirement: Requirement, question: Compared, answer: Answer) -> Criterion:
     """A question with its answer, as the verdict has it."""
     return Criterion(
         name=question.name,
         kind=question.kind,
         unit=requirement.unit,
         **vars(answer.found),
-        level=level,
+        level=answer.level,
         margin=question.margin,
         passed=answer.passed,
         clusters=answer.clusters,
         struck=answer.struck,
         struck_share=answer.struck_share,
         p_harm=answer.p_harm,
-        reason=" ".join(filter(None, (reason_of(requirement, answer, level, question.margin), answer.settling))),
+        spent=question.spent,
+        reason=reason_of(requirement, answer, question),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.core.intervals import Interval
-from tasks.evaluate.gate.decide import Answer, Outcome
+from tasks.evaluate.gate.decide import Answer, Compared, Outcome
 from tasks.evaluate.gate.requirements import Requirement
 
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
@@ -32,12 +32,18 @@ SENTENCES: dict[Outcome, str] = {
 BY_CHANCE = "among so many criteria one may come out so by chance"
 
 
-def reason_of(requirement: Requirement, answer: Answer, level: float, margin: float) -> str:
-    """The criterion's result as a sentence for a person."""
+def reason_of(requirement: Requirement, answer: Answer, question: Compared) -> str:
+    """The criterion's result for a person, with what would settle it, and which nights made its level what it is."""
     subject = requirement.subject[0].upper() + requirement.subject[1:]
     said = {"superiority": _gain, "non_inferiority": _loss, "floor": _floor}[requirement.kind]
-    span = range_of(answer.found, level)
-    return f"{subject} {said(answer, requirement.unit, span, margin)}."
+    span = range_of(answer.found, answer.level)
+    nights = "1 night" if question.spent == 1 else f"{question.spent} nights"
+    spent = (
+        f"Judged at level {answer.level:.6g}, as {nights} since the line's last release did not pass it; a release "
+        "sets that back."
+    )
+    sentence = f"{subject} {said(answer, requirement.unit, span, question.margin)}."
+    return " ".join(filter(None, (sentence, answer.settling, spent if question.spent else "")))
 
 
 def _gain(answer: Answer, unit: str, span: str, margin: float) -> str:
@@ -78,4 +84,4 @@ def _floor(answer: Answer, unit: str, span: str, margin: float) -> str:
 
 def range_of(found: Interval, level: float) -> str:
     """An interval in brackets, with the items it is of."""
-    return f"{level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, {found.n} items"
+    return f"{100 * level:.4g}% interval {found.low:+.3f} to {found.high:+.3f}, {found.n} items"

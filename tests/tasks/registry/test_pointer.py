@@ -66,7 +66,16 @@ def test_with_a_champion_that_a_night_made_the_version_it_began_at_is_fetched_an
     pointer = refresh_pointer(registry, tmp_path)
     assert pointer.anchor is not None and (pointer.version, pointer.anchor.version) == ("2", "1")
     assert pointer.anchor.digest == first == verify_manifest(tmp_path / layout.WEIGHTS / first)
-    assert read_pointer(tmp_path) == pointer
+    assert read_pointer(tmp_path) == pointer and pointer.spent == {}
+
+
+def test_the_pointer_of_a_night_says_what_nights_before_it_did_not_pass(registry: Registry, tmp_path: Path) -> None:
+    more = {"feedback_night": "7", "not_passed": "dialogue_nll"}
+    champion_of(registry, tmp_path / "first", asked="release", continues="base")
+    champion_of(registry, tmp_path / "second", "another", asked="night", continues="1", **more)
+    assert refresh_pointer(registry, tmp_path, night=8).spent == {"dialogue_nll": 1} == read_pointer(tmp_path).spent
+    assert refresh_pointer(registry, tmp_path, night=7).spent == {}, "it is that night, taken up again"
+    assert refresh_pointer(registry, tmp_path).spent == {}, "no night asks"
 
 
 def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(

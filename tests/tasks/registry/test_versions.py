@@ -15,6 +15,7 @@ from tasks.registry.versions import (
     anchor_of,
     held_nights,
     line_of,
+    spent_since,
 )
 from tests.tasks.registry.registered import BASE, judged
 
@@ -135,6 +136,28 @@ def test_a_line_is_anchored_at_its_last_version_that_was_judged_as_a_release(reg
     assert anchor({"1": "release", "2": "night", "3": "none"}) == "1"
     assert anchor({"2": "release"}) == "2"
     assert anchor({"3": "release"}) == "3"
+
+
+def test_a_night_spends_what_it_did_not_pass_once_and_a_release_sets_that_back(registry: Registry) -> None:
+    """Version 2 is judged again as 3; 4 passes, is rolled back, and 5 goes on from it all the same; 7 is a release."""
+    rows = [
+        ("1", "base", "release", "0", "a"),
+        ("2", "1", "night", "4", "a,b"),
+        ("3", "1", "night", "4", "a"),
+        ("4", "1", "night", "5", ""),
+        ("5", "4", "night", "6", "a"),
+        ("6", "4", "none", "6", "a,b"),
+        ("7", "4", "release", "6", "a"),
+        ("8", "7", "night", "8", "b"),
+    ]
+    names = ("continues", "asked", "feedback_night", "not_passed")
+    for package, *values in rows:
+        version = judged(registry, package)
+        for key, value in zip(names, values, strict=True):
+            registry.client.set_model_version_tag(registry.domain, version.number, key, value)
+    found = [spent_since(registry, registry.get(number), night) for number, night in (("1", 9), ("1", 6), ("7", 9))]
+    assert found == [{"a": 2, "b": 1}, {"a": 1, "b": 1}, {"b": 1}]
+    assert spent_since(registry, registry.get("7"), 8) == {}, "night 8 itself, taken up again"
 
 
 def test_what_no_gateway_served_is_not_held(registry: Registry) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.evaluate.gate.decide import Answer, Compared, Kind, Limits, decide, holm
+from tasks.evaluate.gate.decide import TRIES, Answer, Compared, Kind, Limits, decide, holm
 
 LIMITS = Limits(level=0.95, resamples=2000, seed=1, share=0.1)
 CLEAR = Compared("clear", "superiority", tuple(0.4 + 0.01 * number for number in range(40)), unseen=(-0.5, 0.5))
@@ -45,6 +47,40 @@ def test_holm_rejects_all_that_bonferroni_rejects_and_nothing_above_alpha(p_valu
     found = holm(p_values, 0.025)
     assert all(shown or p > 0.025 / len(p_values) for shown, p in zip(found, p_values, strict=True))
     assert all(p <= 0.025 for shown, p in zip(found, p_values, strict=True) if shown)
+
+
+def test_what_nights_may_err_by_is_in_all_twice_what_the_first_may() -> None:
+    """2.5%, then a quarter of it four times; 50 draws lie beyond each bound: of 2,000, and of 8,000."""
+    limits = [LIMITS.after(spent) for spent in range(TRIES)]
+    assert [one.alpha for one in limits] == pytest.approx([0.025, *[0.00625] * 4])
+    assert sum(one.alpha for one in limits) == pytest.approx(0.05)
+    assert [one.resamples for one in limits] == [2000, *[8000] * 4]
+
+
+@pytest.mark.parametrize(
+    ("spent", "margin", "short"),
+    [
+        # Of 60 items none of which was lost, 1 - alpha^(1/60) of all may be: 6.0% at 0.95, and 8.1% at 0.9875.
+        (0, 0.07, ""),
+        (1, 0.07, None),
+        (4, 0.09, ""),
+        (5, 0.09, "but nights have spent what they may err by"),
+    ],
+)
+def test_what_passed_in_a_first_night_may_not_after_one_that_did_not(
+    spent: int, margin: float, short: str | None
+) -> None:
+    limits = replace(LIMITS, resamples=20_000)
+    found = decide([lost((0.0,) * 60, margin, unseen=(-1.0, 1.0), hard=True, spent=spent)], limits).answers[0]
+    assert (found.passed, found.short, found.settling != "") == (short == "", short or "", short is None)
+    assert found.found.high == pytest.approx(0.0811 if spent else 0.0596, abs=0.003)
+
+
+def test_harm_is_shown_as_ever_however_many_nights_did_not_pass() -> None:
+    """0.15 ± 0.2 lie 0.05 beyond 0.1: of 120 items 2.7 standard errors, p = 0.004 by t, and of 60 1.9, p = 0.03."""
+    for spent in (0, TRIES):
+        few, more = (lost(spread(0.15, 0.2, count), spent=spent) for count in (60, 120))
+        assert [decide([one], LIMITS).outcome for one in (few, more)] == ["hold", "reject"]
 
 
 @pytest.mark.parametrize(

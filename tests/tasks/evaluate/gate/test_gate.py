@@ -241,6 +241,22 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
     assert len(found.reasons) == 1 + len(found.criteria) == 1 + 8 + 6
 
 
+def test_a_criterion_that_nights_did_not_pass_is_judged_more_strictly_than_others_and_says_so() -> None:
+    """It may err by a quarter of 5%; corrections are new every night."""
+    spent = {"dialogue_nll": 1, "feedback_said": 3, "kept_said": 3, "dialogue_nll_since_anchor": 2}
+    after, before = tables(LITTLE)
+    judged = judge(after, before, CANDIDATE, CHAMPION, SETTINGS, 1, NIGHT, spent=spent)
+    found = held_to(judged, after, before, ANCHOR, SETTINGS, 1, NIGHT, {}, spent)
+    levels = {one.name: one.level for one in found.criteria if one.level != 0.95}
+    assert levels == {"dialogue_nll": 0.9875, "dialogue_nll_since_anchor": 0.9875}
+    assert criterion(found, "dialogue_nll").spent == 1 and criterion(found, "mmlu_p_correct").spent == 0
+    reason = criterion(found, "dialogue_nll_since_anchor").reason
+    assert "(98.75% interval" in reason and reason.endswith(
+        "Judged at level 0.9875, as 2 nights since the line's last release did not pass it; a release sets that back."
+    )
+    assert "Judged at level" not in criterion(found, "mmlu_p_correct").reason
+
+
 def test_the_order_of_scores_and_of_items_does_not_matter() -> None:
     after, before = tables(BETTER)
     turned = {column: dict(reversed(values.items())) for column, values in after.items()}
@@ -408,7 +424,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     learnt = [Score(id=item.id, set="feedback", metric="said", value=0.5) for item in CORRECTIONS]
     for who in ("candidate", "champion"):
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", [*WHOLE, *learnt])
-    write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night})
+    write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night, "spent": {"safety_refusal": 1}})
     write_json(layout.START / "start.json", {"digest": started_from})
     if started_from == "torn":
         (layout.START / "start.json").write_text("{")
@@ -418,6 +434,8 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     assert criteria[0]["name"] == first
     told = "1 of 6 corrections were asked in words never trained on, the others as they were given."
     assert (told in written["reasons"]) == (first == "feedback_said")
+    levels = {row["name"]: row["level"] for row in criteria}
+    assert (levels["safety_refusal"], levels[first]) == (0.9875 if first == "feedback_said" else 0.95, 0.95)
     assert {row["name"]: row["kind"] for row in criteria}["domain_rouge_l"] == (
         "non_inferiority" if first == "feedback_said" else "superiority"
     )

@@ -33,7 +33,7 @@ def test_the_base_model_is_laid_out_as_its_digest_alone(project: Path) -> None:
     assert champion() == "the base model"
     facts = json.loads((layout.CHAMPION / "champion.json").read_text())
     assert facts.pop("digest") == verify_manifest(layout.BASE_MODEL)
-    assert facts == {"kind": "base", "version": "base", "night": None, "anchor": None}
+    assert facts == {"kind": "base", "version": "base", "night": None, "anchor": None, "spent": {}}
     assert {path.name for path in layout.CHAMPION.iterdir()} == {"champion.json", "MANIFEST.json"}
 
 
@@ -67,14 +67,21 @@ def test_the_version_that_its_line_is_anchored_at_lies_beside_it(project: Path) 
     base = verify_manifest(layout.BASE_MODEL)
     champion_digest, first = lay_version(base), lay_version(base, "first")
     anchor = {"version": "1", "digest": first}
-    pointer = {"kind": "version", "version": "3", "digest": champion_digest, "anchor": anchor}
+    pointer = {
+        "kind": "version",
+        "version": "3",
+        "digest": champion_digest,
+        "anchor": anchor,
+        "spent": {"dialogue_nll": 2},
+    }
     layout.STATE.mkdir()
     layout.CHAMPION_POINTER.write_text(json.dumps(pointer))
     champion()
     assert (layout.CHAMPION / "adapter/adapter_model.safetensors").read_text() == "adapter"
     assert (layout.ANCHOR / "adapter/adapter_model.safetensors").read_text() == "first"
     assert verify_manifest(layout.ANCHOR) == first
-    assert json.loads((layout.CHAMPION / "champion.json").read_text())["anchor"] == anchor
+    facts = json.loads((layout.CHAMPION / "champion.json").read_text())
+    assert (facts["anchor"], facts["spent"]) == (anchor, {"dialogue_nll": 2})
     verify_manifest(layout.CHAMPION)
 
 
