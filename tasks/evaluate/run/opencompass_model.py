@@ -53,9 +53,8 @@ class SlotLayer(DynamicLayer):
 
     def __init__(self, like: DynamicLayer, slots: int, columns: int) -> None:
         super().__init__()
-        self.keys, self.values = (
-            one.new_zeros(slots, one.shape[1], columns, one.shape[3]) for one in (like.keys, like.values)
-        )
+        self.keys = like.keys.new_zeros(slots, like.keys.shape[1], columns, like.keys.shape[3])
+        self.values = like.values.new_zeros(slots, like.values.shape[1], columns, like.values.shape[3])
         self.is_initialized = True
 
     def put(self, slot: int, other: DynamicLayer, row: int = 0) -> None:
@@ -86,7 +85,8 @@ class AnswerModel(HuggingFaceBaseModel):
     """A causal language model, with or without an adapter, that takes rendered prompts as they are.
 
     `boundary` is the character between prompt and answer in a text to be scored; `threads` is how many passes run
-    at a time.
+    at a time, `together` how many answers each of them generates. `window` is the longest text that a mask of ours
+    can be laid on: 0 for adapters with virtual tokens and for models that keep a state instead of attending.
     """
 
     def __init__(self, *, boundary: str, threads: int, together: int, **settings: Any) -> None:
@@ -95,11 +95,11 @@ class AnswerModel(HuggingFaceBaseModel):
         self.threads = threads
         self.together = together
         super().__init__(**settings)
-        config = self.model.config.get_text_config(decoder=True)
-        layers, windows = get_layer_types_and_kwargs(config)
-        known = {"full_attention", "sliding_attention"}.issuperset(layers) and not self._virtual_tokens
-        self.plain = known and self.model._supports_attention_backend
+        kinds, windows = get_layer_types_and_kwargs(self.model.config.get_text_config(decoder=True))
+        masked = {"full_attention", "sliding_attention"}.issuperset(kinds) and self.model._supports_attention_backend
         self.window = min((layer["sliding_window"] for layer in windows if layer), default=self.max_seq_len)
+        if self._virtual_tokens or not masked:
+            self.window = 0
 
     def _load_tokenizer(self, path: str | None, kwargs: dict[str, Any], pad_token_id: int | None = None) -> None:
         super()._load_tokenizer(path, kwargs, pad_token_id)
@@ -133,7 +133,7 @@ class AnswerModel(HuggingFaceBaseModel):
 
     def generate(self, inputs: list[str], max_out_len: int, **settings: Any) -> list[str]:
         """Greedy continuations, in the order of `inputs`; each thread takes an equal share of them."""
-        if self.plain:
+        if max(len(self._ids(text)) for text in inputs) + max_out_len <= self.window:
             shares = [inputs[first :: self.threads] for first in range(min(self.threads, len(inputs)))]
             answers = self._in_parallel(lambda share: [self._answers(share, max_out_len)], shares)
             return [answers[place % self.threads][place // self.threads] for place in range(len(inputs))]
@@ -173,7 +173,7 @@ class AnswerModel(HuggingFaceBaseModel):
                     for layer in cache.layers:
                         layer.put(slot, layer, len(rows))
         answers = [ids[length:] for ids, length in zip(told, lengths, strict=True)]
-        cut = [ids[: ids.index(end)] if end in ids else ids for ids in answers]
+        cut = [ids[: ids.index(end) + 1] if end in ids else ids for ids in answers]
         return self.tokenizer.batch_decode(cut, skip_special_tokens=True)
 
     def _begin(self, prompt: list[int], cache: Cache, slot: int, columns: int) -> torch.Tensor:
@@ -230,7 +230,7 @@ class AnswerModel(HuggingFaceBaseModel):
         groups: list[tuple[list[int], list[list[int]]]] = []
         for prompt, neighbours in groupby(map(self._split, inputs), key=lambda pair: pair[0]):
             answers = [answer for _, answer in neighbours]
-            shared = self.plain and len(prompt) + sum(map(len, answers)) <= self.window
+            shared = len(prompt) + sum(map(len, answers)) <= self.window
             groups += [(prompt, answers)] if shared else [(prompt, [answer]) for answer in answers]
         return np.array(self._in_parallel(self._score, groups))
 
@@ -268,10 +268,10 @@ class AnswerModel(HuggingFaceBaseModel):
             branch += [number] * len(answer)
             places += range(len(prompt), len(prompt) + len(answer))
         of = self._tensor(branch)
-        hidden = ((of != 0) & (of != of[:, None])).logical_or(torch.ones_like(of.outer(of)).triu(1).bool())
-        mask = self._mask(hidden)
+        order = torch.arange(len(branch), device=ids.device)
+        mask = self._mask((order > order[:, None]) | ((of != 0) & (of != of[:, None])))[None, None]
         positions, kept = self._tensor([places]), self._tensor(keep)
-        told = {"attention_mask": mask[None, None], "position_ids": positions, "logits_to_keep": kept}
+        told = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": kept}
         return self.model(input_ids=ids, **told, use_cache=False).logits
 
     def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
