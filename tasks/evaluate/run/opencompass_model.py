@@ -4,7 +4,8 @@ Runs only in the evaluation environment. OpenCompass 0.5.4 was written for trans
 truncates long inputs in silence and lets a model folder run its own code. The classes below undo that.
 On a processor each thread does whole passes by itself, with torch's own threading off: that keeps its speed on a
 busy machine, and an item's likelihood depends neither on the number of threads nor on the items beside it.
-Limits: decoder-only models on one device; adapters that add virtual tokens are asked more slowly.
+Limits: decoder-only models on one device. Adapters that add virtual tokens, models that keep a state and texts beyond
+a sliding window are asked more slowly, as transformers does it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from tasks.engine.client import Engine, decoding
 SYLLABLES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOGETHER = 16  # requests to an engine under way
-GUESSES = 12  # tokens of an answer that are guessed at a time; longer guesses are wrong or too short more often
+GUESSES = 12  # tokens of an answer that are guessed at a time; more are wrong more often
 
 
 def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
@@ -71,12 +72,11 @@ class SlotLayer(DynamicLayer):
         return self.keys[: len(slots), :, : self.used], self.values[: len(slots), :, : self.used]
 
 
-def guessed(ids: list[int], most: int) -> list[int]:
-    """What came after the last three tokens where they stood before; answers quote their prompt."""
-    last = ids[-3:]
-    for start in range(len(ids) - 4, -1, -1):
-        if ids[start : start + 3] == last:
-            return ids[start + 3 : start + 3 + most]
+def guessed(ids: list[int], prompt: int, most: int) -> list[int]:
+    """What came after the last three tokens where the prompt, so many tokens long, had them: answers quote passages."""
+    for end in range(prompt - 1, 2, -1):
+        if ids[end - 3 : end] == ids[-3:]:
+            return ids[end : min(end + most, prompt)]
     return []
 
 
@@ -156,15 +156,14 @@ class AnswerModel(HuggingFaceBaseModel):
         """
         told, end = [self._ids(text) for text in texts], self.generation_kwargs["eos_token_id"]
         lengths = [len(ids) for ids in told]
-        waiting, rows, cache = list(range(len(told)))[::-1], [], DynamicCache()
+        waiting, rows, cache = list(range(len(told)))[::-1], list[int](), DynamicCache()
         while waiting or rows:
             if waiting and len(rows) < self.together:
                 rows.append(waiting.pop())
                 logits = self._begin(told[rows[-1]], cache, len(rows) - 1, max(lengths) + most)
                 told[rows[-1]] += self._likeliest(logits, [told[rows[-1]]])[0]
             else:
-                left = [most - len(told[row]) + lengths[row] for row in rows]
-                self._go_on([told[row] for row in rows], left, cache)
+                self._go_on([(told[row], lengths[row]) for row in rows], most, cache)
             for slot in reversed(range(len(rows))):
                 answer = told[rows[slot]][lengths[rows[slot]] :]
                 if end in answer or len(answer) >= most:
@@ -186,11 +185,13 @@ class AnswerModel(HuggingFaceBaseModel):
             layer.put(slot, read)
         return begun.logits
 
-    def _go_on(self, told: list[list[int]], left: list[int], cache: Cache) -> None:
-        """Add one token or more, at most as many as are left, to each row of `told`, whose last the cache lacks."""
-        most = GUESSES if self.generation_kwargs.get("repetition_penalty", 1.0) == 1 else 0
-        guesses = [guessed(ids, min(most, one - 1)) for ids, one in zip(told, left, strict=True)]
-        width = 1 + max(map(len, guesses))
+    def _go_on(self, rows: list[tuple[list[int], int]], most: int, cache: Cache) -> None:
+        """Add one token or more to each row, a text and its prompt's length; the cache lacks a text's last token."""
+        told, guess = [ids for ids, _ in rows], self.generation_kwargs.get("repetition_penalty", 1.0) == 1
+        left = [most - len(ids) + length - 1 if guess else 0 for ids, length in rows]
+        guesses = [guessed(*row, min(GUESSES, one)) for row, one in zip(rows, left, strict=True)]
+        width = 1 + sum(map(len, guesses)) // len(guesses)  # the longest would cost all rows what a few gain
+        guesses = [guess[: width - 1] for guess in guesses]
         asked = [(ids[-1:] + guess + ids[-1:] * width)[:width] for ids, guess in zip(told, guesses, strict=True)]
         # What only fills up a row lies behind its tokens: nothing sees it, and later tokens take its place.
         places = self._tensor([[len(ids) - 1 + ahead for ahead in range(width)] for ids in told])
@@ -274,8 +275,8 @@ class AnswerModel(HuggingFaceBaseModel):
         told = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": kept}
         return self.model(input_ids=ids, **told, use_cache=False).logits
 
-    def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(rows, device=self.model.device)
+    def _tensor(self, numbers: list[Any]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self.model.device)
 
 
 @MODELS.register_module()
