@@ -97,7 +97,7 @@ class AnswerModel(HuggingFaceBaseModel):
         super().__init__(**settings)
         kinds, windows = get_layer_types_and_kwargs(self.model.config.get_text_config(decoder=True))
         masked = {"full_attention", "sliding_attention"}.issuperset(kinds) and self.model._supports_attention_backend
-        self.window = min((layer["sliding_window"] for layer in windows if layer), default=self.max_seq_len)
+        self.window = min(layer.get("sliding_window", self.max_seq_len) for layer in windows)
         if self._virtual_tokens or not masked:
             self.window = 0
 
