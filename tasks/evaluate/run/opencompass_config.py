@@ -118,6 +118,7 @@ def local_model(subject: Subject, conditions: Conditions, max_tokens: int, end_o
         "max_seq_len": max_tokens,
         "boundary": BOUNDARY,
         "threads": _passes(conditions),
+        "together": conditions.batch_size,
         "run_cfg": {"num_gpus": 0},
     }
 
@@ -135,11 +136,9 @@ def _longest(data_set: DataSet, conditions: Conditions) -> int:
 
 def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> dict[str, Any]:
     generation = data_set.kind == "generation"
-    # Equal batches, so that the last one is not a small one that costs as many steps.
-    batches = -(-len(data_set.rows) // (conditions.batch_size * _passes(conditions)))
     inferencer = {
         "type": "GenInferencer" if generation else "PPLOnlyInferencer",
-        "batch_size": -(-len(data_set.rows) // batches) if generation else ROWS_A_STEP,
+        "batch_size": len(data_set.rows) if generation else ROWS_A_STEP,  # the model takes them up as others end
         "save_every": None,
         **({"max_out_len": _longest(data_set, conditions)} if generation else {}),
     }

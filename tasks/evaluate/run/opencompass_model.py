@@ -4,7 +4,8 @@ Runs only in the evaluation environment. OpenCompass 0.5.4 was written for trans
 truncates long inputs in silence and lets a model folder run its own code. The classes below undo that.
 On a processor each thread does whole passes by itself, with torch's own threading off: that keeps its speed on a
 busy machine, and an item's likelihood depends neither on the number of threads nor on the items beside it.
-Limits: decoder-only models on one device; adapters that add virtual tokens are asked more slowly.
+Limits: decoder-only models on one device. Adapters that add virtual tokens, models that keep a state and texts beyond
+a sliding window are asked more slowly, as transformers does it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from opencompass.openicl.icl_evaluator import AveragePPLEvaluator, JiebaRougeEva
 from opencompass.openicl.icl_prompt_template import PromptTemplate
 from opencompass.registry import ICL_EVALUATORS, ICL_PROMPT_TEMPLATES, MODELS
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Cache, DynamicCache, RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import DynamicLayer, get_layer_types_and_kwargs
 
 from tasks.engine.client import Engine, decoding
 
@@ -33,6 +35,7 @@ from tasks.engine.client import Engine, decoding
 SYLLABLES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
 CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOGETHER = 16  # requests to an engine under way
+GUESSES = 12  # tokens of an answer that are guessed at a time; more are wrong more often
 
 
 def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
@@ -46,19 +49,57 @@ def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tu
     return prompt, answer
 
 
+class SlotLayer(DynamicLayer):
+    """Keys and values of answers that are at different places: each has a row, whose columns are its tokens."""
+
+    def __init__(self, like: DynamicLayer, slots: int, columns: int) -> None:
+        super().__init__()
+        self.keys = like.keys.new_zeros(slots, like.keys.shape[1], columns, like.keys.shape[3])
+        self.values = like.values.new_zeros(slots, like.values.shape[1], columns, like.values.shape[3])
+        self.is_initialized = True
+
+    def put(self, slot: int, other: DynamicLayer, row: int = 0) -> None:
+        """Copy a row of another layer (or of this one) into a slot."""
+        columns = other.keys.shape[2]
+        self.keys[slot, :, :columns] = other.keys[row]
+        self.values[slot, :, :columns] = other.values[row]
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take in new tokens at `places` (rows, tokens), which is set before each pass."""
+        slots = torch.arange(len(keys), device=keys.device)
+        self.keys[slots[:, None], :, self.places] = keys.transpose(1, 2)
+        self.values[slots[:, None], :, self.places] = values.transpose(1, 2)
+        return self.keys[: len(slots), :, : self.used], self.values[: len(slots), :, : self.used]
+
+
+def guessed(ids: list[int], prompt: int, most: int) -> list[int]:
+    """What came after the last three tokens where the prompt, so many tokens long, had them: answers quote passages."""
+    for end in range(prompt - 1, 2, -1):
+        if ids[end - 3 : end] == ids[-3:]:
+            return ids[end : min(end + most, prompt)]
+    return []
+
+
 @MODELS.register_module()
 class AnswerModel(HuggingFaceBaseModel):
     """A causal language model, with or without an adapter, that takes rendered prompts as they are.
 
     `boundary` is the character between prompt and answer in a text to be scored; `threads` is how many passes run
-    at a time.
+    at a time, `together` how many answers each of them generates. `window` is the longest text that a mask of ours
+    can be laid on: 0 for adapters with virtual tokens and for models that keep a state instead of attending.
     """
 
-    def __init__(self, *, boundary: str, threads: int, **settings: Any) -> None:
+    def __init__(self, *, boundary: str, threads: int, together: int, **settings: Any) -> None:
         torch.set_num_threads(1)
         self.boundary = boundary
         self.threads = threads
+        self.together = together
         super().__init__(**settings)
+        kinds, windows = get_layer_types_and_kwargs(self.model.config.get_text_config(decoder=True))
+        masked = {"full_attention", "sliding_attention"}.issuperset(kinds) and self.model._supports_attention_backend
+        self.window = min(layer.get("sliding_window", self.max_seq_len) for layer in windows)
+        if self._virtual_tokens or not masked:
+            self.window = 0
 
     def _load_tokenizer(self, path: str | None, kwargs: dict[str, Any], pad_token_id: int | None = None) -> None:
         super()._load_tokenizer(path, kwargs, pad_token_id)
@@ -91,17 +132,93 @@ class AnswerModel(HuggingFaceBaseModel):
             return [value for values in pool.map(work, parts) for value in values]
 
     def generate(self, inputs: list[str], max_out_len: int, **settings: Any) -> list[str]:
-        """Greedy continuations, in the order of `inputs`; each thread takes an equal share of the batch."""
+        """Greedy continuations, in the order of `inputs`; each thread takes an equal share of them."""
+        if max(len(self._ids(text)) for text in inputs) + max_out_len <= self.window:
+            shares = [inputs[first :: self.threads] for first in range(min(self.threads, len(inputs)))]
+            answers = self._in_parallel(lambda share: [self._answers(share, max_out_len)], shares)
+            return [answers[place % self.threads][place // self.threads] for place in range(len(inputs))]
         parent = super().generate
+        # peft changes the model while it generates, so by one thread; it puts embeddings before the padding, so that
+        # neighbours would change an answer.
+        alone = self._virtual_tokens and self.model.active_peft_config.peft_type != "PREFIX_TUNING"
+        size = 1 if alone else self.together
+        batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         if self._virtual_tokens:
-            # peft changes the model while it generates, so by one thread; and it puts embeddings before the padding, so
-            # that neighbours would change an answer.
-            size = len(inputs) if self.model.active_peft_config.peft_type == "PREFIX_TUNING" else 1
-            batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
             return [text for batch in batches for text in parent(batch, max_out_len, **settings)]
-        share = -(-len(inputs) // self.threads)
-        parts = [inputs[start : start + share] for start in range(0, len(inputs), share)]
-        return self._in_parallel(lambda part: parent(part, max_out_len, **settings), parts)
+        return self._in_parallel(lambda batch: parent(batch, max_out_len, **settings), batches)
+
+    @torch.no_grad()
+    def _answers(self, texts: list[str], most: int) -> list[str]:
+        """Greedy answers of at most so many tokens.
+
+        Prompts are read one by one; their answers go on together, and where one ends, the next prompt takes its slot.
+        A pass looks at guesses too (prompt lookup decoding, Saxena 2023): it keeps those that are the likeliest tokens.
+        """
+        told, end = [self._ids(text) for text in texts], self.generation_kwargs["eos_token_id"]
+        lengths = [len(ids) for ids in told]
+        waiting, rows, cache = list(range(len(told)))[::-1], list[int](), DynamicCache()
+        while waiting or rows:
+            if waiting and len(rows) < self.together:
+                rows.append(waiting.pop())
+                logits = self._begin(told[rows[-1]], cache, len(rows) - 1, max(lengths) + most)
+                told[rows[-1]] += self._likeliest(logits, [told[rows[-1]]])[0]
+            else:
+                self._go_on([(told[row], lengths[row]) for row in rows], most, cache)
+            for slot in reversed(range(len(rows))):
+                answer = told[rows[slot]][lengths[rows[slot]] :]
+                if end in answer or len(answer) >= most:
+                    rows[slot] = rows[-1]
+                    rows.pop()
+                    for layer in cache.layers:
+                        layer.put(slot, layer, len(rows))
+        answers = [ids[length:] for ids, length in zip(told, lengths, strict=True)]
+        cut = [ids[: ids.index(end) + 1] if end in ids else ids for ids in answers]
+        return self.tokenizer.batch_decode(cut, skip_special_tokens=True)
+
+    def _begin(self, prompt: list[int], cache: Cache, slot: int, columns: int) -> torch.Tensor:
+        """Read a prompt into a slot of the cache, which has room for so many tokens; (1, 1, vocabulary)."""
+        ids, last = self._tensor([prompt]), self._tensor([len(prompt) - 1])
+        begun = self.model(input_ids=ids, logits_to_keep=last, past_key_values=DynamicCache())
+        layers = begun.past_key_values.layers
+        cache.layers = cache.layers or [SlotLayer(layer, self.together, columns) for layer in layers]
+        for layer, read in zip(cache.layers, layers, strict=True):
+            layer.put(slot, read)
+        return begun.logits
+
+    def _go_on(self, rows: list[tuple[list[int], int]], most: int, cache: Cache) -> None:
+        """Add one token or more to each row, a text and its prompt's length; the cache lacks a text's last token."""
+        told, guess = [ids for ids, _ in rows], self.generation_kwargs.get("repetition_penalty", 1.0) == 1
+        left = [most - len(ids) + length - 1 if guess else 0 for ids, length in rows]
+        guesses = [guessed(*row, min(GUESSES, one)) for row, one in zip(rows, left, strict=True)]
+        width = 1 + sum(map(len, guesses)) // len(guesses)  # the longest would cost all rows what a few gain
+        guesses = [guess[: width - 1] for guess in guesses]
+        asked = [(ids[-1:] + guess + ids[-1:] * width)[:width] for ids, guess in zip(told, guesses, strict=True)]
+        # What only fills up a row lies behind its tokens: nothing sees it, and later tokens take its place.
+        places = self._tensor([[len(ids) - 1 + ahead for ahead in range(width)] for ids in told])
+        places = places.clamp(max=cache.layers[0].keys.shape[2] - 1)
+        used = int(places.max()) + 1
+        for layer in cache.layers:
+            layer.places, layer.used = places, used
+        mask = self._mask(torch.arange(used, device=places.device) > places[:, :, None])
+        ahead = {"attention_mask": mask[:, None], "position_ids": places, "past_key_values": cache}
+        found = self._likeliest(self.model(input_ids=self._tensor(asked), **ahead).logits, told)
+        for ids, guess, tokens in zip(told, guesses, found, strict=True):
+            agreed = next((place for place, token in enumerate(guess) if tokens[place] != token), len(guess))
+            ids += tokens[: agreed + 1]
+
+    def _likeliest(self, logits: torch.Tensor, told: list[list[int]]) -> list[list[int]]:
+        """The likeliest next tokens by (rows, tokens, vocabulary); a repetition penalty takes one token."""
+        penalty = self.generation_kwargs.get("repetition_penalty", 1.0)
+        if penalty != 1:
+            longest = max(map(len, told))
+            known = self._tensor([ids + ids[-1:] * (longest - len(ids)) for ids in told])
+            logits = RepetitionPenaltyLogitsProcessor(penalty)(known, logits[:, 0].float())[:, None]
+        return logits.argmax(-1).tolist()
+
+    def _mask(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What attention adds: so little that nothing is left, where True."""
+        added = torch.zeros(hidden.shape, dtype=self.model.dtype, device=hidden.device)
+        return added.masked_fill_(hidden, torch.finfo(added.dtype).min)
 
     def get_ppl(self, inputs: list[str], mask_length: list[int] | None = None) -> np.ndarray:
         """Mean negative log-likelihood of each answer given its prompt, in nats per answer token.
@@ -111,51 +228,55 @@ class AnswerModel(HuggingFaceBaseModel):
         """
         if mask_length is not None:
             raise ValueError("the boundary says what is scored; mask_length is not used")
-        pairs = [self._split(text) for text in inputs]
-        neighbours = groupby(pairs, key=lambda pair: pair[0])
-        groups = [(prompt, [answer for _, answer in group]) for prompt, group in neighbours]
-        if self._virtual_tokens:  # peft gives no second pass over a cache
-            groups = [(prompt, [answer]) for prompt, answer in pairs]
+        groups: list[tuple[list[int], list[list[int]]]] = []
+        for prompt, neighbours in groupby(map(self._split, inputs), key=lambda pair: pair[0]):
+            answers = [answer for _, answer in neighbours]
+            shared = len(prompt) + sum(map(len, answers)) <= self.window
+            groups += [(prompt, answers)] if shared else [(prompt, [answer]) for answer in answers]
         return np.array(self._in_parallel(self._score, groups))
 
+    def _ids(self, text: str) -> list[int]:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        self._check_length(len(ids))
+        return ids
+
     def _split(self, text: str) -> tuple[list[int], list[int]]:
-        prompt, answer = split_at(
-            self.boundary, text, lambda part: self.tokenizer(part, add_special_tokens=False)["input_ids"]
-        )
+        prompt, answer = split_at(self.boundary, text, self._ids)
         self._check_length(len(prompt) + len(answer))
         return prompt, answer
 
     @torch.no_grad()
     def _score(self, group: tuple[list[int], list[list[int]]]) -> list[float]:
         prompt, answers = group
-        logits = self._logits_of_one(prompt, *answers) if len(answers) == 1 else self._logits(prompt, answers)
-        losses = []
-        for row, answer in enumerate(answers):
-            predicted = logits[row, : len(answer)].float().cpu()
-            losses.append(torch.nn.functional.cross_entropy(predicted, torch.tensor(answer)).item())
-        return losses
-
-    def _logits_of_one(self, prompt: list[int], answer: list[int]) -> torch.Tensor:
-        """(1, answer tokens, vocabulary): position t holds the prediction of answer token t."""
-        ids = self._tensor([prompt + answer[:-1]])
-        return self.model(input_ids=ids, logits_to_keep=len(answer), use_cache=False).logits
+        logits = self._logits(prompt, answers)[0].float().cpu().split([len(answer) for answer in answers])
+        pairs = zip(logits, answers, strict=True)
+        return [torch.nn.functional.cross_entropy(one, torch.tensor(answer)).item() for one, answer in pairs]
 
     def _logits(self, prompt: list[int], answers: list[list[int]]) -> torch.Tensor:
-        """(answers, longest answer, vocabulary). Padding is on the right, where no earlier position sees it."""
-        begun = self.model(input_ids=self._tensor([prompt]), logits_to_keep=1, use_cache=True)
-        first = begun.logits.expand(len(answers), -1, -1)
-        width = max(map(len, answers)) - 1
-        if width == 0:
-            return first
-        begun.past_key_values.batch_repeat_interleave(len(answers))
-        padding = [self.tokenizer.pad_token_id] * width
-        ids = self._tensor([(answer[:-1] + padding)[:width] for answer in answers])
-        positions = self._tensor([list(range(len(prompt), len(prompt) + width))])
-        rest = self.model(input_ids=ids, position_ids=positions, past_key_values=begun.past_key_values).logits
-        return torch.cat([first, rest], dim=1)
+        """(1, tokens of all answers, vocabulary): the prediction of each answer token.
 
-    def _tensor(self, rows: list[list[int]]) -> torch.Tensor:
-        return torch.tensor(rows, device=self.model.device)
+        One pass reads the prompt and then all answers, none of which sees another. Positions to predict are named one
+        by one: of a range, torch multiplies a copy of the whole vocabulary's weights.
+        """
+        rest = [answer[:-1] for answer in answers]
+        ids = self._tensor([sum(rest, prompt)])
+        if len(answers) == 1:
+            keep = torch.arange(-len(answers[0]), 0, device=ids.device)
+            return self.model(input_ids=ids, logits_to_keep=keep, use_cache=False).logits
+        branch, places, keep = [0] * len(prompt), list(range(len(prompt))), []
+        for number, answer in enumerate(rest, start=1):
+            keep += [len(prompt) - 1, *range(len(branch), len(branch) + len(answer))]
+            branch += [number] * len(answer)
+            places += range(len(prompt), len(prompt) + len(answer))
+        of = self._tensor(branch)
+        order = torch.arange(len(branch), device=ids.device)
+        mask = self._mask((order > order[:, None]) | ((of != 0) & (of != of[:, None])))[None, None]
+        positions, kept = self._tensor([places]), self._tensor(keep)
+        told = {"attention_mask": mask, "position_ids": positions, "logits_to_keep": kept}
+        return self.model(input_ids=ids, **told, use_cache=False).logits
+
+    def _tensor(self, numbers: list[Any]) -> torch.Tensor:
+        return torch.tensor(numbers, device=self.model.device)
 
 
 @MODELS.register_module()

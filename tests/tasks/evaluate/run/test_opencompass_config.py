@@ -73,19 +73,11 @@ def test_precision_adapter_and_end_of_turn_reach_the_model_and_no_remote_code_or
     assert bare["peft_path"] is None
 
 
-@pytest.mark.parametrize(
-    ("device", "rows", "size"),
-    [
-        ("cpu", 16, 8),  # 4 for each of two threads: two batches of 8
-        ("cpu", 17, 6),  # three batches of 6, 6 and 5, not 8, 8 and 1
-        ("cpu", 3, 3),
-        ("cuda", 16, 4),  # one thread drives the device
-    ],
-)
-def test_generation_batches_are_even(tmp_path: Path, device: str, rows: int, size: int) -> None:
-    questions = [generation(f"How {index}?") for index in range(rows)]
-    (data_set,) = written(tmp_path, *questions, conditions=replace(CONDITIONS, device=device))["datasets"]
-    assert data_set["infer_cfg"]["inferencer"]["batch_size"] == size
+def test_all_prompts_reach_the_model_at_once_and_it_is_told_how_many_to_answer_together(tmp_path: Path) -> None:
+    """So that the next one starts where an answer ends."""
+    config = written(tmp_path, *(generation(f"How {index}?") for index in range(17)))
+    assert config["datasets"][0]["infer_cfg"]["inferencer"]["batch_size"] == 17
+    assert (config["models"][0]["together"], config["models"][0]["threads"]) == (4, 2)
 
 
 def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path: Path) -> None:

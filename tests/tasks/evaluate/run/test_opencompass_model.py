@@ -37,12 +37,20 @@ SCRIPT = (
     + """
 import json, sys
 import peft, torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 from datasets import Dataset
 from opencompass.registry import ICL_PROMPT_TEMPLATES
 from tasks.evaluate.run.opencompass_model import AnswerModel, ItemRougeEvaluator
 
 base, folder = sys.argv[1:]
+
+def ours_of(path, peft_path=None, seq_len=60, **decoding):
+    return AnswerModel(
+        boundary="|", threads=2, together=2, path=path, peft_path=peft_path, max_seq_len=seq_len,
+        tokenizer_kwargs={"trust_remote_code": False}, generation_kwargs={"do_sample": False, **decoding},
+        model_kwargs={"trust_remote_code": False, "device_map": "cpu", "torch_dtype": "torch.float32"},
+    )
+
 configs = {
     "p_tuning_v2": peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
     "p_tuning": peft.PromptEncoderConfig(num_virtual_tokens=5, encoder_hidden_size=16, task_type="CAUSAL_LM"),
@@ -80,11 +88,7 @@ for name, config in configs.items():
             parameter.data.normal_(std=0.5)
     model.save_pretrained(f"{folder}/{name}")
     model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), f"{folder}/{name}").eval()
-    ours = AnswerModel(
-        boundary="|", threads=2, path=base, peft_path=f"{folder}/{name}", max_seq_len=60,
-        tokenizer_kwargs={"trust_remote_code": False}, generation_kwargs={"do_sample": False},
-        model_kwargs={"trust_remote_code": False, "device_map": "cpu", "torch_dtype": "torch.float32"},
-    )
+    ours = ours_of(base, f"{folder}/{name}")
     asked = [(prompts[0], "I am well."), (prompts[0], "Bad"), (prompts[1], "Paris is a city"), (prompts[2], "Yes.")]
     losses = ours.get_ppl([f"{prompt}|{answer}" for prompt, answer in asked]).tolist()
     try:
@@ -96,6 +100,39 @@ for name, config in configs.items():
         "losses": losses, "plain_losses": [plain_loss(model, *pair) for pair in asked],
         "texts": ours.generate(prompts, 8), "plain_texts": [plain_text(model, prompt) for prompt in prompts],
         "refused": refused,
+    }
+
+END = 339  # this model comes to it in some answers, and says the same three tokens over and over in others
+
+def texts_alone(model, penalty):
+    found = []
+    for prompt in asked_for:
+        ids = torch.tensor([ids_of(prompt)])
+        settings = {"eos_token_id": END, "repetition_penalty": penalty, "max_new_tokens": 40, "do_sample": False}
+        new = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **settings)[0, ids.shape[1]:]
+        found.append(tokenizer.decode(new, skip_special_tokens=True))
+    return found
+
+quoting = "Hello,  and,  and,  and,  and,"
+asked_for = [*prompts, quoting, "Once upon a time", "1 2 3 1 2 3 1 2 3", "Why?"]
+told["alone"], tokenizer.pad_token = {}, tokenizer.pad_token or tokenizer.eos_token
+wide = AutoModelForCausalLM.from_pretrained(base)
+mistral = MistralConfig(**{**wide.config.to_dict(), "model_type": "mistral", "sliding_window": 16})
+sliding = MistralForCausalLM(mistral)
+sliding.load_state_dict(wide.state_dict())
+sliding.save_pretrained(f"{folder}/sliding")
+tokenizer.save_pretrained(f"{folder}/sliding")
+for name, path, penalty in [("llama", base, 1.0), ("penalty", base, 1.3), ("sliding", f"{folder}/sliding", 1.0)]:
+    model = AutoModelForCausalLM.from_pretrained(path).eval()
+    ours, passes = ours_of(path, seq_len=200, eos_token_id=END, repetition_penalty=penalty), []
+    ours.model.register_forward_hook(lambda *_: passes.append(1))
+    choices = [f"{prompt}|{answer}" for prompt in prompts for answer in ("yes", "no it is not", "yes and no")]
+    told["alone"][name] = {
+        "ours": ours.generate(asked_for, 40), "transformers": texts_alone(model, penalty),
+        "passes": (passes.clear(), ours.generate([quoting], 12), len(passes))[2],
+        "together": ours.get_ppl(choices).tolist(), "apart": [ours.get_ppl([one])[0] for one in choices],
+        "items": [loss for at in (0, 3, 6) for loss in ours.get_ppl(choices[at:at + 3]).tolist()],
+        "plain": [plain_loss(model, *one.split("|")) for one in choices],
     }
 pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我喜欢红色的房子。"), ("", "Something."),
          ("One. Two, three", "one two three"), ("nothing", "else"), ("Да, требуется", "Нет, не требуется"),
@@ -141,6 +178,32 @@ def test_likelihoods_are_those_of_one_plain_pass(told: dict[str, Any], method: s
 @pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
 def test_answers_asked_together_are_those_asked_alone(told: dict[str, Any], method: str) -> None:
     assert told[method]["texts"] == told[method]["plain_texts"]
+
+
+@pytest.mark.parametrize("name", ["llama", "penalty", "sliding"])
+def test_answers_are_those_of_transformers_one_by_one(told: dict[str, Any], name: str) -> None:
+    """Seven prompts on two threads with two slots each.
+
+    The sliding window is shorter than prompts and answers, so that answers are transformers' own.
+    """
+    found = told["alone"][name]
+    assert found["ours"] == found["transformers"]
+    assert len(set(map(len, found["ours"]))) > 2
+
+
+def test_what_an_answer_quotes_takes_fewer_passes_than_tokens(told: dict[str, Any]) -> None:
+    """Both repeat three tokens: behind the last three, the prompt has two more. Of 12 tokens 1, 3, 3, 3, 2 a pass."""
+    assert told["alone"]["llama"]["passes"] == 5
+
+
+@pytest.mark.parametrize("name", ["llama", "sliding"])
+def test_likelihoods_do_not_depend_on_the_other_items_and_hardly_on_the_choices_beside(
+    told: dict[str, Any], name: str
+) -> None:
+    found = told["alone"][name]
+    assert found["together"] == found["items"]
+    assert found["together"] == pytest.approx(found["plain"], abs=2e-5)
+    assert found["apart"] == pytest.approx(found["plain"], abs=2e-5)
 
 
 def test_virtual_tokens_take_room_of_the_context(told: dict[str, Any]) -> None:
