@@ -26,6 +26,7 @@ from opencompass.openicl.icl_evaluator import AveragePPLEvaluator, JiebaRougeEva
 from opencompass.openicl.icl_prompt_template import PromptTemplate
 from opencompass.registry import ICL_EVALUATORS, ICL_PROMPT_TEMPLATES, MODELS
 from peft import PeftModel
+from tqdm import tqdm
 from transformers import AutoTokenizer, Cache, DynamicCache, RepetitionPenaltyLogitsProcessor
 from transformers.cache_utils import DynamicLayer, get_layer_types_and_kwargs
 
@@ -135,7 +136,8 @@ class AnswerModel(HuggingFaceBaseModel):
         """Greedy continuations, in the order of `inputs`; each thread takes an equal share of them."""
         if max(len(self._ids(text)) for text in inputs) + max_out_len <= self.window:
             shares = [inputs[first :: self.threads] for first in range(min(self.threads, len(inputs)))]
-            answers = self._in_parallel(lambda share: [self._answers(share, max_out_len)], shares)
+            with tqdm(total=len(inputs)) as bar:
+                answers = self._in_parallel(lambda share: [self._answers(share, max_out_len, bar)], shares)
             return [answers[place % self.threads][place // self.threads] for place in range(len(inputs))]
         parent = super().generate
         # peft changes the model while it generates, so by one thread; it puts embeddings before the padding, so that
@@ -148,8 +150,8 @@ class AnswerModel(HuggingFaceBaseModel):
         return self._in_parallel(lambda batch: parent(batch, max_out_len, **settings), batches)
 
     @torch.no_grad()
-    def _answers(self, texts: list[str], most: int) -> list[str]:
-        """Greedy answers of at most so many tokens.
+    def _answers(self, texts: list[str], most: int, bar: Any) -> list[str]:
+        """Greedy answers of at most so many tokens; the bar counts them.
 
         Prompts are read one by one; their answers go on together, and where one ends, the next prompt takes its slot.
         A pass looks at guesses too (prompt lookup decoding, Saxena 2023): it keeps those that are the likeliest tokens.
@@ -169,6 +171,7 @@ class AnswerModel(HuggingFaceBaseModel):
                 if end in answer or len(answer) >= most:
                     rows[slot] = rows[-1]
                     rows.pop()
+                    bar.update()
                     for layer in cache.layers:
                         layer.put(slot, layer, len(rows))
         answers = [ids[length:] for ids, length in zip(told, lengths, strict=True)]
