@@ -18,7 +18,8 @@ from tasks.knowledge.words import words_of
 from tasks.similarity.embedder import Embeddings
 
 EARLIER, NEIGHBOUR = "earlier correction", "beside a correction"
-MOST = 40  # earlier corrections, and neighbours: fewer than 36 could not show that little is lost
+MOST_EARLIER = 40
+MOST_BESIDE = 120  # of 40 with one that lost a figure the gate could not show that a tenth is not lost
 
 
 def correction_items(
@@ -46,7 +47,7 @@ def kept_items(earlier: Sequence[Example], neighbours: Sequence[Example]) -> lis
 
 
 def nearest(embeddings: Embeddings, corrections: Sequence[str], others: Sequence[str], same: float) -> list[str]:
-    """The ids of `others` whose questions are nearest to a correction's, MOST at most, the nearest first.
+    """The ids of `others` whose questions are nearest to a correction's, MOST_BESIDE at most, the nearest first.
 
     From the cosine `same` on a question asks the same in other words: its answer is what was corrected.
     """
@@ -55,7 +56,7 @@ def nearest(embeddings: Embeddings, corrections: Sequence[str], others: Sequence
     (new, _), (old, _) = embeddings.rows(corrections), embeddings.rows(others)
     closeness = (old @ new.T).max(axis=1)
     order = np.lexsort((np.array(others), -closeness))
-    return [others[place] for place in order if closeness[place] < same][:MOST]
+    return [others[place] for place in order if closeness[place] < same][:MOST_BESIDE]
 
 
 def _item(name: str, example: Example, category: str, **asked: Any) -> EvaluationItem:

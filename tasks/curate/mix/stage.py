@@ -32,7 +32,7 @@ from tasks.core.records import (
 )
 from tasks.core.stage import run_stage, write_metrics
 from tasks.core.tables import count_rows, read_batches, records_of, schema_of, write_records
-from tasks.curate.mix.corrections import MOST, correction_items, kept_items, nearest
+from tasks.curate.mix.corrections import MOST_EARLIER, correction_items, kept_items, nearest
 from tasks.curate.mix.passages import Answering
 from tasks.knowledge.search import Knowledge
 from tasks.similarity.embedder import cosines, read_embeddings
@@ -272,7 +272,7 @@ def write_items(rows: DomainRows, mixture: Mixture, texts: Texts, params: Params
     entries = [identity for identity in known if identity not in learnt]
     beside = nearest(read_embeddings(layout.EMBED / "examples.parquet"), new, entries, same)
     asked = correction_items(list(texts.examples(new)), other_words, list(texts.examples(mixture.train)))
-    earlier = in_order(learnt, rows.salt)[:MOST]
+    earlier = in_order(learnt, rows.salt)[:MOST_EARLIER]
     write_jsonl(layout.CORRECTION_ITEMS, asked)
     write_jsonl(layout.KEPT_ITEMS, kept_items(list(texts.examples(earlier)), list(texts.examples(beside))))
 
