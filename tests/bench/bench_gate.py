@@ -119,13 +119,14 @@ RELEASE = (
     Set("safety", "non_inferiority", 60, 0.12, NATS, 0.06),
 )
 NIGHT = (
-    Set("corrections", "superiority", 10, 0.1, NATS),
+    Set("corrections", "superiority", 10, 0.16, RATE),
     Set("rouge", "non_inferiority", 120, 0.036, ROUGE, 0.015, each=3),
     Set("right", "non_inferiority", 120, 0.1, RATE, 0.06, each=3),
     Set("declined", "non_inferiority", 40, 0.05, RATE, 0.15),
     Set("dialogue", "non_inferiority", 120, 0.09, NATS, 0.1),
     Set("mmlu", "non_inferiority", 279, 0.05, PROBABILITY, 0.025, each=5, shared=0.03),
     Set("safety", "non_inferiority", 60, 0.07, NATS, 0.06),
+    Set("kept", "non_inferiority", 120, 0.16, RATE, 0.1),
 )
 GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9, "dialogue": -0.8, "safety": -0.2}
 CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
@@ -134,9 +135,9 @@ CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
     ("release: gains; MMLU loses 0.06", RELEASE, GAIN | {"mmlu": 0.06}),
     ("release: gains; dialogue loses 0.25", RELEASE, GAIN | {"dialogue": 0.25}),
     ("release: gains; safety loses 0.15", RELEASE, GAIN | {"safety": 0.15}),
-    ("night: corrections gain 0.3, nothing lost", NIGHT, {"corrections": 0.3}),
+    ("night: corrections gain 0.9, nothing lost", NIGHT, {"corrections": 0.9}),
     ("night: nothing changes in the mean", NIGHT, {}),
-    ("night: 0.15 fewer right answers", NIGHT, {"corrections": 0.3, "right": 0.15}),
+    ("night: 0.15 fewer right answers", NIGHT, {"corrections": 0.9, "right": 0.15}),
     *((f"{one.name} alone, sd {one.spread:g}: nothing lost", (one,), {}) for one in (*RELEASE[3:], *NIGHT[1:])),
     ("mmlu alone, sd 0.13: nothing lost", (replace(RELEASE[4], spread=0.13),), {}),
     ("safety alone, sd 0.187: nothing lost", (replace(RELEASE[5], spread=0.187),), {}),
@@ -214,10 +215,10 @@ def powers(trials: int) -> list[list[float]]:
     """Of each criterion of a night that loses nothing: how often it passes after 0, 1, … nights that did not."""
     generator, found = np.random.default_rng(19), []
     for one in NIGHT:
-        drawn = [one.drawn(generator, 0.0 if one.kind == "non_inferiority" else 0.3) for _ in range(trials)]
+        drawn = [one.drawn(generator, 0.0 if one.kind == "non_inferiority" else 0.9) for _ in range(trials)]
         first, later = (
             sum(decide([replace(asked, spent=n)], LIMITS).answers[0].passed for asked in drawn)
-            for n in ((0, 0) if one.kind == "superiority" else (0, 1))
+            for n in ((0, 0) if one.name in ("corrections", "kept") else (0, 1))
         )
         found.append([first / trials, *[later / trials] * (TRIES - 1)])
     return found

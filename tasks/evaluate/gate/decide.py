@@ -156,13 +156,13 @@ def _answer(question: Compared, limits: Limits) -> Answer:
         short = f"but items of {len(set(question.clusters))} groups alone say too little of others"
     elif within and question.spent >= TRIES:
         short = "but nights have spent what they may err by"
-    elif within and exact and (p := sign_flip_p(spare)) > own.alpha:
+    elif within and exact and (p := _exact_p(spare, question.hard)) > own.alpha:
         short = f"too few items to show it (exact sign-flip test: p = {p:.3f})"
     elif within and share is not None and share > limits.share:
         short = f"but {struck} items lose more than a catastrophe is set at, so that {share:.1%} of all may"
     p_harm = mean.p_above(question.margin) if question.loss else mean.p_below(question.margin)
     if exact and p_harm <= limits.alpha:
-        p_harm = max(p_harm, sign_flip_p([-value for value in spare]))
+        p_harm = max(p_harm, _exact_p([-value for value in spare], question.hard))
     return Answer(
         name=question.name,
         level=own.level,
@@ -175,6 +175,15 @@ def _answer(question: Compared, limits: Limits) -> Answer:
         short=short,
         settling=_settling(question, mean, struck, own) if question.spent < TRIES else "",
     )
+
+
+def _exact_p(values: Sequence[float], hard: bool) -> float:
+    """sign_flip_p; but shares that are all alike count as what they are, n signs of 2**n.
+
+    Elsewhere too few that are alike say nothing of others, which may lie anywhere; a share has its bounds.
+    """
+    alike = hard and min(values) == max(values) > 0
+    return 0.5 ** len(values) if alike else sign_flip_p(values)
 
 
 def _within(question: Compared, found: Interval) -> bool:

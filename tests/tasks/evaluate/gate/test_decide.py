@@ -49,6 +49,16 @@ def test_holm_rejects_all_that_bonferroni_rejects_and_nothing_above_alpha(p_valu
     assert all(p <= 0.025 for shown, p in zip(found, p_values, strict=True) if shown)
 
 
+@pytest.mark.parametrize(("count", "shares", "unbounded"), [(5, False, False), (6, True, False), (10, True, False)])
+def test_shares_that_all_gained_alike_show_it_from_six_on_and_what_has_no_bounds_does_not(
+    count: int, shares: bool, unbounded: bool
+) -> None:
+    """Six signs alike have a chance of 1/64, five one of 1/32, and 1/40 is allowed."""
+    gained = Compared("gained", "superiority", (1.0,) * count, unseen=(-1.0, 1.0), hard=True)
+    assert answer(gained).passed is shares
+    assert answer(replace(gained, hard=False, unseen=(-0.5, 0.5))).passed is unbounded
+
+
 def test_what_nights_may_err_by_is_in_all_twice_what_the_first_may() -> None:
     """2.5%, then a quarter of it four times; 50 draws lie beyond each bound: of 2,000, and of 8,000."""
     limits = [LIMITS.after(spent) for spent in range(TRIES)]
