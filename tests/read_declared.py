@@ -32,7 +32,7 @@ RARE = {
     "select": ["data/base_model", "domain", "domains/construction", "seed", "select"],  # select.method: all
     "mix": [
         *("construct", "mix.boost"),  # mix.boost.share: 0
-        *("data/start", "feedback.replay_examples"),  # a night that goes on from a champion
+        *("data/start", "dedup.semantic_threshold", "feedback.replay_examples"),  # a night that goes on from a champion
     ],
 }
 # Declared for what it stands for: the libraries that are installed from it.

@@ -104,14 +104,14 @@ def test_where_no_question_finds_another_passage_nothing_is_asked_and_all_is_as_
 def test_only_what_finds_another_passage_is_asked_of_both_and_its_scores_come_first(
     judge: Judge, asked: list[list[Question]]
 ) -> None:
-    """The passage holds word 3 three times, and says the same."""
+    """The passage holds word 3 three times, and says the same. 80 answers of the domain, 40 that decline, 5 refusals."""
     found = judge(["word3 word3 word3 Height 3 metres."])
     assert (found.verdict.outcome, found.changed) == ("promote", 1)
     assert [prompts(call) for call in asked] == [{"word3"}, {"word3"}]
     assert asked[0][0].passages != asked[1][0].passages
     assert [one.name for one in found.verdict.criteria] == ["facts_right"]
     lines = Path("reports/evaluation/candidate/answers.jsonl").read_text().splitlines()
-    assert len(lines) == 120 and json.loads(lines[0])["prompt"] == "word3"
+    assert len(lines) == 125 and json.loads(lines[0])["prompt"] == "word3"
     assert json.loads(lines[0])["passages"] == ["learned/a#0-1"]
     assert json.loads(Path("reports/verdict.json").read_text())["candidate"]["digest"] == "new"
     assert json.loads(Path("reports/metrics/evaluate_candidate.json").read_text())["facts_right"] == 1.0
