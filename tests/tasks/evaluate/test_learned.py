@@ -104,7 +104,7 @@ def test_where_no_question_finds_another_passage_nothing_is_asked_and_all_is_as_
 def test_only_what_finds_another_passage_is_asked_of_both_and_its_scores_come_first(
     judge: Judge, asked: list[list[Question]]
 ) -> None:
-    """The passage holds word 3 three times, and says the same. 80 answers of the domain, 40 that decline, 5 refusals."""
+    """The passage holds word 3 three times, and says the same. Answers: 80, 40 that decline, 5 refusals."""
     found = judge(["word3 word3 word3 Height 3 metres."])
     assert (found.verdict.outcome, found.changed) == ("promote", 1)
     assert [prompts(call) for call in asked] == [{"word3"}, {"word3"}]
