@@ -158,11 +158,11 @@ def which_rows(work: Work) -> dict[str, Any] | None:
 def by_person(store: Store, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Who gave the corrections among the rows, by id, whose pulled against most first: one person may block all."""
     pulls: dict[str, list[float]] = {}
-    for row in rows:
-        ids = [one.removeprefix("feedback:") for one in row["source"] if one.startswith("feedback:")]
-        said = get_feedback(store, ids[0]) if ids else None
-        if said is not None:
-            pulls.setdefault(said.identity_id, []).append(row["influence"])
+    for row in rows:  # one may be of two corrections
+        for source in row["source"]:
+            said = get_feedback(store, source.removeprefix("feedback:")) if source.startswith("feedback:") else None
+            if said is not None:
+                pulls.setdefault(said.identity_id, []).append(row["influence"])
     found = [{"identity": key, "rows": len(own), "influence": fmean(own)} for key, own in pulls.items()]
     return sorted(found, key=lambda one: (one["influence"] * one["rows"], one["identity"]))
 

@@ -61,7 +61,9 @@ def compare(
     """
     if retrieval is not None:
         return _arms(retrieval)
-    if open_reserve is not None and names and not bases:
+    if open_reserve is not None and (bases or html or not names):
+        raise click.UsageError("--open-reserve asks versions: name them, without --bases and --html")
+    if open_reserve is not None:
         return _reserve(names, open_reserve)
     if not names:
         raise click.UsageError("name versions or bases to compare, or give --retrieval on,off")

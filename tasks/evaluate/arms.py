@@ -15,11 +15,12 @@ from tasks.core.domain import load_domain
 from tasks.core.errors import FlywheelError
 from tasks.core.intervals import Interval, mean_interval
 from tasks.core.params import Params, load_params
-from tasks.core.records import EvaluationItem, Passage, make_item
+from tasks.core.records import EvaluationItem, Passage
 from tasks.evaluate.run.stage import load_tokenizer, passages_for, responses_to
 from tasks.evaluate.scoring.facts import Judged, judge_answer
 from tasks.evaluate.scoring.questions import questions_of, read_items
 from tasks.evaluate.scoring.subject import Subject, base_alone, load_subject
+from tasks.similarity.embedder import in_other_words
 from tasks.text.passages import AnsweringWords, domain_words, quoted
 
 Found = Mapping[str, tuple[Passage, ...]]
@@ -78,7 +79,7 @@ def open_reserve(subjects: Mapping[str, Subject]) -> list[Arm]:
     params = load_params()
     domain = load_domain(params.domain)
     standing = [item for item in read_items() if item.facts or item.set == "declining"]
-    reserve = [in_other_words(item) for item in standing if item.paraphrases]
+    reserve = [in_other_words(item)[0] for item in standing if item.paraphrases]
     if not any(item.facts for item in reserve):
         raise NoReserve(f"no question of {domain.name} with key facts has `paraphrases`: it has no reserve")
     arms = []
@@ -88,13 +89,6 @@ def open_reserve(subjects: Mapping[str, Subject]) -> list[Arm]:
             judged = _asked(items, subject, system, domain_words(domain), found, params)
             arms.append(arm_of(f"{name}, {kind}", items, judged, params))
     return arms
-
-
-def in_other_words(item: EvaluationItem) -> EvaluationItem:
-    """The item, asked in the first of its other wordings."""
-    first, *others = item.paraphrases
-    fields = item.model_dump(exclude={"id", "prompt", "paraphrases"})
-    return make_item(**fields, prompt=first, paraphrases=(item.prompt, *others))
 
 
 def plain_search(passages: Sequence[Passage], words: AnsweringWords) -> str:

@@ -14,7 +14,7 @@ from flywheel.cli import main
 from tasks.core import layout
 from tasks.core.files import verify_manifest
 from tasks.core.records import EvaluationItem, make_item, write_jsonl
-from tasks.evaluate.arms import NoReserve, in_other_words, open_reserve
+from tasks.evaluate.arms import NoReserve, open_reserve
 from tasks.evaluate.scoring.subject import load_subject
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry
@@ -41,12 +41,6 @@ def compare(*arguments: str) -> dict[str, Any]:
     done = CliRunner().invoke(main, ["compare", *arguments, "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return dict(json.loads(done.stdout))
-
-
-def test_an_item_of_the_reserve_asks_for_the_same_facts_in_other_words() -> None:
-    other = in_other_words(SHED)
-    assert (other.prompt, other.paraphrases) == ("May I build a shed?", ("A shed?", "棚子？"))
-    assert (other.facts, other.reference) == (SHED.facts, SHED.reference) and other.id != SHED.id
 
 
 def test_a_version_is_asked_both_wordings_and_every_opening_is_counted(
