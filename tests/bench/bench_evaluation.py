@@ -30,11 +30,10 @@ def side(folder: Path, count: int) -> None:
     config = runpy.run_path(str(folder / "config.py"))
     settings = {key: value for key, value in config["models"][0].items() if key not in ("type", "abbr", "run_cfg")}
     sets = [one for one in config["datasets"] if one["abbr"].endswith("_generation")]
-    texts = {
-        one["path"]: [json.loads(line)["text"] for line in Path(one["path"]).open(encoding="utf-8")] for one in sets
-    }
-    chosen = max(sets, key=lambda one: len(texts[one["path"]]))
-    rows, most = texts[chosen["path"]], chosen["infer_cfg"]["inferencer"]["max_out_len"]
+    lines = {one["abbr"]: Path(one["path"]).read_text(encoding="utf-8").splitlines() for one in sets}
+    chosen = max(sets, key=lambda one: len(lines[one["abbr"]]))
+    rows = [json.loads(line)["text"] for line in lines[chosen["abbr"]]]
+    most = chosen["infer_cfg"]["inferencer"]["max_out_len"]
     model, found = AnswerModel(**settings), {}
     for name, window in (("evaluation", model.window), ("transformers", 0)):
         model.window = window
