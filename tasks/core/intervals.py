@@ -5,7 +5,8 @@ Its interval is the wider, at each end, of two over the clusters that items come
 - Student's t with the cluster-robust standard error (Liang and Zeger 1986);
 - Gaffke's bound (2005; Learned-Miller and Thomas 2019, arXiv 1905.06208): the mean under exponential weights, where
   one item more stands for what nobody asked. Where values cannot lie beyond that item, and are 0 and 1, it is Clopper
-  and Pearson's bound. Elsewhere it lies two standard deviations out at least, and farther where one tail is longer.
+  and Pearson's bound. Elsewhere it lies two standard deviations out at least (three where groups are few), and farther
+  where one tail is longer.
 
 Below EXACT_BELOW clusters the gate asks a sign-flip test as well. A single model's scores have a BCa bootstrap interval
 (Efron and Tibshirani 1993, chapter 14). What holds, and what does not: docs/evaluation.md.
@@ -28,8 +29,10 @@ POWER = 0.8  # with which items are said to be enough
 # Below this many clusters an interval leans on a shape of the differences that so few cannot show.
 EXACT_BELOW = 40
 # How far out the item that nobody asked lies at least: in standard deviations, and in times of the excess of one tail
-# over the other. By simulation (tests/bench/bench_gate.py): less lets rare losses through, more costs power.
+# over the other. By simulation (tests/bench/bench_gate.py): less lets rare losses through, more costs power. Groups of
+# items are often skewed as their items are, and fewer than EXACT_BELOW show little of it.
 SPREAD, SKEW = 2.0, 2.0
+FEW_SPREAD, FEW_SKEW = 3.0, 4.0
 WEIGHTS = 2**22  # drawn at a time: 32 MB
 
 
@@ -141,8 +144,9 @@ def mean_of(
     if min(values) == max(values):
         beyond[:] = 0.0  # no more than rounding
     spread = math.sqrt(float(beyond @ beyond) / (count - 1))
-    skew = (1.0 if hard else SKEW) * float(beyond.max() + beyond.min())
-    least = 0.0 if hard else SPREAD * spread
+    deviations, times = (FEW_SPREAD, FEW_SKEW) if count < min(EXACT_BELOW, n) else (SPREAD, SKEW)
+    skew = (1.0 if hard else times) * float(beyond.max() + beyond.min())
+    least = 0.0 if hard else deviations * spread
     lowest, highest = unseen or (estimate, estimate)
     tails = min(lowest - estimate, skew, -least), max(highest - estimate, skew, least)
     ends: tuple[list[Any], list[Any]] = ([], [])

@@ -112,6 +112,22 @@ def test_the_p_of_a_mean_is_students_or_that_of_the_draws_where_it_is_larger() -
     assert (still.p_above(0.2), still.p_above(0.25), still.p_below(0.25)) == (0.001, 1.0, 1.0)
 
 
+def test_an_unseen_group_of_few_is_reckoned_with_farther_out_than_one_of_many() -> None:
+    """One pair sums to 10, the others to 1 or -1: below 40 of them the excess of 9 counts four times, above twice.
+
+    The upper end is nearly all of that tail, 36 in place of 18, so it lies nearly twice as far.
+    """
+    sums = [10.0, *[-1.0, 1.0] * 20][:40]
+
+    def reach_of(count: int) -> float:
+        values = [total / 2 for total in sums[:count] for _ in range(2)]
+        labels = [str(pair) for pair in range(count) for _ in range(2)]
+        found = mean_of(values, labels, resamples=4000, seed=1)
+        return found.interval(0.95).high - found.estimate
+
+    assert 1.8 < reach_of(39) / reach_of(40) < 2.1
+
+
 def test_one_cluster_alone_is_refused() -> None:
     with pytest.raises(ComparisonError, match="of one cluster alone"):
         mean_of([1.0, 2.0, 3.0, 4.0, 5.0], ["a"] * 5, resamples=1000, seed=1)
