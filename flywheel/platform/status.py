@@ -49,6 +49,7 @@ def attention(found: dict[str, Any]) -> list[str]:
     if found["platform"] == "up":
         down = [(name, row) for name, row in found["services"].items() if not row["ready"]]
         problems += [f"{name} is not ready: {row['note']}" for name, row in down]
+        problems += ((found["serving"] or {}).get("problems") or {}).values()
     if found["disk_free_bytes"] < LOW_DISK:
         problems.append(f"only {found['disk_free_bytes'] / 2**30:.1f} GB of disk are free")
     return problems
@@ -63,9 +64,10 @@ def _service(service: Service, found: dict[str, dict[str, Any]] | None) -> dict[
 
 
 def _served(platform: Platform) -> dict[str, Any] | None:
-    """Version and digest that the gateway serves now, and the challenger where there is one."""
+    """What the gateway serves now, the challenger where there is one, and why it serves nothing newer."""
     found = ask(f"{platform.params.serving.address}/readyz", ours=True)
-    return {key: found.get(key) for key in ("version", "digest", "challenger")} if isinstance(found, dict) else None
+    told = ("version", "digest", "challenger", "problems")
+    return {key: found.get(key) for key in told} if isinstance(found, dict) else None
 
 
 def _nights(platform: Platform) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def words(found: dict[str, Any]) -> str:
             lines.append(f"  {name:<10} {mark:<9} {row['address']}" + (f"  ({row['note']})" if row["note"] else ""))
     if served := found["serving"]:
         also = f", version {served['challenger']} beside it" if served["challenger"] else ""
-        lines.append(f"  serving    version {served['version']}, {str(served['digest'])[:12]}{also}")
+        package = f", package {served['digest'][:12]}" if served["digest"] else ""
+        lines.append(f"  serving    version {served['version']}{package}{also}")
     for night in found["nights"]:
         line = f"  night {night['night']:<4} {night['outcome']:<8} {night['started_at']}  {night['reason'] or ''}"
         lines.append(line.rstrip())

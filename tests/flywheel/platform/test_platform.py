@@ -196,6 +196,15 @@ def test_a_platform_that_was_never_started_is_down_and_needs_no_attention(home: 
     assert [text for text in attention(found) if "disk" not in text] == []
 
 
+def test_status_says_why_the_gateway_serves_another_version_than_the_champion(home: Path) -> None:
+    why = "version 8 is not served: it was trained over another base model"
+    served = {"version": "base", "digest": "", "challenger": None, "problems": {"champion": why}}
+    found: dict[str, Any] = look(load(home)) | {"platform": "up", "services": {}, "serving": served}
+    found["attention"] = attention(found)
+    assert why in found["attention"]
+    assert {"  serving    version base", why} <= set(words(found).splitlines())
+
+
 def test_status_says_that_a_version_waits_and_when_its_question_has_expired(home: Path) -> None:
     migrate(home=lay_mlflow(home))
     with contextlib.closing(Store.open(home=home)) as store:
