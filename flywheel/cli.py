@@ -213,41 +213,32 @@ def trace(identity: str, everything: bool, depends: bool, rows: bool) -> Answer:
 
     with live(home()) as (params, registry, store):
         found = story_of(registry, store, identity, home() / layout.RECEIPT)
-        if depends:
-            found["depends"] = _depends(params, store, identity)
-        if rows:
-            found["rows"] = _rows(store, identity)
+        if depends or rows:
+            found |= _asked_again(params, store, identity, depends, rows)
     return Answer(found, "\n".join(words(found, everything, home() / layout.PARAMS)))
 
 
-def _rows(store: Store, identity: str) -> list[dict[str, Any]]:
-    """Which training rows pulled at an answer; see rows_behind."""
-    import contextlib
-
-    from flywheel.rows_behind import rows_behind
-    from tasks.store.answers import get_answer
-
-    if (answer := get_answer(store, identity)) is None:
-        raise click.UsageError(f"--rows is asked of an answer, and {identity} is none")
-    with contextlib.chdir(home()):
-        return rows_behind(answer)
-
-
-def _depends(params: Params, store: Store, identity: str) -> list[dict[str, Any]]:
-    """What an answer depends on; see leave_one_out."""
+def _asked_again(params: Params, store: Store, identity: str, depends: bool, rows: bool) -> dict[str, Any]:
+    """What an answer depends on, and which training rows pulled at it; see leave_one_out and rows_behind."""
     from flywheel.leave_one_out import leave_one_out
+    from flywheel.rows_behind import rows_behind
     from tasks.core.domain import load_domain
     from tasks.engine.client import Engine, decoding, engine_url
     from tasks.store.answers import get_answer
     from tasks.text.passages import domain_words
 
-    answer = get_answer(store, identity)
-    if answer is None:
-        raise click.UsageError(f"--depends is asked of an answer, and {identity} is none")
-    asked = decoding(params.engine.kind, params.evaluate.repetition_penalty)
-    words = domain_words(load_domain(params.domain))
-    with Engine(engine_url(params.engine)) as client:
-        return leave_one_out(client, answer, words, params.serving.max_tokens, asked)
+    if (answer := get_answer(store, identity)) is None:
+        raise click.UsageError(f"--depends and --rows are asked of an answer, and {identity} is none")
+    found: dict[str, Any] = {}
+    if depends:
+        asked = decoding(params.engine.kind, params.evaluate.repetition_penalty)
+        words = domain_words(load_domain(params.domain))
+        with Engine(engine_url(params.engine)) as client:
+            found["depends"] = leave_one_out(client, answer, words, params.serving.max_tokens, asked)
+    if rows:
+        with contextlib.chdir(home()):
+            found["rows"] = rows_behind(answer)
+    return found
 
 
 @verb
@@ -262,7 +253,6 @@ def estimate(stage: str | None, probe: bool) -> Answer:
 
     Written to reports/estimate.json too. Exit status 3: it cannot run here; what would fit is said.
     """
-    from tasks.core import layout
     from tasks.core.files import write_json
     from tasks.train import estimate_all
 

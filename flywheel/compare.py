@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,8 +77,6 @@ def compare(
 
 def _reserve(names: tuple[str, ...], reason: str) -> Answer:
     """Ask the versions the reserve; that it is opened is written down first, whatever becomes of it."""
-    import contextlib
-
     from flows.live import live
     from tasks.core import layout
     from tasks.core.files import verify_manifest
@@ -105,8 +104,6 @@ def _reserve(names: tuple[str, ...], reason: str) -> Answer:
 
 
 def _arms(asked: str) -> Answer:
-    import contextlib
-
     from tasks.evaluate.arms import compare_arms
 
     wanted = asked.split(",")
@@ -160,8 +157,6 @@ def _cell(value: float | None) -> str:
 
 
 def _bases(names: tuple[str, ...]) -> Answer:
-    import contextlib
-
     from tasks.core.domain import load_domain
     from tasks.core.params import load_params
     from tasks.core.prices import read_prices

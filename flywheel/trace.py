@@ -15,6 +15,7 @@ import yaml
 
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
+from tasks.corpus.forgetting import feedback_behind
 from tasks.curate.receipt.stage import find_receipts
 from tasks.registry.runs import flatten, text
 from tasks.registry.versions import Registry, UnknownVersion, Version, line_of
@@ -93,11 +94,9 @@ def lessons(registry: Registry, version: Version) -> dict[str, tuple[str, str]]:
     return learnt
 
 
-def _corrections(row: dict[str, Any]) -> list[str]:
+def _corrections(row: dict[str, Any]) -> tuple[str, ...]:
     """Ids of the feedback rows that a trained example comes from."""
-    if not row["trained"]:
-        return []
-    return [str(step["detail"]) for step in row["story"] if step["stage"] == FEEDBACK_STAGE and step["kept"]]
+    return feedback_behind(row) if row["trained"] else ()
 
 
 def trace_answer(registry: Registry, store: Store, answer: AnswerRow) -> dict[str, Any]:

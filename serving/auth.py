@@ -8,7 +8,6 @@ A cookie holds the identity's id, signed with a secret of this installation, and
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from serving.errors import ServiceError
 from serving.settings import GatewaySettings
 from serving.storage import Storage
 from tasks.core import layout
+from tasks.core.files import write_bytes
 from tasks.store.identities import authenticate, get_identity
 from tasks.store.schema import Identity
 
@@ -28,6 +28,7 @@ COOKIE = "flywheel_login"
 COOKIE_SECONDS = 12 * 3600
 CACHE_SECONDS = 3.0
 MAX_KEY = 200
+SECRET_BYTES = 48
 _MAX_CACHED = 10_000
 
 
@@ -35,22 +36,9 @@ def cookie_secret(root: Path) -> str:
     """This installation's secret for cookies, made on first use, readable by its owner only."""
     path = root / layout.SECRETS / "cookie"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _written_secret(path)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(secrets.token_urlsafe(48))
+    if not path.is_file() or path.stat().st_size < SECRET_BYTES:
+        write_bytes(path, secrets.token_urlsafe(SECRET_BYTES).encode(), mode=0o600)
     return path.read_text(encoding="utf-8")
-
-
-def _written_secret(path: Path) -> str:
-    for _ in range(50):  # another starter may be between creating and writing it
-        if len(secret := path.read_text(encoding="utf-8").strip()) >= 32:
-            return secret
-        time.sleep(0.05)
-    path.unlink()  # a start that was killed in between: cookies signed with half a secret never existed
-    return cookie_secret(path.parents[2])
 
 
 class Authenticator:

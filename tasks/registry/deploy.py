@@ -40,7 +40,8 @@ def promote(registry: Registry, store: Store, version: Version, actor: str, reas
         raise PromotionRefused(stands)
     with one_decides(store, registry):
         before = registry.promote(version)
-        _write(registry, store, "override" if override else "promoted", version, actor, override or reason)
+        if not _agree(version, ledger_champion(store, registry.domain)):
+            _append(store, registry, "override" if override else "promoted", version, actor, override or reason)
     return before
 
 
@@ -92,12 +93,6 @@ def not_approved(store: Store, registry: Registry, version: Version) -> str:
     return ledger.refusal(asked) or ledger.WAITS.format(version.number)
 
 
-def _write(registry: Registry, store: Store, event: str, version: Version, actor: str, reason: str) -> None:
-    truth = ledger_champion(store, registry.domain)
-    if truth is None or (truth.version, truth.digest) != (version.number, version.manifest):
-        _append(store, registry, event, version, actor, reason)
-
-
 def _append(store: Store, registry: Registry, event: str, version: Version, actor: str, reason: str) -> None:
     """Into the ledger, with what the version's signature says."""
     detail = evidence(version.tags)
@@ -117,8 +112,6 @@ def ledger_champion(store: Store, domain: str) -> LedgerEntry | None:
 def may_serve(store: Store, registry: Registry, version: Version) -> str | None:
     """None where the alias on this version may be honoured, else the reason in words."""
     truth = ledger_champion(store, registry.domain)
-    if truth is not None and (truth.version, truth.digest) == (version.number, version.manifest):
-        return None
     if reason := unservable(version) or registry.untrusted(version):
         return reason
     if version.tags.get("override", "").strip():

@@ -12,7 +12,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,6 @@ class Version:
     run_id: str
     tags: dict[str, str]
     aliases: tuple[str, ...] = ()
-    created_ms: int = field(default=0, compare=False)
 
     @property
     def manifest(self) -> str:
@@ -94,13 +93,7 @@ class Registry:
         aliases = self._aliases()
         found = self.client.search_model_versions(f"name='{self.domain}'", max_results=10_000)
         rows = [
-            Version(
-                str(row.version),
-                row.run_id or "",
-                dict(row.tags or {}),
-                aliases.get(str(row.version), ()),
-                int(row.creation_timestamp or 0),
-            )
+            Version(str(row.version), row.run_id or "", dict(row.tags or {}), aliases.get(str(row.version), ()))
             for row in found
         ]
         return sorted(rows, key=lambda version: -int(version.number))

@@ -31,11 +31,7 @@ def ensure_conversation(store: Store, conversation_id: str | None, identity: Ide
     """
     if conversation_id is None:
         row = ConversationRow(id=new_id("conv"), identity_id=identity.id, domain=domain, created_at=now())
-        try:
-            with store.write() as session:
-                session.add(row)
-        except IntegrityError:
-            raise StoreError("this identity is no longer there") from None
+        store.add(row, StoreError("this identity is no longer there"))
         return row.id
     with store.read() as session:
         found = session.get(ConversationRow, conversation_id)
@@ -51,11 +47,7 @@ def open_draft(store: Store, conversation_id: str, how: str) -> str:
         UnknownConversation: there is no such conversation.
     """
     row = DraftRow(id=new_id("draft"), conversation_id=conversation_id, how=how, created_at=now())
-    try:
-        with store.write() as session:
-            session.add(row)
-    except IntegrityError:
-        raise UnknownConversation("there is no such conversation") from None
+    store.add(row, UnknownConversation("there is no such conversation"))
     return row.id
 
 

@@ -12,7 +12,6 @@ import re
 import secrets
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tasks.core.clock import now
@@ -51,11 +50,7 @@ def create_identity(store: Store, name: str, role: str) -> tuple[Identity, str]:
     number = secrets.token_hex(4)
     key = f"fw_{number}_{secrets.token_urlsafe(32)}"
     row = Identity(id=number, name=name.strip(), role=role, key_sha256=_sha256(key), created_at=now())
-    try:
-        with store.write() as session:
-            session.add(row)
-    except IntegrityError:
-        raise StoreError(f"there is an identity called {name.strip()!r}; choose another name") from None
+    store.add(row, StoreError(f"there is an identity called {name.strip()!r}; choose another name"))
     return row, key
 
 

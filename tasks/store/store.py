@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from tasks.core import layout
 from tasks.store.errors import BadValue, StoreError, StoreOutdated, StoreUnavailable
-from tasks.store.schema import HEAD
+from tasks.store.schema import HEAD, Base
 
 MIGRATE = "python -m tasks.store.migrate"
 Result = TypeVar("Result")
@@ -96,6 +96,14 @@ class Store:
         """A session that commits at the end, or not at all. An IntegrityError is passed on, for the caller to read."""
         with _plain_errors(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def add(self, row: Base, refusal: StoreError) -> None:
+        """Store a new row; raises `refusal` where a constraint of the database does not allow it."""
+        try:
+            with self.write() as session:
+                session.add(row)
+        except IntegrityError:
+            raise refusal from None
 
     def write_or_look_again(self, work: Callable[[Session], Result]) -> Result:
         """`work` in a session as of `write`; anew where another one wrote the same row at the same time.

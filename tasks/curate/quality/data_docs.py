@@ -14,7 +14,7 @@ from jinja2 import ChainableUndefined, Environment
 from tasks.core import layout
 from tasks.core.errors import FlywheelError
 from tasks.core.files import fresh_directory, write_text
-from tasks.curate.quality.suite import read_suite, suite_names
+from tasks.curate.quality.suite import read_suites
 
 RESULTS = layout.VALIDATE / "results"
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Data docs</title>
@@ -62,7 +62,7 @@ def render_data_docs(root: Path = Path()) -> Path:
 
     environment = Environment(autoescape=True, undefined=ChainableUndefined)
     environment.filters["bound"] = bound
-    suites = [(name, read_suite(name)["expectations"], results.get(name, {})) for name in suite_names()]
+    suites = [(name, expected, results.get(name, {})) for name, expected in sorted(read_suites().items())]
     with fresh_directory(root / layout.DATA_DOCS) as folder:
         write_text(folder / "index.html", environment.from_string(PAGE).render(suites=suites))
     return root / layout.DATA_DOCS / "index.html"

@@ -1,4 +1,4 @@
-"""The suites: what every record of a type and origin has to be, as Great Expectations' own JSON in suites/.
+"""The suites: what every record of a type and origin has to be, as Great Expectations writes it, in suites.yaml.
 
 A bound that params.yaml or domain.yaml sets stands there as {"$PARAMETER": name}; the `reason` in an expectation's meta
 says what a row is that fails it. Rows are validated a batch at a time and the results added up in bounded memory.
@@ -26,6 +26,7 @@ from tasks.core.records import (
     Triple,
     read_own_jsonl,
 )
+from tasks.core.settings import read_yaml
 from tasks.core.tables import read_batches, records_of
 from tasks.curate.quality.expectations import declare, measured
 from tasks.text.prompts import PromptError, messages_of, render
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.core.params import Params
 
 
-FOLDER = Path(__file__).parent / "suites"
+SUITES = Path(__file__).parent / "suites.yaml"
 COLUMNS = "expect_table_columns_to_match_ordered_list"
 Row = dict[str, Any]
 ROW_COUNT = "expect_table_row_count_to_be_between"
@@ -47,34 +48,30 @@ SHOWN = 20  # failing rows that an expectation names in data docs
 
 
 class SuiteError(FlywheelError):
-    """A suite is missing, or cannot be read."""
+    """A suite is missing, or expects what it cannot."""
 
 
-def suite_names() -> list[str]:
-    """The names of all suites, in order."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+def read_suites(path: Path = SUITES) -> dict[str, list[dict[str, Any]]]:
+    """Suite → its expectations in order, groups spelt out; raises SettingsError for a file that is no YAML."""
+    return {
+        name: [one for part in parts for one in (part if isinstance(part, list) else [part])]
+        for name, parts in read_yaml(path)["suites"].items()
+    }
 
 
-def read_suite(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """A suite as it stands in its file; raises SuiteError where there is none, or none of this name in it."""
-    path = folder / f"{name}.json"
-    try:
-        suite: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SuiteError(f"{path} is missing: every record type and origin has a suite; write one") from None
-    except ValueError as error:
-        raise SuiteError(f"{path} is no JSON: {error}") from None
-    if suite.get("name") != name:
-        raise SuiteError(f"{path}: its name is {suite.get('name')!r} and has to be {name!r}")
-    return suite
+def read_suite(name: str) -> list[dict[str, Any]]:
+    """The expectations of a suite; raises SuiteError where there is none of this name."""
+    if name not in (suites := read_suites()):
+        raise SuiteError(f"{SUITES.name} has no suite {name}: every record type and origin has one; write it")
+    return suites[name]
 
 
 def columns_of(name: str) -> list[str]:
     """The columns that a suite expects, in order: its rows hold these. Raises SuiteError where it expects none."""
-    for expectation in read_suite(name)["expectations"]:
+    for expectation in read_suite(name):
         if expectation["type"] == COLUMNS:
             return list(expectation["kwargs"]["column_list"])
-    raise SuiteError(f"{name}.json: {COLUMNS} is missing")
+    raise SuiteError(f"{SUITES.name}: {name}: {COLUMNS} is missing")
 
 
 def parameters(params: Params, domain: Domain, special_tokens: list[str]) -> dict[str, Any]:
@@ -109,7 +106,7 @@ class Checker:
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]},
             expectation_parameters=self._parameters,
         )
-        order = {_subject(item): place for place, item in enumerate(read_suite(name)["expectations"])}
+        order = {_subject(item): place for place, item in enumerate(read_suite(name))}
         results = [_plain(item) for item in result.to_json_dict()["results"]]
         return sorted(results, key=lambda item: order[_subject(item)])
 
@@ -118,11 +115,11 @@ class Checker:
 
         declare()
         if name not in self._suites:
-            raw = read_suite(name)
+            expected = read_suite(name)
             try:
-                self._suites[name] = gx.ExpectationSuite(name=name, expectations=raw["expectations"])
+                self._suites[name] = gx.ExpectationSuite(name=name, expectations=expected)
             except Exception as error:  # several of its own, and pydantic's
-                raise SuiteError(f"{name}.json: {error}") from error
+                raise SuiteError(f"{SUITES.name}: {name}: {error}") from error
         return self._suites[name]
 
     @cached_property
