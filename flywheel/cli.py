@@ -13,12 +13,11 @@ import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, brief, is_quiet, json_option, registry, verb
+from flywheel.answers import Answer, Verbs, brief, end_in_order, is_quiet, json_option, registry, verb
 from flywheel.compare import compare
 from flywheel.forget import forget
 from flywheel.learn import learn
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.train.smaller import Quantisation
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flywheel")
 def main() -> None:
     """Flywheel: a domain model that is trained, judged, served and improved, in house.
@@ -63,7 +62,10 @@ def status() -> Answer:
     """
     from flywheel.platform import status as platform_status
     from flywheel.platform.platform import load
+    from tasks.core.domain import load_domain
+    from tasks.core.params import load_params
 
+    load_domain(load_params(home() / layout.PARAMS).domain, home())  # its name may be wrong
     found, words, _ = _versions()
     platform = platform_status.look(load(home()))
     wrong = [found["untrusted"]] if found["untrusted"] else []
@@ -163,8 +165,9 @@ def rollback(reason: str) -> Answer:
     from flows.live import live, rolled_back
 
     with live(home()) as (params, registry, store):
-        champion, previous, served, words = rolled_back(registry, store, params, reason)
-        return Answer({"champion": brief(champion), "previous": previous.number, "served": served}, words)
+        _, previous, served, words = rolled_back(registry, store, params, reason)
+        champion = brief(registry.get("champion"))  # with the alias that it has now
+        return Answer({"champion": champion, "previous": previous.number, "served": served}, words)
 
 
 @verb
@@ -273,7 +276,7 @@ def search(trials: int, minutes: float, space: str) -> Answer:
     from flows.search import read_space
     from flows.search import search as run
 
-    _end_in_order(signal.SIGTERM, signal.SIGINT)  # the trial's training ends, its run is closed
+    end_in_order(signal.SIGTERM, signal.SIGINT)  # the trial's training ends, its run is closed
     found = run(home(), read_space(home() / space), trials, minutes)
     best = found["best"]
     lines = [f"best of {len(found['trials'])} trials: validation loss {best['validation_loss']:.4f} nats a token"]
@@ -282,7 +285,9 @@ def search(trials: int, minutes: float, space: str) -> Answer:
 
 @verb
 @click.option("--quantise", type=click.Choice(["q8_0", "q4_1"]), help="Eight or four bits a weight, as a GGUF file.")
-@click.option("--distil", type=int, metavar="LAYERS", help="A student with so many layers, trained on answers.")
+@click.option(
+    "--distil", type=click.IntRange(min=1), metavar="LAYERS", help="A student with so many layers, trained on answers."
+)
 @click.option("--judge/--no-judge", default=True, show_default=True, help="Measure it and put it to the gate.")
 def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> Answer:
     """Make a smaller form of the packaged version, and judge it against the version.
@@ -296,7 +301,7 @@ def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> A
 
     if (quantise is None) == (distil is None):
         raise click.UsageError("name one of --quantise and --distil")
-    _end_in_order(signal.SIGTERM)
+    end_in_order(signal.SIGTERM)
     os.chdir(home())
     hush()
     form = forms.quantised(quantise) if quantise else forms.distilled(distil or 0)
@@ -308,16 +313,6 @@ def smaller(quantise: Quantisation | None, distil: int | None, judge: bool) -> A
     lines = [words, f"{verdict.outcome}: {verdict.reasons[0]}", *verdict.reasons[1:]]
     status = 0 if verdict.outcome == "promote" else 2
     return Answer({**found, "verdict": verdict.model_dump(mode="json")}, "\n".join(lines), status)
-
-
-def _end_in_order(*signals: signal.Signals) -> None:
-    """End by SystemExit, so that what was begun is closed; an Exception would count a search's trial as failed."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    for number in signals:
-        signal.signal(number, leave)
 
 
 @verb

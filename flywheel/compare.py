@@ -60,10 +60,12 @@ def compare(
     Base models are asked the domain's own questions by the run that judges releases (some minutes each, once), next
     to size, licence, languages and estimated cost; one is recommended, with reasons.
     """
+    if retrieval is not None and (names or bases or html or open_reserve is not None):
+        raise click.UsageError("--retrieval asks the base model and the packaged one: name nothing else with it")
     if retrieval is not None:
         return _arms(retrieval)
-    if open_reserve is not None and (bases or html or not names):
-        raise click.UsageError("--open-reserve asks versions: name them, without --bases and --html")
+    if open_reserve is not None and (bases or html or not names or not open_reserve.strip()):
+        raise click.UsageError("--open-reserve REASON asks versions: name them, without --bases and --html")
     if open_reserve is not None:
         return _reserve(names, open_reserve)
     if not names:

@@ -20,6 +20,7 @@ from tasks.core.domain import COLUMNAR, Columns, HumanSource, Source
 from tasks.core.records import BadLine
 from tasks.corpus.ingest.documents import DOCUMENT_FIELDS, ENDINGS, read_documents
 from tasks.corpus.ingest.human import human_rows
+from tasks.corpus.ingest.triples import RDF_FORMATS
 from tasks.corpus.reading.columns import heading, is_wrong, known_as, named
 from tasks.corpus.reading.conversations import CONVERSATIONS
 from tasks.corpus.reading.lines import bad_line, by_cause, encoding_of
@@ -37,6 +38,10 @@ CHOICE = re.compile(
 )
 # Of options: B, (b), A, C, 1,3 and Option 2.
 LETTERS = re.compile(r"\W*((?i:option|choice|answer|alternativ|选项)\W*)?([A-H]{1,8}|[a-hXx\d])(\W+[A-Ha-hXx\d])*\W*")
+TRIPLES = (
+    "a knowledge graph, no answers: put the file (a table has the columns subject, relation, object) into "
+    "domains/<name> and name it under `triples` of domain.yaml, with templates (docs/domains.md)"
+)
 DOCUMENTS = Source(name="folder", files=["*"], licence="-", attribution="-")
 
 
@@ -69,10 +74,12 @@ def look(folder: Path) -> Found:
     """Every file of a folder and its subfolders, hidden ones left out, by what it can be used for."""
     found = Found()
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or any(part.startswith((".", "~")) for part in path.relative_to(folder).parts):
+        if any(part.startswith((".", "~")) for part in path.relative_to(folder).parts):
             continue
         ending = path.suffix.casefold()
         try:
+            if not path.is_file():
+                continue
             if path.stat().st_size == 0:
                 found.unused[path] = "empty"
             elif path.name in ABOUT_ROWS:
@@ -81,9 +88,11 @@ def look(folder: Path) -> Found:
                 found.tables[path] = _table(path)
             elif ending in ENDINGS:
                 found.documents[path] = _document(path)
+            elif ending in RDF_FORMATS:
+                found.unused[path] = TRIPLES
             else:
                 found.unused[path] = f"no reader for {ending or 'a file without an ending'}"
-        except SourceError as error:
+        except (SourceError, OSError) as error:
             found.unused[path] = str(error).removeprefix(f"{path}: ")
     return found
 
@@ -127,6 +136,8 @@ def columns_in(path: Path) -> Columns | None:
             f"{path}: preferences, no answers: `rejected` is not to be learnt; put the file "
             "into domains/<name> and name it under `preferences` of domain.yaml (docs/alignment.md)"
         )
+    if {"subject", "object"} <= {*map(heading, names)} and "answer" not in named(names):
+        raise SourceError(f"{path}: {TRIPLES}")
     if {"instruction", "output"} <= names.keys() or names.keys() & {*CONVERSATIONS}:
         return None
     return guess_columns(rows, list(names))

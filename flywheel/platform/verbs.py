@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flywheel.answers import Answer, is_quiet, verb
+from flywheel.answers import Answer, end_in_order, is_quiet, verb
+from tasks.core import layout
 from tasks.core.layout import home
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def up() -> Answer:
     from flywheel.platform.platform import load
     from flywheel.platform.up import up as bring_up
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-started platform is stopped again
+    end_in_order(signal.SIGTERM)  # so that a half-started platform is stopped again
     platform, started = load(home()), time.monotonic()
     with _progress() as say:
         began = bring_up(platform, say)
@@ -106,12 +107,14 @@ def keys(action: str, name: str | None, role: str) -> Answer:
 
     A new key is shown this once; the store keeps its hash only.
     """
+    from tasks.core.params import load_params
     from tasks.store.identities import create_identity, disable_identity, list_identities
     from tasks.store.migrate import migrate
     from tasks.store.store import Store
 
     if (name is None) != (action == "list"):
         raise click.UsageError("`list` takes no name" if action == "list" else f"{action} whom? Give a name")
+    load_params(home() / layout.PARAMS)  # a store in any other folder is one that no gateway reads
     migrate(home=home())
     with contextlib.closing(Store.open(home=home())) as store:
         if action == "add":
@@ -129,7 +132,6 @@ def keys(action: str, name: str | None, role: str) -> Answer:
     return Answer({"identities": rows}, "\n".join(lines) or "nobody yet")
 
 
-file_argument = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 existing = click.Path(path_type=Path, dir_okay=False, exists=True)
 passphrase_option = click.option(
     "--passphrase-file",
@@ -139,7 +141,7 @@ passphrase_option = click.option(
 
 
 @verb
-@file_argument
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--recipient", multiple=True, metavar="AGE1…", help="Encrypt for this age public key; may be repeated.")
 @passphrase_option
 def backup(file: Path, recipient: tuple[str, ...], passphrase_file: Path | None) -> Answer:
@@ -150,14 +152,15 @@ def backup(file: Path, recipient: tuple[str, ...], passphrase_file: Path | None)
     from tasks.registry.backup import back_up
     from tasks.registry.sealing import read_passphrase
 
-    passphrase = None if recipient else read_passphrase(passphrase_file)
+    end_in_order(signal.SIGTERM)  # what is not encrypted must not stay behind
+    passphrase = None if recipient else read_passphrase(passphrase_file, "--recipient")
     found = back_up(home(), file.absolute(), list(recipient), passphrase)
     line = f"{file}: {found['bytes'] / 1e6:.1f} MB, {found['files']} files, {found['versions']} versions"
     return Answer(found, _with_omissions(line, found))
 
 
 @verb
-@file_argument
+@click.argument("file", type=existing)
 @click.option(
     "--identity-file",
     type=existing,
@@ -174,7 +177,8 @@ def restore(file: Path, identity_file: Path | None, passphrase_file: Path | None
     if running(home()):
         raise PlatformFailed("the platform is up; `make down` stops it, then restore")
     identity = read_identity(identity_file) if identity_file else None
-    passphrase = None if identity else read_passphrase(passphrase_file)
+    end_in_order(signal.SIGTERM)
+    passphrase = None if identity else read_passphrase(passphrase_file, "--identity-file")
     found = put_back(home(), file.absolute(), identity, passphrase, force)
     line = f"restored {found['files']} files of {found['taken_at']}: {', '.join(found['restored'])}"
     return Answer(found, _with_omissions(line, found))

@@ -366,9 +366,10 @@ class Params(Section):
         if self.mix.replay_ratio + self.mix.safety_ratio >= 1.0:
             problems.append("mix.replay_ratio and mix.safety_ratio must leave room for the domain: below 1 together")
         for name, stage in self.training():
-            launch_file = Path("infra/accelerate") / f"{stage.launch}.yaml"
+            named = Path("infra/accelerate") / f"{stage.launch}.yaml"
+            launch_file = named if named.is_file() else layout.home() / named
             if not launch_file.is_file():
-                problems.append(f"{name}.launch: {launch_file} does not exist")
+                problems.append(f"{name}.launch: {named} does not exist")
             elif stage.method == "qlora" and yaml.safe_load(launch_file.read_text(encoding="utf-8")).get("use_cpu"):
                 problems.append(
                     f"{name}.method: qlora needs a GPU, and {name}.launch: {stage.launch} has none; use lora"
@@ -386,6 +387,9 @@ class Params(Section):
             problems.append("align.rollout.max_prompt_tokens must be below align.max_tokens")
         if (self.engine.kind == "url") != bool(self.engine.url):
             problems.append("engine.url goes with engine.kind: url, and only with it")
+        ports = (self.serving.port, self.engine.port, self.platform.prefect_port, self.platform.mlflow_port)
+        if len(set(ports)) < len(ports):
+            problems.append("serving.port, engine.port, platform.prefect_port and platform.mlflow_port must differ")
         if not is_local(self.serving.host) and not self.serving.tls_certificate:
             problems.append("serving.host other than the loopback address needs serving.tls_certificate and tls_key")
         if self.nightly.timezone not in available_timezones():

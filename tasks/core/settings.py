@@ -38,10 +38,22 @@ def parse_settings(path: Path, kind: type[Settings]) -> Settings:
         raise SettingsError("\n".join(f"{path}: {line}" for line in mistakes(error))) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key stands twice; PyYAML would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if (first := lines.setdefault(key.value, line)) != line:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice, in line {first} and in line {line}")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. Raises SettingsError: it is missing, or not YAML."""
+    """What a YAML file holds. Raises SettingsError: it is missing, not YAML, or a key stands twice."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
     except FileNotFoundError:
         raise SettingsError(f"{path}: the file does not exist") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:

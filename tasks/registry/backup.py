@@ -16,10 +16,12 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
+
+import psutil
 
 from tasks.core import layout
 from tasks.core.clock import now
@@ -28,7 +30,7 @@ from tasks.core.files import canonical_json, sha256_file
 from tasks.core.params import load_params
 from tasks.registry.runs import STORE as MLFLOW
 from tasks.registry.runs import tracking_uri
-from tasks.registry.sealing import seal, unseal
+from tasks.registry.sealing import public_keys, seal, unseal
 from tasks.store.errors import StoreOutdated
 from tasks.store.forgotten import CERTIFICATES
 from tasks.store.migrate import copy_store, migrate
@@ -71,24 +73,38 @@ def back_up(home: Path, target: Path, recipients: list[str], passphrase: str | N
         SealError: a recipient is no age public key.
         StoreError: the store cannot be read.
     """
+    keys = public_keys(recipients)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    (home / layout.HOME).mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="backup-") as folder:  # mode 700
-            plan, about = _prepare(home, Path(folder))
-            files = _write_tar(Path(folder) / "plain.tar", plan, about)
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-                with (Path(folder) / "plain.tar").open("rb") as plain:
-                    seal(plain, stream, recipients, passphrase)
-                stream.flush()
-                os.fsync(stream.fileno())
+        with (
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream,
+            _private_folder(home) as folder,
+        ):
+            plan, about = _prepare(home, folder)
+            files = _write_tar(folder / "plain.tar", plan, about)
+            with (folder / "plain.tar").open("rb") as plain:
+                seal(plain, stream, keys, passphrase)
+            stream.flush()
+            os.fsync(stream.fileno())
         size = temporary.stat().st_size
         temporary.replace(target)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise BackupFailed(f"the backup could not be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return {**about, "file": str(target), "bytes": size, "files": files, "versions": len(about["versions"])}
+
+
+@contextmanager
+def _private_folder(home: Path) -> Iterator[Path]:
+    """A folder of mode 700 for what is not encrypted, gone in the end. One that a kill has left goes first."""
+    (home / layout.HOME).mkdir(parents=True, exist_ok=True)
+    for left in (home / layout.HOME).glob("unsealed-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix=f"unsealed-{os.getpid()}-") as folder:
+        yield Path(folder)
 
 
 def _prepare(home: Path, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
@@ -207,9 +223,7 @@ def put_back(home: Path, source: Path, identity: str | None, passphrase: str | N
         raise RestoreRefused(f"{source} does not exist")
     registry = _embedded_database(home) or home / MLFLOW / DATABASE  # beside a remote server: the one without it
     _refuse_unless_empty(home, registry, force)
-    (home / layout.HOME).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home / layout.HOME, prefix="restore-") as name:
-        folder = Path(name)
+    with _private_folder(home) as folder:
         with source.open("rb") as stream, (folder / "plain.tar").open("wb") as tar:
             unseal(stream, tar, identity, passphrase)
         manifest = _unpack(folder / "plain.tar", folder / "plain")

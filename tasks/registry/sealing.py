@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,38 +26,52 @@ class SealError(FlywheelError):
     """A backup cannot be opened or written: the wrong key, a damaged file, a missing passphrase."""
 
 
-def read_passphrase(path: Path | None) -> str:
+def read_passphrase(path: Path | None, instead: str) -> str:
     """The passphrase from a file's first line, or FLYWHEEL_BACKUP_PASSPHRASE. Never from the command line.
 
+    `instead`: the option that does without one.
+
     Raises:
-        SealError: there is none, or it is shorter than 12 characters.
+        SealError: there is none, it is shorter than 12 characters, or the file is not UTF-8.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    passphrase = (lines[0] if lines else "") if path else os.environ.get(VARIABLE, "")
+    passphrase = (_lines(path) or [""])[0] if path else os.environ.get(VARIABLE, "")
     if len(passphrase) < SHORTEST:
         where = str(path) if path else VARIABLE
-        raise SealError(f"a passphrase of at least {SHORTEST} characters is needed in {where}, or --recipient")
+        raise SealError(f"a passphrase of at least {SHORTEST} characters is needed in {where}, or {instead}")
     return passphrase
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise SealError(f"{path} is not UTF-8 text") from None
 
 
 def read_identity(path: Path) -> str:
     """The first AGE-SECRET-KEY of an age identity file.
 
     Raises:
-        SealError: it holds none.
+        SealError: it holds none, or is not UTF-8.
     """
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _lines(path):
         if line.strip().startswith("AGE-SECRET-KEY-"):
             return line.strip()
     raise SealError(f"{path} holds no age identity (a line AGE-SECRET-KEY-…)")
 
 
-def seal(source: BinaryIO, target: BinaryIO, recipients: list[str], passphrase: str | None) -> None:
-    """Encrypt what `source` holds into `target`, block by block.
+def public_keys(recipients: Sequence[str]) -> list[Any]:
+    """The keys that these texts are. Raises SealError: one is no age public key."""
+    import pyrage
 
-    Raises:
-        SealError: a recipient is no age public key.
-    """
+    try:
+        return [pyrage.x25519.Recipient.from_str(key) for key in recipients]
+    except pyrage.RecipientError as error:
+        raise SealError(f"not an age public key (age1…): {error}") from None
+
+
+def seal(source: BinaryIO, target: BinaryIO, keys: list[Any], passphrase: str | None) -> None:
+    """Encrypt what `source` holds into `target`, block by block, for the passphrase or else for the keys."""
     import pyrage
 
     if passphrase is not None:
@@ -64,10 +79,7 @@ def seal(source: BinaryIO, target: BinaryIO, recipients: list[str], passphrase: 
         kept = base64.b64encode(pyrage.passphrase.encrypt(str(identity).encode(), passphrase)).decode()
         header, keys = f"{MAGIC} passphrase {kept}\n", [identity.to_public()]
     else:
-        try:
-            header, keys = f"{MAGIC} recipients\n", [pyrage.x25519.Recipient.from_str(key) for key in recipients]
-        except pyrage.RecipientError as error:
-            raise SealError(f"not an age public key (age1…): {error}") from None
+        header = f"{MAGIC} recipients\n"
     target.write(header.encode())
     pyrage.encrypt_io(source, target, keys)
 

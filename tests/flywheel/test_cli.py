@@ -16,6 +16,7 @@ from flywheel.cli import main
 from tasks.registry.runs import open_run
 from tasks.registry.versions import Registry
 from tests.mlflow_store import lay_mlflow
+from tests.tasks.registry.test_backup import PUBLIC
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,24 @@ def test_a_held_version_is_refused_with_the_reason_and_promoted_by_a_person_unti
     assert "verdict cannot be read" in run_json("promote", "2", status=1)["error"]
     assert run("promote", "7", status=1).strip().endswith("there are: 2, 1")
     assert run_json("promote", "candidate", "--override", "seen by a person")["previous"] == "1"
-    assert "version 1 is champion again; version 2 is previous" in run("rollback")
+    told = run_json("rollback")
+    assert (told["champion"]["version"], told["previous"], "champion" in told["champion"]["aliases"]) == ("1", "2", True)
+
+
+def test_a_wrong_call_is_told_in_json_too(home: Path) -> None:
+    for call in (["promote"], ["rollback", "--colour"], ["compare", "1", "2", "--retrieval", "on"]):
+        told = CliRunner().invoke(main, [*call, "--json"])
+        assert told.exit_code == 2 and json.loads(told.stdout)["error"] and "Usage:" in told.stderr
+
+
+def test_a_folder_that_cannot_be_written_to_ends_a_verb_in_words(home: Path) -> None:
+    assert "Not a directory" in run_json("backup", "params.yaml/file", "--recipient", PUBLIC, status=1)["error"]
+
+
+def test_keys_are_made_where_a_project_is_alone(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "params.yaml: the file does not exist" in run_json("keys", "add", "anna", status=1)["error"]
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_card_without_a_release_says_what_to_do(home: Path) -> None:

@@ -107,7 +107,7 @@ def _verified(directory: Path) -> str:
     try:
         digest = verify_manifest(directory)
     except ManifestError as error:
-        raise SubjectError(f"{error}. Run the stage that makes {directory} again") from None
+        raise SubjectError(f"{error}. `make run` makes {directory} again") from None
     unsafe = [path for path in sorted(directory.rglob("*")) if path.suffix in UNSAFE_SUFFIXES]
     if unsafe:
         raise SubjectError(f"{unsafe[0]} can run code when it is loaded; only safetensors weights are measured")

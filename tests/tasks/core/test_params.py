@@ -42,6 +42,18 @@ def test_all_mistakes_are_reported_at_once_by_key(changed: Any) -> None:
     assert "gate.level: " in text
 
 
+def test_a_key_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 1\ngate:\n  level: 0.9\n  level: 0.95\n")
+    with pytest.raises(SettingsError, match="level stands twice, in line 3 and in line 4"):
+        load_params(path)
+
+
+def test_two_services_on_one_port_are_refused(changed: Any) -> None:
+    with pytest.raises(SettingsError, match=r"serving\.port, engine\.port, .* must differ"):
+        load_params(changed(lambda value: value["serving"].update({"port": value["engine"]["port"]})))
+
+
 @pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "align"])
 def test_qlora_is_refused_where_a_launch_has_no_gpu(name: str, changed: Any) -> None:
     with pytest.raises(SettingsError, match=rf"{name}\.method: qlora needs a GPU, and {name}\.launch: cpu has none"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import filecmp
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from tasks.registry.backup import BackupDamaged, RestoreRefused, back_up, put_back
 from tasks.registry.runs import open_run
-from tasks.registry.sealing import SealError, read_identity, read_passphrase, seal, unseal
+from tasks.registry.sealing import SealError, public_keys, read_identity, read_passphrase, seal, unseal
 from tasks.registry.versions import Registry
 from tasks.store.identities import authenticate, create_identity
 from tasks.store.migrate import migrate
@@ -96,7 +98,7 @@ def sealed_tar(folder: Path, *members: tarfile.TarInfo) -> Path:
             member.size = 4
             tar.addfile(member, io.BytesIO(b"evil"))
     with (folder / "tar").open("rb") as plain, (folder / "b").open("wb") as stream:
-        seal(plain, stream, [PUBLIC], None)
+        seal(plain, stream, public_keys([PUBLIC]), None)
     return folder / "b"
 
 
@@ -214,9 +216,30 @@ def test_a_failed_backup_leaves_the_older_one(home: Path, tmp_path: Path) -> Non
 def test_a_short_passphrase_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYWHEEL_BACKUP_PASSPHRASE", "short")
     with pytest.raises(SealError, match="12 characters"):
-        read_passphrase(None)
+        read_passphrase(None, "--recipient")
     (tmp_path / "p").write_text(PASSPHRASE + "\nsecond line\n")
-    assert read_passphrase(tmp_path / "p") == PASSPHRASE
+    assert read_passphrase(tmp_path / "p", "--recipient") == PASSPHRASE
+    (tmp_path / "p").write_bytes("lösenord med ö".encode("latin-1"))
+    with pytest.raises(SealError, match="p is not UTF-8 text"):
+        read_passphrase(tmp_path / "p", "--recipient")
+
+
+def test_a_backup_that_is_ended_in_the_middle_leaves_nothing_unencrypted(
+    home: Path, root: Path, tmp_path: Path
+) -> None:
+    """Ended by SIGTERM it takes away what it wrote; what a kill has left goes with the next backup."""
+    code = (
+        "import os, signal, sys\n"
+        "from flywheel.cli import main\n"
+        "from tasks.registry import backup\n"
+        "backup.seal = lambda *_: os.kill(os.getpid(), getattr(signal, sys.argv.pop()))\n"
+        "main(['backup', sys.argv.pop()])"
+    )
+    environment = {**os.environ, "FLYWHEEL_BACKUP_PASSPHRASE": PASSPHRASE, "FLYWHEEL_ROOT": str(home)}
+    for name, status, left in (("SIGKILL", -9, 1), ("SIGTERM", 143, 0)):
+        ended = subprocess.run([sys.executable, "-c", code, name, str(tmp_path / "b")], cwd=root, env=environment)
+        assert (ended.returncode, len([*(home / ".flywheel").glob("unsealed-*/plain.tar")])) == (status, left)
+    assert not (tmp_path / "b").exists()
 
 
 def test_sealing_takes_little_memory(tmp_path: Path) -> None:
@@ -224,7 +247,7 @@ def test_sealing_takes_little_memory(tmp_path: Path) -> None:
     plain.write_bytes(os.urandom(64 << 20))
     tracemalloc.start()
     with plain.open("rb") as source, sealed.open("wb") as target:
-        seal(source, target, [PUBLIC], None)
+        seal(source, target, public_keys([PUBLIC]), None)
     with sealed.open("rb") as source, opened.open("wb") as target:
         unseal(source, target, SECRET, None)
     peak = tracemalloc.get_traced_memory()[1]
