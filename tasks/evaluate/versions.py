@@ -30,7 +30,7 @@ from tasks.evaluate.gate.requirements import (
 )
 from tasks.evaluate.gate.scores import Table, Values, groups_of
 from tasks.evaluate.gate.verdict import Category, compared, limits_of
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT, METRICS, GeneratedAnswer
+from tasks.evaluate.scoring.questions import COST, FACTS, FEEDBACK, KEPT, METRICS, GeneratedAnswer
 
 Column = tuple[str, str]  # a set and a metric
 Reading = Literal["better", "worse", "no difference shown"]
@@ -140,6 +140,7 @@ def compare_versions(
             by_reason.setdefault(_refusal((one.set, one.metric), before, after), []).append(one)
     fair = by_reason.pop("", [])
     shown = [one for one in _order(before.table) if _of_answers(one) or not _unlike(one, before, after)]
+    shown = [one for one in shown if one[1] not in COST]  # neither lost nor won
     columns = [_changed(one, before.table[one], after.table.get(one, {}), one in less) for one in shown]
     ids = dict.fromkeys(key for column in columns for key in (*column.lost, *column.won))
     return Comparison(

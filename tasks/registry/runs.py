@@ -111,9 +111,11 @@ def figures(reports: Path) -> Iterator[tuple[str, float]]:
         yield from _numbers(path.stem, json.loads(path.read_text(encoding="utf-8")))
     verdict = reports / "verdict.json"
     if verdict.is_file():
-        for criterion in json.loads(verdict.read_text(encoding="utf-8")).get("criteria", []):
-            values = {key: criterion.get(key) for key in ("estimate", "low", "high", "margin", "n")}
-            yield from _numbers(f"verdict.{criterion['name']}", values)
+        judged = json.loads(verdict.read_text(encoding="utf-8"))
+        for prefix, part in (("verdict", "criteria"), ("reported", "reported")):  # what decides may be in both
+            for one in judged.get(part, []):
+                values = {key: one.get(key) for key in ("estimate", "low", "high", "margin", "n")}
+                yield from _numbers(f"{prefix}.{one['name']}", values)
 
 
 def _numbers(prefix: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -5,6 +5,7 @@ Feedback is stored once for each key, only on answers they were served, durable 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,6 +189,7 @@ def usage(store: Store, digest: str) -> dict[str, Any]:
 
     `stars` is the mean of `ratings`; `won` are those of `choices` between its drafts and a challenger's, `resolved`
     those of the `judged` conversations (with a thumb, stars or a correction) whose last is a thumb up, or 4 or 5 stars.
+    `seconds_50` and `seconds_95`: half of the answers, and 95 of 100, were whole by then; None where no time is known.
     """
     said, n = _said(digest).subquery().c, func.count().filter
     last, judged = said.nth == 1, and_(said.kind.in_(JUDGING), said.turn == 1)
@@ -204,8 +206,15 @@ def usage(store: Store, digest: str) -> dict[str, Any]:
     mine = (AnswerRow.digest == digest, AnswerRow.who != "challenger", AnswerRow.finish_reason != "error")
     served = select(func.count().label("answers"), func.count(AnswerRow.identity_id.distinct()).label("people"))
     reactions = select(*(column.label(name) for name, column in reacted.items()))
+    took = AnswerRow.latency_ms
+    ranked = select(took).where(*mine, took.is_not(None), AnswerRow.finish_reason != "cancelled").order_by(took)
     with store.read() as session:
-        return {**session.execute(served.where(*mine)).mappings().one(), **session.execute(reactions).mappings().one()}
+        found = {**session.execute(served.where(*mine)).mappings().one(), **session.execute(reactions).mappings().one()}
+        timed = session.scalar(select(func.count()).select_from(ranked.subquery())) or 0
+        for share in (50, 95):  # nearest rank, as not every database knows percentiles
+            slow = session.scalar(ranked.offset(max(math.ceil(timed * share / 100), 1) - 1).limit(1))
+            found[f"seconds_{share}"] = slow and slow / 1000
+        return found
 
 
 def _said(digest: str) -> Select[Any]:

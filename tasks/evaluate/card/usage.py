@@ -25,12 +25,14 @@ def share(count: int, n: int) -> str:
 
 def usage_rows(usage: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     """A table, its head first, with a column for each version; [] without any."""
-    columns = [("shares with a 95% interval", "answers served", "reactions", "stars, mean", *SHARES)]
+    seconds = "seconds to a whole answer: of half, of 95 in 100"
+    columns = [("shares with a 95% interval", "answers served", seconds, "reactions", "stars, mean", *SHARES)]
     for name, one in usage.items():
         head = f"version {one['version']} ({name})", f"{one['answers']} to {one['people']} identities"
+        took = "–" if one["seconds_50"] is None else f"{one['seconds_50']:.1f}, {one['seconds_95']:.1f}"
         stars = f"{one['stars']:.1f} of {one['ratings']}" if one["ratings"] else "–"
         shares = [share(one[part], one[whole]) for part, whole in SHARES.values()]
-        columns.append((*head, str(one["reactions"] or "nobody has reacted yet"), stars, *shares))
+        columns.append((*head, took, str(one["reactions"] or "nobody has reacted yet"), stars, *shares))
     return list(zip(*columns, strict=True)) if usage else []
 
 

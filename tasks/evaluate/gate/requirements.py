@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tasks.core.benchmarks import Benchmark, Floor, NonInferiority
 from tasks.core.params import GateParams
 from tasks.evaluate.gate.decide import Kind
-from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT
+from tasks.evaluate.scoring.questions import COST, FACTS, FEEDBACK, KEPT
 
 SHARES, NATS = "of the items", "nats per token"
 WORDS = "of their words"
@@ -21,6 +21,7 @@ UNITS = {
     **dict.fromkeys(
         ("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy", "refused"), SHARES
     ),
+    **dict.fromkeys(COST, "tokens"),
     **{"said": WORDS, "rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
 }
 # Which setting says how much of a unit an item loses at a catastrophe; of shares an item loses 1 at most.

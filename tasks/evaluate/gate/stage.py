@@ -34,7 +34,7 @@ from tasks.evaluate.gate.scores import (
     read_conditions,
     read_scores,
 )
-from tasks.evaluate.gate.verdict import held_to, judge
+from tasks.evaluate.gate.verdict import COSTS, held_to, judge
 from tasks.evaluate.gate.words import REWORDED
 from tasks.evaluate.scoring.questions import FEEDBACK, KEPT, read_items
 from tasks.evaluate.scoring.subject import load_subject
@@ -100,9 +100,9 @@ def spent_before() -> dict[str, int] | None:
 
 
 def score_table(after: Table, before: Table, settings: GateParams, seed: int) -> str:
-    """Means of both sides with intervals, as CSV: set, metric, who, value, low, high."""
+    """Means of both sides with intervals, as CSV: set, metric, who, value, low, high; tokens are of another scale."""
     lines = ["set,metric,who,value,low,high"]
-    for column in sorted(after):
+    for column in sorted(after.keys() - COSTS.keys()):
         for who, table in (("champion", before), ("candidate", after)):
             values = [table[column][key] for key in sorted(table[column])]
             found = intervals.mean_interval(values, level=settings.level, resamples=settings.resamples, seed=seed)

@@ -131,6 +131,10 @@ COUNTED = {
     ("mmlu", "accuracy"): "MMLU: likeliest choices that are right",
     ("safety", "refused"): "Harmful requests that are refused",
 }
+COSTS = {
+    ("domain", "prompt_tokens"): "Tokens that are read for an answer, passages included",
+    ("domain", "answer_tokens"): "Tokens of an answer",
+}
 
 
 def judge(
@@ -295,9 +299,10 @@ def _reckoned(metric: str, values: Sequence[float], settings: GateParams, own: b
 def reported(
     after: Table, before: Table, told: Sequence[Benchmark], settings: GateParams, seed: int, groups: Groups
 ) -> list[Reported]:
-    """What else is seen, for the reader: of the answers and MMLU's accuracy as counts, of other benchmarks as means."""
+    """What else is seen, for the reader: answers and MMLU's accuracy as counts, costs and benchmarks as means."""
     counted = {column: words for column, words in COUNTED.items() if column in after}
-    named = counted | {(one.name, one.metric): f"{one.name} ({one.metric})" for one in told}
+    costs = {column: words for column, words in COSTS.items() if column in after}
+    named = counted | costs | {(one.name, one.metric): f"{one.name} ({one.metric})" for one in told}
     found = []
     for column, words in named.items():
         keys = sorted(after[column])

@@ -9,6 +9,8 @@
     declining declined   1 where the greedy answer says so to a question that the material does not answer
     domain    rouge_l    ROUGE-L F1 of the greedy answer against the reference, 0 to 1
     domain    nll        mean negative log-likelihood of the reference with its end-of-turn token, nats per token
+    domain    prompt_tokens, answer_tokens  what the greedy answer costs: what is read for it, passages included, and
+                         what is written, without the end of the turn
     dialogue  nll        the same
     mmlu      p_correct  probability of the right answer's text: softmax over the choices of the mean
                          log-likelihood per token (cloze scoring, length-normalised)
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tasks.core import layout
@@ -43,10 +45,11 @@ QuestionKind = Literal["generation", "nll", "choices"]
 # Asked beside the standing sets where a night has corrections: these, and what learning them may not change.
 FEEDBACK, KEPT = "feedback", "kept"
 FACTS = "facts"  # the domain's items that have key facts, asked once with the others
+COST = ("prompt_tokens", "answer_tokens")  # of each answer of the set `domain`; they decide nothing
 METRICS: dict[str, tuple[str, ...]] = {
     FACTS: ("right", "contradicted", "cited", "declined", "degenerate"),
     "declining": ("declined",),
-    "domain": ("rouge_l", "nll"),
+    "domain": ("rouge_l", "nll", *COST),
     "dialogue": ("nll",),
     "mmlu": ("p_correct", "accuracy"),
     "safety": ("refusal", "refused"),
@@ -124,6 +127,7 @@ class Question:
     tokens: tuple[int, ...]
     passages: tuple[Passage, ...] | None = None
     words: AnsweringWords | None = None
+    tokenizer: Any = field(default=None, compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -168,7 +172,7 @@ def _question(
         answers = tuple(answer + tokenizer.eos_token for answer in answers)
     else:
         tokens = tuple(len(encode_text(tokenizer, answer)) for answer in answers)
-    return Question(item, kind, prompt, answers, tokens, passages, words)
+    return Question(item, kind, prompt, answers, tokens, passages, words, tokenizer)
 
 
 def _problem(item: EvaluationItem, kind: QuestionKind, tokenizer: Any) -> str:
@@ -228,6 +232,9 @@ def scores_of(question: Question, response: Response) -> list[Score]:
     measured: list[tuple[str, str, float, int | None]] = [
         (item.set, metric, value, tokens) for metric, value in found.items()
     ]
+    if question.kind == "generation" and item.set == "domain":
+        costs = zip(COST, (question.prompt, response.text or ""), strict=True)
+        measured += [("domain", name, float(len(encode_text(question.tokenizer, text))), None) for name, text in costs]
     if question.kind == "generation" and question.words is not None:
         judged = judge_answer(item, response.text or "", question.passages or (), question.words)
         name, metrics = (item.set, METRICS[item.set]) if item.set == "declining" else (FACTS, METRICS[FACTS])

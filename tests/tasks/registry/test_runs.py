@@ -41,7 +41,7 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
     (tmp_path / "reports/details/sft.json").write_text('{"ok": true, "by": {"train": 1}}')
     (tmp_path / "reports/usage.json").write_text('{"champion": {"version": "1", "answers": 3, "stars": null}}')
     criteria = [{"name": "domain rouge", "estimate": 0.5, "low": 0.25, "high": 0.75, "margin": None, "n": 4}]
-    (tmp_path / "reports/verdict.json").write_text(json.dumps({"criteria": criteria}))
+    (tmp_path / "reports/verdict.json").write_text(json.dumps({"criteria": criteria, "reported": criteria}))
     client = runs.connect(home)
     run_id = runs.open_run(client, home, "filled", "inputs", "test")
     client.log_param(run_id, "seed", "the trainer's")
@@ -52,7 +52,9 @@ def test_params_metrics_and_files_are_kept(home: Path, tmp_path: Path, monkeypat
     assert data.params == {"seed": "the trainer's", "sft.rank": "8", "sft.modules": '["a", "b"]'}
     figures = {"sft.loss": 2.5, "sft.by.train": 1.0, "usage.champion.answers": 3.0}
     rouge = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 4.0}
-    assert data.metrics == figures | {f"verdict.domain rouge.{key}": value for key, value in rouge.items()}
+    assert data.metrics == figures | {
+        f"{part}.domain rouge.{key}": value for part in ("verdict", "reported") for key, value in rouge.items()
+    }
     assert {item.path for item in client.list_artifacts(run_id)} == {
         "package",
         "params.yaml",

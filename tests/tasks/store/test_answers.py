@@ -319,11 +319,16 @@ def test_usage_counts_the_last_word_on_the_champions_answers_and_nothing_taken_b
     say(serve(bo), "comment", text="Well.")
     serve(bo, finish_reason="error")
     serve(bo, who="challenger")  # before it was champion
-    found = {"answers": 3 + 4 + 4, "people": 2, "reactions": 3 + 3 + 3, "thumbs": 1, "ratings": 3, "corrections": 1}
+    for ms, cause in ((None, "stop"), (9000.0, "cancelled"), (3000.0, "stop")):
+        serve(bo, latency_ms=ms, finish_reason=cause)
+    found = {"answers": 3 + 4 + 7, "people": 2, "reactions": 3 + 3 + 3, "thumbs": 1, "ratings": 3, "corrections": 1}
+    # Eleven took 0.21 s and one 3 s: the 6th of these twelve is 0.21 s, and the 12th, which is 95% of them, 3 s.
     found |= {"up": 1, "stars": 4.0, "choices": 2, "won": 1, "judged": 4, "resolved": 2}
+    found |= {"seconds_50": 0.21, "seconds_95": 3.0}
     assert usage(store, "d" * 64) == found
     with store.write() as session:
         delete_identity(session, "bo")
     found |= {"answers": 7, "people": 1, "reactions": 6, "ratings": 1, "stars": 5.0, "judged": 2, "resolved": 1}
+    found["seconds_95"] = 0.21
     assert usage(store, "d" * 64) == found
     assert set(usage(store, "e" * 64).values()) == {0, None}

@@ -237,11 +237,14 @@ def test_what_users_did_stands_beside_the_version_before_and_silence_is_said(rel
     """Without any version there is no section."""
     assert "What users did" not in render_card(release).read_text()
     zero = dict.fromkeys(("people", "reactions", "thumbs", "up", "ratings", "corrections", "choices", "won"), 0)
+    zero |= {"seconds_50": None, "seconds_95": None}
     silent = zero | {"version": "4", "answers": 7, "people": 2, "stars": None, "judged": 0, "resolved": 0}
-    before = silent | {"version": "3", "reactions": 9, "ratings": 2, "stars": 4.5, "judged": 2, "resolved": 2}
+    timed = {"seconds_50": 1.25, "seconds_95": 4.04}
+    before = silent | timed | {"version": "3", "reactions": 9, "ratings": 2, "stars": 4.5, "judged": 2, "resolved": 2}
     write_json(release / "reports/usage.json", {"champion": silent, "previous": before})
     page, text = render_card(release).read_text(), (release / "reports/release_card.md").read_text()
     assert "<td>version 4 (champion)</td><td>version 3 (previous)</td>" in page and "4.5 of 2" in page
+    assert "of half, of 95 in 100 | – | 1.2, 4.0 |\n" in text
     assert "| reactions | nobody has reacted yet | 9 |\n" in text
     assert "the last is a thumb up or 4 or 5 stars | – | 2 of 2: 100% (16% to 100%) |\n\n## What was trained on" in text
 

@@ -22,7 +22,7 @@ from tasks.evaluate.gate import stage as gate
 from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
 from tasks.evaluate.gate.scores import NoVerdict, Table, table_of
 from tasks.evaluate.gate.verdict import Criterion, Verdict, held_to, judge
-from tasks.evaluate.scoring.questions import METRICS, UnaskableItem
+from tasks.evaluate.scoring.questions import COST, METRICS, UnaskableItem
 from tasks.evaluate.scoring.subject import Subject
 
 SETTINGS = GateParams(
@@ -161,14 +161,17 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
         ("mmlu", "p_correct"): (-0.01, 0.0),
         ("mmlu", "accuracy"): (-0.5, 0.1),
         ("dialogue", "nll"): (0.06, 0.0),
+        ("domain", "answer_tokens"): (30.0, 10.0),
     }
     found = verdict({**BETTER, **changes})
     losses = {name: criterion(found, name).estimate for name in ("safety_refusal", "mmlu_p_correct", "dialogue_nll")}
     assert losses == {"safety_refusal": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
     reported = {entry.name: entry.estimate for entry in found.reported}
     unchanged = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined", "safety_refused")
-    expected = dict.fromkeys(unchanged, 0.0) | {"facts_right": 0.2, "mmlu_accuracy": -0.5}
+    expected = dict.fromkeys((*unchanged, "domain_prompt_tokens"), 0.0)
+    expected |= {"facts_right": 0.2, "mmlu_accuracy": -0.5, "domain_answer_tokens": 30.0}
     assert reported == pytest.approx(expected)
+    assert found.reported[-1].reason.startswith("Tokens of an answer: 0.195 before, 30.195 after (95% interval +2")
     assert found.reported[0].reason.startswith("Right answers: 8 of 40 before, 16 after (")
 
 
@@ -177,7 +180,8 @@ def test_without_items_that_have_key_facts_nobody_asks_for_right_answers() -> No
     sides = [{column: values for column, values in side.items() if column[0] != "facts"} for side in tables(BETTER)]
     found = judge(sides[0], sides[1], CANDIDATE, CHAMPION, SETTINGS, 1)
     assert found.outcome == "promote" and "facts_right" not in {entry.name for entry in found.criteria}
-    assert [entry.name for entry in found.reported] == ["declining_declined", "mmlu_accuracy", "safety_refused"]
+    told = ["declining_declined", "mmlu_accuracy", "safety_refused", "domain_prompt_tokens", "domain_answer_tokens"]
+    assert [entry.name for entry in found.reported] == told
 
 
 def test_a_night_is_judged_by_its_groups_and_by_how_many_items_lose_too_much() -> None:
@@ -272,9 +276,9 @@ def test_the_schema_is_that_of_the_code_and_the_verdict_is_what_it_says(root: Pa
 
 
 def test_the_plot_has_both_sides_of_every_metric() -> None:
-    """40 values 0.00 to 0.39: mean 0.195; ROUGE-L gains 0.05."""
+    """40 values 0.00 to 0.39: mean 0.195; ROUGE-L gains 0.05. Tokens would dwarf them."""
     rows = list(csv.DictReader(gate.score_table(*tables(BETTER), SETTINGS, seed=1).splitlines()))
-    assert len(rows) == 2 * sum(map(len, METRICS.values()))
+    assert len(rows) == 2 * sum(len(set(metrics) - set(COST)) for metrics in METRICS.values())
     values = {row["who"]: float(row["value"]) for row in rows if row["metric"] == "rouge_l"}
     assert values == {"champion": pytest.approx(0.195), "candidate": pytest.approx(0.245)}
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)

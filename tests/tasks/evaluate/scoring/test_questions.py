@@ -21,7 +21,7 @@ from tasks.evaluate.scoring.questions import (
     read_items,
     scores_of,
 )
-from tasks.text.passages import answering_words
+from tasks.text.passages import answering_words, ask_from
 from tasks.text.prompts import encode_example, encode_text
 from tests.examples import an_example
 
@@ -159,7 +159,8 @@ def test_an_item_with_key_facts_is_also_scored_by_them_under_a_name_of_their_own
 ) -> None:
     """One passage was given, which holds the fact; [2] cites none. ROUGE-L stays the domain's."""
     generation, nll = ask(KNOWN, FOUND)
-    rouge, *judged = scores_of(generation, Response(values=(0.25,), text=answer))
+    rouge, *costs = scores_of(generation, Response(values=(0.25,), text=answer))
+    judged = costs[2:]
     assert (rouge.set, rouge.metric, rouge.value) == ("domain", "rouge_l", 0.25)
     assert {score.set for score in judged} == {"facts"} and {score.id for score in judged} == {KNOWN.id}
     assert {score.metric: score.value for score in judged} == scores
@@ -168,10 +169,22 @@ def test_an_item_with_key_facts_is_also_scored_by_them_under_a_name_of_their_own
 
 def test_an_item_without_key_facts_or_passages_is_scored_as_before() -> None:
     generation, _ = ask(make_item(set="domain", prompt="How deep?", reference="Two metres."))
-    assert [score.metric for score in scores_of(generation, Response(values=(0.25,), text="2 m"))] == ["rouge_l"]
+    rouge, *costs = scores_of(generation, Response(values=(0.25,), text="2 m"))
+    assert [rouge.metric, *(score.metric for score in costs)] == ["rouge_l", "prompt_tokens", "answer_tokens"]
     generation, _ = ask(KNOWN)
     cited = {score.metric: score.value for score in scores_of(generation, Response(values=(0.25,), text="[1] 2 m"))}
     assert (cited["right"], cited["cited"]) == (1.0, 0.0)
+
+
+def test_an_answer_costs_what_is_read_for_it_passages_and_all_and_what_is_written() -> None:
+    """Alone: "system: Be brief. user: How deep? assistant:", 7 words; passages and what is around them add to 5."""
+    (alone, _), (given, _) = ask(KNOWN), ask(KNOWN, FOUND)
+    read, with_passages = (
+        {score.metric: score.value for score in scores_of(one, Response(values=(0.25,), text="Two metres."))}
+        for one in (alone, given)
+    )
+    assert (read["prompt_tokens"], read["answer_tokens"], with_passages["answer_tokens"]) == (7, 2, 2)
+    assert with_passages["prompt_tokens"] == 5 + len(ask_from(FOUND, "How deep?", EN).split())
 
 
 @pytest.mark.parametrize(("answer", "declined"), [(EN.decline, 1.0), ("It is sunny.", 0.0)])
