@@ -20,7 +20,7 @@ from tasks.core.pointers import Pointer, StartPoint, read_pointer
 from tasks.core.records import Score, read_own_jsonl
 from tasks.engine.parity import ParityProbe
 from tasks.registry.runs import PACKAGE_ARTIFACT
-from tasks.registry.versions import Registry, Version, anchor_of, line_of, spent_since
+from tasks.registry.versions import Registry, Version, anchor_of, line_of, renewal_of, spent_since
 from tasks.text.prompts import PromptBook, messages_of, render
 
 EVALUATION_ARTIFACT = "reports/evaluation/candidate"
@@ -49,8 +49,10 @@ def refresh_pointer(registry: Registry, root: Path, night: int | None = None) ->
     if first is not None and first.manifest != champion.manifest:
         fetch_weights(registry, first, root)
         anchor = StartPoint(version=first.number, digest=first.manifest)
-    found = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night, anchor=anchor)
-    if night is not None:
+    renewal = renewal_of(registry, champion)
+    own = {"version": champion.number, "digest": champion.manifest}
+    found = Pointer(kind="version", **own, night=night, anchor=anchor, renewal=renewal)
+    if night is not None or renewal:
         spent = spent_since(registry, first or line_of(registry, champion)[-1], night)
         found = found.model_copy(update={"spent": spent})
     return point(found, root)

@@ -22,8 +22,8 @@ STAGES: dict[str, dict] = {
     "base_model": {"outs": ["data/base_model"]},
     "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
     "mix": {
-        "deps": ["domains/toy", "state/feedback.json"],
-        "outs": ["data/feedback", "data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"],
+        "deps": ["domains/toy", "state/feedback.json", "data/base_model/MANIFEST.json"],
+        "outs": ["data/feedback", "data/ingest", "data/start", "data/validate", "data/mix", "reports/receipt.parquet"],
     },
     "sft": {"deps": ["data/mix", "data/base_model", "state/feedback.json"], "params": ["sft"], "outs": ["models/sft"]},
     "package": {"deps": ["models/sft"], "outs": ["models/package"]},
@@ -32,6 +32,7 @@ STAGES: dict[str, dict] = {
     "gate": {
         "deps": [
             "data/champion",
+            "data/start",
             "models/package",
             "reports/evaluation/candidate",
             "reports/evaluation/champion",
@@ -130,14 +131,16 @@ def _base_model() -> None:
 
 
 def _mix() -> None:
-    """The data stages in one: each DVC command costs 2 s."""
+    """The data stages in one, and stage `start`: each DVC command costs 2 s."""
     import pyarrow
     import pyarrow.parquet
 
     from tasks.core.records import Receipt
     from tasks.core.tables import table_of
     from tasks.curate.receipt.stage import content_schema, join
+    from tasks.train.start.stage import start
 
+    start()
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
     _write("data/validate/results/human.json", json.dumps({"success": True, "results": []}))
@@ -209,12 +212,13 @@ def _evaluate_champion() -> None:
 
 def _gate() -> None:
     from tasks.core.files import verify_manifest
+    from tasks.evaluate.gate.stage import asked_of
 
     wanted = json.loads(Path("wanted.json").read_text())
     champion = json.loads(Path("data/champion/champion.json").read_text())
     passed = wanted["outcome"] == "promote"
     criterion = {
-        "name": "domain_rouge_l",
+        "name": wanted.get("criterion", "domain_rouge_l"),
         "kind": "superiority",
         "unit": "ROUGE-L",
         "n": 10,
@@ -228,6 +232,7 @@ def _gate() -> None:
     }
     verdict = {
         "outcome": wanted["outcome"],
+        "asked": asked_of(corrections=bool(_corrections()))[0],
         "candidate": {"version": "candidate", "digest": verify_manifest(Path("models/package"))},
         "champion": {"version": champion["version"], "digest": champion["digest"]},
         "criteria": [criterion],
