@@ -520,8 +520,10 @@ def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there
 def test_a_renewal_is_what_must_begin_anew_and_does_and_in_doubt_it_is_a_release(
     repository: Path, renewal: str | None, night: int | None, began: str | None, corrections: bool, asked: str
 ) -> None:
-    facts = {"digest": "b" * 64, "night": night, "spent": {"safety_refusal": 1}, "renewal": renewal}
-    write_json(layout.CHAMPION / "champion.json", {key: facts[key] for key in facts if facts[key] != renewal or renewal})
+    facts: dict[str, Any] = {"digest": "b" * 64, "night": night, "spent": {"safety_refusal": 1}, "renewal": renewal}
+    if renewal is None:
+        del facts["renewal"]
+    write_json(layout.CHAMPION / "champion.json", facts)
     write_json(layout.START / "start.json", {"digest": began})
     found = gate.asked_of(corrections)
     whats = {"release": RELEASE, "night": NIGHT, "renewal": NIGHT if night else RENEWAL}
