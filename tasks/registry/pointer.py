@@ -49,10 +49,9 @@ def refresh_pointer(registry: Registry, root: Path, night: int | None = None) ->
     if first is not None and first.manifest != champion.manifest:
         fetch_weights(registry, first, root)
         anchor = StartPoint(version=first.number, digest=first.manifest)
-    renewal = renewal_of(registry, champion)
-    own = {"version": champion.number, "digest": champion.manifest}
-    found = Pointer(kind="version", **own, night=night, anchor=anchor, renewal=renewal)
-    if night is not None or renewal:
+    found = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night, anchor=anchor)
+    found = found.model_copy(update={"renewal": renewal_of(registry, champion)})
+    if night is not None or found.renewal:
         spent = spent_since(registry, first or line_of(registry, champion)[-1], night)
         found = found.model_copy(update={"spent": spent})
     return point(found, root)
