@@ -173,9 +173,8 @@ def by_person(store: Store, rows: Sequence[dict[str, Any]]) -> list[dict[str, An
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
     """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
-    judged = starting_version(pointer, work.params.feedback) or renewal_of(
-        work.registry, work.registry.alias("champion")
-    )
+    champion = work.registry.alias("champion")
+    judged = starting_version(pointer, work.params.feedback) or renewal_of(work.registry, champion)
     judgeable = fewest_items(work.params.gate.level) if judged else 1
     return max(1 if force else work.params.nightly.min_examples, judgeable)
 

@@ -268,10 +268,8 @@ def anchor_of(registry: Registry, version: Version) -> Version | None:
 
 def renewal_of(registry: Registry, champion: Version | None) -> Renewal:
     """Why what follows the champion begins anew: see Pointer. A night that the anchor alone held passed all else."""
-    if champion is None:
-        return ""
-    if champion.tags.get(FORGET):
-        return "forgotten"
+    if champion is None or champion.tags.get(FORGET):
+        return "forgotten" if champion else ""
     nights = (one.tags for one in registry.versions() if one.tags.get("asked") == "night")
     last = next((tags for tags in nights if tags.get("continues") == champion.number), {})
     missed = last.get(NOT_PASSED, "").split(",")

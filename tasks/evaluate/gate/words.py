@@ -11,10 +11,7 @@ DRIFTED = (
     "No night lost much, but what all have lost since version {version}, the last that showed its gain, may be more "
     "than twice a margin: after a night held so the next begins at the base model, as a renewal (docs/evaluation.md)."
 )
-NO_GAIN = (
-    "Nothing speaks against it beside the champion, and it is held: it has not shown a release's whole gain over the "
-    "base model, as a renewal must."
-)
+NO_GAIN = "It does the champion no harm, and is held: it has not shown a release's whole gain over the base model."
 RENEWALS = {
     "forgotten": "the champion knows what was forgotten, so training began where that was not known",
     "drifted": "the last night was held for what its line has lost, so training began at the base model",
