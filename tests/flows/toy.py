@@ -22,11 +22,11 @@ STAGES: dict[str, dict] = {
     "base_model": {"outs": ["data/base_model"]},
     "champion": {"deps": ["state/champion.json", "data/base_model/MANIFEST.json"], "outs": ["data/champion"]},
     "mix": {
-        "deps": ["domains/toy", "state/feedback.json", "data/base_model/MANIFEST.json"],
-        "outs": ["data/feedback", "data/ingest", "data/start", "data/validate", "data/mix", "reports/receipt.parquet"],
+        "deps": ["domains/toy", "state/feedback.json"],
+        "outs": ["data/feedback", "data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"],
     },
     "sft": {"deps": ["data/mix", "data/base_model", "state/feedback.json"], "params": ["sft"], "outs": ["models/sft"]},
-    "package": {"deps": ["models/sft"], "outs": ["models/package"]},
+    "package": {"deps": ["models/sft", "state/feedback.json"], "outs": ["models/package", "data/start"]},
     "evaluate_candidate": {"deps": ["models/package"], "outs": ["reports/evaluation/candidate"]},
     "evaluate_champion": {"deps": ["data/champion"], "outs": ["reports/evaluation/champion"]},
     "gate": {
@@ -131,16 +131,14 @@ def _base_model() -> None:
 
 
 def _mix() -> None:
-    """The data stages in one, and stage `start`: each DVC command costs 2 s."""
+    """The data stages in one: each DVC command costs 2 s."""
     import pyarrow
     import pyarrow.parquet
 
     from tasks.core.records import Receipt
     from tasks.core.tables import table_of
     from tasks.curate.receipt.stage import content_schema, join
-    from tasks.train.start.stage import start
 
-    start()
     item = {"id": "1", "set": "domain", "prompt": "What is <b>safe</b>?", "reference": "Escaping."}
     _write("data/ingest/evaluation/domain.jsonl", json.dumps(item) + "\n")
     _write("data/validate/results/human.json", json.dumps({"success": True, "results": []}))
@@ -191,8 +189,11 @@ def _sft() -> None:
 
 
 def _package() -> None:
+    """The stages `package` and `start`."""
     from tasks.core.files import verify_manifest, write_json, write_manifest
+    from tasks.train.start.stage import start
 
+    start()
     shutil.copytree("models/sft/adapter", "models/package/adapter")
     write_json(Path("models/package/base.json"), {"digest": verify_manifest(Path("data/base_model"))})
     write_json(Path("models/package/prompt.json"), {"system": "Be kind."})
