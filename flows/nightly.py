@@ -32,15 +32,16 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import write_json
 from tasks.core.intervals import fewest_items
 from tasks.core.params import Params
-from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer
+from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
 from tasks.core.processes import start, stop
 from tasks.core.records import Message, Reaction
 from tasks.corpus.feedback.stage import read_snapshot, write_snapshot
+from tasks.evaluate.gate.words import RENEWALS
 from tasks.evaluate.influence import INFLUENCE
 from tasks.evaluate.night_card import render_night, write_night
 from tasks.registry.inputs import inputs_digest
 from tasks.registry.pointer import fetch_weights
-from tasks.registry.versions import FORGET, Registry, held_nights, line_of
+from tasks.registry.versions import Registry, held_nights, line_of, renewal_of
 from tasks.store.answers import get_feedback
 from tasks.store.nights import close_night, feedback_upto, note_snapshot, open_night
 from tasks.store.schema import AnswerRow, FeedbackRow, Night
@@ -134,7 +135,10 @@ def carry_out(work: Work, night: Night, force: bool) -> tuple[str, str, str | No
         return_state=True,
     )
     outcome, said, version = ended(work, state)
-    if version is not None and work.registry.get(version).tags.get("verdict") != "promote":
+    tags = work.registry.get(version).tags if version is not None else {}
+    if tags.get("asked") == "renewal":
+        facts |= {"renewal": RENEWALS[read_pointer(work.place.root).renewal]}
+    if tags and tags.get("verdict") != "promote":
         facts |= {"influence": step("which rows", lambda: which_rows(work))}
     return outcome, said, version, facts
 
@@ -169,7 +173,8 @@ def by_person(store: Store, rows: Sequence[dict[str, Any]]) -> list[dict[str, An
 
 def wanted_rows(work: Work, pointer: FeedbackPointer, force: bool) -> int:
     """How many new corrections a release needs: what the settings say, and as many as its gate can judge."""
-    judged = starting_version(pointer, work.params.feedback) is not None
+    champion = work.registry.alias("champion")
+    judged = starting_version(pointer, work.params.feedback) or renewal_of(work.registry, champion)
     judgeable = fewest_items(work.params.gate.level) if judged else 1
     return max(1 if force else work.params.nightly.min_examples, judgeable)
 
@@ -208,8 +213,8 @@ def point_at(work: Work, night: Night, count: int, digest: str) -> FeedbackPoint
         return FeedbackPointer(count=0)
     champion = work.registry.alias("champion")
     line = line_of(work.registry, champion) if champion is not None else []
-    # What knows something that was forgotten is not gone on from: its line would know it too.
-    continued = [] if line and line[0].tags.get(FORGET) else line
+    # What must begin anew is not gone on from: a line would know what was forgotten, or drift on.
+    continued = [] if renewal_of(work.registry, champion) else line
     for version in continued[:1] + continued[-1:]:
         fetch_weights(work.registry, version, work.place.home)
     points = [StartPoint(version=version.number, digest=version.manifest) for version in continued]

@@ -21,6 +21,7 @@ SHA256 = re.compile(r"^[0-9a-f]{64}$")
 ADAPTER = layout.START / package.ADAPTER
 MODEL = layout.START / package.MODEL
 REFERENCE = layout.START / "reference"
+Renewal = Literal["", "forgotten", "drifted"]
 
 
 class PointerError(FlywheelError):
@@ -39,7 +40,8 @@ class Pointer(Record):
 
     `anchor` is the last version of the champion's line that showed its gain in a whole release, where that is another:
     what the nights since have lost together is measured against it. `spent`: of a night, criterion of the gate → how
-    many nights since then have not passed it.
+    many nights since then have not passed it. `renewal`: why what follows the champion begins anew: it knows what was
+    forgotten, or its line's last night was held by the anchor.
     """
 
     kind: Literal["base", "version"]
@@ -48,6 +50,7 @@ class Pointer(Record):
     night: int | None = None
     anchor: StartPoint | None = None
     spent: dict[str, int] = Field(default_factory=dict)
+    renewal: Renewal = ""
 
     @model_validator(mode="after")
     def _agree(self) -> Pointer:

@@ -27,6 +27,7 @@ FACTS = {
     "new_examples": "New to the champion",
     "preferences": "Preference pairs",
     "signals": "Thumbs, stars and comments kept for later",
+    "renewal": "A renewal",
 }
 MOST_CORRECTIONS = 5
 

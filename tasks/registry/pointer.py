@@ -20,7 +20,7 @@ from tasks.core.pointers import Pointer, StartPoint, read_pointer
 from tasks.core.records import Score, read_own_jsonl
 from tasks.engine.parity import ParityProbe
 from tasks.registry.runs import PACKAGE_ARTIFACT
-from tasks.registry.versions import Registry, Version, anchor_of, line_of, spent_since
+from tasks.registry.versions import Registry, Version, anchor_of, line_of, renewal_of, spent_since
 from tasks.text.prompts import PromptBook, messages_of, render
 
 EVALUATION_ARTIFACT = "reports/evaluation/candidate"
@@ -50,7 +50,8 @@ def refresh_pointer(registry: Registry, root: Path, night: int | None = None) ->
         fetch_weights(registry, first, root)
         anchor = StartPoint(version=first.number, digest=first.manifest)
     found = Pointer(kind="version", version=champion.number, digest=champion.manifest, night=night, anchor=anchor)
-    if night is not None:
+    found = found.model_copy(update={"renewal": renewal_of(registry, champion)})
+    if night is not None or found.renewal:
         spent = spent_since(registry, first or line_of(registry, champion)[-1], night)
         found = found.model_copy(update={"spent": spent})
     return point(found, root)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import FlywheelError
 from tasks.core.files import sha256_bytes, write_text
+from tasks.core.pointers import Renewal
 from tasks.registry import signing
 from tasks.registry.runs import PACKAGE_ARTIFACT, connect
 
@@ -250,23 +251,40 @@ def line_of(registry: Registry, version: Version) -> list[Version]:
 
 
 def anchor_of(registry: Registry, version: Version) -> Version | None:
-    """The last of a version's line that was judged as a release: it showed a gain. None where none says so."""
-    return next((one for one in line_of(registry, version) if one.tags.get("asked") == "release"), None)
+    """The last of a version's line that showed its gain: as a release, or as a renewal that began at the base model."""
+    for one in line_of(registry, version):
+        asked = one.tags.get("asked")
+        if asked == "release" or (asked == "renewal" and one.tags.get("continues") == "base"):
+            return one
+    return None
 
 
-def spent_since(registry: Registry, anchor: Version, night: int) -> dict[str, int]:
+def renewal_of(registry: Registry, champion: Version | None) -> Renewal:
+    """Why what follows the champion begins anew: see Pointer. A night that the anchor alone held passed all else."""
+    if champion is None or champion.tags.get(FORGET):
+        return "forgotten" if champion else ""
+    nights = (one.tags for one in registry.versions() if one.tags.get("asked") == "night")
+    last = next((tags for tags in nights if tags.get("continues") == champion.number), {})
+    missed = last.get(NOT_PASSED, "").split(",")
+    held = last.get("verdict") == "hold" and all(name.endswith("_since_anchor") for name in missed)
+    return "drifted" if held else ""
+
+
+def spent_since(registry: Registry, anchor: Version, night: int | None) -> dict[str, int]:
     """Criterion → how many nights of the lines that go on from `anchor` have not passed it; `night` itself apart.
 
-    A night counts once however often it was judged, and also where its version was rolled back since.
+    A night counts once however often it was judged, and also where its version was rolled back since. Renewals since
+    the anchor count too, each package once: they stand in for nights.
     """
     line, failed = {anchor.number}, set()
     for version in reversed(registry.versions()):
         asked, number = version.tags.get("asked"), version.tags.get("feedback_night")
-        if asked == "release" or version.tags.get("continues") not in line:
-            continue
-        line.add(version.number)
-        if asked == "night" and number != str(night):
-            failed |= {(number, name) for name in version.tags.get(NOT_PASSED, "").split(",") if name}
+        goes_on = asked != "release" and version.tags.get("continues") in line
+        line |= {version.number} if goes_on else set()
+        renewed = asked == "renewal" and int(version.number) > int(anchor.number)
+        if (renewed or (goes_on and asked == "night")) and number != str(night):
+            key = version.manifest if renewed else number
+            failed |= {(key, name) for name in version.tags.get(NOT_PASSED, "").split(",") if name}
     return dict(Counter(sorted(name for _, name in failed)))
 
 

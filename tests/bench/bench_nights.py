@@ -144,7 +144,7 @@ def differences(folder: Path) -> dict[str, tuple[float, float, float]]:
 
 def signed(criterion: dict[str, Any]) -> tuple[float, float, float]:
     """A criterion as candidate minus champion, where the gate tells gain or loss."""
-    name = criterion["name"].removesuffix("_since_anchor")
+    name = criterion["name"].split("_since_")[0]
     ends = (criterion["estimate"], criterion["low"], criterion["high"])
     higher = next(each.higher_is_better for each in (*NIGHT, *RELEASE) if each.name == name)
     return ends if higher == (criterion["kind"] == "superiority") else (-ends[0], -ends[2], -ends[1])

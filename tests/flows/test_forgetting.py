@@ -40,7 +40,8 @@ def test_a_release_after_a_forgetting_starts_where_it_was_not_known_and_lets_the
     assert pointer.start is not None and pointer.start.version == "1", "which does not know it"
 
     assert "version 3 is champion" in project.release()
-    assert "forget" not in project.registry.get("3").tags and project.registry.get("3").tags["continues"] == "1"
+    renewed = project.registry.get("3").tags
+    assert "forget" not in renewed and (renewed["continues"], renewed["asked"]) == ("1", "renewal")
     left = forget(project, "--feedback", first, "--yes")["remaining"]
     assert not [one for one in left if "the champion" in one]
     kept = {item.path for item in project.registry.client.list_artifacts(project.registry.get("2").run_id)}

@@ -130,6 +130,26 @@ def test_a_rejected_night_changes_nothing_and_its_corrections_stay_new(project: 
     assert read_feedback_pointer(project.root).count == 6
 
 
+def test_after_a_night_that_the_anchor_held_the_next_begins_at_the_base_model_as_a_renewal_and_a_new_line(
+    project: Project,
+) -> None:
+    correct(project.root, 5)
+    set_wanted(project.root, outcome="hold", criterion="dialogue_nll_since_anchor")
+    assert "Held" in project.release("--nightly")
+    assert project.registry.get("candidate").tags["asked"] == "night"
+    set_wanted(project.root, outcome="promote")
+    assert "Promoted" in project.release("--nightly"), "what the night would have learnt is new still"
+    pointer, champion = read_feedback_pointer(project.root), project.registry.get("champion")
+    assert (pointer.start, pointer.origin, read_pointer(project.root).renewal) == (None, None, "drifted")
+    assert [champion.tags[key] for key in ("continues", "asked", "feedback_night")] == ["base", "renewal", "2"]
+    assert "| A renewal | the last night was held" in (project.root / ".flywheel/nights/00002.md").read_text()
+    correct(project.root, 5)
+    assert "Promoted" in project.release("--nightly")
+    assert project.registry.get("champion").tags["asked"] == "night"
+    judged = read_pointer(project.root)
+    assert (judged.version, judged.anchor, judged.spent) == (champion.number, None, {}), "the anchor is the champion"
+
+
 def test_a_version_that_needs_approval_waits_for_a_person(project: Project) -> None:
     correct(project.root, 5)
     set_param(project.root, "nightly", "approval", True)
@@ -218,7 +238,7 @@ def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(
 
 
 def test_a_gate_judges_five_corrections_or_more_whoever_forces_a_night(project: Project) -> None:
-    work = SimpleNamespace(params=load_params(project.root / "params.yaml"))
+    work = SimpleNamespace(params=load_params(project.root / "params.yaml"), registry=project.registry)
     on_top = FeedbackPointer(count=0).model_copy(update={"count": 1, "start": StartPoint(version="1", digest="0" * 64)})
     assert [wanted_rows(work, on_top, force) for force in (True, False)] == [5, 5]  # type: ignore[arg-type]
     assert [wanted_rows(work, FeedbackPointer(count=0), force) for force in (True, False)] == [1, 5]  # type: ignore[arg-type]

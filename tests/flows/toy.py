@@ -26,12 +26,13 @@ STAGES: dict[str, dict] = {
         "outs": ["data/feedback", "data/ingest", "data/validate", "data/mix", "reports/receipt.parquet"],
     },
     "sft": {"deps": ["data/mix", "data/base_model", "state/feedback.json"], "params": ["sft"], "outs": ["models/sft"]},
-    "package": {"deps": ["models/sft"], "outs": ["models/package"]},
+    "package": {"deps": ["models/sft", "state/feedback.json"], "outs": ["models/package", "data/start"]},
     "evaluate_candidate": {"deps": ["models/package"], "outs": ["reports/evaluation/candidate"]},
     "evaluate_champion": {"deps": ["data/champion"], "outs": ["reports/evaluation/champion"]},
     "gate": {
         "deps": [
             "data/champion",
+            "data/start",
             "models/package",
             "reports/evaluation/candidate",
             "reports/evaluation/champion",
@@ -188,8 +189,11 @@ def _sft() -> None:
 
 
 def _package() -> None:
+    """The stages `package` and `start`."""
     from tasks.core.files import verify_manifest, write_json, write_manifest
+    from tasks.train.start.stage import start
 
+    start()
     shutil.copytree("models/sft/adapter", "models/package/adapter")
     write_json(Path("models/package/base.json"), {"digest": verify_manifest(Path("data/base_model"))})
     write_json(Path("models/package/prompt.json"), {"system": "Be kind."})
@@ -209,12 +213,13 @@ def _evaluate_champion() -> None:
 
 def _gate() -> None:
     from tasks.core.files import verify_manifest
+    from tasks.evaluate.gate.stage import asked_of
 
     wanted = json.loads(Path("wanted.json").read_text())
     champion = json.loads(Path("data/champion/champion.json").read_text())
     passed = wanted["outcome"] == "promote"
     criterion = {
-        "name": "domain_rouge_l",
+        "name": wanted.get("criterion", "domain_rouge_l"),
         "kind": "superiority",
         "unit": "ROUGE-L",
         "n": 10,
@@ -228,6 +233,7 @@ def _gate() -> None:
     }
     verdict = {
         "outcome": wanted["outcome"],
+        "asked": asked_of(corrections=bool(_corrections()))[0],
         "candidate": {"version": "candidate", "digest": verify_manifest(Path("models/package"))},
         "champion": {"version": champion["version"], "digest": champion["digest"]},
         "criteria": [criterion],

@@ -233,7 +233,7 @@ def mix() -> str:
     leaked = [receipt for _, found in passed.values() for receipt in found]
     for path in (layout.CORRECTION_ITEMS, layout.KEPT_ITEMS):
         write_jsonl(path, [])
-    if continued:
+    if new and params.feedback.start == "champion":  # a renewal is asked what a night is, though it does not go on
         write_items(rows, mixture, texts, params)
     answering = answering_of(params)
     with fresh_directory(layout.MIX) as folder:

@@ -1,7 +1,8 @@
 """What the gate asks: of a release a gain on the domain, of a night that it learnt its corrections, of both no harm.
 
 Ten corrections cannot show a gain on a hundred other questions, so a night may lose no more on the domain than its
-margins allow. What it answers to them is asked in other words, where their authors gave some.
+margins allow. What it answers to them is asked in other words, where their authors gave some. What had to begin anew, a
+renewal, is asked for no harm against the champion, and for a release's gain over the base model.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Requirement:
 
     `margin` names the setting that bounds a loss, or is the bound itself: of a loss, or of the candidate's own mean
     where a floor is asked. A gain must exceed 0. `more`: whether more is better; None leaves it to the metric. `since`:
-    the version against which it is asked, where that is not the champion.
+    against what it is asked, "anchor" or "base", where that is not the champion.
     """
 
     set: str
@@ -52,7 +53,7 @@ class Requirement:
     @property
     def name(self) -> str:
         """As the verdict and the metrics call it."""
-        return f"{self.set}_{self.metric}" + ("_since_anchor" if self.since else "")
+        return f"{self.set}_{self.metric}" + (f"_since_{self.since}" if self.since else "")
 
     def bound(self, settings: GateParams) -> float:
         """The margin in its unit."""
@@ -99,8 +100,10 @@ RELEASE = (*DOMAIN_GAIN, *ELSEWHERE)
 # What is answered, where nothing has to be gained. Not how likely the reference is: who learns to quote its passages
 # more firmly finds it less likely, and answers as before.
 ANSWERS_KEPT = (RIGHT_KEPT, ROUGE_KEPT, DECLINED_KEPT)
-# Of a night that goes on from the champion it is judged against, with corrections to learn.
-NIGHT = (LEARNT, KEPT_SAID, *ANSWERS_KEPT, *ELSEWHERE)
+# Of a renewal; what it gained on the base model is asked besides (since_base).
+RENEWAL = (KEPT_SAID, *ANSWERS_KEPT, *ELSEWHERE)
+# Of a night that goes on from the champion it is judged against, with corrections to learn; of a renewal with such too.
+NIGHT = (LEARNT, *RENEWAL)
 # Of a smaller form of a version, judged against the version: nothing is to be gained by it but room.
 SMALLER = (*DOMAIN_KEPT, *ELSEWHERE)
 
@@ -111,9 +114,15 @@ def since_anchor(asked: Sequence[Requirement], settings: GateParams, version: st
     """
     wanted = dict.fromkeys((*ANSWERS_KEPT, *(one for one in asked if one.kind == "non_inferiority")))
     return [
-        replace(one, margin=2 * one.bound(settings), subject=f"{one.subject}, since version {version},", since=version)
+        replace(one, margin=2 * one.bound(settings), subject=f"{one.subject}, since version {version},", since="anchor")
         for one in wanted
     ]
+
+
+def since_base(asked: Sequence[Requirement]) -> list[Requirement]:
+    """Of a renewal: the gains among `asked`, which is what is asked of a release, on the base model."""
+    gains = (one for one in asked if one.kind == "superiority")
+    return [replace(one, subject=f"{one.subject}, over the base model,", since="base") for one in gains]
 
 
 def of_learned(has_facts: bool) -> tuple[Requirement, ...]:

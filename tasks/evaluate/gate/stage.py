@@ -24,7 +24,7 @@ from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem
 from tasks.core.stage import run_stage, write_metrics
 from tasks.evaluate.gate.categories import blocked_by_categories
-from tasks.evaluate.gate.requirements import NIGHT, RELEASE, of_benchmarks
+from tasks.evaluate.gate.requirements import LEARNT, NIGHT, RELEASE, RENEWAL, Requirement, of_benchmarks
 from tasks.evaluate.gate.scores import (
     Table,
     check_conditions,
@@ -34,10 +34,10 @@ from tasks.evaluate.gate.scores import (
     read_conditions,
     read_scores,
 )
-from tasks.evaluate.gate.verdict import COSTS, held_to, judge
-from tasks.evaluate.gate.words import REWORDED
+from tasks.evaluate.gate.verdict import COSTS, Asked, held_to, judge
+from tasks.evaluate.gate.words import RENEWALS, RENEWED, REWORDED
 from tasks.evaluate.scoring.questions import FEEDBACK, KEPT, read_items
-from tasks.evaluate.scoring.subject import load_subject
+from tasks.evaluate.scoring.subject import Who, load_subject
 
 STAGE = "gate"
 METRICS_FILE = layout.METRICS / "gate.json"
@@ -58,19 +58,21 @@ def gate() -> str:
     check_sets(conditions, {one.name: one.definition(layout.DOMAINS / params.domain) for one in sets})
     digests = {one.name: conditions["sets"][one.name]["items"] for one in sets}
     after, before = (read_scores(who, expected, sets, digests) for who in ("candidate", "champion"))
-    spent = spent_before() if FEEDBACK in expected else None
-    by_night, groups = spent is not None, groups_of(items)
-    asked = NIGHT if by_night else RELEASE
+    by, asked, spent, told = asked_of(FEEDBACK in expected)
+    groups, told = groups_of(items), [*told, reworded(items)] if LEARNT in asked else told
     verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups, spent)
-    asked_by, told = ("night", (reworded(items),)) if by_night else ("release", ())
-    verdict = verdict.model_copy(update={"asked": asked_by, "reasons": (*verdict.reasons, *told)})
+    verdict = verdict.model_copy(update={"asked": by, "reasons": (*verdict.reasons, *told)})
+    standing = {name: ids for name, ids in expected.items() if name not in (FEEDBACK, KEPT)}
+    beside: dict[Who, list[Requirement]] = {}
+    if by == "renewal":
+        beside["base"] = [*RELEASE, *of_benchmarks(sets, gain=True)]
     if layout.ANCHOR.is_dir():
-        anchor = load_subject("anchor")
-        check_conditions(conditions, read_conditions("anchor"), candidate, anchor)
-        standing = {name: ids for name, ids in expected.items() if name not in (FEEDBACK, KEPT)}
-        first = read_scores("anchor", standing, sets, digests)
-        kept = [*asked, *of_benchmarks(sets, gain=False)]
-        verdict = held_to(verdict, after, first, anchor, params.gate, params.seed, kept, groups, spent)
+        beside["anchor"] = [*asked, *of_benchmarks(sets, gain=False)]
+    for who, wanted in beside.items():
+        earlier = load_subject(who)
+        check_conditions(conditions, read_conditions(who), candidate, earlier)
+        first = read_scores(who, standing, sets, digests)
+        verdict = held_to(verdict, after, first, earlier, params.gate, params.seed, wanted, groups, spent)
     verdict = blocked_by_categories(verdict, items, after, before, params.gate)
     write_text(PLOT, score_table(after, before, params.gate, params.seed))
     passed = sum(criterion.passed for criterion in verdict.criteria)
@@ -85,18 +87,25 @@ def reworded(items: Sequence[EvaluationItem]) -> str:
     return REWORDED.format(reworded=sum(bool(item.paraphrases) for item in corrections), n=len(corrections))
 
 
-def spent_before() -> dict[str, int] | None:
-    """Criterion → how many nights before this one did not pass it since the anchor; None where no night asks.
+def asked_of(corrections: bool) -> tuple[Asked, Sequence[Requirement], dict[str, int], list[str]]:
+    """As what the candidate is judged, and by what; how often nights have not passed a criterion; what to tell of it.
 
-    A night asks where data/champion and data/start say that it went on from the champion it is judged by.
+    A night with `corrections` asks where data/champion and data/start say that it went on from the champion it is
+    judged by. It is a renewal where the champion's line has drifted and it began at the base model; so is whatever did
+    not go on from a champion that knows what was forgotten, a night or not. In doubt it is a release.
     """
     paths = (layout.CHAMPION / "champion.json", layout.START / "start.json")
     try:
         champion, start = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-        asks = champion["night"] is not None and champion["digest"] == start["digest"]
-        return dict(champion["spent"]) if asks else None
+        night, spent, began = champion["night"] is not None, dict(champion["spent"]), start["digest"]
+        if night and corrections and began == champion["digest"]:
+            return "night", NIGHT, spent, []
+        why, must = champion["renewal"], {"forgotten": began != champion["digest"], "drifted": night and began is None}
+        if must.get(why) and (corrections or not night):
+            return "renewal", NIGHT if night else RENEWAL, spent, [RENEWED.format(why=RENEWALS[why])]
     except (OSError, ValueError, LookupError, TypeError):
-        return None
+        pass
+    return "release", RELEASE, {}, []
 
 
 def score_table(after: Table, before: Table, settings: GateParams, seed: int) -> str:

@@ -22,15 +22,16 @@ from tasks.evaluate.gate.requirements import (
     Requirement,
     of_benchmarks,
     since_anchor,
+    since_base,
 )
 from tasks.evaluate.gate.scores import NoVerdict, Table
-from tasks.evaluate.gate.words import DRIFTED, SENTENCES, UNGUARDED, UNSERVABLE, range_of, reason_of
+from tasks.evaluate.gate.words import DRIFTED, NO_GAIN, SENTENCES, UNGUARDED, UNSERVABLE, range_of, reason_of
 from tasks.evaluate.scoring.questions import FACTS, FEEDBACK, KEPT
 from tasks.evaluate.scoring.subject import Subject
 
 Groups = Mapping[str, str]
 Spent = Mapping[str, int]
-Asked = Literal["release", "night"]
+Asked = Literal["release", "night", "renewal"]
 
 
 class Reckoned(TypedDict):
@@ -107,8 +108,9 @@ class Category:
 class Verdict(Record):
     """reports/verdict.json; docs/schemas/verdict.schema.json is its schema.
 
-    `asked`: a gain, as of a release, or what is asked of a night; None of what is judged otherwise. `anchor`: the
-    earlier version of the champion's line that some criteria are judged against. `categories`: of items with key facts.
+    `asked`: a gain, as of a release, or what is asked of a night or of a renewal; None of what is judged otherwise.
+    `anchor`: the earlier version of the champion's line that some criteria are judged against. `categories`: of items
+    with key facts.
     """
 
     outcome: Outcome
@@ -181,29 +183,33 @@ def held_to(
     verdict: Verdict,
     after: Table,
     first: Table,
-    anchor: Subject,
+    earlier: Subject,
     settings: GateParams,
     seed: int,
     asked: Sequence[Requirement],
     groups: Groups,
     spent: Spent | None = None,
 ) -> Verdict:
-    """The verdict, held where more may be lost since the anchor, whose scores are `first`, than twice a margin.
+    """The verdict, held where what `earlier` scored (`first`) does not allow to promote.
 
-    `asked` is what was asked against the champion. It never rejects: no night did the harm alone.
+    Since the anchor at most twice a margin may be lost of what is `asked` against the champion; since the base model
+    every gain that is `asked` of a release must be shown. It never rejects: no night did the harm alone.
     Raises NoVerdict: they cannot be compared.
     """
-    kept = [one for one in since_anchor(asked, settings, str(anchor.version)) if _has(after, one) and _has(first, one)]
+    anchored = earlier.who == "anchor"
+    wanted = since_anchor(asked, settings, str(earlier.version)) if anchored else since_base(asked)
+    kept = [one for one in wanted if _has(after, one) and _has(first, one)]
     outcome, criteria = _decided(kept, after, first, settings, seed, groups, spent or {})
     first_reason, *reasons = verdict.reasons
-    drifted = verdict.outcome == "promote" and outcome != "promote"
+    held = verdict.outcome == "promote" and outcome != "promote"
+    words = DRIFTED.format(version=earlier.version) if anchored else NO_GAIN
     return verdict.model_copy(
         update={
-            "outcome": "hold" if drifted else verdict.outcome,
-            "anchor": Side(version=anchor.version, digest=anchor.digest),
+            "outcome": "hold" if held else verdict.outcome,
+            "anchor": Side(version=earlier.version, digest=earlier.digest) if anchored else verdict.anchor,
             "criteria": verdict.criteria + criteria,
             "reasons": (
-                DRIFTED.format(version=anchor.version) if drifted else first_reason,
+                words if held else first_reason,
                 *reasons,
                 *(one.reason for one in criteria),
             ),

@@ -8,10 +8,15 @@ from tasks.evaluate.gate.requirements import Requirement
 
 UNSERVABLE = "The candidate passes every criterion, and is held: it cannot be served ({why})."
 DRIFTED = (
-    "No night lost much, but what all have lost since version {version}, the last that showed its gain in a whole "
-    "release, may be more than twice a margin: train from the base model (feedback.start: base), and see whether a "
-    "person prefers that (flywheel promote --override), as it has no gain to show over this champion."
+    "No night lost much, but what all have lost since version {version}, the last that showed its gain, may be more "
+    "than twice a margin: after a night held so the next begins at the base model, as a renewal (docs/evaluation.md)."
 )
+NO_GAIN = "It does the champion no harm, and is held: it has not shown a release's whole gain over the base model."
+RENEWALS = {
+    "forgotten": "the champion knows what was forgotten, so training began where that was not known",
+    "drifted": "the last night was held for what its line has lost, so training began at the base model",
+}
+RENEWED = "A renewal: {why}. Asked is no harm against the champion, and a release's gain over the base model."
 COLLAPSED = (
     "The candidate is better in all, and is held: it has lost the right answers of a whole category. See which "
     "questions on the card, or with `flywheel compare`."

@@ -1,7 +1,7 @@
 """Stages `evaluate_candidate` and `evaluate_champion`: scores of one model on every evaluation item.
 
-Where the champion's line is anchored at an earlier version, `evaluate_champion` measures that too: all but corrections,
-and mostly from the cache, as it was a candidate once.
+Where the champion's line is anchored at an earlier version, `evaluate_champion` measures that too, and the base model
+where a renewal is to be judged: all but corrections, and mostly from the cache, as they were judged once.
 Each side is asked under its own system prompt. Only questions whose response is not in the cache go to OpenCompass.
 Anything that is not whole and in order stops the stage before a single score is written, and earlier scores are gone
 by then, so the gate cannot take old ones for new.
@@ -53,7 +53,7 @@ from tasks.evaluate.scoring.questions import (
     read_items,
     scores_of,
 )
-from tasks.evaluate.scoring.subject import Subject, Who, evaluation_of, load_subject, tokenizer_digest
+from tasks.evaluate.scoring.subject import Subject, Who, beside_champion, evaluation_of, load_subject, tokenizer_digest
 from tasks.knowledge.search import Knowledge
 from tasks.text.parity import CONVERSATIONS, Conversation, Reading, as_trained, refuse_differing
 from tasks.text.passages import answering_words, domain_words
@@ -80,7 +80,7 @@ def evaluate(who: Who) -> str:
     results = list(zip(questions, responses, strict=True))
     more = benchmark_scores_of(sets, subject, domain, params.evaluate)
     scores = write_evaluation(folder, subject, params.evaluate, results, more)
-    if who != "anchor":
+    if who in ("candidate", "champion"):
         write_metrics(stage, means_of(scores))
     seconds = time.monotonic() - started
     beside = f"; {len(more)} items of {len(sets)} benchmarks" if sets else ""
@@ -108,7 +108,7 @@ def questions_for(subject: Subject, tokenizer: Any, domain: Domain) -> list[Ques
         if not conversation.history:
             trained = as_trained(tokenizer, system, conversation)
             refuse_differing([trained, as_evaluated(tokenizer, system, conversation)])
-    items, words = read_items(corrections=subject.who != "anchor"), domain_words(domain)
+    items, words = read_items(corrections=subject.who in ("candidate", "champion")), domain_words(domain)
     return questions_of(items, tokenizer, system, words, passages_for(subject, items))
 
 
@@ -267,9 +267,10 @@ def write_evaluation(
 
 
 def evaluate_side(who: Who) -> str:
-    """Evaluate the candidate; or the champion and, where its line has one, the anchor."""
+    """Evaluate the candidate; or the champion, and what is measured beside it."""
     said = evaluate(who)
-    return f"{said}. Anchor: {evaluate('anchor')}" if who == "champion" and layout.ANCHOR.is_dir() else said
+    beside = beside_champion() if who == "champion" else ()
+    return ". ".join([said, *(f"{one.capitalize()}: {evaluate(one)}" for one in beside)])
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from tasks.core.errors import FlywheelError
 from tasks.core.files import ManifestError, digest_of, sha256_file, verify_manifest
 from tasks.core.package import read_package
 
-Who = Literal["candidate", "champion", "anchor"]
+Who = Literal["candidate", "champion", "anchor", "base"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # How the files begin that a tokenizer is saved as, beside `*.model`.
@@ -55,11 +55,13 @@ class Subject:
 
 
 def load_subject(who: Who) -> Subject:
-    """The candidate, the champion or the anchor of its line, its files checked against their manifests.
+    """The candidate, the champion, the anchor of its line or the base model, its files checked against their manifests.
 
     Raises SubjectError: a manifest does not match, a file is of a kind that can run code, the adapter is incomplete, or
     it was trained over another base model than the one here.
     """
+    if who == "base":
+        return base_alone(who)
     base_digest = _verified(layout.BASE_MODEL)
     if who == "candidate":
         return subject_in(layout.PACKAGE, who, None, _verified(layout.PACKAGE), base_digest, "stages sft and package")
@@ -77,8 +79,14 @@ def load_subject(who: Who) -> Subject:
 
 
 def evaluation_of(who: str) -> Path:
-    """Where a model's evaluation lies; the anchor's lies with the champion's, of whose line it is."""
-    return layout.EVALUATION / ("champion/anchor" if who == "anchor" else who)
+    """Where a model's evaluation lies; that of what is measured beside the champion lies with the champion's."""
+    return layout.EVALUATION / (f"champion/{who}" if who in ("anchor", "base") else who)
+
+
+def beside_champion() -> tuple[Who, ...]:
+    """What is measured beside the champion: its line's anchor, and the base model where a renewal is to be judged."""
+    facts = json.loads((layout.CHAMPION / "champion.json").read_text(encoding="utf-8"))
+    return (*(("anchor",) if layout.ANCHOR.is_dir() else ()), *(("base",) if facts.get("renewal") else ()))
 
 
 def base_alone(who: str) -> Subject:

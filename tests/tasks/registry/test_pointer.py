@@ -76,6 +76,9 @@ def test_the_pointer_of_a_night_says_what_nights_before_it_did_not_pass(registry
     assert refresh_pointer(registry, tmp_path, night=8).spent == {"dialogue_nll": 1} == read_pointer(tmp_path).spent
     assert refresh_pointer(registry, tmp_path, night=7).spent == {}, "it is that night, taken up again"
     assert refresh_pointer(registry, tmp_path).spent == {}, "no night asks"
+    registry.mark_forgotten(registry.get("champion"), "c")
+    pointer = refresh_pointer(registry, tmp_path)
+    assert (pointer.renewal, pointer.spent) == ("forgotten", {"dialogue_nll": 1})
 
 
 def test_a_registry_whose_files_were_changed_is_refused_and_the_pointer_kept(

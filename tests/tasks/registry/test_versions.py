@@ -15,6 +15,7 @@ from tasks.registry.versions import (
     anchor_of,
     held_nights,
     line_of,
+    renewal_of,
     spent_since,
 )
 from tests.tasks.registry.registered import BASE, judged
@@ -136,10 +137,35 @@ def test_a_line_is_anchored_at_its_last_version_that_was_judged_as_a_release(reg
     assert anchor({"1": "release", "2": "night", "3": "none"}) == "1"
     assert anchor({"2": "release"}) == "2"
     assert anchor({"3": "release"}) == "3"
+    assert anchor({"1": "release", "2": "night", "3": "renewal"}) == "1", "it began at version 2, not anew"
+    assert anchor({"1": "renewal"}) == "1"
+
+
+def test_what_follows_a_champion_begins_anew_where_it_knows_too_much_or_the_anchor_alone_held_the_last_night(
+    registry: Registry,
+) -> None:
+    judged(registry, "1")
+    assert renewal_of(registry, None) == renewal_of(registry, registry.get("1")) == ""
+
+    def then(package: str, outcome: str, **tags: str) -> str:
+        version = judged(registry, package, outcome=outcome)
+        for key, value in ({"continues": "1", "asked": "night"} | tags).items():
+            registry.client.set_model_version_tag(registry.domain, version.number, key, value)
+        return renewal_of(registry, registry.get("1"))
+
+    assert then("2", "hold", not_passed="dialogue_nll,dialogue_nll_since_anchor") == ""
+    assert then("3", "hold", not_passed="dialogue_nll_since_anchor") == "drifted"
+    assert then("4", "hold", not_passed="domain_nll_since_base", asked="renewal", continues="base") == "drifted"
+    assert then("5", "hold", not_passed="dialogue_nll") == ""
+    registry.mark_forgotten(registry.get("1"), "c")
+    assert renewal_of(registry, registry.get("1")) == "forgotten"
 
 
 def test_a_night_spends_what_it_did_not_pass_once_and_a_release_sets_that_back(registry: Registry) -> None:
-    """Version 2 is judged again as 3; 4 passes, is rolled back, and 5 goes on from it all the same; 7 is a release."""
+    """Version 2 is judged again as 3; 4 passes, is rolled back, and 5 goes on from it all the same; 7 is a release.
+
+    9 and 10 are renewals over the champion of then, of which each counts.
+    """
     rows = [
         ("1", "base", "release", "0", "a"),
         ("2", "1", "night", "4", "a,b"),
@@ -149,15 +175,17 @@ def test_a_night_spends_what_it_did_not_pass_once_and_a_release_sets_that_back(r
         ("6", "4", "none", "6", "a,b"),
         ("7", "4", "release", "6", "a"),
         ("8", "7", "night", "8", "b"),
+        ("9", "base", "renewal", "9", "b,c"),
+        ("a", "base", "renewal", "9", "c"),
     ]
     names = ("continues", "asked", "feedback_night", "not_passed")
     for package, *values in rows:
         version = judged(registry, package)
         for key, value in zip(names, values, strict=True):
             registry.client.set_model_version_tag(registry.domain, version.number, key, value)
-    found = [spent_since(registry, registry.get(number), night) for number, night in (("1", 9), ("1", 6), ("7", 9))]
-    assert found == [{"a": 2, "b": 1}, {"a": 1, "b": 1}, {"b": 1}]
-    assert spent_since(registry, registry.get("7"), 8) == {}, "night 8 itself, taken up again"
+    found = [spent_since(registry, registry.get(number), night) for number, night in (("1", 9), ("7", 9), ("7", None))]
+    assert found == [{"a": 2, "b": 1}, {"b": 1}, {"b": 2, "c": 2}], "night 9 itself, taken up again, does not count"
+    assert spent_since(registry, registry.get("1"), 6) == {"a": 1, "b": 2, "c": 2}
 
 
 def test_what_no_gateway_served_is_not_held(registry: Registry) -> None:

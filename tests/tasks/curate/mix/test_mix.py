@@ -315,13 +315,16 @@ def test_what_the_index_holds_is_asked_in_other_words_and_answered_from_its_pass
         assert json.loads((layout.DETAILS / "mix.json").read_text())["train"] == rows
 
 
-def test_a_night_that_goes_on_asks_its_corrections_in_other_words_and_what_lies_beside_them(
-    run: Callable[..., list[Receipt]],
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_a_night_asks_its_corrections_in_other_words_and_what_lies_beside_them_also_where_it_begins_anew(
+    run: Callable[..., list[Receipt]], begins_anew: bool
 ) -> None:
-    """The other 23 of the domain lie beside the one; a release asks nothing of this."""
+    """The other 23 of the domain lie beside the one; without corrections nothing of this is asked."""
+    (layout.START / "adapter").mkdir(parents=True)
     run()
     assert [read_own_jsonl(path, EvaluationItem) for path in (layout.CORRECTION_ITEMS, layout.KEPT_ITEMS)] == [[], []]
-    (layout.START / "adapter").mkdir(parents=True)
+    if begins_anew:
+        (layout.START / "adapter").rmdir()
     run(new=(DOMAIN[3].id,))
     (asked,) = read_own_jsonl(layout.CORRECTION_ITEMS, EvaluationItem)
     assert (asked.prompt, asked.reference) == ("What about jetties?", DOMAIN[3].output)

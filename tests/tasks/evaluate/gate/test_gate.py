@@ -19,7 +19,7 @@ from tasks.core.files import write_json
 from tasks.core.params import GateParams
 from tasks.core.records import EvaluationItem, Score, make_item, write_jsonl
 from tasks.evaluate.gate import stage as gate
-from tasks.evaluate.gate.requirements import NIGHT, RELEASE, SMALLER, Requirement
+from tasks.evaluate.gate.requirements import NIGHT, RELEASE, RENEWAL, SMALLER, Requirement
 from tasks.evaluate.gate.scores import NoVerdict, Table, table_of
 from tasks.evaluate.gate.verdict import Criterion, Verdict, held_to, judge
 from tasks.evaluate.scoring.questions import COST, METRICS, UnaskableItem
@@ -71,6 +71,7 @@ def criterion(found: Verdict, name: str) -> Criterion:
     return next(entry for entry in found.criteria if entry.name == name)
 
 
+GAINS = ("facts_right", "domain_rouge_l", "domain_nll")
 LEARNT = {("feedback", "said"): (0.5, 0.1)}
 LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0.0)}
 
@@ -243,6 +244,37 @@ def test_what_nights_lost_together_holds_one_that_lost_little_alone(
     dialogue = criterion(found, "dialogue_nll_since_anchor")
     assert dialogue.margin == 0.2 and dialogue.reason.startswith("General dialogue, since version 3, ")
     assert len(found.reasons) == 1 + len(found.criteria) == 1 + 8 + 6
+
+
+BASE = Subject("base", None, "b" * 64, Path("base"), "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("on_base", "outcome", "failed"),
+    [
+        (BETTER, "promote", []),
+        # As likely as the base model finds the references: of three gains that a release shows one is missing.
+        ({**BETTER, ("domain", "nll"): NOTHING}, "hold", ["domain_nll_since_base"]),
+        # Worse than where it began is no harm to the champion, which is as bad.
+        ({("domain", "rouge_l"): (-0.2, 0.0)}, "hold", [f"{name}_since_base" for name in GAINS]),
+    ],
+)
+def test_a_renewal_that_does_the_champion_no_harm_has_to_show_a_release_s_gain_on_the_base_model(
+    on_base: Changes, outcome: str, failed: list[str]
+) -> None:
+    after, before = tables(LOST_LITTLE)
+    first = {column: dict(values) for column, values in after.items()}
+    for column, (mean, spread) in on_base.items():
+        for place, key in enumerate(sorted(first[column])):
+            first[column][key] -= mean + (spread if place % 2 else -spread)
+    judged = judge(after, before, CANDIDATE, CHAMPION, SETTINGS, 1, RENEWAL)
+    found = held_to(judged, after, first, BASE, SETTINGS, 1, RELEASE, {}, {"domain_nll_since_base": 1})
+    assert judged.outcome == "promote" and verdict(LOST_LITTLE).outcome == "hold", "which a release would be"
+    assert (found.outcome, [entry.name for entry in found.criteria if not entry.passed]) == (outcome, failed)
+    assert found.anchor is None and ("has not shown a release's whole gain" in found.reasons[0]) == bool(failed)
+    gain = criterion(found, "domain_nll_since_base")
+    assert (gain.kind, gain.level) == ("superiority", 0.9875)
+    assert gain.reason.startswith("Likelihood of the domain's reference answers, over the base model, ")
 
 
 def test_a_criterion_that_nights_did_not_pass_is_judged_more_strictly_than_others_and_says_so() -> None:
@@ -471,6 +503,55 @@ def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there
     write_conditions("champion/anchor", {**stored, "model": ANCHOR.identity, "precision": "bf16"})
     with pytest.raises(NoVerdict, match=r"different conditions .precision"):
         gate.gate()
+
+
+@pytest.mark.parametrize(
+    ("renewal", "night", "began", "corrections", "asked"),
+    [
+        ("forgotten", 7, None, True, "renewal"),
+        ("forgotten", None, None, False, "renewal"),  # flywheel run, after a forgetting
+        ("forgotten", None, "e" * 64, True, "renewal"),  # at the version before, which did not know it
+        ("forgotten", 7, None, False, "release"),  # feedback.start: base, by a person
+        ("forgotten", 7, "b" * 64, True, "night"),
+        ("forgotten", None, "b" * 64, True, "release"),  # it went on from what knows it
+        ("drifted", 7, None, True, "renewal"),
+        ("drifted", 7, "e" * 64, True, "release"),
+        ("drifted", None, None, True, "release"),  # a person's own release
+        ("", 7, None, True, "release"),
+        (None, 7, None, True, "release"),  # written before there were renewals
+    ],
+)
+def test_a_renewal_is_what_must_begin_anew_and_does_and_in_doubt_it_is_a_release(
+    repository: Path, renewal: str | None, night: int | None, began: str | None, corrections: bool, asked: str
+) -> None:
+    facts: dict[str, Any] = {"digest": "b" * 64, "night": night, "spent": {"safety_refusal": 1}, "renewal": renewal}
+    if renewal is None:
+        del facts["renewal"]
+    write_json(layout.CHAMPION / "champion.json", facts)
+    write_json(layout.START / "start.json", {"digest": began})
+    found = gate.asked_of(corrections)
+    whats = {"release": RELEASE, "night": NIGHT, "renewal": NIGHT if night else RENEWAL}
+    assert found[:3] == (asked, whats[asked], {} if asked == "release" else facts["spent"])
+
+
+def test_a_renewal_is_judged_beside_the_base_model_and_without_its_scores_there_is_no_verdict(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = {"candidate": CANDIDATE, "champion": CHAMPION, "base": BASE}
+    monkeypatch.setattr(gate, "load_subject", subjects.__getitem__)
+    facts = {"digest": "b" * 64, "night": None, "spent": {}, "renewal": "forgotten"}
+    write_json(layout.CHAMPION / "champion.json", facts)
+    write_json(layout.START / "start.json", {"digest": None})
+    with pytest.raises(NoVerdict, match=r"champion/base/conditions\.json .* run the stage evaluate_champion again"):
+        gate.gate()
+    write_jsonl(layout.EVALUATION / "champion/base/scores.jsonl", WHOLE)
+    write_conditions("champion/base", json.loads((layout.EVALUATION / "champion/conditions.json").read_text()))
+    gate.gate()
+    written = json.loads(layout.VERDICT.read_text())
+    kinds = {row["name"]: row["kind"] for row in written["criteria"]}
+    assert (written["asked"], kinds["domain_rouge_l"]) == ("renewal", "non_inferiority")
+    assert [name for name in kinds if name.endswith("_since_base")] == [f"{name}_since_base" for name in GAINS[1:]]
+    assert any(reason.startswith("A renewal: the champion knows what was forgotten") for reason in written["reasons"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])

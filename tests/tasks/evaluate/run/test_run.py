@@ -188,21 +188,24 @@ def test_a_second_run_asks_nothing_and_writes_the_same_bytes(measured: Path, mon
     assert str(measured).encode() not in b"".join(before.values())
 
 
-def test_the_anchor_of_the_champions_line_is_measured_beside_it_and_known_from_when_it_was_a_candidate(
+def test_anchor_and_base_model_are_measured_beside_the_champion_and_known_from_when_they_were_judged(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No correction is asked of it: it was made before them."""
+    """No correction is asked of them: they were made before."""
     corrections = [make_item(set="feedback", prompt=f"Correction {n}?", reference="Yes.") for n in range(5)]
     package, facts = layout.CHAMPION / "champion.json", (layout.CHAMPION / "champion.json").read_text()
     anchor = {"version": "1", "digest": verify_manifest(layout.PACKAGE)}
     try:
         write_jsonl(layout.CORRECTION_ITEMS, corrections)
         shutil.copytree(layout.PACKAGE, layout.ANCHOR)
-        package.write_text(json.dumps({**json.loads(facts), "anchor": anchor}))
+        package.write_text(json.dumps({**json.loads(facts), "anchor": anchor, "renewal": "drifted"}))
         write_manifest(layout.CHAMPION)
         said = run.evaluate_side("champion")
         assert re.search(r"5 of them asked now.*Anchor: \d+ questions, 0 of them asked now", said)
+        assert re.search(r"Base: \d+ questions, 0 of them asked now", said)
         assert scores_of("champion/anchor") == scores_of("candidate")
+        standing = {key: value for key, value in scores_of("champion").items() if key[0] != "feedback"}
+        assert scores_of("champion/base") == standing
         assert load_subject("anchor").version == "1"
     finally:
         layout.CORRECTION_ITEMS.unlink()
@@ -210,7 +213,7 @@ def test_the_anchor_of_the_champions_line_is_measured_beside_it_and_known_from_w
         package.write_text(facts)
         write_manifest(layout.CHAMPION)
         run.evaluate_side("champion")
-    assert not (layout.EVALUATION / "champion/anchor").exists()
+    assert {path.name for path in (layout.EVALUATION / "champion").iterdir() if path.is_dir()} == set()
 
 
 def test_only_a_new_item_is_asked_and_the_others_keep_their_scores(measured: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_base_model_is_laid_out_as_its_digest_alone(project: Path) -> None:
     assert champion() == "the base model"
     facts = json.loads((layout.CHAMPION / "champion.json").read_text())
     assert facts.pop("digest") == verify_manifest(layout.BASE_MODEL)
-    assert facts == {"kind": "base", "version": "base", "night": None, "anchor": None, "spent": {}}
+    assert facts == {"kind": "base", "version": "base", "night": None, "anchor": None, "spent": {}, "renewal": ""}
     assert {path.name for path in layout.CHAMPION.iterdir()} == {"champion.json", "MANIFEST.json"}
 
 
