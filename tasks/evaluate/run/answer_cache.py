@@ -56,11 +56,12 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """transformers' own, but heads that share keys are asked as one with more queries, where it copies the keys.
 
-    Queries are (rows, heads, tokens, size), keys and values have fewer heads; the result is (rows, tokens, heads, size).
+    Queries are (rows, heads, tokens, size), keys and values have fewer heads; given are (rows, tokens, heads, size).
+    Texts that are read from their beginning are left to transformers: there it is no faster, and other in the last bit.
     """
     rows, heads, tokens, size = query.shape
     shared = heads // key.shape[1]
-    if mask is None or tokens == 1 or shared == 1:
+    if mask is None or tokens in (1, key.shape[2]) or shared == 1:
         return sdpa_attention_forward(module, query, key, value, mask, **settings)
     asked, hidden = query.reshape(rows, -1, shared * tokens, size), mask.repeat(1, 1, shared, 1)
     found = torch.nn.functional.scaled_dot_product_attention(asked, key, value, hidden, scale=settings["scaling"])
