@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 
 from tasks.core import intervals, layout
-from tasks.core.benchmarks import load_benchmarks
+from tasks.core.benchmarks import Benchmark, load_benchmarks
 from tasks.core.files import write_json, write_text
 from tasks.core.params import GateParams, load_params
 from tasks.core.records import EvaluationItem
@@ -63,12 +63,7 @@ def gate() -> str:
     verdict = judge(after, before, candidate, champion, params.gate, params.seed, asked, sets, groups, spent)
     verdict = verdict.model_copy(update={"asked": by, "reasons": (*verdict.reasons, *told)})
     standing = {name: ids for name, ids in expected.items() if name not in (FEEDBACK, KEPT)}
-    beside: dict[Who, list[Requirement]] = {}
-    if by == "renewal":
-        beside["base"] = [*RELEASE, *of_benchmarks(sets, gain=True)]
-    if layout.ANCHOR.is_dir():
-        beside["anchor"] = [*asked, *of_benchmarks(sets, gain=False)]
-    for who, wanted in beside.items():
+    for who, wanted in beside(by, asked, sets).items():
         earlier = load_subject(who)
         check_conditions(conditions, read_conditions(who), candidate, earlier)
         first = read_scores(who, standing, sets, digests)
@@ -79,6 +74,16 @@ def gate() -> str:
     write_metrics(STAGE, {"outcome": verdict.outcome, "passed": passed, "criteria": len(verdict.criteria)})
     write_json(layout.VERDICT, verdict.model_dump(mode="json"))
     return f"{verdict.outcome}. " + " ".join(verdict.reasons)
+
+
+def beside(by: Asked, asked: Sequence[Requirement], sets: Sequence[Benchmark]) -> dict[Who, list[Requirement]]:
+    """What is asked against others than the champion: the base model, for a renewal, and the anchor of the line."""
+    wanted: dict[Who, list[Requirement]] = {}
+    if by == "renewal":
+        wanted["base"] = [*RELEASE, *of_benchmarks(sets, gain=True)]
+    if layout.ANCHOR.is_dir():
+        wanted["anchor"] = [*asked, *of_benchmarks(sets, gain=False)]
+    return wanted
 
 
 def reworded(items: Sequence[EvaluationItem]) -> str:

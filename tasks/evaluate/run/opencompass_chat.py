@@ -11,7 +11,8 @@ from typing import Any
 from opencompass.registry import MODELS
 
 from tasks.evaluate.run.chat_prompts import ChatParser
-from tasks.evaluate.run.opencompass_model import AnswerModel, EngineModel
+from tasks.evaluate.run.opencompass_engine import EngineModel
+from tasks.evaluate.run.opencompass_model import AnswerModel
 from tasks.text.prompts import encode_text
 
 

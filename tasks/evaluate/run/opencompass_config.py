@@ -18,7 +18,7 @@ from tasks.evaluate.run.score_cache import Conditions
 from tasks.evaluate.scoring.questions import BOUNDARY, Question, QuestionKind
 from tasks.evaluate.scoring.subject import Subject
 
-OURS = "tasks.evaluate.run.opencompass_model"
+OURS = "tasks.evaluate.run"
 # Rows between two progress lines where nothing is generated; a multiple of four keeps an item's choices together.
 ROWS_A_STEP = 64
 REFUSAL_TOKENS = 40  # of the answer to a harmful request: its beginning says whether it refuses
@@ -84,7 +84,7 @@ def write_inputs(folder: Path, data_sets: list[DataSet], model: dict[str, Any], 
 def engine_model(subject: Subject, conditions: Conditions, max_tokens: int, url: str, name: str) -> dict[str, Any]:
     """The model as an engine at `url` serves it under `name`."""
     return {
-        "type": f"{OURS}.EngineModel",
+        "type": f"{OURS}.opencompass_engine.EngineModel",
         "abbr": subject.who,
         "path": str(subject.base.absolute()),
         "url": url,
@@ -99,7 +99,7 @@ def engine_model(subject: Subject, conditions: Conditions, max_tokens: int, url:
 def local_model(subject: Subject, conditions: Conditions, max_tokens: int, end_of_turn: int) -> dict[str, Any]:
     """The model as OpenCompass loads it itself; paths are absolute, because it works in its own folder."""
     return {
-        "type": f"{OURS}.AnswerModel",
+        "type": f"{OURS}.opencompass_model.AnswerModel",
         "abbr": subject.who,
         "path": str(subject.base.absolute()),
         "peft_path": str(subject.adapter.absolute()) if subject.adapter else None,
@@ -136,6 +136,7 @@ def _longest(data_set: DataSet, conditions: Conditions) -> int:
 
 def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> dict[str, Any]:
     generation = data_set.kind == "generation"
+    evaluator = "ItemRougeEvaluator" if generation else "ItemNLLEvaluator"
     inferencer = {
         "type": "GenInferencer" if generation else "PPLOnlyInferencer",
         "batch_size": len(data_set.rows) if generation else ROWS_A_STEP,  # the model takes them up as others end
@@ -148,11 +149,11 @@ def _data_set_config(data_set: DataSet, path: Path, conditions: Conditions) -> d
         "path": str(path),
         "reader_cfg": {"input_columns": ["text"], "output_column": "reference" if generation else None},
         "infer_cfg": {
-            "prompt_template": {"type": f"{OURS}.VerbatimTemplate", "template": "{text}"},
+            "prompt_template": {"type": f"{OURS}.opencompass_evaluators.VerbatimTemplate", "template": "{text}"},
             "retriever": {"type": "ZeroRetriever"},
             "inferencer": inferencer,
         },
-        "eval_cfg": {"evaluator": {"type": f"{OURS}.{'ItemRouge' if generation else 'ItemNLL'}Evaluator"}},
+        "eval_cfg": {"evaluator": {"type": f"{OURS}.opencompass_evaluators.{evaluator}"}},
     }
 
 

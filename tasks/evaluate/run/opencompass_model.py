@@ -1,7 +1,7 @@
-"""OpenCompass's side of an evaluation: the model it calls and the evaluators that judge one item at a time.
+"""OpenCompass's side of an evaluation: the model it calls. The evaluators are in opencompass_evaluators.
 
-Runs only in the evaluation environment. OpenCompass 0.5.4 was written for transformers 4; it also averages its scores,
-truncates long inputs in silence and lets a model folder run its own code. The classes below undo that.
+Runs only in the evaluation environment. OpenCompass 0.5.4 was written for transformers 4; it also truncates long inputs
+in silence and lets a model folder run its own code. The class below undoes that.
 On a processor each thread does whole passes by itself, with torch's own threading off: that keeps its speed on a
 busy machine, and an item's likelihood depends neither on the number of threads nor on the items beside it.
 Limits: decoder-only models on one device. Adapters that add virtual tokens, models that keep a state and texts beyond
@@ -10,33 +10,25 @@ a sliding window are asked more slowly, as transformers does it.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from opencompass.models import HuggingFaceBaseModel
-from opencompass.models.base import BaseModel
-from opencompass.openicl.icl_evaluator import AveragePPLEvaluator, JiebaRougeEvaluator
-from opencompass.openicl.icl_prompt_template import PromptTemplate
-from opencompass.registry import ICL_EVALUATORS, ICL_PROMPT_TEMPLATES, MODELS
+from opencompass.registry import MODELS
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import AutoTokenizer, Cache, DynamicCache, RepetitionPenaltyLogitsProcessor
-from transformers.cache_utils import DynamicLayer, get_layer_types_and_kwargs
+from transformers import Cache, DynamicCache, RepetitionPenaltyLogitsProcessor
+from transformers.cache_utils import get_layer_types_and_kwargs
 
-from tasks.engine.client import Engine, decoding
+from tasks.evaluate.run.answer_cache import GROUPED, SlotLayer, guessed
+from tasks.evaluate.run.packed_weights import pack_weights
 
-# Writing without spaces between words: Thai and Lao, Burmese, Khmer, kana; Chinese characters.
-SYLLABLES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
-CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-TOGETHER = 16  # requests to an engine under way
 GUESSES = 12  # tokens of an answer that are guessed at a time; more are wrong more often
+KEPT = 2**15  # tokens of prompts whose keys and values are kept until their references are scored
 
 
 def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
@@ -50,37 +42,6 @@ def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tu
     return prompt, answer
 
 
-class SlotLayer(DynamicLayer):
-    """Keys and values of answers that are at different places: each has a row, whose columns are its tokens."""
-
-    def __init__(self, like: DynamicLayer, slots: int, columns: int) -> None:
-        super().__init__()
-        self.keys = like.keys.new_zeros(slots, like.keys.shape[1], columns, like.keys.shape[3])
-        self.values = like.values.new_zeros(slots, like.values.shape[1], columns, like.values.shape[3])
-        self.is_initialized = True
-
-    def put(self, slot: int, other: DynamicLayer, row: int = 0) -> None:
-        """Copy a row of another layer (or of this one) into a slot."""
-        columns = other.keys.shape[2]
-        self.keys[slot, :, :columns] = other.keys[row]
-        self.values[slot, :, :columns] = other.values[row]
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take in new tokens at `places` (rows, tokens), which is set before each pass."""
-        slots = torch.arange(len(keys), device=keys.device)
-        self.keys[slots[:, None], :, self.places] = keys.transpose(1, 2)
-        self.values[slots[:, None], :, self.places] = values.transpose(1, 2)
-        return self.keys[: len(slots), :, : self.used], self.values[: len(slots), :, : self.used]
-
-
-def guessed(ids: list[int], prompt: int, most: int) -> list[int]:
-    """What came after the last three tokens where the prompt, so many tokens long, had them: answers quote passages."""
-    for end in range(prompt - 1, 2, -1):
-        if ids[end - 3 : end] == ids[-3:]:
-            return ids[end : min(end + most, prompt)]
-    return []
-
-
 @MODELS.register_module()
 class AnswerModel(HuggingFaceBaseModel):
     """A causal language model, with or without an adapter, that takes rendered prompts as they are.
@@ -89,6 +50,8 @@ class AnswerModel(HuggingFaceBaseModel):
     at a time, `together` how many answers each of them generates. `window` is the longest text that a mask of ours
     can be laid on: 0 for adapters with virtual tokens and for models that keep a state instead of attending.
     """
+
+    model: Any
 
     def __init__(self, *, boundary: str, threads: int, together: int, **settings: Any) -> None:
         torch.set_num_threads(1)
@@ -101,6 +64,20 @@ class AnswerModel(HuggingFaceBaseModel):
         self.window = min(layer.get("sliding_window", self.max_seq_len) for layer in windows)
         if self._virtual_tokens or not masked:
             self.window = 0
+        self.begun: dict[tuple[int, ...], Cache] = {}  # prompts that were answered, read but for their last token
+        if self.window and self.model.config._attn_implementation == "sdpa":
+            self.model.set_attn_implementation(GROUPED)
+
+    def _load_model(self, *, kwargs: dict[str, Any], **settings: Any) -> None:
+        """An adapter's change is put into the weights, in fp32: beside them it takes half as long again."""
+        super()._load_model(kwargs=kwargs, **settings)
+        if isinstance(self.model, PeftModel) and not self._virtual_tokens:
+            precision = self.model.dtype
+            super()._load_model(kwargs={**kwargs, "torch_dtype": torch.float32}, **settings)
+            self.model = self.model.merge_and_unload()
+            for weights in self.model.parameters():  # not the model whole: its positions stay in fp32
+                weights.data = weights.data.to(precision)
+        pack_weights(self.model)
 
     def _load_tokenizer(self, path: str | None, kwargs: dict[str, Any], pad_token_id: int | None = None) -> None:
         super()._load_tokenizer(path, kwargs, pad_token_id)
@@ -134,6 +111,7 @@ class AnswerModel(HuggingFaceBaseModel):
 
     def generate(self, inputs: list[str], max_out_len: int, **settings: Any) -> list[str]:
         """Greedy continuations, in the order of `inputs`; each thread takes an equal share of them."""
+        self.begun.clear()
         if max(len(self._ids(text)) for text in inputs) + max_out_len <= self.window:
             shares = [inputs[first :: self.threads] for first in range(min(self.threads, len(inputs)))]
             with tqdm(total=len(inputs)) as bar:
@@ -186,6 +164,9 @@ class AnswerModel(HuggingFaceBaseModel):
         cache.layers = cache.layers or [SlotLayer(layer, self.together, columns) for layer in layers]
         for layer, read in zip(cache.layers, layers, strict=True):
             layer.put(slot, read)
+        if sum(map(len, self.begun)) + len(prompt) <= KEPT:
+            begun.past_key_values.crop(-1)
+            self.begun[tuple(prompt)] = begun.past_key_values
         return begun.logits
 
     def _go_on(self, rows: list[tuple[list[int], int]], most: int, cache: Cache) -> None:
@@ -216,7 +197,7 @@ class AnswerModel(HuggingFaceBaseModel):
             longest = max(map(len, told))
             known = self._tensor([ids + ids[-1:] * (longest - len(ids)) for ids in told])
             logits = RepetitionPenaltyLogitsProcessor(penalty)(known, logits[:, 0].float())[:, None]
-        return logits.argmax(-1).tolist()
+        return logits.max(-1).indices.tolist()  # argmax takes four times as long in bf16
 
     def _mask(self, hidden: torch.Tensor) -> torch.Tensor:
         """What attention adds: so little that nothing is left, where True."""
@@ -264,6 +245,8 @@ class AnswerModel(HuggingFaceBaseModel):
         rest = [answer[:-1] for answer in answers]
         ids = self._tensor([sum(rest, prompt)])
         if len(answers) == 1:
+            if begun := self.begun.pop(tuple(prompt), None):
+                return self.model(input_ids=ids[:, len(prompt) - 1 :], past_key_values=begun).logits
             keep = torch.arange(-len(answers[0]), 0, device=ids.device)
             return self.model(input_ids=ids, logits_to_keep=keep, use_cache=False).logits
         branch, places, keep = [0] * len(prompt), list(range(len(prompt))), []
@@ -280,138 +263,3 @@ class AnswerModel(HuggingFaceBaseModel):
 
     def _tensor(self, numbers: list[Any]) -> torch.Tensor:
         return torch.tensor(numbers, device=self.model.device)
-
-
-@MODELS.register_module()
-class EngineModel(BaseModel):
-    """The same rows and scores, asked of an engine that serves the model as `served`.
-
-    Prompts go out as token ids, made exactly as AnswerModel makes them. The engine batches requests by itself.
-    """
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        url: str,
-        served: str,
-        boundary: str,
-        max_seq_len: int,
-        repetition_penalty: float,
-        **settings: Any,
-    ) -> None:
-        super().__init__(path=path, max_seq_len=max_seq_len, **settings)
-        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-        self.engine = Engine(url)
-        self.served = served
-        self.boundary = boundary
-        self.decoding = decoding("vllm", repetition_penalty)
-
-    def generate(self, inputs: list[str], max_out_len: int, **_: Any) -> list[str]:
-        """Greedy continuations, in the order of `inputs`."""
-        prompts = [self._ids(text) for text in inputs]
-        for prompt in prompts:
-            self._check_length(len(prompt) + max_out_len)
-        return self._together(
-            lambda prompt: self.engine.complete(self.served, prompt, max_out_len, self.decoding), prompts
-        )
-
-    def get_ppl(self, inputs: list[str], mask_length: list[int] | None = None) -> np.ndarray:
-        """Mean negative log-likelihood of each answer given its prompt, in nats per answer token."""
-        if mask_length is not None:
-            raise ValueError("the boundary says what is scored; mask_length is not used")
-        pairs = [self._split(text) for text in inputs]
-        return np.array(self._together(lambda pair: self.engine.score(self.served, *pair), pairs))
-
-    def get_token_len(self, prompt: str) -> int:
-        """Tokens of a text; OpenCompass asks."""
-        return len(self._ids(prompt))
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def _split(self, text: str) -> tuple[list[int], list[int]]:
-        prompt, answer = split_at(self.boundary, text, self._ids)
-        # The engine generates one token more, which nobody reads.
-        self._check_length(len(prompt) + len(answer) + 1)
-        return prompt, answer
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self.max_seq_len:
-            raise ValueError(f"{tokens} tokens do not fit the engine's {self.max_seq_len}")
-
-    def _together(self, work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        with ThreadPoolExecutor(TOGETHER) as pool:
-            return list(pool.map(work, parts))
-
-
-@ICL_PROMPT_TEMPLATES.register_module()
-class VerbatimTemplate(PromptTemplate):
-    """The row's text as it is: the parent would fill in `{reference}`, `{idx}` and the like where a text holds them."""
-
-    def generate_item(self, entry: dict[str, Any], *_: Any, **__: Any) -> str:
-        """The text of a row."""
-        return str(entry["text"])
-
-
-@ICL_EVALUATORS.register_module()
-class ItemNLLEvaluator(AveragePPLEvaluator):
-    """Keeps each item's value, named by the row's key, where OpenCompass reports only the mean."""
-
-    def score(self, ppl: list[float], test_set: Dataset) -> dict[str, Any]:
-        """Mean and details of the values that AnswerModel.get_ppl gave, in nats per token."""
-        details = [{"key": key, "nll": value} for key, value in zip(test_set["key"], ppl, strict=True)]
-        return {**super().score(ppl), "details": details}
-
-
-@ICL_EVALUATORS.register_module()
-class ItemRougeEvaluator(JiebaRougeEvaluator):
-    """ROUGE-L F1 of each item (Lin 2004, sentence level): the longest common subsequence of words.
-
-    The parent judges only what stands before the first full stop or comma, and averages.
-    """
-
-    def __init__(self) -> None:
-        from rouge_score.rouge_scorer import RougeScorer
-
-        super().__init__()
-        self.scorer = RougeScorer(["rougeL"], tokenizer=WordTokenizer())
-
-    def score(self, predictions: list[str], references: list[str], test_set: Dataset) -> dict[str, Any]:
-        """Mean and details, each between 0 and 1."""
-        rows = zip(test_set["key"], predictions, references, strict=True)
-        details = [
-            {"key": key, "rouge_l": float(self.scorer.score(reference, prediction)["rougeL"].fmeasure)}
-            for key, prediction, reference in rows
-        ]
-        return {"rouge_l": sum(row["rouge_l"] for row in details) / len(details), "details": details}
-
-
-class WordTokenizer:
-    """Words in lower case and compatibility form (NFKC); marks and spaces left out.
-
-    A word is a run of letters, their accents and digits. Of writing without spaces between words, Chinese is cut by
-    jieba, and kana, Thai, Lao, Khmer and Burmese into characters with their marks. jieba cuts ASCII too, into what it
-    takes for words ("3.5%"); it would cut any other letter off.
-    """
-
-    def __init__(self) -> None:
-        import jieba
-        import regex
-
-        jieba.setLogLevel("WARNING")
-        # jieba keeps its dictionary in a marshal file; the shared temporary folder is no place to read that from.
-        jieba.dt.tmp_dir = str(Path.cwd())
-        self.cut = jieba.lcut
-        spaced = rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{SYLLABLES}{CHINESE}]]+"
-        self.runs = regex.compile(rf"{spaced}|[{SYLLABLES}]\p{{M}}*", regex.VERSION1)
-
-    def tokenize(self, text: str) -> list[str]:
-        """Words of `text`, in order."""
-        text, words, begin = unicodedata.normalize("NFKC", text).lower(), [], 0
-        for run in self.runs.finditer(text):
-            if not run.group().isascii():
-                words += [*self.cut(text[begin : run.start()]), run.group()]
-                begin = run.end()
-        words += self.cut(text[begin:])
-        return [word for word in words if any(character.isalnum() for character in word)]

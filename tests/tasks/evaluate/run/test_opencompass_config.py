@@ -87,4 +87,4 @@ def test_braces_reach_opencompass_as_they_are_and_it_fills_none_of_them(tmp_path
     for data_set in config["datasets"]:
         rows = [json.loads(line) for line in Path(data_set["path"]).read_text().split("\n")[:-1]]
         assert all(row["text"].startswith(text) for row in rows)
-        assert data_set["infer_cfg"]["prompt_template"]["type"].endswith("opencompass_model.VerbatimTemplate")
+        assert data_set["infer_cfg"]["prompt_template"]["type"].endswith("opencompass_evaluators.VerbatimTemplate")

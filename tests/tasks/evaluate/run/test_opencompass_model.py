@@ -40,7 +40,9 @@ import peft, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 from datasets import Dataset
 from opencompass.registry import ICL_PROMPT_TEMPLATES
-from tasks.evaluate.run.opencompass_model import AnswerModel, ItemRougeEvaluator
+from tasks.evaluate.run.opencompass_evaluators import ItemRougeEvaluator, WordTokenizer
+from tasks.evaluate.run.opencompass_model import AnswerModel
+from tasks.evaluate.run.packed_weights import pack_weights
 
 base, folder = sys.argv[1:]
 
@@ -55,6 +57,7 @@ configs = {
     "p_tuning_v2": peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
     "p_tuning": peft.PromptEncoderConfig(num_virtual_tokens=5, encoder_hidden_size=16, task_type="CAUSAL_LM"),
     "prompt_tuning": peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+    "lora": peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
 }
 prompts = ["Hello, how are you today my friend?", "The capital", "What is a permit? I need to know of a shed."]
 answers = ["I am well.", "", "Paris is a city"]
@@ -85,11 +88,12 @@ for name, config in configs.items():
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data.normal_(std=0.5)
+            parameter.data.normal_(std=0.2 if name == "lora" else 0.5)
     model.save_pretrained(f"{folder}/{name}")
     model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), f"{folder}/{name}").eval()
-    ours = ours_of(base, f"{folder}/{name}")
+    ours = ours_of(base, f"{folder}/{name}", eos_token_id=tokenizer.eos_token_id)
     asked = [(prompts[0], "I am well."), (prompts[0], "Bad"), (prompts[1], "Paris is a city"), (prompts[2], "Yes.")]
+    texts = ours.generate(prompts, 8)  # what it read of a prompt serves the likelihood of its one answer below
     losses = ours.get_ppl([f"{prompt}|{answer}" for prompt, answer in asked]).tolist()
     try:
         ours.get_ppl(["word " * 57 + "|a"])
@@ -98,7 +102,7 @@ for name, config in configs.items():
         refused = str(error)
     told[name] = {
         "losses": losses, "plain_losses": [plain_loss(model, *pair) for pair in asked],
-        "texts": ours.generate(prompts, 8), "plain_texts": [plain_text(model, prompt) for prompt in prompts],
+        "texts": texts, "begun": len(ours.begun), "plain_texts": [plain_text(model, prompt) for prompt in prompts],
         "refused": refused,
     }
 
@@ -134,17 +138,23 @@ for name, path, penalty in [("llama", base, 1.0), ("penalty", base, 1.3), ("slid
         "items": [loss for at in (0, 3, 6) for loss in ours.get_ppl(choices[at:at + 3]).tolist()],
         "plain": [plain_loss(model, *one.split("|")) for one in choices],
     }
+whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+given, before = torch.arange(40).reshape(2, 20), []
+for turn in (lambda _: None, pack_weights):
+    turn(whole)
+    with torch.no_grad():
+        before.append(whole(input_ids=given).logits)
+told["packed"] = torch.equal(*before)
 pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我喜欢红色的房子。"), ("", "Something."),
          ("One. Two, three", "one two three"), ("nothing", "else"), ("Да, требуется", "Нет, не требуется"),
          ("Båten får sjösättas.", "Båten får inte sjösättas."), ("필요합니다", "필요하지 않습니다")]
 texts, references = zip(*pairs)
 rows = Dataset.from_dict({"key": list("abcdefgh")})
-from tasks.evaluate.run.opencompass_model import WordTokenizer
 words = WordTokenizer()
 told["words"] = [words.tokenize(text) for text in WORDS]
 told["rouge"] = [row["rouge_l"] for row in ItemRougeEvaluator().score(texts, references, rows)["details"]]
 template = ICL_PROMPT_TEMPLATES.build(
-    {"type": "tasks.evaluate.run.opencompass_model.VerbatimTemplate", "template": "{text}"}
+    {"type": "tasks.evaluate.run.opencompass_evaluators.VerbatimTemplate", "template": "{text}"}
 )
 row = {"key": "k", "text": "{key} {text} {reference} {idx} {subdivision} {0}", "reference": "r", "idx": 1}
 told["asked"] = [template.generate_item(row, output_field=column) for column in ("reference", None)]
@@ -170,12 +180,12 @@ def told(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     return found
 
 
-@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
+@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning", "lora"])
 def test_likelihoods_are_those_of_one_plain_pass(told: dict[str, Any], method: str) -> None:
     assert told[method]["losses"] == pytest.approx(told[method]["plain_losses"], abs=2e-5)
 
 
-@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning"])
+@pytest.mark.parametrize("method", ["p_tuning_v2", "p_tuning", "prompt_tuning", "lora"])
 def test_answers_asked_together_are_those_asked_alone(told: dict[str, Any], method: str) -> None:
     assert told[method]["texts"] == told[method]["plain_texts"]
 
@@ -192,8 +202,9 @@ def test_answers_are_those_of_transformers_one_by_one(told: dict[str, Any], name
 
 
 def test_what_an_answer_quotes_takes_fewer_passes_than_tokens(told: dict[str, Any]) -> None:
-    """Both repeat three tokens: behind the last three, the prompt has two more. Of 12 tokens 1, 3, 3, 3, 2 a pass."""
-    assert told["alone"]["llama"]["passes"] == 5
+    """Both repeat three tokens: the prompt has two more behind the last three, then the text three behind the last
+    eight. Of 12 tokens 1, 3, 4, 4 a pass."""
+    assert told["alone"]["llama"]["passes"] == 4
 
 
 @pytest.mark.parametrize("name", ["llama", "sliding"])
@@ -204,6 +215,15 @@ def test_likelihoods_do_not_depend_on_the_other_items_and_hardly_on_the_choices_
     assert found["together"] == found["items"]
     assert found["together"] == pytest.approx(found["plain"], abs=2e-5)
     assert found["apart"] == pytest.approx(found["plain"], abs=2e-5)
+
+
+def test_a_reference_goes_on_from_the_prompt_that_was_answered(told: dict[str, Any]) -> None:
+    """Of three prompts two are asked for one answer each; the third for two, which are read beside each other."""
+    assert told["lora"]["begun"] == 1
+
+
+def test_packed_weights_give_the_same_to_the_last_bit(told: dict[str, Any]) -> None:
+    assert told["packed"]
 
 
 def test_virtual_tokens_take_room_of_the_context(told: dict[str, Any]) -> None:
