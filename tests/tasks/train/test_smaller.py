@@ -22,32 +22,12 @@ from tasks.train import smaller
 from tasks.train.package import parity
 from tasks.train.run.worker import load_tokenizer
 from tasks.train.smaller import SmallerError, kept_layers, make_student, modelfile, taught
-from tests.tasks.train.conftest import an_example
+from tests.tasks.train.conftest import VOCABULARY, an_example
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-VOCABULARY = 1024  # the first tokens of the real vocabulary; their merges build on each other only
-
-
-@pytest.fixture(scope="module")
-def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two-layer model with fewer tokens: reading a GGUF file takes seconds for each ten thousand of them."""
-    from transformers import AutoModelForCausalLM
-
-    target = tmp_path_factory.mktemp("small") / "model"
-    shutil.copytree(tiny_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
-    content = json.loads((tiny_model / "tokenizer.json").read_text())
-    vocabulary = {token: number for token, number in content["model"]["vocab"].items() if number < VOCABULARY}
-    merges = [pair for pair in content["model"]["merges"] if {*pair, "".join(pair)} <= vocabulary.keys()]
-    content["model"] |= {"vocab": vocabulary, "merges": merges}
-    write_json(target / "tokenizer.json", content)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    model.resize_token_embeddings(VOCABULARY)
-    model.save_pretrained(target)
-    write_manifest(target)
-    return target
 
 
 def lay_source(model: Path, target: Path) -> None:
