@@ -19,6 +19,7 @@ from tasks.core.records import Turn
 from tasks.corpus.teacher.teacher import Ask, Message, Reply, ReplyCache, Teacher
 from tasks.text.prompts import messages_of, render
 from tasks.train import smaller
+from tasks.train.base_model.stage import convert
 from tasks.train.package import parity
 from tasks.train.run.worker import load_tokenizer
 from tasks.train.smaller import SmallerError, kept_layers, make_student, modelfile, taught
@@ -89,6 +90,16 @@ def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactl
     assert "logit_error" in (eight.folder / "package/README.md").read_text()
     assert (eight.folder / "package/knowledge/passages.parquet").read_bytes() == b"passages"
     assert (eight.folder / "package/Modelfile").read_text().startswith("FROM ./model.gguf\nTEMPLATE")
+    check_conversion(eight.folder / "package/model.gguf")
+
+
+def check_conversion(file: Path) -> None:
+    """As a base model, the file becomes the same bytes twice."""
+    domain = load_domain("construction")
+    shutil.copyfile(file, domain.folder / "again.gguf")
+    about = {"files": ["again.gguf"], "sha256": sha256_file(file)}
+    domain = domain.model_copy(update={"base_model": domain.base_model.model_copy(update=about)})
+    assert convert(domain, Path("one")) == convert(domain, Path("two"))
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])
