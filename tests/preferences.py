@@ -53,13 +53,15 @@ def lay_alignment(
 def write_adapter(
     target: Path, model: Path, scale: float = 0.02, seed: int = 7, modules: Sequence[str] = MODULES
 ) -> Path:
-    """A LoRA of the default settings whose weights are noise, so that it does change the model."""
+    """A LoRA of the default settings whose weights are the noise of `seed`, so that it does change the model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     config = LoraConfig(r=16, lora_alpha=32, target_modules=list(modules), task_type="CAUSAL_LM")
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(model), config)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:

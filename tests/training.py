@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def lay_training(
         shutil.copytree(root / name, folder / name)
     (folder / ".flywheel").mkdir()
     (folder / ".flywheel/packages").symlink_to(root / ".flywheel/packages")
-    shutil.copytree(model, folder / "data/base_model")
+    link_weights(model, folder / "data/base_model")
     settings = yaml.safe_load((root / "params.yaml").read_text())
     settings["methods"]["lora"].update(sft.get("lora", {}))
     settings["sft"].update({"min_steps": 0} | {key: value for key, value in sft.items() if key != "lora"})
@@ -46,6 +47,15 @@ def lay_training(
     write_jsonl(folder / "data/mix/train.jsonl", train)
     write_jsonl(folder / "data/mix/validation.jsonl", validation)
     return folder
+
+
+def link_weights(source: Path, target: Path) -> Path:
+    """A copy of a folder in which the weights, a hundred megabytes, are links: not to be written into."""
+
+    def take(path: str, copy: str) -> None:
+        (os.link if path.endswith(".safetensors") else shutil.copy2)(path, copy)
+
+    return Path(shutil.copytree(source, target, symlinks=True, copy_function=take))
 
 
 def two_layers(model: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import re
@@ -41,6 +42,7 @@ def test_a_stage_is_a_module_that_exists_and_depends_on_its_own_source(name: str
 AROUND = "tasks/train/sizing/"
 
 
+@functools.cache
 def imported(path: Path) -> set[Path]:
     """The modules of tasks that a module imports, inside functions too, or starts by their name."""
     names = set()

@@ -24,6 +24,7 @@ from flywheel.platform.up import running
 from tasks.core.processes import free_port
 from tests.flows.toy import environment, make_toy
 from tests.serving.gateways import wait_for
+from tests.training import link_weights
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, root: Path, tiny_model: Pa
         shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     (project / "flows/nightly.py").write_text(NIGHT)
     (project / ".venv").symlink_to(root / ".venv")
-    shutil.copytree(tiny_model, project / "data/base_model")
+    link_weights(tiny_model, project / "data/base_model")
     params = yaml.safe_load((project / "params.yaml").read_text())
     for section, key in PORTS:
         params[section][key] = free_port()

@@ -16,6 +16,7 @@ import yaml
 from tasks.core import layout
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import make_item, write_jsonl
+from tests.training import link_weights
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def repository(root: Path, tiny_model: Path, tmp_path: Path) -> Path:
     items += [make_item(set=name, prompt="Which?", choices=("a", "b"), answer=0) for name in ("mmlu", "safety")]
     for item in items:
         write_jsonl(tmp_path / f"data/ingest/evaluation/{item.set}.jsonl", [item])
-    shutil.copytree(tiny_model, tmp_path / "data/base_model")
+    link_weights(tiny_model, tmp_path / "data/base_model")
     digest = write_manifest(tmp_path / "data/base_model")
     write_json(tmp_path / "data/champion/champion.json", {"kind": "base", "version": "base", "digest": digest})
     write_manifest(tmp_path / "data/champion")

@@ -18,6 +18,7 @@ from tasks.core.params import load_params
 from tasks.core.pointers import FeedbackPointer, StartPoint, read_feedback_pointer, read_pointer
 from tasks.evaluate.night_card import influence_lines
 from tasks.registry.deploy import roll_back
+from tasks.registry.versions import Registry
 from tasks.store import ledger
 from tasks.store.answers import get_feedback
 from tasks.store.nights import last_nights
@@ -26,6 +27,7 @@ from tests.answers import AN_ANSWER
 from tests.flows.feedback import correct, store_of
 from tests.flows.project import Project
 from tests.flows.toy import environment, set_param, set_wanted
+from tests.mlflow_store import lay_mlflow
 
 pytestmark = pytest.mark.slow  # a real Prefect server, and half a minute for each night
 
@@ -87,21 +89,30 @@ def test_a_held_night_says_whose_corrections_pulled_against_it(tmp_path: Path) -
 def test_too_little_is_a_reasoned_skip_and_kept_until_it_is_enough_for_a_version_that_leads_back_to_it(
     project: Project,
 ) -> None:
-    """Two corrections, then three more: the five that a night needs. What is learnt is not learnt again."""
+    """Two corrections, four that the data stages drop, then three more: the five that a night needs.
+
+    What is learnt is not learnt again, and what a person rolled back is not promoted again.
+    """
+    before = read_feedback_pointer(project.root)
     correct(project.root, 2, digest=project.registry.get("champion").manifest)
     said = project.release("--nightly")
     assert "Skipped" in said and "2 new corrections that the champion has not learnt" in said
     assert (nights(project.root)[0].outcome, nights(project.root)[0].rows) == ("skip", 2)
     card = (project.root / ".flywheel/nights/00001.md").read_text()
     assert "no release was worth it" in card and "| answers corrected | 2 of 2: 100% (16% to 100%) |" in card
-    assert read_feedback_pointer(project.root).count == 0
-    assert project.registry.get("champion").number == "1"
+
+    correct(project.root, 4, text="Leak.")
+    assert "Skipped" in project.release("--nightly")
+    reason = "2 new corrections that the champion has not learnt, 4 in"
+    assert nights(project.root)[0].outcome == "skip" and nights(project.root)[0].reason.startswith(reason)
+    assert read_feedback_pointer(project.root) == before and before.count == 0
+    assert [version.number for version in project.registry.versions()] == ["1"]
 
     correct(project.root, 3)
     assert "Promoted" in project.release("--nightly")
     champion, night = project.registry.get("champion"), nights(project.root)[0]
     pointer = read_feedback_pointer(project.root)
-    assert (pointer.count, pointer.watermark, pointer.since) == (5, night.number, 0)
+    assert (pointer.count, pointer.watermark, pointer.since) == (9, night.number, 0)
     assert pointer.start is not None and pointer.start.version == "1"
     assert project.registry.client.get_run(champion.run_id).data.metrics["usage.champion.corrections"] == 2
     assert read_pointer(project.root).night == night.number
@@ -111,15 +122,28 @@ def test_too_little_is_a_reasoned_skip_and_kept_until_it_is_enough_for_a_version
     with store_of(project.root) as store:
         promoted = ledger.last(store, "toy", "promoted")
         assert promoted is not None and (promoted.version, promoted.digest) == ("2", champion.manifest)
+    found_nothing(project)
+    with store_of(project.root) as store:
+        roll_back(project.registry, store, "anna", "worse at stairs")
+    found_nothing(project)
+    correct(project.root, 5)
+    assert "Promoted" in project.release("--nightly")
+    learnt = range(int(read_feedback_pointer(project.root).since) + 1, night.number + 1)
+    assert read_feedback_pointer(project.root).held == tuple(learnt)
 
+
+def found_nothing(project: Project) -> None:
+    """A night in which nothing is new."""
     assert "Skipped" in project.release("--nightly")
-    assert "0 new corrections" in nights(project.root)[0].reason
-    assert len(project.registry.versions()) == 2
+    assert nights(project.root)[0].reason.startswith("0 new corrections") and len(project.registry.versions()) == 2
 
 
-def test_a_rejected_night_changes_nothing_and_its_corrections_stay_new(project: Project) -> None:
+def test_a_failed_and_a_rejected_night_change_nothing_and_their_corrections_stay_new(project: Project) -> None:
     correct(project.root, 5, text="Worse.")
-    set_wanted(project.root, outcome="reject")
+    set_wanted(project.root, fail=True)
+    project.release("--nightly", status=1)
+    assert nights(project.root)[0].outcome == "failed" and "out of memory on purpose" in nights(project.root)[0].reason
+    set_wanted(project.root, fail=False, outcome="reject")
     assert "Rejected" in project.release("--nightly")
     assert project.registry.get("champion").number == "1"
     assert nights(project.root)[0].outcome == "reject"
@@ -164,15 +188,6 @@ def test_a_version_that_needs_approval_waits_for_a_person(project: Project) -> N
         done = subprocess.run([sys.executable, *command], **asked)
         assert done.returncode == 0, done.stdout + done.stderr
         assert project.registry.get("champion").number == waiting.number
-
-
-def test_a_failed_release_closes_the_night_and_the_next_one_takes_its_corrections(project: Project) -> None:
-    correct(project.root, 5)
-    set_wanted(project.root, fail=True)
-    project.release("--nightly", status=1)
-    assert nights(project.root)[0].outcome == "failed" and "out of memory on purpose" in nights(project.root)[0].reason
-    set_wanted(project.root, fail=False)
-    assert "Promoted" in project.release("--nightly")
 
 
 @pytest.fixture
@@ -237,41 +252,11 @@ def test_a_night_killed_at_every_step_ends_as_if_it_had_not_been(
     assert nights(project.root)[0].rows == len(KILLS)
 
 
-def test_a_gate_judges_five_corrections_or_more_whoever_forces_a_night(project: Project) -> None:
-    work = SimpleNamespace(params=load_params(project.root / "params.yaml"), registry=project.registry)
+def test_a_gate_judges_five_corrections_or_more_whoever_forces_a_night(toy: Path) -> None:
+    work = SimpleNamespace(params=load_params(toy / "params.yaml"), registry=Registry("toy", lay_mlflow(toy)))
     on_top = FeedbackPointer(count=0).model_copy(update={"count": 1, "start": StartPoint(version="1", digest="0" * 64)})
     assert [wanted_rows(work, on_top, force) for force in (True, False)] == [5, 5]  # type: ignore[arg-type]
     assert [wanted_rows(work, FeedbackPointer(count=0), force) for force in (True, False)] == [1, 5]  # type: ignore[arg-type]
     gate = work.params.gate.model_copy(update={"level": 0.95})
     work.params = work.params.model_copy(update={"gate": gate})
     assert [wanted_rows(work, on_top, force) for force in (True, False)] == [6, 6]  # type: ignore[arg-type]
-
-
-def test_what_the_data_stages_drop_does_not_count_and_a_skip_leaves_the_pointer_alone(project: Project) -> None:
-    """Six new corrections, of which two pass: fewer than five, so nothing is trained and nothing points at them."""
-    before, versions = read_feedback_pointer(project.root), len(project.registry.versions())
-    correct(project.root, 4, text="Leak.")
-    correct(project.root, 2)
-    assert "Skipped" in project.release("--nightly")
-    night = nights(project.root)[0]
-    assert night.outcome == "skip" and night.reason.startswith(
-        "2 new corrections that the champion has not learnt, 4 in"
-    )
-    assert read_feedback_pointer(project.root) == before and len(project.registry.versions()) == versions
-    correct(project.root, 3)
-    assert "Promoted" in project.release("--nightly")
-    assert read_feedback_pointer(project.root).since == (before.watermark or 0)
-
-
-def test_what_a_person_rolled_back_is_not_promoted_again_by_the_next_night(project: Project) -> None:
-    correct(project.root, 5)
-    assert "Promoted" in project.release("--nightly")
-    champion = project.registry.get("champion")
-    with store_of(project.root) as store:
-        roll_back(project.registry, store, "anna", "worse at stairs")
-    assert "Skipped" in project.release("--nightly")
-    assert nights(project.root)[0].reason.startswith("0 new corrections")
-    correct(project.root, 5)
-    assert "Promoted" in project.release("--nightly")
-    learnt = range(int(read_feedback_pointer(project.root).since) + 1, int(champion.tags["feedback_night"]) + 1)
-    assert read_feedback_pointer(project.root).held == tuple(learnt)

@@ -68,15 +68,8 @@ class AnswerModel(HuggingFaceBaseModel):
         if self.window and self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation(GROUPED)
 
-    def _load_model(self, *, kwargs: dict[str, Any], **settings: Any) -> None:
-        """An adapter's change is put into the weights, in fp32: beside them it takes half as long again."""
-        super()._load_model(kwargs=kwargs, **settings)
-        if isinstance(self.model, PeftModel) and not self._virtual_tokens:
-            precision = self.model.dtype
-            super()._load_model(kwargs={**kwargs, "torch_dtype": torch.float32}, **settings)
-            self.model = self.model.merge_and_unload()
-            for weights in self.model.parameters():  # not the model whole: its positions stay in fp32
-                weights.data = weights.data.to(precision)
+    def _load_model(self, **settings: Any) -> None:
+        super()._load_model(**settings)
         pack_weights(self.model)
 
     def _load_tokenizer(self, path: str | None, kwargs: dict[str, Any], pad_token_id: int | None = None) -> None:

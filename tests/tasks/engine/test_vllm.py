@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,18 +29,18 @@ READY = 240
 
 
 class Server:
-    """`python -m tasks.engine.serve` in a folder, started where it does not run."""
+    """`python -m tasks.engine.serve` in a folder, started where it does not run; its sockets are in another."""
 
-    def __init__(self, home: Path, port: int) -> None:
-        self.home, self.engine = home, Engine(f"http://127.0.0.1:{port}/v1")
+    def __init__(self, home: Path, sockets: str, port: int) -> None:
+        self.home, self.sockets, self.engine = home, sockets, Engine(f"http://127.0.0.1:{port}/v1")
         self.serve: subprocess.Popen[bytes] | None = None
 
     def ready(self) -> psutil.Process:
         """Its process, once it answers."""
         if self.serve is None or self.serve.poll() is not None:
-            surroundings = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+            ours = {"PYTHONPATH": str(Path(__file__).parents[3]), "VLLM_RPC_BASE_PATH": self.sockets}
             command = [sys.executable, "-m", "tasks.engine.serve"]
-            self.serve = subprocess.Popen(command, cwd=self.home, env=surroundings, start_new_session=True)
+            self.serve = subprocess.Popen(command, cwd=self.home, env=os.environ | ours, start_new_session=True)
         deadline = time.monotonic() + READY
         while not self.engine.ready():
             assert self.serve.poll() is None and time.monotonic() < deadline
@@ -57,10 +58,11 @@ def server(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
     need_engine(root)
     port = free_port()
     home = make_home(tmp_path_factory.mktemp("home"), root, tiny_model, port=port, max_model_tokens=2048)
-    server = Server(home, port)
-    with server.engine:
-        yield server
-        server.stop()
+    with tempfile.TemporaryDirectory() as sockets:  # a socket's path has a hundred characters at most
+        server = Server(home, sockets, port)
+        with server.engine:
+            yield server
+            server.stop()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import yaml
 from tasks.core.files import write_json, write_manifest
 from tasks.core.records import make_item, write_jsonl
 from tests.preferences import write_adapter
+from tests.training import link_weights
 
 # Answers of different lengths, other scripts, choices of one token and of several, two to four of them.
 ITEMS = {
@@ -56,7 +57,7 @@ def repository(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     for name, items in ITEMS.items():
         write_jsonl(folder / f"data/ingest/evaluation/{name}.jsonl", items)
-    shutil.copytree(tiny_model, folder / "data/base_model")
+    link_weights(tiny_model, folder / "data/base_model")
     digest = write_manifest(folder / "data/base_model")
     write_json(folder / "data/champion/champion.json", {"kind": "base", "version": "base", "digest": digest})
     write_manifest(folder / "data/champion")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tasks.core.tables import write_records
 from tasks.evaluate.influence import INFLUENCE, NoInfluence, Pull, influences, kinds_of, load_trainable, main, means_of
 from tasks.text.likelihood import answer_losses
 from tests.preferences import write_adapter
+from tests.training import link_weights
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_kinds_are_told_apart_and_weighted_by_how_often_a_row_is_seen() -> None:
 def judged(repository: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A night that lost on one dialogue, and was trained on its very answer and on a correction."""
     root = tmp_path / "night"
-    shutil.copytree(repository, root, symlinks=True)
+    link_weights(repository, root)
     monkeypatch.chdir(root)
     write_adapter(layout.START / "adapter", tiny_model, scale=0.1)
     write_manifest(layout.START)

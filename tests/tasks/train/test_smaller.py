@@ -19,35 +19,16 @@ from tasks.core.records import Turn
 from tasks.corpus.teacher.teacher import Ask, Message, Reply, ReplyCache, Teacher
 from tasks.text.prompts import messages_of, render
 from tasks.train import smaller
+from tasks.train.base_model.stage import convert
 from tasks.train.package import parity
 from tasks.train.run.worker import load_tokenizer
 from tasks.train.smaller import SmallerError, kept_layers, make_student, modelfile, taught
-from tests.tasks.train.conftest import an_example
+from tests.tasks.train.conftest import VOCABULARY, an_example
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-VOCABULARY = 1024  # the first tokens of the real vocabulary; their merges build on each other only
-
-
-@pytest.fixture(scope="module")
-def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two-layer model with fewer tokens: reading a GGUF file takes seconds for each ten thousand of them."""
-    from transformers import AutoModelForCausalLM
-
-    target = tmp_path_factory.mktemp("small") / "model"
-    shutil.copytree(tiny_model, target, ignore=shutil.ignore_patterns("MANIFEST.json", "model.safetensors"))
-    content = json.loads((tiny_model / "tokenizer.json").read_text())
-    vocabulary = {token: number for token, number in content["model"]["vocab"].items() if number < VOCABULARY}
-    merges = [pair for pair in content["model"]["merges"] if {*pair, "".join(pair)} <= vocabulary.keys()]
-    content["model"] |= {"vocab": vocabulary, "merges": merges}
-    write_json(target / "tokenizer.json", content)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    model.resize_token_embeddings(VOCABULARY)
-    model.save_pretrained(target)
-    write_manifest(target)
-    return target
 
 
 def lay_source(model: Path, target: Path) -> None:
@@ -109,6 +90,16 @@ def test_eight_bits_answer_nearly_alike_and_four_bits_of_a_four_bit_model_exactl
     assert "logit_error" in (eight.folder / "package/README.md").read_text()
     assert (eight.folder / "package/knowledge/passages.parquet").read_bytes() == b"passages"
     assert (eight.folder / "package/Modelfile").read_text().startswith("FROM ./model.gguf\nTEMPLATE")
+    check_conversion(eight.folder / "package/model.gguf")
+
+
+def check_conversion(file: Path) -> None:
+    """As a base model, the file becomes the same bytes twice."""
+    domain = load_domain("construction")
+    shutil.copyfile(file, domain.folder / "again.gguf")
+    about = {"files": ["again.gguf"], "sha256": sha256_file(file)}
+    domain = domain.model_copy(update={"base_model": domain.base_model.model_copy(update=about)})
+    assert convert(domain, Path("one")) == convert(domain, Path("two"))
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def measured(repository: Path, root: Path) -> Iterator[Plain]:
     settings["evaluate"]["backend"] = "engine"
     settings["engine"] |= {"kv_cache_gib": 0.25, "max_adapters": 2}
     (repository / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as sockets, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_RPC_BASE_PATH", sockets)
         patch.chdir(repository)
         run.evaluate("candidate")
         yield Plain(layout.PACKAGE / "adapter")

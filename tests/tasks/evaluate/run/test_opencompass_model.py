@@ -1,4 +1,4 @@
-"""OpenCompass's model and measure of ours, in the evaluation environment, without a whole run: one process for all.
+"""OpenCompass's model, measure and sets of ours, in the evaluation environment, without a whole run: one process.
 
 With adapters that add virtual tokens, likelihoods and answers are those of peft alone: it gives other answers where
 prompts are padded beside each other or a pass goes on from a cache, so each is compared with one plain pass over one
@@ -36,12 +36,14 @@ SCRIPT = (
     f"WORDS = {list(WORDS)!r}"
     + """
 import json, sys
+from pathlib import Path
 import peft, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 from datasets import Dataset
 from opencompass.registry import ICL_PROMPT_TEMPLATES
 from tasks.evaluate.run.opencompass_evaluators import ItemRougeEvaluator, WordTokenizer
 from tasks.evaluate.run.opencompass_model import AnswerModel
+from tasks.evaluate.run.opencompass_sets import SetRefused, build
 from tasks.evaluate.run.packed_weights import pack_weights
 
 base, folder = sys.argv[1:]
@@ -158,6 +160,13 @@ template = ICL_PROMPT_TEMPLATES.build(
 )
 row = {"key": "k", "text": "{key} {text} {reference} {idx} {subdivision} {0}", "reference": "r", "idx": 1}
 told["asked"] = [template.generate_item(row, output_field=column) for column in ("reference", None)]
+told["sets"] = []
+for asked in ({"opencompass": "gsm9k_gen", "only": []}, {"opencompass": "gsm8k_gen", "only": ["gsm9k"]}):
+    Path("request.json").write_text(json.dumps({"sets": [{"name": "sums", "config": "", "most": 5, **asked}]}))
+    try:
+        build(Path("."))
+    except SetRefused as error:
+        told["sets"].append(str(error))
 print("TOLD" + json.dumps(told))
 """
 )
@@ -247,3 +256,10 @@ def test_rouge_by_hand_in_five_languages(told: dict[str, Any]) -> None:
 
 def test_words_are_cut_as_their_writing_parts_them(told: dict[str, Any]) -> None:
     assert told["words"] == [[unicodedata.normalize("NFKC", word) for word in words] for words in WORDS.values()]
+
+
+def test_a_benchmark_that_opencompass_does_not_have_is_refused_by_name(told: dict[str, Any]) -> None:
+    assert told["sets"] == [
+        "the set sums: OpenCompass has no configuration of data sets called gsm9k_gen",
+        "the set sums: `only:` names gsm9k; there are gsm8k",
+    ]

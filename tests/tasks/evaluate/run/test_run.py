@@ -188,10 +188,11 @@ def test_a_second_run_asks_nothing_and_writes_the_same_bytes(measured: Path, mon
     assert str(measured).encode() not in b"".join(before.values())
 
 
-def test_anchor_and_base_model_are_measured_beside_the_champion_and_known_from_when_they_were_judged(
+def test_new_items_alone_are_asked_and_anchor_and_base_model_are_known_from_when_they_were_judged(
     measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No correction is asked of them: they were made before."""
+    """The others keep their scores. No correction is asked of the two: they were made before."""
+    before = scores_of("champion")
     corrections = [make_item(set="feedback", prompt=f"Correction {n}?", reference="Yes.") for n in range(5)]
     package, facts = layout.CHAMPION / "champion.json", (layout.CHAMPION / "champion.json").read_text()
     anchor = {"version": "1", "digest": verify_manifest(layout.PACKAGE)}
@@ -202,6 +203,9 @@ def test_anchor_and_base_model_are_measured_beside_the_champion_and_known_from_w
         write_manifest(layout.CHAMPION)
         said = run.evaluate_side("champion")
         assert re.search(r"5 of them asked now.*Anchor: \d+ questions, 0 of them asked now", said)
+        after = scores_of("champion")
+        assert {name for name, _, _ in after.keys() - before.keys()} == {"feedback"}
+        assert {key: after[key] for key in before} == before
         assert re.search(r"Base: \d+ questions, 0 of them asked now", said)
         assert scores_of("champion/anchor") == scores_of("candidate")
         standing = {key: value for key, value in scores_of("champion").items() if key[0] != "feedback"}
@@ -214,22 +218,6 @@ def test_anchor_and_base_model_are_measured_beside_the_champion_and_known_from_w
         write_manifest(layout.CHAMPION)
         run.evaluate_side("champion")
     assert {path.name for path in (layout.EVALUATION / "champion").iterdir() if path.is_dir()} == set()
-
-
-def test_only_a_new_item_is_asked_and_the_others_keep_their_scores(measured: Path) -> None:
-    path = layout.EVALUATION_ITEMS / "dialogue.jsonl"
-    kept, before = path.read_bytes(), scores_of("champion")
-    (old, *_) = items("dialogue")
-    new = old.model_copy(update={"prompt": "Good evening", "id": "0" * 64})
-    write_jsonl(path, [*items("dialogue"), new])
-    try:
-        assert "1 of them asked now" in run.evaluate("champion")
-        after = scores_of("champion")
-    finally:
-        path.write_bytes(kept)
-        run.evaluate("champion")
-    assert after.keys() - before.keys() == {("dialogue", new.id, "nll")}
-    assert {key: after[key] for key in before} == before
 
 
 def test_a_run_that_fails_leaves_no_scores_and_the_gate_shut(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:

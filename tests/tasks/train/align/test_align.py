@@ -87,13 +87,13 @@ def test_two_processes_align_by_dpo_from_the_sft_policy(tmp_path: Path, root: Pa
 
 
 @pytest.mark.slow
-def test_two_processes_align_every_weight_by_kto(tmp_path: Path, root: Path, tiny_model: Path) -> None:
+def test_two_processes_align_every_weight_by_kto(tmp_path: Path, root: Path, small: Path) -> None:
     """Before the first step every log-ratio and the KL are nought: each loss is weight × (1 − σ(0)), half its weight.
 
     One good answer a prompt and two worse: weights 2 and 1, whose mean over the held-out rows is (2 + 1 + 1) / 3.
     """
     settings = {"align": {"alignment": "kto", "method": "full", "save_every": 50, "learning_rate": 1e-4}}
-    folder = lay_alignment(tmp_path, root, tiny_model, settings, held_out=4, adapter=True)
+    folder = lay_alignment(tmp_path, root, small, settings, held_out=4, adapter=True)
     metrics, _ = run_stage("align", folder, root)
     assert metrics["validation_loss_before"] == pytest.approx(0.5 * 4 / 3, abs=1e-3)
     assert metrics["validation_loss"] < metrics["validation_loss_before"]

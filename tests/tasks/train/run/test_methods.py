@@ -50,6 +50,19 @@ SMALL: dict[str, Any] = {
     "ia3": {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
     "osf": {"target_modules": ["v_proj"], "kept_rank": 150},
 }
+RANK_FOUR = 2 * 4 * ((576 + 576) + (576 + 192))
+TRAINED = {
+    **dict.fromkeys(("lora", "rslora", "pissa", "qlora"), RANK_FOUR),
+    "dora": RANK_FOUR + 2 * (576 + 192),  # and the length of each output's weights
+    "ia3": 2 * (192 + 192 + 1536),  # keys, values; of the feed-forward its input
+    "prompt_tuning": 5 * 576,
+    # A table of 5 × 576, then a network 576 → 32 → 32 → 576 with its biases.
+    "p_tuning": 5 * 576 + (576 * 32 + 32) + (32 * 32 + 32) + (32 * 576 + 576),
+    # A table of 5 × 192, then 192 → 32 → keys and values of 192 for 2 layers.
+    "p_tuning_v2": 5 * 192 + (192 * 32 + 32) + (32 * 768 + 768),
+    "osf": 2 * (42 * 192 + 42 + 42 * 576),  # 192 - 150 directions of the value projections
+    "full": 2 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576) + 576,  # all but the embeddings
+}
 
 
 def a_job(root: Path, model: Path, method: str, start: Path | None = None, **changes: Any) -> TrainingJob:
@@ -66,6 +79,12 @@ def loaded(job: TrainingJob) -> Any:
         job.base_model, dtype=torch.float32, attn_implementation="eager", **options
     )
     return model.train()
+
+
+def assert_counts(model: Any, job: Any) -> None:
+    """As peft builds it, and as it is counted without a model."""
+    counted = trained_parameters(read_shape(job.base_model), job.settings.method, job.method_section())
+    assert parameter_counts(model)["trainable_parameters"] == counted == TRAINED[job.settings.method]
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -91,13 +110,22 @@ def trained(job: TrainingJob, folder: Path) -> Any:
     return model
 
 
+@pytest.fixture(scope="module")
+def lora(root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """A trained LoRA, and the logits of the model with it."""
+    folder = tmp_path_factory.mktemp("lora")
+    return folder, logits(trained(a_job(root, tiny_model, "lora"), folder))
+
+
 @pytest.mark.parametrize("method", ADAPTERS)
 def test_what_a_method_leaves_is_what_it_learnt_and_can_be_trained_further(
     method: str, root: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Read back by peft over the untouched base model, and as the beginning of another training."""
     job = a_job(root, tiny_model, method)
-    expected = logits(trained(job, tmp_path))
+    model = trained(job, tmp_path)
+    assert_counts(model, job)
+    expected = logits(model)
     back = PeftModel.from_pretrained(loaded(job), tmp_path).train()
     assert torch.allclose(logits(back), expected, atol=1e-3)
     further = prepared(loaded(job), a_job(root, tiny_model, method, start=tmp_path)).train()
@@ -106,45 +134,21 @@ def test_what_a_method_leaves_is_what_it_learnt_and_can_be_trained_further(
     assert json.loads((tmp_path / "adapter_config.json").read_text()).get("tokenizer_name_or_path") is None
 
 
-@pytest.mark.parametrize(
-    "method, count",
-    [
-        ("lora", 2 * 4 * ((576 + 576) + (576 + 192))),
-        ("rslora", 2 * 4 * ((576 + 576) + (576 + 192))),
-        ("dora", 2 * 4 * ((576 + 576) + (576 + 192)) + 2 * (576 + 192)),  # and the length of each output's weights
-        ("pissa", 2 * 4 * ((576 + 576) + (576 + 192))),
-        ("qlora", 2 * 4 * ((576 + 576) + (576 + 192))),
-        ("ia3", 2 * (192 + 192 + 1536)),  # keys, values; of the feed-forward its input
-        ("prompt_tuning", 5 * 576),
-        # A table of 5 × 576, then a network 576 → 32 → 32 → 576 with its biases.
-        ("p_tuning", 5 * 576 + (576 * 32 + 32) + (32 * 32 + 32) + (32 * 576 + 576)),
-        # A table of 5 × 192, then 192 → 32 → keys and values of 192 for 2 layers.
-        ("p_tuning_v2", 5 * 192 + (192 * 32 + 32) + (32 * 768 + 768)),
-        ("osf", 2 * (42 * 192 + 42 + 42 * 576)),  # 192 - 150 directions of the value projections
-        ("full", 2 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576) + 576),  # all but the embeddings
-    ],
-)
-def test_each_method_trains_so_many_parameters(method: str, count: int, root: Path, tiny_model: Path) -> None:
-    """As peft builds it, and as it is counted without a model."""
-    job: Any = a_job(root, tiny_model, method)
-    assert parameter_counts(prepared(loaded(job), job))["trainable_parameters"] == count
-    assert trained_parameters(read_shape(tiny_model), job.settings.method, job.method_section()) == count
-
-
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora", "pissa", "ia3", "osf"])
-def test_all_linear_is_the_list_of_a_llama_s_seven_modules(method: str, root: Path, tiny_model: Path) -> None:
+def test_all_linear_is_the_list_of_a_llama_s_seven_modules(method: str, root: Path, tmp_path: Path) -> None:
     """The same keys are trained, and a job of one kind goes on from an adapter of the other."""
-    jobs = [a_job(root, tiny_model, method, target_modules=modules) for modules in ("all-linear", SEVEN)]
+    llama, kept = lay_family(tmp_path, "llama"), {"kept_rank": 20} if method == "osf" else {}
+    jobs = [a_job(root, llama, method, target_modules=modules, **kept) for modules in ("all-linear", SEVEN)]
     trained_keys = [
         {name for name, weight in prepared(loaded(job), job).named_parameters() if weight.requires_grad} for job in jobs
     ]
     assert trained_keys[0] == trained_keys[1]
     assert {name for name in SEVEN if any(f".{name}." in key for key in trained_keys[0])} == set(SEVEN)
     assert shape_of(peft_config(jobs[0], "CAUSAL_LM")) == shape_of(peft_config(jobs[1], "CAUSAL_LM"))
-    counts = {trained_parameters(read_shape(tiny_model), job.settings.method, job.method_section()) for job in jobs}
+    counts = {trained_parameters(read_shape(llama), job.settings.method, job.method_section()) for job in jobs}
     assert len(counts) == 1
 
 
@@ -188,18 +192,20 @@ def test_the_head_is_asked_behind_the_virtual_tokens(root: Path, tiny_model: Pat
     ],
 )
 def test_an_adapter_of_another_shape_is_not_trained_further(
-    method: str, changes: dict[str, Any], said: str, root: Path, tiny_model: Path, tmp_path: Path
+    method: str, changes: dict[str, Any], said: str, root: Path, tiny_model: Path, lora: tuple[Path, torch.Tensor]
 ) -> None:
-    trained(a_job(root, tiny_model, "lora"), tmp_path)
-    job = a_job(root, tiny_model, method, start=tmp_path, **changes)
+    job = a_job(root, tiny_model, method, start=lora[0], **changes)
     with pytest.raises(AdapterMismatch, match=said):
         prepared(loaded(job), job)
 
 
-def test_training_every_weight_begins_from_the_merged_adapter(root: Path, tiny_model: Path, tmp_path: Path) -> None:
-    expected = logits(trained(a_job(root, tiny_model, "lora"), tmp_path))
-    job = a_job(root, tiny_model, "full", start=tmp_path)
-    assert torch.allclose(logits(prepared(loaded(job), job)), expected, atol=1e-3)
+def test_training_every_weight_begins_from_the_merged_adapter(
+    root: Path, tiny_model: Path, lora: tuple[Path, torch.Tensor]
+) -> None:
+    job = a_job(root, tiny_model, "full", start=lora[0])
+    model = prepared(loaded(job), job)
+    assert_counts(model, job)
+    assert torch.allclose(logits(model), lora[1], atol=1e-3)
 
 
 def test_whole_weights_are_left_with_the_base_model_s_own_tokenizer(
