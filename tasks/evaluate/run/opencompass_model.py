@@ -25,10 +25,9 @@ from transformers import Cache, DynamicCache, RepetitionPenaltyLogitsProcessor
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from tasks.evaluate.run.answer_cache import GROUPED, SlotLayer, guessed
-from tasks.evaluate.run.packed_weights import pack_weights
 
 GUESSES = 12  # tokens of an answer that are guessed at a time; more are wrong more often
-KEPT = 2**15  # tokens of prompts whose keys and values are kept until their references are scored
+KEPT = 2**15  # tokens of prompts whose keys and values are kept until their references are scored, on a processor
 
 
 def split_at(boundary: str, text: str, ids_of: Callable[[str], list[int]]) -> tuple[list[int], list[int]]:
@@ -67,10 +66,6 @@ class AnswerModel(HuggingFaceBaseModel):
         self.begun: dict[tuple[int, ...], Cache] = {}  # prompts that were answered, read but for their last token
         if self.window and self.model.config._attn_implementation == "sdpa":
             self.model.set_attn_implementation(GROUPED)
-
-    def _load_model(self, **settings: Any) -> None:
-        super()._load_model(**settings)
-        pack_weights(self.model)
 
     def _load_tokenizer(self, path: str | None, kwargs: dict[str, Any], pad_token_id: int | None = None) -> None:
         super()._load_tokenizer(path, kwargs, pad_token_id)
@@ -157,7 +152,7 @@ class AnswerModel(HuggingFaceBaseModel):
         cache.layers = cache.layers or [SlotLayer(layer, self.together, columns) for layer in layers]
         for layer, read in zip(cache.layers, layers, strict=True):
             layer.put(slot, read)
-        if sum(map(len, self.begun)) + len(prompt) <= KEPT:
+        if self.model.device.type == "cpu" and sum(map(len, self.begun)) + len(prompt) <= KEPT:
             begun.past_key_values.crop(-1)
             self.begun[tuple(prompt)] = begun.past_key_values
         return begun.logits

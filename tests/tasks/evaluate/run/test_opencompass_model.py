@@ -44,7 +44,6 @@ from opencompass.registry import ICL_PROMPT_TEMPLATES
 from tasks.evaluate.run.opencompass_evaluators import ItemRougeEvaluator, WordTokenizer
 from tasks.evaluate.run.opencompass_model import AnswerModel
 from tasks.evaluate.run.opencompass_sets import SetRefused, build
-from tasks.evaluate.run.packed_weights import pack_weights
 
 base, folder = sys.argv[1:]
 
@@ -140,13 +139,6 @@ for name, path, penalty in [("llama", base, 1.0), ("penalty", base, 1.3), ("slid
         "items": [loss for at in (0, 3, 6) for loss in ours.get_ppl(choices[at:at + 3]).tolist()],
         "plain": [plain_loss(model, *one.split("|")) for one in choices],
     }
-whole = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-given, before = torch.arange(40).reshape(2, 20), []
-for turn in (lambda _: None, pack_weights):
-    turn(whole)
-    with torch.no_grad():
-        before.append(whole(input_ids=given).logits)
-told["packed"] = torch.equal(*before)
 pairs = [("the cat on mat", "The cat sat on the mat."), ("我喜欢房子", "我喜欢红色的房子。"), ("", "Something."),
          ("One. Two, three", "one two three"), ("nothing", "else"), ("Да, требуется", "Нет, не требуется"),
          ("Båten får sjösättas.", "Båten får inte sjösättas."), ("필요합니다", "필요하지 않습니다")]
@@ -229,10 +221,6 @@ def test_likelihoods_do_not_depend_on_the_other_items_and_hardly_on_the_choices_
 def test_a_reference_goes_on_from_the_prompt_that_was_answered(told: dict[str, Any]) -> None:
     """Of three prompts two are asked for one answer each; the third for two, which are read beside each other."""
     assert told["lora"]["begun"] == 1
-
-
-def test_packed_weights_give_the_same_to_the_last_bit(told: dict[str, Any]) -> None:
-    assert told["packed"]
 
 
 def test_virtual_tokens_take_room_of_the_context(told: dict[str, Any]) -> None:
