@@ -7,7 +7,9 @@ A cookie holds the identity's id, signed with a secret of this installation, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import secrets
 import time
 from pathlib import Path
@@ -36,8 +38,14 @@ def cookie_secret(root: Path) -> str:
     """This installation's secret for cookies, made on first use, readable by its owner only."""
     path = root / layout.SECRETS / "cookie"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not path.is_file() or path.stat().st_size < SECRET_BYTES:
-        write_bytes(path, secrets.token_urlsafe(SECRET_BYTES).encode(), mode=0o600)
+    if path.is_file() and path.stat().st_size < SECRET_BYTES:
+        path.unlink()  # a start of an earlier release was killed while it wrote
+    if not path.is_file():
+        mine = path.with_name(f"cookie.{os.getpid()}")
+        write_bytes(mine, secrets.token_urlsafe(SECRET_BYTES).encode(), mode=0o600)
+        with contextlib.suppress(FileExistsError):  # of several gateways that start, the first one's counts
+            os.link(mine, path)
+        mine.unlink()
     return path.read_text(encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving import auth
 from serving.auth import CACHE_SECONDS, COOKIE, cookie_secret
 from tasks.core import layout
 from tasks.store.identities import create_identity, disable_identity
@@ -77,3 +78,17 @@ def test_the_cookies_secret_is_made_once_and_its_owners_only(tmp_path: Any) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_text("")
     assert len(cookie_secret(tmp_path)) >= 32
+    assert [found.name for found in path.parent.iterdir()] == ["cookie"]
+
+
+def test_gateways_that_start_together_sign_with_one_secret(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second starts, and ends, while the first writes its own."""
+    write, second = auth.write_bytes, list[str]()
+
+    def write_behind(path: Any, content: bytes, mode: int) -> None:
+        monkeypatch.setattr(auth, "write_bytes", write)
+        second.append(cookie_secret(tmp_path))
+        write(path, content, mode)
+
+    monkeypatch.setattr(auth, "write_bytes", write_behind)
+    assert [cookie_secret(tmp_path)] == second

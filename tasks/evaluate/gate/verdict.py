@@ -314,8 +314,9 @@ def reported(
         keys = sorted(after[column])
         new, old = ([side[column][key] for key in keys] for side in (after, before))
         change = _change(column, intervals.differences(new, old), _labels(keys, groups), settings, seed)
-        was, now = (f"{math.fsum(side):.0f} of {change.n}" if column in counted else f"{math.fsum(side) / change.n:.3f}"
-                    for side in (old, new))  # fmt: skip
+        places = 1 if column in costs else 3
+        was, now = (f"{math.fsum(side):.0f} of {change.n}" if column in counted else
+                    f"{math.fsum(side) / change.n:.{places}f}" for side in (old, new))  # fmt: skip
         reason = f"{words}: {was} before, {now.split()[0]} after ({range_of(change, settings.level)}); reported only."
         where = Requirement(*column, "superiority", words)
         found.append(Reported(name=where.name, unit=where.unit, **vars(change), level=settings.level, reason=reason))

@@ -172,7 +172,7 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
     expected = dict.fromkeys((*unchanged, "domain_prompt_tokens"), 0.0)
     expected |= {"facts_right": 0.2, "mmlu_accuracy": -0.5, "domain_answer_tokens": 30.0}
     assert reported == pytest.approx(expected)
-    assert found.reported[-1].reason.startswith("Tokens of an answer: 0.195 before, 30.195 after (95% interval +2")
+    assert found.reported[-1].reason.startswith("Tokens of an answer: 0.2 before, 30.2 after (95% interval +2")
     assert found.reported[0].reason.startswith("Right answers: 8 of 40 before, 16 after (")
 
 
