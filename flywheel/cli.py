@@ -63,12 +63,15 @@ def status() -> Answer:
     from flywheel.platform import status as platform_status
     from flywheel.platform.platform import load
     from tasks.core.domain import load_domain
-    from tasks.core.params import load_params
+    from tasks.core.settings import SettingsError
 
-    load_domain(load_params(home() / layout.PARAMS).domain, home())  # its name may be wrong
     found, words, _ = _versions()
     platform = platform_status.look(load(home()))
     wrong = [found["untrusted"]] if found["untrusted"] else []
+    try:
+        load_domain(found["domain"], home())
+    except SettingsError as error:
+        wrong.append(str(error))
     platform["attention"] = wrong + platform_status.attention(platform)
     return Answer(
         {**found, **platform}, f"{words}\n{platform_status.words(platform)}", 1 if platform["attention"] else 0
