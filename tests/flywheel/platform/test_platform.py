@@ -223,6 +223,7 @@ def test_a_platform_that_lost_its_supervisord_needs_attention_and_is_ended(
     found["attention"] = attention(found)
     assert found["platform"] == "broken" and "make down" in words(found)
     monkeypatch.setenv("FLYWHEEL_BACKUP_PASSPHRASE", "a long passphrase")
+    (home / "b").touch()
     assert "make down" in json.loads(run("restore", str(home / "b"), "--json", status=1))["error"]
     family = running(home)
     monkeypatch.setattr("flywheel.platform.up.GRACE_SECONDS", 0.1)  # nothing ends by itself
