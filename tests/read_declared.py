@@ -17,6 +17,7 @@ RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
     "construct": ["construct", "data/base_model", "seed"],  # the teacher is off, no triples
     "index": ["construct.chunk.overlap"],  # the default domain has no documents
+    "mix": ["feedback.start"],  # a night, with corrections
     "package": ["pretrain"],
     "gate": [
         *("data/start", "gate.domain_rouge_margin"),  # a night that goes on from a champion
