@@ -17,7 +17,6 @@ RARE = {
     "pretrain": ["*"],  # off by default; the default domain has no documents
     "construct": ["construct", "data/base_model", "seed"],  # the teacher is off, no triples
     "index": ["construct.chunk.overlap"],  # the default domain has no documents
-    "mix": ["feedback.start"],  # a night, with corrections
     "package": ["pretrain"],
     "gate": [
         *("data/start", "gate.domain_rouge_margin"),  # a night that goes on from a champion
@@ -34,6 +33,7 @@ RARE = {
     "mix": [
         *("construct", "mix.boost"),  # mix.boost.share: 0
         *("data/start", "dedup.semantic_threshold", "feedback.replay_examples"),  # a night that goes on from a champion
+        "feedback.start",  # a night, or a renewal, with corrections
     ],
 }
 # Declared for what it stands for: the libraries that are installed from it.
