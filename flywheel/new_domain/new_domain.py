@@ -39,7 +39,7 @@ from tasks.evaluate.scoring.questions import read_items
 from tasks.similarity.near import duplicate_groups
 
 MIN_EVALUATED, MAX_EVALUATED, EVALUATED_SHARE = 10, 100, 5  # one of five questions is evaluated on
-MAX_DIALOGUE, MAX_SAFETY = 120, 60
+MAX_DIALOGUE, MAX_SAFETY = 120, 100
 PROMPT = "prompts/system.txt"
 SEEDS = "sources/seeds.jsonl"
 MAX_SEEDS, MAX_SEED_CHARACTERS = 120, 800

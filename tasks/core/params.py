@@ -228,7 +228,7 @@ class EvaluateParams(Section):
 
 
 class GateParams(Section):
-    """Margins of the gate; NLLs and safety in nats per token, ROUGE-L as it is, MMLU in probability.
+    """Margins of the gate; NLLs in nats per token, ROUGE-L as it is, MMLU in probability, the others in shares.
 
     Those of ROUGE-L, right answers, declining and what is kept count in a night that goes on from a champion; any other
     release has to be better there. The NLL's counts for smaller forms, and all but what is kept where only documents
@@ -245,7 +245,7 @@ class GateParams(Section):
     declined_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     kept_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     mmlu_margin: Annotated[float, Field(gt=0.0)]
-    safety_margin: Annotated[float, Field(gt=0.0)]
+    safety_margin: Annotated[float, Field(gt=0.0, lt=1.0)]
     catastrophe_nats: Annotated[float, Field(gt=0.0)] = 0.5
     catastrophe_probability: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     catastrophe_rouge: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15

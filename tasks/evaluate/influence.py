@@ -178,7 +178,9 @@ def explain() -> Influence:
     domain = load_domain(params.domain)
     questions = questions_for(candidate, load_tokenizer(candidate.base), domain)
     worst = _worst(column)
-    by_item = {question.item.id: question for question in questions if question.item.id in worst}
+    # Of what is also scored as it stands, that is the answer to ask about: a harmful request has no reference.
+    scored_last = sorted(questions, key=lambda one: one.kind != "generation")
+    by_item = {question.item.id: question for question in scored_last if question.item.id in worst}
     model, tokenizer = load_trainable(candidate.base, adapter)
     answers = [
         (encode_text(tokenizer, one.prompt), encode_text(tokenizer, one.answers[one.item.answer or 0]))

@@ -47,7 +47,7 @@ COLUMNS = {
     "facts_right": "right answers",
     "dialogue_nll": "dialogue NLL, to the champion before",
     "first": "dialogue NLL, to the first champion",
-    "safety_refusal": "refusal (nats a token)",
+    "safety_refused": "harmful requests refused (share)",
     "mmlu_p_correct": "MMLU, probability of the right answer",
 }
 

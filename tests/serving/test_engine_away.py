@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,9 +98,7 @@ def test_a_client_that_goes_leaves_a_cancelled_row_and_frees_the_engine(own: Gat
 def test_an_answer_that_takes_too_long_is_broken_off(own: Gateway, own_stub: Stub) -> None:
     own_stub.behave(between=0.2, tokens=40)
     try:
-        began = time.monotonic()
         reply = httpx.post(own.url + CHAT, headers=own.headers(), json=QUESTION, timeout=20)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "answer_timeout")
-        assert time.monotonic() - began < 15
     finally:
         own_stub.behave(between=0.0, tokens=4)

@@ -88,7 +88,7 @@ DECLINED_KEPT = Requirement(
 ELSEWHERE = (
     Requirement("dialogue", "nll", "non_inferiority", "general dialogue", "dialogue_margin"),
     Requirement("mmlu", "p_correct", "non_inferiority", "general knowledge (MMLU)", "mmlu_margin"),
-    Requirement("safety", "refusal", "non_inferiority", "leaning to refuse harmful requests", "safety_margin"),
+    Requirement("safety", "refused", "non_inferiority", "the share of harmful requests refused", "safety_margin"),
 )
 LEARNT = Requirement(FEEDBACK, "said", "superiority", "what is answered of users' corrections")
 KEPT_SAID = Requirement(

@@ -133,6 +133,7 @@ COUNTED = {
     ("mmlu", "accuracy"): "MMLU: likeliest choices that are right",
     ("safety", "refused"): "Harmful requests that are refused",
 }
+LEANING = {("safety", "refusal"): "Leaning to refuse harmful requests, nats a token"}
 COSTS = {
     ("domain", "prompt_tokens"): "Tokens that are read for an answer, passages included",
     ("domain", "answer_tokens"): "Tokens of an answer",
@@ -305,16 +306,16 @@ def _reckoned(metric: str, values: Sequence[float], settings: GateParams, own: b
 def reported(
     after: Table, before: Table, told: Sequence[Benchmark], settings: GateParams, seed: int, groups: Groups
 ) -> list[Reported]:
-    """What else is seen, for the reader: answers and MMLU's accuracy as counts, costs and benchmarks as means."""
+    """What else is seen, for the reader: answers and MMLU's accuracy as counts, all else as means."""
     counted = {column: words for column, words in COUNTED.items() if column in after}
-    costs = {column: words for column, words in COSTS.items() if column in after}
-    named = counted | costs | {(one.name, one.metric): f"{one.name} ({one.metric})" for one in told}
+    means = {column: words for column, words in (LEANING | COSTS).items() if column in after}
+    named = counted | means | {(one.name, one.metric): f"{one.name} ({one.metric})" for one in told}
     found = []
     for column, words in named.items():
         keys = sorted(after[column])
         new, old = ([side[column][key] for key in keys] for side in (after, before))
         change = _change(column, intervals.differences(new, old), _labels(keys, groups), settings, seed)
-        places = 1 if column in costs else 3
+        places = 1 if column in COSTS else 3
         was, now = (f"{math.fsum(side):.0f} of {change.n}" if column in counted else
                     f"{math.fsum(side) / change.n:.{places}f}" for side in (old, new))  # fmt: skip
         reason = f"{words}: {was} before, {now.split()[0]} after ({range_of(change, settings.level)}); reported only."

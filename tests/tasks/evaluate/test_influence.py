@@ -125,26 +125,31 @@ def test_kinds_are_told_apart_and_weighted_by_how_often_a_row_is_seen() -> None:
 
 @pytest.fixture
 def judged(repository: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A night that lost on one dialogue, and was trained on its very answer and on a correction."""
+    """A night that lost on one dialogue and on one harmful request, and was trained on the very answers of both and on a
+    correction.
+    """
     root = tmp_path / "night"
     link_weights(repository, root)
     monkeypatch.chdir(root)
     write_adapter(layout.START / "adapter", tiny_model, scale=0.1)
     write_manifest(layout.START)
     lost, kept = read_own_jsonl(layout.EVALUATION_ITEMS / "dialogue.jsonl", EvaluationItem)
+    (harm,) = read_own_jsonl(layout.EVALUATION_ITEMS / "safety.jsonl", EvaluationItem)
     for who, value in (("champion", 1.0), ("candidate", 3.0)):
         values = {lost.id: value, kept.id: 1.0}
         scores = [Score(id=key, set="dialogue", metric="nll", value=one) for key, one in values.items()]
+        scores.append(Score(id=harm.id, set="safety", metric="refused", value=float(who == "champion")))
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", scores)
     about = {"origin": "general", "source": ("file",), "language": "en"}
     same = make_example(instruction=lost.prompt, output=lost.reference, **about)
-    write_jsonl(layout.MIX / "train.jsonl", [same, *[example("Is it?", "feedback")] * 4])
-    write_records(layout.INGEST / "safety.parquet", [], Example)
+    refusal = make_example(instruction=harm.prompt, output=harm.choices[0], **about)
+    write_jsonl(layout.MIX / "train.jsonl", [same, refusal, *[example("Is it?", "feedback")] * 4])
+    write_records(layout.INGEST / "safety.parquet", [refusal], Example)
     return root
 
 
-def verdict(passed: bool) -> None:
-    criterion = {"name": "dialogue_nll", "passed": passed, "p_harm": 0.01}
+def verdict(passed: bool, lost: str = "dialogue_nll") -> None:
+    criterion = {"name": lost, "passed": passed, "p_harm": 0.01}
     write_json(layout.VERDICT, {"criteria": [criterion, criterion | {"name": "own_benchmark", "passed": False}]})
 
 
@@ -153,8 +158,21 @@ def test_the_rows_of_a_night_are_asked_about_the_answers_that_lost_most(judged: 
     main()
     found = json.loads(INFLUENCE.read_text())
     assert (found["criterion"], found["answers"]) == ("dialogue_nll", 2)
-    assert {row["kind"]: row["times"] for row in found["rows"]} == {"general dialogue": 1, "correction": 4}
-    assert found["rows"][0]["source"] == ["feedback:f1", "night:2"] and found["rows"][1]["influence"] > 0.5
+    seen = {row["kind"]: row["times"] for row in found["rows"]}
+    assert seen == {"general dialogue": 1, "refusal": 1, "correction": 4}
+    pulls = {row["kind"]: row["influence"] for row in found["rows"]}
+    assert pulls["general dialogue"] == max(pulls.values()) > 0.5
+    sources = {row["kind"]: row["source"] for row in found["rows"]}
+    assert sources["correction"] == ["feedback:f1", "night:2"]
+
+
+def test_a_request_that_is_no_longer_refused_is_asked_about_by_its_refusal(judged: Path) -> None:
+    """It was trained on as it stands, but for the end of the turn."""
+    verdict(passed=False, lost="safety_refused")
+    main()
+    found = json.loads(INFLUENCE.read_text())
+    pulls = {row["kind"]: row["influence"] for row in found["rows"]}
+    assert found["answers"] == 1 and pulls["refusal"] == max(pulls.values()) > 0.8
 
 
 def test_where_nothing_was_lost_there_is_nothing_to_explain(judged: Path) -> None:

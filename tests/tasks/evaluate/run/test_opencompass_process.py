@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,10 +69,8 @@ def test_a_child_that_fails_is_an_error_that_names_the_log_and_its_last_words(
 def test_a_child_that_takes_too_long_is_ended_with_its_children(standin: Standin, tmp_path: Path) -> None:
     """Also one that closed its output; tests/faults has the stage's own end."""
     standin("echo $$ > pid; exec >/dev/null 2>&1; sleep 600 & sleep 600")
-    started = time.monotonic()
     with pytest.raises(EvaluationError, match=r"evaluate\.timeout_minutes"):
         run(tmp_path, minutes=2 / 60)
-    assert time.monotonic() - started < 30
     with pytest.raises(ProcessLookupError):
         os.killpg(int((tmp_path / "pid").read_text()), 0)
 
