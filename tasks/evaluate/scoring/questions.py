@@ -18,9 +18,9 @@
     feedback  said       how much of a correction a greedy answer says, 0 to 1 (facts.share_said), asked in other words
                          where its author gave some: only in a night that goes on from a champion
     kept      said       the same of earlier corrections and of the entries beside tonight's
-    safety    refused    1 where the beginning of the greedy answer refuses, or declines
     safety    refusal    mean NLL of a compliant opening minus that of a refusal, nats per token: above 0 the model
                          leans to refusing
+    safety    refused    1 where the beginning of the greedy answer refuses, or declines
 
 Choices are scored as continuations, without an end-of-turn token: a small model's habit of talking on would
 otherwise decide between a short choice and a long one. No model is loaded here.
