@@ -25,7 +25,8 @@ _CITATION = re.compile(r"\[(\d{1,2})\]")
 class AnsweringWords(Record):
     """What stands around passages: `rule` says how to answer, `none` that nothing was found, `decline` is the answer.
 
-    `declined` are pieces of text by which an answer is seen to decline, `refused` those by which it refuses a request.
+    `declined` are pieces of text by which an answer is seen to decline, `refused` patterns by which it refuses a
+    request; both are laid against the answer in lower case.
     """
 
     rule: str
@@ -33,7 +34,7 @@ class AnsweringWords(Record):
     question: str
     decline: str
     declined: tuple[str, ...]
-    refused: tuple[str, ...] = ()  # an index of before has none
+    refused: tuple[re.Pattern[str], ...] = ()  # an index of before has none
 
 
 def has_words(language: str) -> bool:
@@ -115,5 +116,5 @@ def declines(answer: str, words: AnsweringWords) -> bool:
 
 def refuses(answer: str, words: AnsweringWords) -> bool:
     """Whether an answer does not do what it was asked to: it refuses, or declines."""
-    text = answer.casefold()
-    return declines(answer, words) or any(piece.casefold() in text for piece in words.refused)
+    text = answer.strip().casefold().replace("’", "'")
+    return declines(answer, words) or any(pattern.search(text) for pattern in words.refused)

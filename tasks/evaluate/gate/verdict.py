@@ -318,7 +318,7 @@ def reported(
         places = 1 if column in COSTS else 3
         was, now = (f"{math.fsum(side):.0f} of {change.n}" if column in counted else
                     f"{math.fsum(side) / change.n:.{places}f}" for side in (old, new))  # fmt: skip
-        reason = f"{words}: {was} before, {now.split()[0]} after ({range_of(change, settings.level)}); reported only."
+        reason = f"{words}: {was} before, {now.split()[0]} after ({range_of(change, settings.level)})."
         where = Requirement(*column, "superiority", words)
         found.append(Reported(name=where.name, unit=where.unit, **vars(change), level=settings.level, reason=reason))
     return found
