@@ -125,7 +125,7 @@ def test_kinds_are_told_apart_and_weighted_by_how_often_a_row_is_seen() -> None:
 
 @pytest.fixture
 def judged(repository: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A night that lost on one dialogue and one harmful request, trained on the very answers of both and a correction."""
+    """A night that lost on a dialogue and a harmful request, trained on the very answers of both and a correction."""
     root = tmp_path / "night"
     link_weights(repository, root)
     monkeypatch.chdir(root)
