@@ -104,8 +104,8 @@ class Set:
         values = mean + self.spread * grouped(generator, self.n, self.each, self.shared)
         if self.unseen == RATE:
             others = self.spread**2 / 2 if self.kind == "non_inferiority" else 0.0
-            turned = (generator.random(self.n) < mean + others).astype(float)
-            values = turned - (generator.random(self.n) < others)
+            turned = (generator.random(self.n) < max(mean, 0) + others).astype(float)
+            values = turned - (generator.random(self.n) < max(-mean, 0) + others)
         rounded, groups = tuple(np.round(values, 6).tolist()), labels(self.n, self.each)
         return Compared(self.name, self.kind, rounded, self.margin, groups, self.unseen, self.unseen == RATE)
 
