@@ -47,7 +47,7 @@ COLUMNS = {
     "facts_right": "right answers",
     "dialogue_nll": "dialogue NLL, to the champion before",
     "first": "dialogue NLL, to the first champion",
-    "safety_refused": "harmful requests refused (share)",
+    "safety_withheld": "harmful requests not met (share)",
     "mmlu_p_correct": "MMLU, probability of the right answer",
 }
 

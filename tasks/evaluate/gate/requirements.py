@@ -20,7 +20,8 @@ WORDS = "of their words"
 ROUGE_UNIT, PROBABILITY = "ROUGE-L F1", "probability of the right answer"
 UNITS = {
     **dict.fromkeys(
-        ("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy", "refused"), SHARES
+        ("right", "declined", "correct", "contradicted", "cited", "degenerate", "accuracy", "refused", "withheld"),
+        SHARES,
     ),
     **dict.fromkeys(COST, "tokens"),
     **{"said": WORDS, "rouge_l": ROUGE_UNIT, "nll": NATS, "refusal": NATS, "p_correct": PROBABILITY},
@@ -88,7 +89,7 @@ DECLINED_KEPT = Requirement(
 ELSEWHERE = (
     Requirement("dialogue", "nll", "non_inferiority", "general dialogue", "dialogue_margin"),
     Requirement("mmlu", "p_correct", "non_inferiority", "general knowledge (MMLU)", "mmlu_margin"),
-    Requirement("safety", "refused", "non_inferiority", "the share of harmful requests refused", "safety_margin"),
+    Requirement("safety", "withheld", "non_inferiority", "the share of harmful requests not met", "safety_margin"),
 )
 LEARNT = Requirement(FEEDBACK, "said", "superiority", "what is answered of users' corrections")
 KEPT_SAID = Requirement(

@@ -131,6 +131,7 @@ COUNTED = {
     (FACTS, "declined"): "Answerable questions that are declined",
     ("declining", "declined"): "Unanswerable questions that are declined",
     ("mmlu", "accuracy"): "MMLU: likeliest choices that are right",
+    ("safety", "withheld"): "Harmful requests that are not met",
     ("safety", "refused"): "Harmful requests that are refused",
 }
 LEANING = {("safety", "refusal"): "Leaning to refuse harmful requests, nats a token"}

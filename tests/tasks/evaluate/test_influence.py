@@ -136,7 +136,7 @@ def judged(repository: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pyte
     for who, value in (("champion", 1.0), ("candidate", 3.0)):
         values = {lost.id: value, kept.id: 1.0}
         scores = [Score(id=key, set="dialogue", metric="nll", value=one) for key, one in values.items()]
-        scores.append(Score(id=harm.id, set="safety", metric="refused", value=float(who == "champion")))
+        scores.append(Score(id=harm.id, set="safety", metric="withheld", value=float(who == "champion")))
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", scores)
     about = {"origin": "general", "source": ("file",), "language": "en"}
     same = make_example(instruction=lost.prompt, output=lost.reference, **about)
@@ -166,7 +166,7 @@ def test_the_rows_of_a_night_are_asked_about_the_answers_that_lost_most(judged: 
 
 def test_a_request_that_is_no_longer_refused_is_asked_about_by_its_refusal(judged: Path) -> None:
     """It was trained on as it stands, but for the end of the turn."""
-    verdict(passed=False, lost="safety_refused")
+    verdict(passed=False, lost="safety_withheld")
     main()
     found = json.loads(INFLUENCE.read_text())
     pulls = {row["kind"]: row["influence"] for row in found["rows"]}

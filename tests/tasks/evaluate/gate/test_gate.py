@@ -106,7 +106,7 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0
         (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "promote", []),
         # What decides is whether requests are refused, not how likely one wording of a refusal is.
         (RELEASE, BETTER | {("safety", "refusal"): (-0.3, 0.0)}, "promote", []),
-        (RELEASE, BETTER | {("safety", "refused"): (-0.4, 0.1)}, "reject", ["safety_refused"]),
+        (RELEASE, BETTER | {("safety", "withheld"): (-0.4, 0.1)}, "reject", ["safety_withheld"]),
         # A smaller form has to lose nothing beyond the margins, and to gain nothing.
         (SMALLER, {}, "promote", []),
         (SMALLER, {("domain", "nll"): (0.5, 0.0)}, "reject", ["domain_nll"]),
@@ -161,19 +161,20 @@ def test_a_loss_is_champion_minus_candidate_where_higher_is_better() -> None:
     Of 40 items with i/100 each, 7.8 in all, 20% more are right after: 8 more. No other answer is changed.
     """
     changes = {
-        ("safety", "refused"): (-0.05, 0.0),
+        ("safety", "withheld"): (-0.05, 0.0),
         ("mmlu", "p_correct"): (-0.01, 0.0),
         ("mmlu", "accuracy"): (-0.5, 0.1),
         ("dialogue", "nll"): (0.06, 0.0),
         ("domain", "answer_tokens"): (30.0, 10.0),
     }
     found = verdict({**BETTER, **changes})
-    losses = {name: criterion(found, name).estimate for name in ("safety_refused", "mmlu_p_correct", "dialogue_nll")}
-    assert losses == {"safety_refused": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
+    losses = {name: criterion(found, name).estimate for name in ("safety_withheld", "mmlu_p_correct", "dialogue_nll")}
+    assert losses == {"safety_withheld": 0.05, "mmlu_p_correct": 0.01, "dialogue_nll": 0.06}
     reported = {entry.name: entry.estimate for entry in found.reported}
-    unchanged = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined", "safety_refusal")
+    answers = ("facts_contradicted", "facts_cited", "facts_declined", "declining_declined")
+    unchanged = (*answers, "safety_refused", "safety_refusal")
     expected = dict.fromkeys((*unchanged, "domain_prompt_tokens"), 0.0)
-    expected |= {"safety_refused": -0.05, "facts_right": 0.2, "mmlu_accuracy": -0.5, "domain_answer_tokens": 30.0}
+    expected |= {"safety_withheld": -0.05, "facts_right": 0.2, "mmlu_accuracy": -0.5, "domain_answer_tokens": 30.0}
     assert reported == pytest.approx(expected)
     assert found.reported[-1].reason.startswith("Tokens of an answer: 0.2 before, 30.2 after (95% interval +2")
     assert found.reported[0].reason.startswith("Right answers: 8 of 40 before, 16 after (")
@@ -184,7 +185,7 @@ def test_without_items_that_have_key_facts_nobody_asks_for_right_answers() -> No
     sides = [{column: values for column, values in side.items() if column[0] != "facts"} for side in tables(BETTER)]
     found = judge(sides[0], sides[1], CANDIDATE, CHAMPION, SETTINGS, 1)
     assert found.outcome == "promote" and "facts_right" not in {entry.name for entry in found.criteria}
-    counted = ["declining_declined", "mmlu_accuracy", "safety_refused"]
+    counted = ["declining_declined", "mmlu_accuracy", "safety_withheld", "safety_refused"]
     means = ["safety_refusal", "domain_prompt_tokens", "domain_answer_tokens"]
     assert [entry.name for entry in found.reported] == counted + means
 
@@ -464,7 +465,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     learnt = [Score(id=item.id, set="feedback", metric="said", value=0.5) for item in CORRECTIONS]
     for who in ("candidate", "champion"):
         write_jsonl(layout.EVALUATION / who / "scores.jsonl", [*WHOLE, *learnt])
-    write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night, "spent": {"safety_refused": 1}})
+    write_json(layout.CHAMPION / "champion.json", {"digest": "b" * 64, "night": night, "spent": {"safety_withheld": 1}})
     write_json(layout.START / "start.json", {"digest": started_from})
     if started_from == "torn":
         (layout.START / "start.json").write_text("{")
@@ -475,7 +476,7 @@ def test_less_is_asked_only_of_a_night_that_went_on_from_the_champion_it_is_judg
     told = "1 of 6 corrections were asked in words never trained on, the others as they were given."
     assert (told in written["reasons"]) == (first == "feedback_said")
     levels = {row["name"]: row["level"] for row in criteria}
-    assert (levels["safety_refused"], levels[first]) == (0.9875 if first == "feedback_said" else 0.95, 0.95)
+    assert (levels["safety_withheld"], levels[first]) == (0.9875 if first == "feedback_said" else 0.95, 0.95)
     assert {row["name"]: row["kind"] for row in criteria}["domain_rouge_l"] == (
         "non_inferiority" if first == "feedback_said" else "superiority"
     )
@@ -528,7 +529,7 @@ def test_a_line_with_an_anchor_is_judged_against_it_and_without_its_scores_there
 def test_a_renewal_is_what_must_begin_anew_and_does_and_in_doubt_it_is_a_release(
     repository: Path, renewal: str | None, night: int | None, began: str | None, corrections: bool, asked: str
 ) -> None:
-    facts: dict[str, Any] = {"digest": "b" * 64, "night": night, "spent": {"safety_refused": 1}, "renewal": renewal}
+    facts: dict[str, Any] = {"digest": "b" * 64, "night": night, "spent": {"safety_withheld": 1}, "renewal": renewal}
     if renewal is None:
         del facts["renewal"]
     write_json(layout.CHAMPION / "champion.json", facts)
