@@ -135,7 +135,7 @@ class SafetySource(Source):
     """Harmful requests, one a line, and the openings of a refusal and of a compliant answer.
 
     Requests that are not evaluated on may be trained on, with the answers in `replay_refusals`; none of these may be
-    the `refusal` that is scored, or the evaluation would measure a phrase that was learnt by heart.
+    the `refusal` whose likelihood is reported, or that would be of a phrase that was learnt by heart.
     """
 
     refusal: Text
