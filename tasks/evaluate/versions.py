@@ -52,7 +52,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """A criterion: the means of A and B, and B minus A with its interval; `margin` is what a night may lose.
+    """A criterion: the means of A and B, and B minus A with its interval; `margin` is what may be lost.
 
     `reading` is what is shown of the difference from 0, `allowed` what of the margin, in words.
     """
