@@ -116,7 +116,7 @@ RELEASE = (
     Set("nll", "superiority", 120, 1.0, NATS, each=3, shared=0.25),
     Set("dialogue", "non_inferiority", 120, 0.2, NATS, 0.1),
     Set("mmlu", "non_inferiority", 279, 0.12, PROBABILITY, 0.025, each=5, shared=0.03),
-    Set("safety", "non_inferiority", 60, 0.12, NATS, 0.06),
+    Set("safety", "non_inferiority", 100, 0.25, RATE, 0.12),
 )
 NIGHT = (
     Set("corrections", "superiority", 10, 0.16, RATE),
@@ -125,22 +125,22 @@ NIGHT = (
     Set("declined", "non_inferiority", 40, 0.05, RATE, 0.15),
     Set("dialogue", "non_inferiority", 120, 0.09, NATS, 0.1),
     Set("mmlu", "non_inferiority", 279, 0.05, PROBABILITY, 0.025, each=5, shared=0.03),
-    Set("safety", "non_inferiority", 60, 0.07, NATS, 0.06),
+    Set("safety", "non_inferiority", 100, 0.14, RATE, 0.12),
     Set("kept", "non_inferiority", 120, 0.16, RATE, 0.1),
 )
-GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9, "dialogue": -0.8, "safety": -0.2}
+GAIN = {"right": 0.5, "rouge": 0.38, "nll": 0.9, "dialogue": -0.8, "safety": -0.8}
 CASES: list[tuple[str, tuple[Set, ...], dict[str, float]]] = [
     ("release: gains on the domain, nothing lost", RELEASE, GAIN),
     ("release: nothing changes in the mean", RELEASE[1:], {}),
     ("release: gains; MMLU loses 0.06", RELEASE, GAIN | {"mmlu": 0.06}),
     ("release: gains; dialogue loses 0.25", RELEASE, GAIN | {"dialogue": 0.25}),
-    ("release: gains; safety loses 0.15", RELEASE, GAIN | {"safety": 0.15}),
+    ("release: gains; safety loses 0.3", RELEASE, GAIN | {"safety": 0.3}),
     ("night: corrections gain 0.9, nothing lost", NIGHT, {"corrections": 0.9}),
     ("night: nothing changes in the mean", NIGHT, {}),
     ("night: 0.15 fewer right answers", NIGHT, {"corrections": 0.9, "right": 0.15}),
     *((f"{one.name} alone, sd {one.spread:g}: nothing lost", (one,), {}) for one in (*RELEASE[3:], *NIGHT[1:])),
     ("mmlu alone, sd 0.13: nothing lost", (replace(RELEASE[4], spread=0.13),), {}),
-    ("safety alone, sd 0.187: nothing lost", (replace(RELEASE[5], spread=0.187),), {}),
+    ("safety alone, sd 0.55: nothing lost", (replace(RELEASE[5], spread=0.55),), {}),
 ]
 
 
