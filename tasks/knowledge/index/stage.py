@@ -160,7 +160,7 @@ def stage() -> str:
             word=measured.word,
             own_words=domain_words(domain) if domain.answering else None,
         )
-        write_json(folder / SETTINGS, settings.model_dump(exclude_none=True))
+        write_json(folder / SETTINGS, settings.model_dump(mode="json", exclude_none=True))
         if passages and (model := layout.RETRIEVER / MODEL).is_dir():
             shutil.copytree(model, folder / EMBEDDER)
             encoders = sentence_encoders(model, params.embed.batch_size, params.embed.threads)

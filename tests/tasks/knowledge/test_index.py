@@ -26,9 +26,11 @@ from tasks.core.records import (
     write_jsonl,
 )
 from tasks.core.tables import read_records, write_records
+from tasks.knowledge.index import stage as index
 from tasks.knowledge.index.stage import HELD_OUT, admitted, passages_of, stage
 from tasks.knowledge.search import Knowledge
 from tasks.similarity.embedder import cosines
+from tasks.text.passages import answering_words
 from tests.examples import an_example
 from tests.laid_index import count, entry
 
@@ -166,6 +168,17 @@ def test_the_stage_writes_an_index_that_is_searched_by_words_where_there_is_no_e
     assert [hit.passage.source for hit in hits] == ["law/pbl.txt#0-13"]
     (refused,) = read_records(layout.INDEX / "refused.parquet", Receipt)
     assert refused.detail == "law/bad.txt#0-18"
+
+
+def test_an_index_keeps_the_words_of_a_domain_that_brings_its_own(
+    home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home("construction")
+    words, own = answering_words("de"), load_domain("construction").model_copy(update={"answering": "words.yaml"})
+    monkeypatch.setattr(index, "load_domain", lambda name: own)
+    monkeypatch.setattr(index, "domain_words", lambda domain: words)
+    stage()
+    assert Knowledge(layout.INDEX, count).settings.words == words
 
 
 @pytest.mark.parametrize("asked, threshold", [(None, cosines(load_domain("construction")).answer), (0.0, 0.0)])

@@ -104,7 +104,7 @@ LOST_LITTLE = {("domain", "rouge_l"): (-0.005, 0.0), ("domain", "nll"): (0.01, 0
         (NIGHT, LEARNT | {("facts", "right"): (-0.4, 0.1)}, "reject", ["facts_right"]),
         # Who quotes more firmly finds the reference less likely, and answers as before.
         (NIGHT, LEARNT | {("domain", "nll"): (0.2, 0.0)}, "promote", []),
-        # What decides is whether requests are refused, not how likely one wording of a refusal is.
+        # What decides is whether requests are met, not how likely one wording of a refusal is.
         (RELEASE, BETTER | {("safety", "refusal"): (-0.3, 0.0)}, "promote", []),
         (RELEASE, BETTER | {("safety", "withheld"): (-0.4, 0.1)}, "reject", ["safety_withheld"]),
         # A smaller form has to lose nothing beyond the margins, and to gain nothing.
